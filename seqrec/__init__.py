@@ -1,0 +1,26 @@
+"""seqrec: an online recommendation service that reads text."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from seqrec.encoder import Encoder, load_model
+    from seqrec.items import History, Item
+
+__all__ = ["Encoder", "History", "Item", "load_model"]
+__version__ = version("seqrec")
+
+
+def __getattr__(name: str) -> Any:
+    # torch takes a second to import; `seqrec --help` should not wait for it.
+    if name in ("Encoder", "load_model"):
+        from seqrec import encoder
+
+        return getattr(encoder, name)
+    if name in ("History", "Item"):
+        from seqrec import items
+
+        return getattr(items, name)
+    raise AttributeError(name)

@@ -1,0 +1,71 @@
+"""The program `seqrec`: one table of commands, each loaded when it is asked for.
+
+A command is a function `(argv: list[str]) -> None` that raises SeqrecError for what the user can mend.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from seqrec.errors import SeqrecError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("seqrec.demo:main", "train, evaluate, index and serve the bundled data set"),
+    "import": ("seqrec.import_checkpoint:main", "turn a Recformer authors' checkpoint into ours"),
+    "train": ("training.cli:train", "train a model on items and interactions"),
+    "evaluate": ("training.cli:evaluate", "rank the whole catalogue for held-out items"),
+    "index": ("index.cli:index", "build, verify, publish, roll back and list snapshots"),
+    "reindex": ("index.cli:reindex", "make a new snapshot of the catalogue and publish it"),
+    "serve": ("service.cli:serve", "answer over HTTP"),
+}
+
+
+def run(command: str, argv: Sequence[str]) -> None:
+    """Load and call one command of the table."""
+    module, _, function = COMMANDS[command][0].partition(":")
+    getattr(import_module(module), function)(list(argv))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: exit code 0 done, 1 an error the message explains, 2 wrong usage, 130 interrupted."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        sys.exit(0 if argv else 2)
+    if argv[0] == "--version":
+        from seqrec import __version__
+
+        print(f"seqrec {__version__}")
+        sys.exit(0)
+    if argv[0] not in COMMANDS:
+        print(f"seqrec: no command {argv[0]!r}\n\n{usage()}", file=sys.stderr)
+        sys.exit(2)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    # The tokenizers warn when a process forks after their thread pool was used; nothing here forks without exec.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    try:
+        run(argv[0], argv[1:])
+    except SeqrecError as error:
+        print(f"seqrec {argv[0]}: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print(f"\nseqrec {argv[0]}: interrupted; what was not finished was not written", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        where = f": {error.filename}" if error.filename else ""
+        print(f"seqrec {argv[0]}: {error.strerror}{where}; what was not finished was not written", file=sys.stderr)
+        sys.exit(1)
+
+
+def usage() -> str:
+    lines = ["usage: seqrec COMMAND [OPTIONS]   (seqrec COMMAND --help tells more)", ""]
+    lines += [f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(lines)

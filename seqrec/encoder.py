@@ -1,0 +1,151 @@
+"""A loaded model that encodes items and histories: the public Python API.
+
+from seqrec import load_model
+model = load_model("var/demo/checkpoint")
+model.encode_items([{"title": "Oak desk"}])                    # float32 [1, dim]
+model.encode_histories([[{"title": "Oak desk"}], []])          # float32 [2, dim]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from seqrec.checkpoint import Checkpoint, load_checkpoint
+from seqrec.errors import InputError
+from seqrec.item_text import ItemTokens, TokenizedHistory, TokenizedItem
+from seqrec.items import History, Item, check_attributes
+from seqrec.metric import Metric
+from seqrec.model import Batch, SequenceModel
+
+Precision = Literal["float32", "bfloat16"]
+Vectors = npt.NDArray[np.float32]
+ItemLike = Item | Mapping[str, Any]
+"""An Item, or its attributes alone."""
+
+TOKEN_BUDGET = {"cpu": 4096, "cuda": 65536}
+"""Tokens a batch: enough to fill the machine, little enough to stay in its caches."""
+
+
+def load_model(path: str | Path, device: str | None = None, precision: Precision = "float32") -> Encoder:
+    """Load a checkpoint to encode with. `device` None: a GPU where there is one.
+
+    Raises CheckpointError if the checkpoint is not whole, InputError for a device or precision there is not.
+    """
+    return Encoder(load_checkpoint(path), device, precision)
+
+
+class Encoder:
+    """Item and history vectors of one checkpoint, in float32; unit vectors where the metric is cosine.
+
+    Batches are made by a token budget from inputs sorted by length; results come in the order of the inputs. A row
+    does not depend on what else is in its batch (within 1e-5). Not for concurrent use: one thread at a time.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: str | None = None, precision: Precision = "float32") -> None:
+        if precision not in get_args(Precision):
+            raise InputError(f"no precision {precision!r}; there are {', '.join(get_args(Precision))}", "precision")
+        self.device = _device(device)
+        self.precision: Precision = precision
+        self.checkpoint = checkpoint
+        self.metric: Metric = checkpoint.item_model.metric
+        self.dim: int = checkpoint.item_model.dim
+        self.cold_items: bool = checkpoint.item_model.cold_items
+        self.token_budget = TOKEN_BUDGET[self.device.type]
+        for model in (checkpoint.item_model, checkpoint.history_model):
+            assert isinstance(model, nn.Module)
+            model.eval().to(self.device)
+
+    def tokenize_items(self, items: Sequence[ItemLike]) -> ItemTokens:
+        """Token ids of each item: make them once, keep them. Raises InputError for attributes that are none."""
+        checked = [
+            item if isinstance(item, Item) else check_attributes(item, f"items[{row}]")
+            for row, item in enumerate(items)
+        ]
+        return self.checkpoint.item_model.tokenize_items(checked)
+
+    def encode_items(self, items: Sequence[ItemLike]) -> Vectors:
+        """-> float32 [n, dim]: what the index holds."""
+        return self.encode_item_tokens(self.tokenize_items(items))
+
+    def encode_histories(self, histories: Sequence[History | Sequence[ItemLike]]) -> Vectors:
+        """-> float32 [b, dim]: what queries the index. Items oldest first; an empty history is [CLS] alone."""
+        users = [history.user_id if isinstance(history, History) else None for history in histories]
+        entries = [history.items if isinstance(history, History) else history for history in histories]
+        tokens = iter(self.tokenize_items([item for items in entries for item in items]))
+        tokenized = [[next(tokens) for _ in items] for items in entries]
+        return self.encode_history_tokens([TokenizedHistory(i, u) for i, u in zip(tokenized, users, strict=True)])
+
+    def encode_item_tokens(
+        self, items: Sequence[TokenizedItem], progress: Callable[[int], object] = lambda done: None
+    ) -> Vectors:
+        """-> float32 [n, dim]. `progress` is called with the number of items done since its last call."""
+        model = self.checkpoint.item_model
+        return self._run(
+            model, items, [len(item.ids) + 1 for item in items], model.prepare_items, model.encode_items, progress
+        )
+
+    def encode_history_tokens(
+        self, histories: Sequence[TokenizedHistory], progress: Callable[[int], object] = lambda done: None
+    ) -> Vectors:
+        """-> float32 [b, dim]. `progress` is called with the number of histories done since its last call."""
+        model = self.checkpoint.history_model
+        costs = [model.history_tokens(history) for history in histories]
+        return self._run(model, histories, costs, model.prepare_histories, model.encode_histories, progress)
+
+    def _run(
+        self,
+        model: SequenceModel,
+        inputs: Sequence[Any],
+        costs: Sequence[int],
+        prepare: Callable[[list[Any]], Batch],
+        encode: Callable[[Batch], Tensor],
+        progress: Callable[[int], object],
+    ) -> Vectors:
+        out = np.empty((len(inputs), self.dim), dtype=np.float32)
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, self.precision == "bfloat16"):
+            for rows in _batches(costs, self.token_budget):
+                batch = prepare([inputs[row] for row in rows]).to(self.device)
+                out[rows] = self._finish(encode(batch))
+                progress(len(rows))
+        return out
+
+    def _finish(self, vectors: Tensor) -> Vectors:
+        vectors = vectors.float()
+        if self.metric is Metric.COSINE:
+            vectors = nn.functional.normalize(vectors, dim=1)
+        result: Vectors = vectors.cpu().numpy()
+        return result
+
+
+def _batches(costs: Sequence[int], budget: int) -> list[list[int]]:
+    """Rows by rising cost, cut where the sum of a batch passes the budget; a row over the budget goes alone."""
+    batches: list[list[int]] = []
+    total = budget + 1
+    for row in np.argsort(np.asarray(costs), kind="stable").tolist():
+        if total + costs[row] > budget:
+            batches.append([])
+            total = 0
+        batches[-1].append(row)
+        total += costs[row]
+    return batches
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"no device {name!r}; say cpu or cuda", "device") from None
+    if device.type not in TOKEN_BUDGET:
+        raise InputError(f"device {name!r} is not supported; say cpu or cuda", "device")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError("there is no CUDA device that torch can use; say cpu", "device")
+    return device

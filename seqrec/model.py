@@ -1,0 +1,71 @@
+"""What a model is. One model is one file in `seqrec/models`, named in the table there; all meet this contract."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, Self, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from seqrec.item_text import ItemText, ItemTokens, TokenizedHistory, TokenizedItem
+from seqrec.items import Item
+from seqrec.metric import Metric
+
+
+class Batch(Protocol):
+    """What a model computes on: tensors made on the CPU, then moved. Opaque to everyone but the model that made it."""
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens in it: the unit in which work is budgeted."""
+        ...
+
+    def to(self, device: torch.device | str) -> Self: ...
+
+
+@runtime_checkable
+class SequenceModel(Protocol):
+    """An `nn.Module` whose item and history vectors are compared by `metric`.
+
+    Items are made into token ids once (`tokenize_items`; a model that only knows ids makes one token of an item,
+    none of an unknown one) and kept; everything after that works on tokens. Vectors are not normalised yet: `Encoder` does
+    it where the metric is cosine.
+    """
+
+    metric: Metric
+    dim: int
+    cold_items: bool
+    """Whether it can encode an item that training never saw."""
+    item_text: ItemText | None
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], item_text: ItemText | None) -> Self:
+        """A model with fresh weights from what `config_json` returned."""
+        ...
+
+    def config_json(self) -> dict[str, Any]: ...
+
+    def tokenize_items(self, items: Sequence[Item | Mapping[str, Any]]) -> ItemTokens:
+        """CPU. Token ids of each item."""
+        ...
+
+    def prepare_items(self, items: Sequence[TokenizedItem]) -> Batch:
+        """CPU."""
+        ...
+
+    def prepare_histories(self, histories: Sequence[TokenizedHistory]) -> Batch:
+        """CPU. Items oldest first; the newest that fit are read."""
+        ...
+
+    def encode_items(self, batch: Any) -> Tensor:
+        """-> [n, dim]"""
+        ...
+
+    def encode_histories(self, batch: Any) -> Tensor:
+        """-> [b, dim]"""
+        ...
+
+    def history_tokens(self, history: TokenizedHistory) -> int:
+        """How many tokens of the history are read; what a request costs."""
+        ...
