@@ -29,8 +29,8 @@ class SequenceModel(Protocol):
     """An `nn.Module` whose item and history vectors are compared by `metric`.
 
     Items are made into token ids once (`tokenize_items`; a model that only knows ids makes one token of an item,
-    none of an unknown one) and kept; everything after that works on tokens. Vectors are not normalised yet: `Encoder` does
-    it where the metric is cosine.
+    none of an unknown one) and kept; everything after that works on tokens. Vectors are not normalised yet:
+    `Encoder` does it where the metric is cosine.
     """
 
     metric: Metric

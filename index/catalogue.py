@@ -1,0 +1,100 @@
+"""The catalogue: the source of truth for items, an ordered log of changes that is durable before it is acknowledged.
+
+Every change has a sequence number: it grows, and no number is ever used twice. Whoever follows the log from a
+snapshot at S by `changes(after=S)` holds what the catalogue holds, without encoding anything again: a record carries the
+item's token ids and vector, with the digest of the item tower that made them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from seqrec.item_text import TokenizedItem
+from seqrec.items import Item
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CatalogueItem:
+    """An item with what an item tower made of it. `vector` float32 [dim], or None where no tower has encoded it yet."""
+
+    item: Item
+    tokens: TokenizedItem | None = None
+    vector: npt.NDArray[np.float32] | None = None
+    item_tower: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Change:
+    """One record of the log. `put` has `entry`; `delete` has `item_id` alone; `publish` has `snapshot_id`."""
+
+    seq: int
+    op: Literal["put", "delete", "publish"]
+    item_id: str | None = None
+    entry: CatalogueItem | None = None
+    snapshot_id: str | None = None
+    time: float = 0.0  # Unix seconds
+
+
+class PutResult(NamedTuple):
+    seq: int  # of the last change of the batch
+    created: int
+    updated: int
+
+
+class Catalogue(Protocol):
+    """Safe to use from several threads and processes at once. Raises CatalogueError where it cannot be read or written."""
+
+    catalogue_id: str
+    """Random, made with the log: an emptied or replaced catalogue has another."""
+
+    def head(self) -> int:
+        """The largest sequence number given out; 0 before the first. Cheap: every read of the service asks for it."""
+        ...
+
+    def put(self, entries: Sequence[CatalogueItem]) -> PutResult:
+        """Upsert, one atomic batch, durable on return. The same id twice in a batch: InputError."""
+        ...
+
+    def delete(self, item_ids: Sequence[str]) -> int:
+        """One atomic batch, durable on return; the sequence number after it. Raises ItemNotFound, and deletes nothing."""
+        ...
+
+    def publish(self, snapshot_id: str) -> int:
+        """From here on the service serves this snapshot. A rollback publishes an earlier one."""
+        ...
+
+    def publications(self) -> list[Change]:
+        """All that were published, newest first; the first is what is served."""
+        ...
+
+    def changes(self, after: int, limit: int) -> Iterator[Change]:
+        """Changes with seq > after, in order. Raises LogTruncated if one of them was compacted away."""
+        ...
+
+    def scan(self, through: int | None = None) -> Iterator[tuple[int, CatalogueItem]]:
+        """The present items with the seq of their last change, one consistent view, by item id.
+
+        A snapshot at S takes the rows with seq <= S (`through`); the rest comes from the log.
+        """
+        ...
+
+    def get(self, item_id: str) -> tuple[int, CatalogueItem] | None: ...
+
+    def count(self) -> int:
+        """Items present."""
+        ...
+
+    def find(self, words: str, limit: int) -> list[str]:
+        """Ids of items whose attributes hold all the words (the last as a prefix), best match first."""
+        ...
+
+    def compact(self, through: int) -> int:
+        """Drop log records with seq <= through that are no item's last; returns how many. `changes` before it then raises."""
+        ...
+
+    def close(self) -> None: ...
