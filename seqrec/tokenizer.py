@@ -1,0 +1,52 @@
+"""Tokenizers: read from a directory, or trained on a catalogue's text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from seqrec.errors import CheckpointError, InputError
+
+CLS, PAD, UNK, MASK = "<s >", "<pad >", "<unk >", "<mask >"
+"""Special tokens of a vocabulary trained here, ids 0 to 3. The blank keeps any text from spelling one: in byte-level
+BPE a blank is written Ġ, so no merge can end in these names."""
+
+
+def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """A byte-level BPE like RoBERTa's, without a prefix space. It can spell every text: all 256 bytes are in it.
+
+    Raises InputError where `vocab_size` has no room for the bytes and the special tokens.
+    """
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    specials = [CLS, PAD, UNK, MASK]
+    if vocab_size < len(alphabet) + len(specials):
+        raise InputError(
+            f"{vocab_size} is too small: bytes and special tokens are {len(alphabet) + len(specials)}", "vocab_size"
+        )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=specials, initial_alphabet=sorted(alphabet), show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def read_tokenizer(directory: str | Path) -> Tokenizer:
+    """From `tokenizer.json`, or RoBERTa's `vocab.json` and `merges.txt`. Raises CheckpointError if neither is there."""
+    directory = Path(directory)
+    try:
+        if (directory / "tokenizer.json").is_file():
+            return Tokenizer.from_file(str(directory / "tokenizer.json"))
+        if (directory / "vocab.json").is_file() and (directory / "merges.txt").is_file():
+            bpe = models.BPE.from_file(str(directory / "vocab.json"), str(directory / "merges.txt"), unk_token="<unk>")
+            tokenizer = Tokenizer(bpe)
+            tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+            tokenizer.decoder = decoders.ByteLevel()
+            return tokenizer
+    except Exception as error:  # the tokenizers library raises bare Exception
+        raise CheckpointError(f"the tokenizer in {directory} cannot be read: {error}") from error
+    raise CheckpointError(f"{directory} has neither tokenizer.json nor vocab.json with merges.txt")
