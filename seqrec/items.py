@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import re
+import zlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ MAX_ATTRIBUTE_BYTES = 8192
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 OnError = Literal["raise", "skip"]
+_Row = tuple[object, object, object]  # user_id, item_id, timestamp as they are in the file
 AttributeValue = str | int | float | tuple[str, ...]
 Timestamps = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 
@@ -103,6 +105,8 @@ def check_attributes(attributes: object, field: str = "attributes") -> dict[str,
             raise InputError(f"a value is a string, a number or a list of strings, not {_kind(value)}", where)
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"{value} is not a number that can be stored; leave the attribute out", where)
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise InputError("a whole number that does not fit 64 bits; write it as a string", where)
         if isinstance(value, list | tuple):
             if not all(isinstance(part, str) for part in value):
                 raise InputError("a list holds strings only", where)
@@ -187,6 +191,8 @@ def read_interactions(
     interned: dict[str, str] = {}  # a log repeats its ids: keep one copy of each
     for number, row in _parquet_rows(path) if path.suffix == ".parquet" else _csv_rows(path):
         try:
+            if isinstance(row, InputError):
+                raise row
             user_id, item_id, timestamp = _event(row, interned)
             if known_items is not None and item_id not in known_items:
                 raise InputError(f"item {item_id!r} is not in the items file")
@@ -231,7 +237,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise FileFormatError(path, None, "no such file") from None
     except IsADirectoryError:
         raise FileFormatError(path, None, "a directory, not a file") from None
-    except (EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise FileFormatError(path, number + 1, f"cannot be read on: {error}") from None
 
 
@@ -247,37 +253,43 @@ def _json_object(line: str) -> dict[str, Any]:
 
     try:
         record = json.loads(line, parse_constant=no_constant)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError also for integers of more than 4,300 digits
         raise InputError(f"not JSON: {error}") from None
     if not isinstance(record, dict):
         raise InputError(f"a line is a JSON object, not {_kind(record)}")
     return record
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, tuple[object, object, object]]]:
-    reader = csv.reader(line for _, line in _lines(path))
-    columns = next(reader, [])
+def _csv_rows(path: Path) -> Iterator[tuple[int, _Row | InputError]]:
+    """Rows with the line they begin in, the header left out."""
+    reader = csv.reader((line for _, line in _lines(path)), strict=True)
+    try:
+        columns = next(reader, [])
+    except csv.Error as error:
+        raise FileFormatError(path, 1, f"not CSV: {error}") from None
     try:
         user, item, time = (columns.index(name) for name in ("user_id", "item_id", "timestamp"))
     except ValueError:
         raise FileFormatError(path, 1, f"the columns user_id, item_id, timestamp are needed, not {columns}") from None
     width = len(columns)
     while True:
+        number = reader.line_num + 1
         try:
             row = next(reader, None)
         except csv.Error as error:
-            raise FileFormatError(path, reader.line_num, f"not CSV: {error}") from None
+            yield number, InputError(f"not CSV: {error}")
+            continue
         if row is None:
             return
         if not row:
             continue
         if len(row) != width:
-            yield reader.line_num, (None, None, f"{len(row)} columns")
+            yield number, InputError(f"{len(row)} columns; the first line has {width}")
         else:
-            yield reader.line_num, (row[user], row[item], row[time])
+            yield number, (row[user], row[item], row[time])
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[int, tuple[object, object, object]]]:
+def _parquet_rows(path: Path) -> Iterator[tuple[int, _Row]]:
     try:
         import pyarrow.parquet as pq
     except ImportError:
@@ -289,10 +301,8 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, tuple[object, object, objec
     yield from enumerate(zip(*(column.to_pylist() for column in table.columns), strict=True), 1)
 
 
-def _event(row: tuple[object, object, object], checked: Collection[object]) -> tuple[str, str, int | float]:
+def _event(row: _Row, checked: Collection[object]) -> tuple[str, str, int | float]:
     user_id, item_id, timestamp = row
-    if user_id is None and item_id is None:
-        raise InputError(f"a line has user_id, item_id, timestamp; this one has {timestamp}")
     # Parquet columns of ids are often integers: an id is its text.
     user = _id(user_id, "user_id", checked)
     item = _id(item_id, "item_id", checked)
