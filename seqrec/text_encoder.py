@@ -29,7 +29,7 @@ def recformer_from_text_encoder(
     `source` is a directory, or a hub name (which downloads it). `limits` are fields of RecformerConfig:
     attention_window, max_token_num, max_item_embeddings, dropout. Local and global projections both start as the
     encoder's query, key and value; positions beyond its table repeat it; token types start at its type 0, item
-    positions at zero, both with a little noise from `seed`. Raises CheckpointError for anything else than such an encoder.
+    positions at zero, both with a little noise from `seed`. Raises CheckpointError for any other model.
     """
     theirs, weights, tokenizer = _load(source)
     wanted = RecformerConfig(
