@@ -21,7 +21,7 @@ from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
@@ -73,7 +73,8 @@ def save_checkpoint(
     if item_tower != history_tower:
         tensors |= {_ITEM_TOWER + name: tensor for name, tensor in item_weights.items()}
     with new_directory(path, replace) as directory:
-        save_file(tensors, directory / "model.safetensors")
+        # Not save_file: it reports a full disk as an error of its own kind, which nobody catches as one.
+        (directory / "model.safetensors").write_bytes(save(tensors))
         if item_text is not None:
             (directory / "tokenizer.json").write_text(item_text.tokenizer_json, encoding="utf-8")
             (directory / "item_text.json").write_text(item_text.recipe.to_json(), encoding="utf-8")
@@ -115,15 +116,15 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             f"{digest_file} does not list config.json and model.safetensors: the checkpoint was altered"
         )
     record = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    if record["format"] != FORMAT:
-        raise CheckpointError(f"{path} has format {record['format']}; this version reads format {FORMAT}")
+    if record.get("format") != FORMAT:
+        raise CheckpointError(f"{path} has format {record.get('format')}; this version reads format {FORMAT}")
     item_text = None
     tokenizer = ""
-    if "tokenizer.json" in listed:
-        tokenizer = sha256_file(path / "tokenizer.json")
-        recipe = Recipe.from_json((path / "item_text.json").read_text(encoding="utf-8"))
-        item_text = ItemText(recipe, Tokenizer.from_file(str(path / "tokenizer.json")))
     try:
+        if "tokenizer.json" in listed:
+            tokenizer = sha256_file(path / "tokenizer.json")
+            recipe = Recipe.from_json((path / "item_text.json").read_text(encoding="utf-8"))
+            item_text = ItemText(recipe, Tokenizer.from_file(str(path / "tokenizer.json")))
         build = model_class(record["model"])
         tensors = load_file(path / "model.safetensors")
         history_model = build.from_config(record["config"], item_text)
@@ -134,7 +135,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             _load_weights(
                 item_model, {n.removeprefix(_ITEM_TOWER): t for n, t in tensors.items() if n.startswith(_ITEM_TOWER)}
             )
-    except (SeqrecError, RuntimeError, TypeError, ValueError, safetensors.SafetensorError) as error:
+    except (SeqrecError, KeyError, RuntimeError, TypeError, ValueError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be loaded: {error}") from error
     return Checkpoint(
         path=path,

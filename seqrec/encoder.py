@@ -19,12 +19,14 @@ from torch import Tensor, nn
 
 from seqrec.checkpoint import Checkpoint, load_checkpoint
 from seqrec.errors import InputError
+from seqrec.int8 import quantize
 from seqrec.item_text import ItemTokens, TokenizedHistory, TokenizedItem
 from seqrec.items import History, Item, check_attributes
 from seqrec.metric import Metric
 from seqrec.model import Batch, SequenceModel
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "int8"]
+"""bfloat16 pays on a GPU, int8 (its linear layers) on a CPU."""
 Vectors = npt.NDArray[np.float32]
 ItemLike = Item | Mapping[str, Any]
 """An Item, or its attributes alone."""
@@ -51,15 +53,19 @@ class Encoder:
     def __init__(self, checkpoint: Checkpoint, device: str | None = None, precision: Precision = "float32") -> None:
         if precision not in get_args(Precision):
             raise InputError(f"no precision {precision!r}; there are {', '.join(get_args(Precision))}", "precision")
-        self.device = _device(device)
+        self.device = _device("cpu" if device is None and precision == "int8" else device)
+        if precision == "int8" and self.device.type != "cpu":
+            raise InputError("int8 is for the CPU; say bfloat16 on a GPU", "precision")
         self.precision: Precision = precision
         self.checkpoint = checkpoint
         self.metric: Metric = checkpoint.item_model.metric
         self.dim: int = checkpoint.item_model.dim
         self.cold_items: bool = checkpoint.item_model.cold_items
         self.token_budget = TOKEN_BUDGET[self.device.type]
-        for model in (checkpoint.item_model, checkpoint.history_model):
+        for model in {checkpoint.item_model, checkpoint.history_model}:
             assert isinstance(model, nn.Module)
+            if precision == "int8":
+                quantize(model)
             model.eval().to(self.device)
 
     def tokenize_items(self, items: Sequence[ItemLike]) -> ItemTokens:

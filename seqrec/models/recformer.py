@@ -102,6 +102,10 @@ class PackedBatch:
         return replace(self, groups=groups, **{name: getattr(self, name).to(device) for name in names})
 
 
+class Projection(nn.Linear):
+    """Not applied to tokens: `Layer` reads its weight."""
+
+
 class Layer(nn.Module):
     """One post-norm Longformer layer over a packed stream."""
 
@@ -113,8 +117,8 @@ class Layer(nn.Module):
         self.dropout = config.dropout
         self.qkv = nn.Linear(d, 3 * d)
         self.query_global = nn.Linear(d, d)
-        self.key_global = nn.Linear(d, d, bias=False)
-        self.value_global = nn.Linear(d, d)
+        self.key_global = Projection(d, d, bias=False)
+        self.value_global = Projection(d, d)
         self.attention_output = nn.Linear(d, d)
         self.attention_norm = nn.LayerNorm(d, eps)
         self.up = nn.Linear(d, config.intermediate_size)

@@ -1,0 +1,62 @@
+"""int8 linear layers: close to float32, and a row never depends on its neighbours."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from seqrec.errors import InputError
+from seqrec.int8 import Int8Linear
+
+
+@pytest.mark.parametrize("rows", [1, 3, 17, 64])
+@pytest.mark.parametrize("bias", [True, False])
+def test_close_to_float32(rows: int, bias: bool) -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(48, 80, bias=bias)
+    x = torch.randn(rows, 48) * torch.logspace(-3, 3, rows)[:, None]  # rows of very different size
+    with torch.no_grad():
+        exact, rounded = linear(x), Int8Linear(linear)(x)
+    assert rounded.shape == exact.shape
+    relative = (exact - rounded).norm(dim=1) / exact.norm(dim=1)
+    assert float(relative.max()) < 0.02
+
+
+def test_a_row_does_not_depend_on_its_batch() -> None:
+    torch.manual_seed(0)
+    linear = Int8Linear(nn.Linear(32, 32))
+    x = torch.randn(9, 32)
+    x[3] *= 1000
+    together = linear(x)
+    for row in range(9):
+        assert torch.equal(together[row], linear(x[row : row + 1])[0])
+
+
+def test_a_row_of_zeros_gives_the_bias() -> None:
+    linear = nn.Linear(8, 4)
+    assert torch.equal(Int8Linear(linear)(torch.zeros(2, 8)), linear.bias.detach().expand(2, 4))
+
+
+def test_load_model_with_int8(tmp_path_factory: pytest.TempPathFactory) -> None:
+    from seqrec import load_model
+    from seqrec.checkpoint import save_checkpoint
+    from seqrec.item_text import ItemText, Recipe
+    from seqrec.models.recformer import Recformer, RecformerConfig
+    from seqrec.tokenizer import train_bpe
+
+    torch.manual_seed(0)
+    text = ItemText(Recipe(("title",)), train_bpe(["red mug", "blue bag"], 270))
+    config = RecformerConfig(
+        vocab_size=text.vocab_size, hidden_size=64, num_layers=2, num_heads=4, intermediate_size=128, max_token_num=64
+    )
+    path = tmp_path_factory.mktemp("int8") / "checkpoint"
+    save_checkpoint(path, "recformer", Recformer(config, text))
+    exact, rounded = load_model(path, "cpu"), load_model(path, precision="int8")
+    items = [{"title": title} for title in ("red mug", "blue bag", "a bag of red mugs", "🫖 مرحبا")]
+    cosine = (exact.encode_items(items) * rounded.encode_items(items)).sum(1)
+    assert np.all(cosine > 0.995)
+    assert np.all(cosine < 1 - 1e-9)  # it is not float32 in disguise
+    with pytest.raises(InputError, match="there are float32, bfloat16, int8"):
+        load_model(path, precision="int4")  # type: ignore[arg-type]
