@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from seqrec import __version__, cli
+from seqrec.errors import InputError, SeqrecError
+
+
+def exit_code(*argv: str) -> int | str | None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(argv)
+    return caught.value.code
+
+
+def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def command(name: str, argv: list[str]) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "run", command)
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["-h"]])
+def test_help_lists_every_command(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(*argv) == 0
+    out = capsys.readouterr().out
+    for name, (_, text) in cli.COMMANDS.items():
+        assert name in out
+        assert text in out
+
+
+def test_no_command_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code() == 2
+    assert "usage: seqrec COMMAND" in capsys.readouterr().out
+
+
+def test_an_unknown_command_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("trian") == 2
+    assert "seqrec: no command 'trian'" in capsys.readouterr().err
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("--version") == 0
+    assert capsys.readouterr().out == f"seqrec {__version__}\n"
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(command, "--help") == 0
+    assert f"seqrec {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_refuses_an_option_it_does_not_know(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(command, "--no-such-option") == 2
+    assert f"usage: seqrec {command}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (SeqrecError("the desk is missing"), 1, "seqrec train: the desk is missing"),
+        (InputError("not a number", "k"), 1, "seqrec train: k: not a number"),
+        (KeyboardInterrupt(), 130, "seqrec train: interrupted; what was not finished was not written"),
+        (
+            OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "var/x"),
+            1,
+            "seqrec train: No space left on device: var/x; what was not finished was not written",
+        ),
+        (OSError(errno.EACCES, os.strerror(errno.EACCES), "var"), 1, "seqrec train: Permission denied: var"),
+        (OSError(errno.EROFS, os.strerror(errno.EROFS)), 1, "seqrec train: Read-only file system; what"),
+    ],
+)
+def test_what_a_failure_says(
+    error: BaseException,
+    code: int,
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    raising(monkeypatch, error)
+    assert exit_code("train") == code
+    err = capsys.readouterr().err
+    assert says in err
+    assert "Traceback" not in err
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    raising(monkeypatch, ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["train"])
+    raising(monkeypatch, OSError(errno.EBADF, "bad descriptor"))
+    with pytest.raises(OSError, match="bad descriptor"):
+        cli.main(["train"])
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = "import sys\nfrom seqrec.cli import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_ctrl_c_is_answered_in_one_line() -> None:
+    """A real signal to a real process."""
+    code = (
+        "import time\nfrom seqrec import cli\n"
+        "cli.run = lambda command, argv: (print('at work', flush=True), time.sleep(60))\n"
+        "cli.main(['train'])"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "at work\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err == "\nseqrec train: interrupted; what was not finished was not written\n"
