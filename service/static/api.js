@@ -3,9 +3,9 @@
 
 /** What went wrong, as RFC 9457 says it; status 0 where no answer came at all. */
 export class Problem extends Error {
-  constructor(status, title, detail, field) {
+  constructor(status, title, { detail, field, advice } = {}) {
     super(detail || title);
-    Object.assign(this, { status, title, detail, field });
+    Object.assign(this, { status, title, detail, field, advice });
   }
 }
 
@@ -22,7 +22,7 @@ async function send(method, path, body, signal) {
     text = await response.text();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem(0, "The service cannot be reached", "Is it still running? Then try again.");
+    throw new Problem(0, "The service cannot be reached", { advice: "Is it still running? Then try again." });
   }
   let data = null;
   try {
@@ -31,8 +31,7 @@ async function send(method, path, body, signal) {
     // A proxy answers in HTML, and some answers have no body: the status says enough.
   }
   if (!response.ok) {
-    const { title, detail, field } = data ?? {};
-    throw new Problem(response.status, title ?? `HTTP ${response.status} ${response.statusText}`, detail, field);
+    throw new Problem(response.status, data?.title ?? `HTTP ${response.status} ${response.statusText}`, data ?? {});
   }
   return data;
 }

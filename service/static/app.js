@@ -50,7 +50,7 @@ function button(onClick, attributes, ...children) {
 
 function showProblem(place, problem, retry) {
   const box = element("div", { class: "problem", role: "alert" }, element("p", {}, element("strong", {}, problem.title)));
-  if (problem.detail) box.append(element("p", { dir: "auto" }, problem.detail));
+  for (const text of [problem.detail, problem.advice]) if (text) box.append(element("p", { dir: "auto" }, text));
   if (problem.field) box.append(element("p", {}, "Field: ", element("code", {}, problem.field)));
   if (retry) box.append(button(retry, {}, "Try again"));
   place.replaceChildren(box);
@@ -232,14 +232,14 @@ function addAttributeRow() {
 /** The inputs of the form by the field that the API would blame, and the item they make. */
 function newItem() {
   const inputs = new Map([["item_id", byId("new-id")], ["attributes.title", byId("new-title")]]);
-  const attributes = { title: byId("new-title").value };
+  const attributes = Object.assign(Object.create(null), { title: byId("new-title").value }); // no name is special
   for (const row of byId("new-attributes").children) {
     const [name, value] = row.querySelectorAll("input");
     if (!name.value && !value.value) continue;
     const field = `attributes.${name.value}`;
     if (inputs.has(field)) {
       name.setAttribute("aria-invalid", "true");
-      throw new Problem(0, "The same attribute twice", `There are two attributes named ${name.value}.`, field);
+      throw new Problem(0, "The same attribute twice", { detail: `There are two named ${name.value}.`, field });
     }
     inputs.set(field, value);
     attributes[name.value] = value.value;
@@ -259,7 +259,7 @@ async function submitItem() {
     const { data, ms } = await call("POST", "items", { items: [made.item] });
     const verb = data.created ? "Created" : "Replaced";
     byId("new-status").textContent = `${verb} ${made.item.item_id} as change ${data.seq} in ${ms.toFixed(0)} ms.`;
-    await showAdded(made.item, data);
+    await showAdded(made.item);
     form.reset();
     byId("new-attributes").replaceChildren();
     catalogueChanged();
@@ -273,7 +273,7 @@ async function submitItem() {
   }
 }
 
-async function showAdded(item, { searchable, reason }) {
+async function showAdded(item) {
   const entry = { itemId: item.item_id, attributes: item.attributes };
   const problems = element("div");
   const place = element("p", { class: "hint" });
@@ -285,7 +285,7 @@ async function showAdded(item, { searchable, reason }) {
       if (!(problem instanceof Problem)) throw problem;
       if (problem.status !== 404) return showProblem(problems, problem); // 404: someone else deleted it
     }
-    added.get(entry.itemId).remove();
+    card.remove();
     added.delete(entry.itemId);
     byId("new-status").textContent = `Deleted ${entry.itemId}.`;
     byId("new-id").focus();
@@ -308,10 +308,6 @@ async function showAdded(item, { searchable, reason }) {
   added.get(entry.itemId)?.remove();
   added.set(entry.itemId, card);
   byId("added").prepend(card);
-  if (!searchable) {
-    place.textContent = `It is stored but cannot be found: ${reason ?? "this model cannot read new items."}`;
-    return;
-  }
   try {
     const { data } = await call("POST", "similar", { attributes: entry.attributes, k: SIMILAR });
     const at = data.items.findIndex((found) => found.item_id === entry.itemId);
