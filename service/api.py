@@ -1,0 +1,204 @@
+"""The HTTP bodies: what is read and what is answered. Limits that are settings are checked where the work is done."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
+
+from seqrec.items import MAX_ATTRIBUTE_BYTES, MAX_ATTRIBUTES, MAX_ITEM_ID_BYTES
+
+
+class Body(BaseModel):
+    """Base of what is read: unknown fields are refused, "10" is no number, NaN is none either."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+# Checked by seqrec.items.check_attributes, which names the attribute; pydantic would name each type it is not.
+Attributes = Annotated[
+    dict[str, Any],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "title": "Attributes",
+            "description": "Strings, numbers or lists of strings by name; null is as good as absent. "
+            f"At most {MAX_ATTRIBUTES}, each at most {MAX_ATTRIBUTE_BYTES} bytes with its name.",
+            "additionalProperties": {
+                "anyOf": [
+                    {"type": "string"},
+                    {"type": "number"},
+                    {"type": "array", "items": {"type": "string"}},
+                    {"type": "null"},
+                ]
+            },
+            "examples": [{"title": "Oak desk", "brand": "Acme"}],
+        }
+    ),
+]
+ItemId = Annotated[
+    str, Field(description=f"1 to {MAX_ITEM_ID_BYTES} bytes of UTF-8 without control characters", examples=["85123A"])
+]
+K = Annotated[int, Field(ge=1, description="how many items to answer with; SEQREC_MAX_K is the most")]
+MinSeq = Annotated[
+    int,
+    Field(ge=0, description="answer from a state that holds every change up to this one; else 503"),
+]
+
+
+class PlainItem(Body):
+    """An item that is in no catalogue: it counts by its text."""
+
+    attributes: Attributes
+
+
+def _entry_tag(value: object) -> str | None:
+    if isinstance(value, str):
+        return "<id>"
+    return "<attributes>" if isinstance(value, dict | PlainItem) else None
+
+
+HistoryEntry = Annotated[
+    Annotated[ItemId, Tag("<id>")] | Annotated[PlainItem, Tag("<attributes>")],
+    Discriminator(
+        _entry_tag,
+        custom_error_type="history_entry",
+        custom_error_message='an entry is an item id or {"attributes": {...}}',
+    ),
+]
+
+
+class RecommendBody(Body):
+    """A history, oldest first, and how to answer it."""
+
+    history: list[HistoryEntry] = Field(
+        description="oldest first; ids, or attributes of items in no catalogue. Empty: the most popular items",
+        examples=[["85123A", {"attributes": {"title": "Red retrospot cake stand"}}]],
+    )
+    k: K = 10
+    exclude_seen: bool = Field(default=True, description="leave out the items whose ids are in the history")
+    exclude: list[ItemId] = Field(default=[], description="leave out these items; an unknown id is no error")
+    candidates: list[ItemId] | None = Field(default=None, description="rank these only; an unknown id is no error")
+    min_seq: MinSeq = 0
+
+
+class BatchBody(Body):
+    """Several requests, answered from one state."""
+
+    requests: list[RecommendBody] = Field(min_length=1)
+
+
+class SimilarBody(Body):
+    """An item of the catalogue, or the attributes of one that need not be in it: one of the two."""
+
+    item_id: ItemId | None = None
+    attributes: Attributes | None = None
+    k: K = 10
+    min_seq: MinSeq = 0
+
+
+class PostedItem(Body):
+    item_id: ItemId
+    attributes: Attributes
+    available: bool = Field(default=True, description="false hides the item from answers; it still counts in histories")
+
+
+class ItemsBody(Body):
+    items: list[PostedItem] = Field(min_length=1)
+
+
+class Answer(BaseModel):
+    """Base of what is answered."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class ItemView(Answer):
+    item_id: str
+    attributes: Attributes
+
+
+class ScoredItem(ItemView):
+    score: float = Field(description="compares items within one answer, nothing else; higher is better")
+
+
+class StateView(Answer):
+    """Which state answered."""
+
+    metric: Literal["cosine", "dot", "l2"] = Field(description="how vectors were compared")
+    model: str = Field(description="digest of the checkpoint")
+    snapshot: str
+    seq: int = Field(description="every change of the catalogue up to this one was searched")
+
+
+class RecommendAnswer(StateView):
+    items: list[ScoredItem] = Field(description="best first")
+    source: Literal["model", "fallback:popular"] = Field(
+        description="`fallback:popular`: the history says nothing; most popular items, scored by popularity"
+    )
+    unknown: list[str] = Field(description="ids of the history that are in no catalogue; they were skipped")
+
+
+class BatchAnswer(Answer):
+    answers: list[RecommendAnswer] = Field(description="in the order of the requests")
+
+
+class SimilarAnswer(StateView):
+    items: list[ScoredItem] = Field(description="best first")
+
+
+class PutAnswer(Answer):
+    seq: int = Field(description="the number of the last change")
+    created: int
+    updated: int
+    searchable: Literal[True] = Field(description="the next request finds them")
+
+
+class DeleteAnswer(Answer):
+    seq: int
+
+
+class StoredItem(ItemView):
+    available: bool
+    seq: int = Field(description="the number of the item's last change")
+    searchable: bool = Field(description="whether answers may hold it now")
+
+
+class FoundItems(Answer):
+    items: list[ItemView] = Field(description="best match first")
+
+
+class JobView(Answer):
+    """A reindex job. `done` and `total` count items."""
+
+    id: str
+    state: Literal["queued", "running", "done", "failed"]
+    done: int = 0
+    total: int | None = None
+    snapshot: str | None = Field(default=None, description="what it made and published")
+    error: str | None = None
+
+
+class Health(Answer):
+    status: Literal["alive", "dead"]
+    detail: str | None = None
+
+
+class Readiness(Answer):
+    status: Literal["ready", "not ready"]
+    detail: str | None = Field(default=None, description="why it is not ready, or what it is still loading")
+    snapshot: str | None = None
+    seq: int | None = None
+    head: int | None = None
+
+
+class Problem(Answer):
+    """RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    field: str | None = None
+    advice: str
+    errors: list[dict[str, str]] | None = None

@@ -1,0 +1,268 @@
+"""The live state of one snapshot: what it holds, and everything that happened since, exact and at once searchable.
+
+Changes after the snapshot go into a *delta*: an append-only log of rows, searched by brute force. A row that a later
+one replaces is not touched; it is noted at which length of the log it ended. So a `View` is the log up to one length:
+it never changes, costs nothing to make, and a request that holds one sees one state from beginning to end.
+
+A *position* names an item in a view: rows of the snapshot first, then rows of the delta.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from index.catalogue import CatalogueItem, Change
+from seqrec.encoder import Encoder, Vectors
+from seqrec.item_text import TokenizedHistory, TokenizedItem
+from seqrec.items import Item
+
+if TYPE_CHECKING:
+    from index.snapshot import Snapshot
+
+_NEVER = np.iinfo(np.int64).max
+_FIRST_CAPACITY = 256
+_ENCODE_AT_ONCE = 256
+COMPACT_ABOVE = 4096
+"""Rows of the delta that were replaced or deleted before it is packed, if they are also more than half of it."""
+
+
+class Towers:
+    """The encoder of one checkpoint, for several threads: one computes at a time."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self.checkpoint = encoder.checkpoint
+        self.metric = encoder.metric
+        self._lock = threading.Lock()
+
+    def encode_items(self, items: Sequence[TokenizedItem]) -> Vectors:
+        """-> float32 [n, dim]"""
+        with self._lock:
+            return self.encoder.encode_item_tokens(items)
+
+    def encode_histories(self, histories: Sequence[TokenizedHistory]) -> Vectors:
+        """-> float32 [b, dim]"""
+        with self._lock:
+            return self.encoder.encode_history_tokens(histories)
+
+
+@dataclass(eq=False)
+class _Log:
+    """The delta's columns. Rows [:length] of a view are final but for `ended`, which tells views apart."""
+
+    vectors: npt.NDArray[np.float32]  # [capacity, dim]; zero for a delete
+    popularity: npt.NDArray[np.float64]  # [capacity], of the item in the snapshot; 0 for a new one
+    available: npt.NDArray[np.bool_]  # [capacity]; false for a delete
+    ended: npt.NDArray[np.int64]  # [capacity], the row that replaced this one
+    entries: list[tuple[str, CatalogueItem | None]]  # None: deleted
+    rows_of: dict[str, list[int]]  # rising
+
+    @classmethod
+    def empty(cls, capacity: int, dim: int) -> _Log:
+        return cls(
+            np.zeros((capacity, dim), np.float32),
+            np.zeros(capacity, np.float64),
+            np.zeros(capacity, np.bool_),
+            np.full(capacity, _NEVER),
+            [],
+            {},
+        )
+
+    def grown(self) -> _Log:
+        """Twice the room. Views made before keep the old arrays, in which nothing they see changes any more."""
+        more = _Log.empty(2 * len(self.ended), self.vectors.shape[1])
+        for name in ("vectors", "popularity", "available", "ended"):
+            old = getattr(self, name)
+            getattr(more, name)[: len(old)] = old
+        more.entries, more.rows_of = self.entries, self.rows_of
+        return more
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """The live catalogue as of `seq`. Safe to read from any thread, also while changes are applied."""
+
+    snapshot: Snapshot
+    towers: Towers
+    seq: int
+    length: int  # rows of the delta
+    _log: _Log
+    _hidden_at: npt.NDArray[np.int64]  # [n], the delta row that replaced or deleted this row of the snapshot
+    _popular: npt.NDArray[np.int64]  # [n], rows of the snapshot, most popular first
+
+    def position_of(self, item_id: str) -> int | None:
+        """Where an item is; None if there is no such item (any more). It may be unavailable."""
+        n = len(self.snapshot.item_ids)
+        for row in reversed(self._log.rows_of.get(item_id, ())):
+            if row < self.length:
+                return None if self._log.entries[row][1] is None else n + row
+        snapshot_row = self.snapshot.row_of(item_id)
+        if snapshot_row is None or self._hidden_at[snapshot_row] < self.length:
+            return None
+        return snapshot_row
+
+    def is_shown(self, position: int) -> bool:
+        """Whether answers may hold the item: it is the last of its id, and available."""
+        n = len(self.snapshot.item_ids)
+        if position < n:
+            return bool(self.snapshot.available[position]) and bool(self._hidden_at[position] >= self.length)
+        return bool(self.delta_shown[position - n])
+
+    def item_id(self, position: int) -> str:
+        n = len(self.snapshot.item_ids)
+        return self.snapshot.item_ids[position] if position < n else self._log.entries[position - n][0]
+
+    def item(self, position: int) -> Item:
+        n = len(self.snapshot.item_ids)
+        return self.snapshot.item(position) if position < n else self._entry(position - n).item
+
+    def tokens(self, position: int) -> TokenizedItem:
+        n = len(self.snapshot.item_ids)
+        if position < n:
+            return self.snapshot.tokens[position]
+        tokens = self._entry(position - n).tokens
+        assert tokens is not None
+        return tokens
+
+    def vectors(self, positions: Sequence[int]) -> Vectors:
+        """-> float32 [len(positions), dim]"""
+        n = len(self.snapshot.item_ids)
+        wanted = np.asarray(positions, dtype=np.int64)
+        out = np.empty((len(wanted), self._log.vectors.shape[1]), np.float32)
+        in_delta = wanted >= n
+        out[in_delta] = self._log.vectors[wanted[in_delta] - n]
+        out[~in_delta] = self.snapshot.vectors[wanted[~in_delta]]
+        return out
+
+    def popularity(self, position: int) -> float:
+        n = len(self.snapshot.item_ids)
+        return float(self.snapshot.popularity[position] if position < n else self._log.popularity[position - n])
+
+    @property
+    def delta_vectors(self) -> npt.NDArray[np.float32]:
+        """[length, dim]; rows that are not shown are among them."""
+        return self._log.vectors[: self.length]
+
+    @cached_property
+    def delta_shown(self) -> npt.NDArray[np.bool_]:
+        """[length]"""
+        return self._log.available[: self.length] & (self._log.ended[: self.length] >= self.length)
+
+    @cached_property
+    def snapshot_shown(self) -> npt.NDArray[np.bool_]:
+        """[n]"""
+        return np.asarray(self.snapshot.available) & (self._hidden_at >= self.length)
+
+    @cached_property
+    def snapshot_hidden(self) -> int:
+        """How many rows of the snapshot are not shown."""
+        return int(self.snapshot_shown.size - np.count_nonzero(self.snapshot_shown))
+
+    def by_popularity(self) -> Iterator[int]:
+        """Positions of what is shown, most popular first, equally popular by item id."""
+        delta = (len(self.snapshot.item_ids) + np.flatnonzero(self.delta_shown)).tolist()
+        in_snapshot = (int(row) for row in self._popular if self.snapshot_shown[row])
+        key = self._popularity_key
+        return heapq.merge(in_snapshot, sorted(delta, key=key), key=key)
+
+    def _popularity_key(self, position: int) -> tuple[float, str]:
+        return -self.popularity(position), self.item_id(position)
+
+    def _entry(self, row: int) -> CatalogueItem:
+        entry = self._log.entries[row][1]
+        assert entry is not None
+        return entry
+
+
+class LiveState:
+    """A snapshot and its delta. One writer at a time calls `apply`; `view` is what has been applied."""
+
+    def __init__(self, snapshot: Snapshot, towers: Towers) -> None:
+        self.snapshot = snapshot
+        self.towers = towers
+        # Stable, and rows are in the order of item ids: so are equally popular ones.
+        self._popular = np.argsort(-np.asarray(snapshot.popularity), kind="stable")
+        self._start(np.full(len(snapshot.item_ids), _NEVER), _Log.empty(_FIRST_CAPACITY, towers.encoder.dim))
+        self._publish(snapshot.manifest.seq)
+
+    def apply(self, changes: Sequence[Change], seq: int) -> None:
+        """Apply changes, which come in the log's order, and call the result the state at `seq`.
+
+        What another item tower encoded, or none, is encoded here. All of it is seen at once.
+        """
+        fresh = self._encoded([change.entry for change in changes if change.entry is not None])
+        for change in changes:
+            if change.op == "put":
+                entry = next(fresh)
+                self._append(entry.item.item_id, entry)
+            elif change.op == "delete":
+                assert change.item_id is not None
+                self._append(change.item_id, None)
+        self._publish(seq)
+        if self._ended > COMPACT_ABOVE and 2 * self._ended > self.view.length:
+            self._pack()
+
+    def _encoded(self, entries: Sequence[CatalogueItem]) -> Iterator[CatalogueItem]:
+        """The entries, all with tokens and vector of this state's item tower."""
+        tower = self.towers.checkpoint.item_tower
+        foreign = [e for e in entries if e.vector is None or e.tokens is None or e.item_tower != tower]
+        made: list[CatalogueItem] = []
+        for begin in range(0, len(foreign), _ENCODE_AT_ONCE):
+            items = [entry.item for entry in foreign[begin : begin + _ENCODE_AT_ONCE]]
+            tokens = self.towers.encoder.tokenize_items(items)
+            vectors = self.towers.encode_items(tokens)
+            made += [CatalogueItem(i, t, v, tower) for i, t, v in zip(items, tokens, vectors, strict=True)]
+        remade = dict(zip(map(id, foreign), made, strict=True))
+        return (remade.get(id(entry), entry) for entry in entries)
+
+    def _append(self, item_id: str, entry: CatalogueItem | None) -> None:
+        log, row = self._log, self._length
+        if row == len(log.ended):
+            log = self._log = log.grown()
+        snapshot_row = self.snapshot.row_of(item_id)
+        if entry is not None:
+            assert entry.vector is not None
+            log.vectors[row] = entry.vector
+            log.available[row] = entry.item.available
+            log.popularity[row] = 0 if snapshot_row is None else self.snapshot.popularity[snapshot_row]
+        log.entries.append((item_id, entry))
+        earlier = log.rows_of.setdefault(item_id, [])
+        if earlier:
+            log.ended[earlier[-1]] = row
+            self._ended += log.entries[earlier[-1]][1] is not None
+        elif snapshot_row is not None and self._hidden_at[snapshot_row] == _NEVER:
+            self._hidden_at[snapshot_row] = row
+        earlier.append(row)
+        self._ended += entry is None
+        self._length += 1
+
+    def _start(self, hidden_at: npt.NDArray[np.int64], log: _Log) -> None:
+        self._hidden_at, self._log = hidden_at, log
+        self._length = 0
+        self._ended = 0  # rows that show nothing in any view to come
+
+    def _publish(self, seq: int) -> None:
+        self.view = View(self.snapshot, self.towers, seq, self._length, self._log, self._hidden_at, self._popular)
+
+    def _pack(self) -> None:
+        """Begin a new log that holds the living rows only, so that items which change often do not fill the memory."""
+        old, length, hidden_at = self._log, self._length, self._hidden_at
+        living = [
+            (item_id, entry)
+            for (item_id, entry), ended in zip(old.entries, old.ended[:length].tolist(), strict=True)
+            if entry is not None and ended == _NEVER
+        ]
+        # What the snapshot held of them, and of what was deleted, stays hidden in every view of the new log.
+        hidden = np.where(hidden_at == _NEVER, _NEVER, -1)
+        self._start(hidden, _Log.empty(max(_FIRST_CAPACITY, 2 * len(living)), old.vectors.shape[1]))
+        for item_id, entry in living:
+            self._append(item_id, entry)
+        self._publish(self.view.seq)

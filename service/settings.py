@@ -1,0 +1,68 @@
+"""The service's settings: read once from the environment (`SEQREC_*`), checked, then handed to whoever needs them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from seqrec.errors import InputError
+
+PREFIX = "SEQREC_"
+
+
+class Settings(BaseSettings):
+    """One field, one variable: `port` is SEQREC_PORT. Times are seconds, sizes bytes, work is counted in tokens."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, env_ignore_empty=True)
+
+    home: Path = Field(default=Path("var"), description="all state: catalogue, snapshots, jobs")
+    host: str = Field(default="127.0.0.1", description="the address to listen on")
+    port: int = Field(default=8000, ge=0, le=65535, description="the port to listen on; 0: any free one")
+    device: str | None = Field(default=None, description="cpu or cuda; unset: a GPU where there is one")
+    precision: Literal["float32", "bfloat16", "int8"] = Field(default="float32", description="what the encoder computes in")
+    threads: int = Field(default=0, ge=0, description="threads the encoder and the search compute with; 0: one a core")
+
+    max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, description="largest request body")
+    max_items: int = Field(default=1_000, ge=1, description="items in one POST /items")
+    max_history: int = Field(
+        default=1_000, ge=1, description="entries in one history; the newest that fit the model are read"
+    )
+    max_k: int = Field(default=1_000, ge=1, description="items in one answer")
+    max_ids: int = Field(default=10_000, ge=1, description="ids in `exclude`, and in `candidates`")
+    max_batch: int = Field(default=64, ge=1, description="histories in one POST /recommend/batch")
+
+    deadline: float = Field(
+        default=2.0, gt=0, description="how long a recommendation may take before it is refused (504)"
+    )
+    write_deadline: float = Field(
+        default=60.0, gt=0, description="how long a POST /items may take: it encodes up to max_items"
+    )
+    batch_tokens: int | None = Field(
+        default=None, ge=1, description="tokens computed at once; unset: what suits the device"
+    )
+    queue_tokens: int = Field(default=65_536, ge=1, description="tokens of recommendations that may wait; beyond: 429")
+    item_queue_tokens: int = Field(
+        default=262_144, ge=1, description="tokens of posted items that may wait; beyond: 429"
+    )
+
+    follow_seconds: float = Field(default=0.5, gt=0, description="how often the log is followed when nobody asks")
+    reindex_threads: int = Field(default=1, ge=1, description="threads the reindex job computes with")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="what is logged")
+
+
+def load_settings() -> Settings:
+    """Settings from the environment. Raises InputError that names the variable, its value and what it may be."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+    if unknown:
+        raise InputError(f"no such setting; there are {', '.join(sorted(known))}", unknown[0])
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = PREFIX + str(first["loc"][0]).upper().removeprefix(PREFIX)
+        raise InputError(f"{first['msg']}, not {first['input']!r}", name) from None
