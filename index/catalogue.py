@@ -1,8 +1,8 @@
 """The catalogue: the source of truth for items, an ordered log of changes that is durable before it is acknowledged.
 
 Every change has a sequence number: it grows, and no number is ever used twice. Whoever follows the log from a
-snapshot at S by `changes(after=S)` holds what the catalogue holds, without encoding anything again: a record carries the
-item's token ids and vector, with the digest of the item tower that made them.
+snapshot at S by `changes(after=S)` holds what the catalogue holds, without encoding anything again: a record carries
+the item's token ids and vector, with the digest of the item tower that made them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ class PutResult(NamedTuple):
 
 
 class Catalogue(Protocol):
-    """Safe to use from several threads and processes at once. Raises CatalogueError where it cannot be read or written."""
+    """Safe to use from several threads and processes at once.
+
+    Raises CatalogueError where it cannot be read or written, CatalogueReplaced where it is another one than before.
+    """
 
     catalogue_id: str
     """Random, made with the log: an emptied or replaced catalogue has another."""
@@ -61,7 +64,10 @@ class Catalogue(Protocol):
         ...
 
     def delete(self, item_ids: Sequence[str]) -> int:
-        """One atomic batch, durable on return; the sequence number after it. Raises ItemNotFound, and deletes nothing."""
+        """One atomic batch, durable on return; the sequence number after it.
+
+        Raises ItemNotFound for the first id that is not present, and deletes nothing.
+        """
         ...
 
     def publish(self, snapshot_id: str) -> int:
@@ -69,7 +75,7 @@ class Catalogue(Protocol):
         ...
 
     def publications(self) -> list[Change]:
-        """All that were published, newest first; the first is what is served."""
+        """All that were published, newest first; the first is what is served. Compaction keeps them."""
         ...
 
     def changes(self, after: int, limit: int) -> Iterator[Change]:
@@ -83,7 +89,9 @@ class Catalogue(Protocol):
         """
         ...
 
-    def get(self, item_id: str) -> tuple[int, CatalogueItem] | None: ...
+    def get(self, item_id: str) -> tuple[int, CatalogueItem] | None:
+        """The item and the seq of its last change; None if it is not present."""
+        ...
 
     def count(self) -> int:
         """Items present."""
@@ -94,7 +102,12 @@ class Catalogue(Protocol):
         ...
 
     def compact(self, through: int) -> int:
-        """Drop log records with seq <= through that are no item's last; returns how many. `changes` before it then raises."""
+        """Drop log records with seq <= through that are no item's last, deletes among them; returns how many.
+
+        `changes` from before a dropped record then raises. Publications stay.
+        """
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Give back files and connections. The catalogue is not used after it."""
+        ...
