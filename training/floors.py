@@ -1,0 +1,78 @@
+"""What a trained model must clear: popularity, and item-kNN. Both know the training part and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from training.data import Dataset, Rows
+
+Scores = npt.NDArray[np.float32]
+
+WINDOWS = (3, 5, 10)
+LAST = (1, 3, 5)
+
+
+def popularity(dataset: Dataset) -> Scores:
+    """[n] How many times each item stands in the training part."""
+    return np.bincount(_training_events(dataset)[0], minlength=len(dataset.items)).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class ItemKnn:
+    """Co-occurrence within `window` steps of a sequence, as a cosine: pairs / sqrt(events of one x of the other).
+
+    The score of an item is the sum over the last `last` items of the history. The similarities lie in rows of
+    compressed sparse form (indptr [n + 1], columns and values end to end), since most pairs never occur.
+    """
+
+    window: int
+    last: int
+    indptr: Rows
+    columns: Rows
+    values: Scores
+
+    def scores(self, histories: Sequence[Rows]) -> Scores:
+        """b histories -> [b, n], higher is better."""
+        out = np.zeros((len(histories), len(self.indptr) - 1), dtype=np.float32)
+        for row, history in zip(out, histories, strict=True):
+            for item in history[-self.last :]:
+                near = slice(self.indptr[item], self.indptr[item + 1])
+                row[self.columns[near]] += self.values[near]
+        return out
+
+    def with_last(self, last: int) -> ItemKnn:
+        return ItemKnn(self.window, last, self.indptr, self.columns, self.values)
+
+
+def item_knn(dataset: Dataset, window: int, last: int) -> ItemKnn:
+    events, users = _training_events(dataset)
+    n = len(dataset.items)
+    keys, counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    for steps in range(1, window + 1):
+        one, other = events[:-steps], events[steps:]
+        kept = (users[:-steps] == users[steps:]) & (one != other)
+        pairs = np.concatenate([one[kept] * n + other[kept], other[kept] * n + one[kept]])
+        new, new_counts = np.unique(pairs, return_counts=True)
+        merged, place = np.unique(np.concatenate([keys, new]), return_inverse=True)
+        counts = np.bincount(place, np.concatenate([counts, new_counts]), len(merged)).astype(np.int64)
+        keys = merged
+    rows, columns = keys // n, keys % n
+    popular = np.bincount(events, minlength=n).astype(np.float64)
+    values = (counts / np.sqrt(popular[rows] * popular[columns])).astype(np.float32)
+    return ItemKnn(window, last, np.searchsorted(rows, np.arange(n + 1)), columns, values)
+
+
+def settings(dataset: Dataset) -> list[ItemKnn]:
+    """Every setting that is tried; the best on validation is the floor."""
+    return [one.with_last(last) for window in WINDOWS for one in [item_knn(dataset, window, 1)] for last in LAST]
+
+
+def _training_events(dataset: Dataset) -> tuple[Rows, Rows]:
+    """Items and users of all events of the training part, users end to end, oldest first. [m] each"""
+    parts = [dataset.training_part(user) for user in range(dataset.users)]
+    users = np.repeat(np.arange(dataset.users), [len(part) for part in parts])
+    return np.concatenate(parts), users
