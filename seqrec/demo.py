@@ -103,7 +103,7 @@ def _stages(home: Path) -> list[Stage]:
             shutil.copytree(run / "checkpoint", directory, dirs_exist_ok=True)
 
     def evaluate() -> None:
-        cli.run("evaluate", [str(checkpoint), *data, "--markdown", str(table)])
+        cli.run("evaluate", [str(checkpoint), *data, "--markdown", str(table), "--show-users", "5"])
 
     def index() -> None:
         cli.run("index", ["build", "--checkpoint", str(checkpoint), *data, "--publish"])

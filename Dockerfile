@@ -1,0 +1,58 @@
+# syntax=docker/dockerfile:1
+# docker build --target cpu  -t seqrec .
+# docker build --target cuda -t seqrec:cuda .        (run it with --gpus all)
+#
+# The CUDA libraries come with the packages of torch and faiss-gpu; the host brings the driver and the NVIDIA container
+# toolkit. PIP_INDEX_URL and PIP_EXTRA_INDEX_URL can be given with --build-arg; with the index of torch's CPU builds
+# the CPU image is several gigabytes smaller.
+
+FROM python:3.12-slim-bookworm AS source
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+WORKDIR /app
+RUN python -m venv /venv
+ENV PATH=/venv/bin:$PATH
+# Before the source, so that a change of code installs no packages again.
+COPY constraints.txt ./
+RUN pip install "$(grep '^torch==' constraints.txt)" -c constraints.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY seqrec seqrec
+COPY training training
+COPY index index
+COPY service service
+COPY benchmarks benchmarks
+
+FROM source AS build-cpu
+RUN pip install -c constraints.txt -e '.[cpu,parquet]'
+
+FROM source AS build-cuda
+RUN pip install -c constraints.txt -e '.[gpu,parquet]'
+
+FROM python:3.12-slim-bookworm AS base
+# OpenMP's run-time library, which FAISS and torch compute with.
+RUN apt-get update && apt-get install -y --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/* \
+ && useradd --system --uid 10001 --user-group --home-dir /var/lib/seqrec --create-home seqrec
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    SEQREC_HOME=/var/lib/seqrec SEQREC_HOST=0.0.0.0 SEQREC_PORT=8000
+WORKDIR /app
+COPY data data
+USER seqrec
+VOLUME /var/lib/seqrec
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+# Live, not ready: a service that still loads its snapshot must not be restarted for it. /readyz says the other.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 CMD ["python", "-c", \
+ "import os, urllib.request; urllib.request.urlopen(f\"http://127.0.0.1:{os.environ['SEQREC_PORT']}/healthz\", timeout=2)"]
+ENTRYPOINT ["seqrec"]
+CMD ["serve"]
+
+FROM base AS cuda
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+COPY --from=build-cuda /venv /venv
+COPY --from=build-cuda /app /app
+
+# The last one is what a plain `docker build .` makes.
+FROM base AS cpu
+COPY --from=build-cpu /venv /venv
+COPY --from=build-cpu /app /app
