@@ -1,0 +1,68 @@
+"""What a snapshot says of itself: where it comes from, what made it, and what its files must be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from seqrec.errors import SnapshotError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    size: int  # bytes
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    snapshot_id: str
+    created: str  # ISO 8601, UTC
+    catalogue_id: str
+    seq: int
+    """The snapshot holds the items whose last change is at most this; all that came later is in the log."""
+    checkpoint: str
+    """Digest of the checkpoint; those below say which parts of it made the vectors and the token ids."""
+    model: str
+    item_tower: str
+    history_tower: str
+    tokenizer: str
+    item_text: str
+    precision: str  # in which the vectors were encoded
+    dtype: str  # in which they are stored
+    metric: str
+    dim: int
+    count: int
+    index: str  # a kind of index.vector_index.INDEXES
+    recall: float
+    """Recall@10 of the index against exact search, measured with vectors of the items as queries."""
+    popularity: bool  # whether interactions were counted; all counts are 0 otherwise
+    files: Mapping[str, FileRecord]
+
+    def to_json(self) -> str:
+        record = {"format": FORMAT} | asdict(self)
+        return json.dumps(record | {"digest": _digest(record)}, indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Raises SnapshotError for anything that `to_json` did not write."""
+        try:
+            record = json.loads(text)
+            if record["format"] != FORMAT:
+                raise SnapshotError(f"it has format {record['format']!r}; this version reads format {FORMAT}")
+            if record.pop("digest") != _digest(record):
+                raise SnapshotError("it was altered: its digest is another one")
+            values: dict[str, Any] = {field.name: record[field.name] for field in fields(cls)}
+            values["files"] = {name: FileRecord(**file) for name, file in record["files"].items()}
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise SnapshotError("it is no manifest of a snapshot, or was cut short") from error
+        return cls(**values)
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
