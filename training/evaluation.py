@@ -21,7 +21,7 @@ from seqrec.item_text import ItemTokens, TokenizedHistory, TokenizedItem
 from seqrec.metric import TIE, Metric, ranked
 from seqrec.model import SequenceModel
 from training.data import Cases, Dataset, Rows, Split
-from training.floors import ItemKnn, popularity, settings
+from training.floors import ItemKnn, item_knns, popularity
 from training.metrics import Metrics, Ranks, ranks
 from training.texts import DistinctTexts
 
@@ -169,7 +169,7 @@ def case_ranks(
 
 def best_item_knn(dataset: Dataset) -> ItemKnn:
     """The setting with the highest NDCG@10 on validation, all items."""
-    cases = dataset.cases("valid").sample(2000, seed=0)
+    cases = dataset.cases("valid").sample(5000, seed=0)
 
     def quality(knn: ItemKnn) -> float:
         of_protocol = case_ranks(
@@ -180,7 +180,7 @@ def best_item_knn(dataset: Dataset) -> ItemKnn:
         )
         return of_protocol["all items"].metrics(np.ones(len(cases), np.bool_)).ndcg_pessimistic
 
-    return max(settings(dataset), key=quality)
+    return max(item_knns(dataset), key=quality)
 
 
 def validation_metrics(encoder: Encoder, dataset: Dataset, cases: Cases) -> Metrics:

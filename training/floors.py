@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,15 +44,14 @@ class ItemKnn:
                 row[self.columns[near]] += self.values[near]
         return out
 
-    def with_last(self, last: int) -> ItemKnn:
-        return ItemKnn(self.window, last, self.indptr, self.columns, self.values)
 
-
-def item_knn(dataset: Dataset, window: int, last: int) -> ItemKnn:
+def item_knns(dataset: Dataset, windows: Sequence[int] = WINDOWS, lasts: Sequence[int] = LAST) -> Iterator[ItemKnn]:
+    """Every setting, windows rising; the best on validation is the floor."""
     events, users = _training_events(dataset)
     n = len(dataset.items)
+    popular = np.bincount(events, minlength=n).astype(np.float64)
     keys, counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
-    for steps in range(1, window + 1):
+    for steps in range(1, max(windows) + 1):
         one, other = events[:-steps], events[steps:]
         kept = (users[:-steps] == users[steps:]) & (one != other)
         pairs = np.concatenate([one[kept] * n + other[kept], other[kept] * n + one[kept]])
@@ -60,15 +59,12 @@ def item_knn(dataset: Dataset, window: int, last: int) -> ItemKnn:
         merged, place = np.unique(np.concatenate([keys, new]), return_inverse=True)
         counts = np.bincount(place, np.concatenate([counts, new_counts]), len(merged)).astype(np.int64)
         keys = merged
-    rows, columns = keys // n, keys % n
-    popular = np.bincount(events, minlength=n).astype(np.float64)
-    values = (counts / np.sqrt(popular[rows] * popular[columns])).astype(np.float32)
-    return ItemKnn(window, last, np.searchsorted(rows, np.arange(n + 1)), columns, values)
-
-
-def settings(dataset: Dataset) -> list[ItemKnn]:
-    """Every setting that is tried; the best on validation is the floor."""
-    return [one.with_last(last) for window in WINDOWS for one in [item_knn(dataset, window, 1)] for last in LAST]
+        if steps in windows:
+            rows, columns = keys // n, keys % n
+            values = (counts / np.sqrt(popular[rows] * popular[columns])).astype(np.float32)
+            indptr = np.searchsorted(rows, np.arange(n + 1))
+            for last in lasts:
+                yield ItemKnn(steps, last, indptr, columns, values)
 
 
 def _training_events(dataset: Dataset) -> tuple[Rows, Rows]:

@@ -12,8 +12,13 @@ from seqrec.item_text import ItemText, Recipe
 from seqrec.items import Item
 from seqrec.model import SequenceModel
 from seqrec.models import model_class
+from seqrec.text_encoder import recformer_from_text_encoder
 from seqrec.tokenizer import CLS, MASK, train_bpe
 from training.config import RunConfig, TextConfig
+
+VOCABULARY = frozenset({"vocab_size", "cls_id", "mask_id"})
+LIMITS = frozenset({"attention_window", "max_token_num", "max_item_embeddings", "dropout"})
+"""What may be set of a model that starts from a text encoder."""
 
 
 @dataclass(frozen=True)
@@ -30,28 +35,26 @@ def starting_point(config: RunConfig) -> Start:
     name, source = config.model.name, config.model.start_from
     if source and (Path(source) / "digest").is_file():
         return _from_checkpoint(config, source)
-    cls = model_class(name)
     text = config.text
     recipe = Recipe(text.attributes or None, text.max_attr_num, text.max_attr_length)
     if source:
-        from_text_encoder = getattr(cls, "from_text_encoder", None)
-        if from_text_encoder is None:
-            raise InputError(f"{name} cannot start from a text encoder", "model.start_from")
-        return Start(name, recipe, lambda items: _with_settings(config, from_text_encoder, source, recipe))
+        return _from_text_encoder(config, source, recipe)
+    build = model_class(name)
+    settings = dict(config.model.settings)
+    for given in VOCABULARY & settings.keys():
+        raise InputError("follows from the tokenizer; set text.vocab_size", f"model.settings.{given}")
 
     def fresh(items: Sequence[Item]) -> SequenceModel:
-        tokenizer = train_bpe(_texts(items, recipe), text.vocab_size)
-        item_text = ItemText(recipe, tokenizer)
-        settings = dict(config.model.settings)
-        vocabulary = {
-            "vocab_size": item_text.vocab_size,
-            "cls_id": item_text.token_id(CLS),
-            "mask_id": item_text.token_id(MASK),
-        }
-        fixed = settings.keys() & vocabulary.keys()
-        if fixed:
-            raise InputError("follows from the tokenizer; set text.vocab_size", f"model.settings.{sorted(fixed)[0]}")
-        return _with_settings(config, lambda **settings: cls.from_config(settings | vocabulary, item_text))
+        item_text = ItemText(recipe, train_bpe(_texts(items, recipe), text.vocab_size))
+        vocabulary = {"vocab_size": item_text.vocab_size}
+        vocabulary |= {"cls_id": item_text.token_id(CLS), "mask_id": item_text.token_id(MASK)}
+        try:
+            return build.from_config(settings | vocabulary, item_text)
+        except TypeError as error:
+            if "unexpected keyword argument" not in str(error):
+                raise
+            # A setting that the model does not know is the user's mistake; the message has its name.
+            raise InputError(f"unknown setting of {name}: {error}", "model.settings") from None
 
     return Start(name, recipe, fresh)
 
@@ -67,14 +70,13 @@ def _from_checkpoint(config: RunConfig, source: str) -> Start:
     return Start(checkpoint.model_name, recipe, lambda items: model)
 
 
-def _with_settings(config: RunConfig, make: Callable[..., SequenceModel], *arguments: object) -> SequenceModel:
-    """A setting that the model does not know is the user's mistake, by name."""
-    try:
-        return make(*arguments, **config.model.settings)
-    except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
-            raise
-        raise InputError(f"unknown setting of {config.model.name}: {error}", "model.settings") from None
+def _from_text_encoder(config: RunConfig, source: str, recipe: Recipe) -> Start:
+    if config.model.name != "recformer":
+        raise InputError(f"{config.model.name} cannot start from {source}; recformer can", "model.start_from")
+    limits = dict(config.model.settings)
+    for given in limits.keys() - LIMITS:
+        raise InputError(f"comes from {source}; only {', '.join(sorted(LIMITS))} can be set", f"model.settings.{given}")
+    return Start("recformer", recipe, lambda items: recformer_from_text_encoder(source, recipe, limits, config.seed))
 
 
 def _texts(items: Sequence[Item], recipe: Recipe) -> Iterator[str]:

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+
+from seqrec.errors import FileFormatError, InputError
+from training.config import PRESETS, RunConfig, load_config, preset_path
+
+ENOUGH = "[optimizer]\nmax_steps = 3\n"
+
+
+def config_of(folder: Path, text: str, *overrides: str) -> RunConfig:
+    path = folder / "run.toml"
+    path.write_text(text)
+    return load_config(path, overrides)
+
+
+@pytest.mark.parametrize("path", sorted(PRESETS.glob("*.toml")), ids=lambda path: path.stem)
+def test_a_preset_states_and_explains_every_setting(path: Path) -> None:
+    config = load_config(path)
+    text = path.read_text()
+    table = tomllib.loads(text)
+    for entry in fields(RunConfig):
+        assert entry.name in table
+        if is_dataclass(getattr(config, entry.name)):
+            assert table[entry.name].keys() == {inner.name for inner in fields(getattr(config, entry.name))}
+    assert config.model.settings
+
+
+def test_what_is_written_is_read_back_equal(tmp_path: Path) -> None:
+    config = load_config(preset_path("demo"), ['model.start_from="a \\"b\\" é"', "text.attributes=['x', 'y']"])
+    (tmp_path / "again.toml").write_text(config.to_toml(), encoding="utf-8")
+    assert load_config(tmp_path / "again.toml") == config
+
+
+def test_overrides_change_one_setting_each() -> None:
+    config = load_config(
+        preset_path("demo"), ["optimizer.max_steps=7", "joint.targets=later_half", "seed = 5", "model.settings.x=1.5"]
+    )
+    assert (config.optimizer.max_steps, config.joint.targets, config.seed) == (7, "later_half", 5)
+    assert config.model.settings["x"] == 1.5
+    assert load_config(preset_path("demo"), ["optimizer.clip_norm=2"]).optimizer.clip_norm == 2.0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sed = 1\n" + ENOUGH, "sed: unknown setting; there are device"),
+        (ENOUGH + "max_step = 1\n", r"optimizer\.max_step: unknown setting; there are .*max_steps"),
+        (ENOUGH + "[train]\n", "train: unknown setting"),
+        ('seed = "one"\n' + ENOUGH, "seed: a whole number is needed, not 'one'"),
+        ("seed = true\n" + ENOUGH, "seed: a whole number is needed, not True"),
+        ("seed = 1.5\n" + ENOUGH, "seed: a whole number is needed"),
+        (ENOUGH + 'decay = "steps"\n', r"optimizer\.decay: 'steps' is not one of 'linear', 'cosine'"),
+        (ENOUGH + '[text]\nattributes = "title"\n', r"text\.attributes: a list of strings is needed"),
+        (ENOUGH + "[joint]\ntemperature = 0\n", r"joint\.temperature: 0\.0 is not above 0"),
+        (ENOUGH + "[joint]\nbatch_size = 0\n", r"joint\.batch_size: 0 is below 1"),
+        (ENOUGH + "warmup = 1.0\n", r"optimizer\.warmup: 1\.0 is not a share"),
+        (ENOUGH + '[model.settings]\nsize = "big"\n', r"model\.settings: a table of numbers is needed"),
+        ("joint = 3\n" + ENOUGH, r"joint\.: a table is needed|joint: a table is needed"),
+        ("", "set at least one of max_epochs, max_steps, max_minutes"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        config_of(tmp_path, text)
+
+
+def test_a_wrong_override_is_refused() -> None:
+    with pytest.raises(InputError, match=r"'optimizer\.max_steps' is not key=value"):
+        load_config(preset_path("demo"), ["optimizer.max_steps"])
+    with pytest.raises(InputError, match=r"'seed' of 'seed\.x' is a setting, not a table"):
+        load_config(preset_path("demo"), ["seed.x=1"])
+    with pytest.raises(InputError, match="no preset 'dmeo'; there are demo"):
+        preset_path("dmeo")
+
+
+def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileFormatError, match=r"run\.toml: not TOML: .*line 1"):
+        config_of(tmp_path, "seed: 1\n")
+    with pytest.raises(FileFormatError, match="no such file"):
+        load_config(tmp_path / "absent.toml")
+
+
+def test_types_of_settings_are_those_that_toml_can_say() -> None:
+    for entry in get_type_hints(RunConfig).values():
+        assert is_dataclass(entry) or entry in (int, float, str)
+    assert not re.search(r"\b(True|False|None)\b", load_config(preset_path("demo")).to_toml())
