@@ -46,10 +46,9 @@ def starting_point(config: RunConfig) -> Start:
 
     def fresh(items: Sequence[Item]) -> SequenceModel:
         item_text = ItemText(recipe, train_bpe(_texts(items, recipe), text.vocab_size))
-        vocabulary = {"vocab_size": item_text.vocab_size}
-        vocabulary |= {"cls_id": item_text.token_id(CLS), "mask_id": item_text.token_id(MASK)}
+        ids = {"cls_id": item_text.token_id(CLS), "mask_id": item_text.token_id(MASK)}
         try:
-            return build.from_config(settings | vocabulary, item_text)
+            return build.from_config({**settings, "vocab_size": item_text.vocab_size, **ids}, item_text)
         except TypeError as error:
             if "unexpected keyword argument" not in str(error):
                 raise
