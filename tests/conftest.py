@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+# Models in tests are tiny, and a machine that runs tests is often busy: two threads can be ten times as slow there
+# as one (OpenMP waits for a thread that has no core). It is read when torch is imported; processes inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from seqrec.checkpoint import save_checkpoint
 from seqrec.items import Item, make_item
 from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig

@@ -1,0 +1,39 @@
+"""Recformer against the contract of every model. That it equals the authors' code is in tests/golden."""
+
+from __future__ import annotations
+
+import torch
+
+from seqrec.item_text import ItemText, Recipe
+from seqrec.items import Item
+from seqrec.model import SequenceModel
+from seqrec.models.recformer import Recformer, RecformerConfig
+from seqrec.tokenizer import train_bpe
+from tests.contracts.model_contract import ModelContract
+
+
+class TestRecformer(ModelContract):
+    name = "recformer"
+    longest = 10
+
+    def make(self) -> SequenceModel:
+        torch.manual_seed(0)
+        words = [str(item.attributes["title"]) for item in self.items()]
+        text = ItemText(Recipe(("title", "brand"), max_attr_length=12), train_bpe(words, vocab_size=400))
+        config = RecformerConfig(
+            vocab_size=400,
+            hidden_size=32,
+            num_layers=2,
+            num_heads=2,
+            intermediate_size=64,
+            attention_window=8,
+            max_token_num=64,
+            max_item_embeddings=11,
+            max_position_embeddings=66,
+            mask_id=3,
+        )
+        return Recformer(config, text)
+
+    def planted(self) -> tuple[SequenceModel, list[tuple[list[Item], Item]]]:
+        """An item is a history of one, so no item is nearer to that history. What training plants, tests/training has."""
+        return self.make(), [([item], item) for item in self.items()]
