@@ -14,18 +14,16 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from index.catalogue import CatalogueItem, Change
+from index.import_items import has_text
+from index.snapshot import Snapshot
 from seqrec.encoder import Encoder, Vectors
 from seqrec.item_text import TokenizedHistory, TokenizedItem
 from seqrec.items import Item
-
-if TYPE_CHECKING:
-    from index.snapshot import Snapshot
 
 _NEVER = np.iinfo(np.int64).max
 _FIRST_CAPACITY = 256
@@ -185,6 +183,11 @@ class View:
 class LiveState:
     """A snapshot and its delta. One writer at a time calls `apply`; `view` is what has been applied."""
 
+    view: View
+    _log: _Log
+    _length: int
+    _ended: int  # rows that show nothing in any view to come
+
     def __init__(self, snapshot: Snapshot, towers: Towers) -> None:
         self.snapshot = snapshot
         self.towers = towers
@@ -196,13 +199,15 @@ class LiveState:
     def apply(self, changes: Sequence[Change], seq: int) -> None:
         """Apply changes, which come in the log's order, and call the result the state at `seq`.
 
-        What another item tower encoded, or none, is encoded here. All of it is seen at once.
+        What another item tower encoded, or none, is encoded here. An item that the model cannot read is left out, as it
+        is of a snapshot. All of it is seen at once.
         """
         fresh = self._encoded([change.entry for change in changes if change.entry is not None])
         for change in changes:
             if change.op == "put":
                 entry = next(fresh)
-                self._append(entry.item.item_id, entry)
+                assert entry.tokens is not None
+                self._append(entry.item.item_id, entry if has_text(entry.tokens) else None)
             elif change.op == "delete":
                 assert change.item_id is not None
                 self._append(change.item_id, None)
@@ -246,8 +251,7 @@ class LiveState:
 
     def _start(self, hidden_at: npt.NDArray[np.int64], log: _Log) -> None:
         self._hidden_at, self._log = hidden_at, log
-        self._length = 0
-        self._ended = 0  # rows that show nothing in any view to come
+        self._length = self._ended = 0
 
     def _publish(self, seq: int) -> None:
         self.view = View(self.snapshot, self.towers, seq, self._length, self._log, self._hidden_at, self._popular)

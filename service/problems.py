@@ -125,7 +125,11 @@ def install(app: FastAPI) -> None:
         if kind is None:
             kind = Kind(error.status_code, "http", error.detail, "GET /docs lists what there is.")
         where = f"{request.method} {request.url.path}"
-        detail = {404: f"There is no {where}.", 405: f"{where} is not there; the path is, with other methods."}
+        detail = {
+            400: "Not JSON: not UTF-8, nested too deeply, or with a number of thousands of digits.",
+            404: f"There is no {where}.",
+            405: f"{where} is not there; the path is, with other methods.",
+        }
         return problem(kind, detail.get(error.status_code, error.detail), headers=dict(error.headers or {}))
 
 

@@ -45,7 +45,9 @@ def search(view: View, queries: Vectors, wanted: Sequence[Wanted]) -> list[list[
     n = len(view.snapshot.item_ids)
     asks: dict[int, _Ask] = {}
     for query, want in enumerate(wanted):
-        if want.candidates is None:
+        if want.candidates is None and not n:
+            hits[query] = _ranked(view, beside[query], want.k)
+        elif want.candidates is None:
             excluded = sum(position < n for position in want.excluded)
             asks[query] = _Ask(want.k + excluded + min(want.k, view.snapshot_hidden) + MARGIN)
         else:
@@ -93,7 +95,7 @@ def _fetch(
         if ask.masked:
             allowed = view.snapshot_shown.copy()
             allowed[[position for position in wanted[query].excluded if position < n]] = False
-            rows, scores = index.search(queries[query : query + 1], min(n, ask.rows), allowed[None])
+            rows, scores = index.search(queries[query : query + 1], min(n, ask.rows), [allowed])
             found[query] = (rows[0], scores[0])
     return found
 
@@ -109,7 +111,7 @@ def _in_delta(view: View, queries: Vectors, wanted: Sequence[Wanted]) -> list[li
     shown = np.flatnonzero(view.delta_shown)
     if not shown.size:
         return [[] for _ in wanted]
-    scores = view.towers.metric.scores(queries, view.delta_vectors[shown])  # [b, shown]
+    scores = view.towers.metric.scores(queries, view.delta_vectors)[:, shown]
     result = []
     for want, mine in zip(wanted, scores, strict=True):
         reach = want.k + sum(position >= n for position in want.excluded)

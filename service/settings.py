@@ -17,13 +17,17 @@ PREFIX = "SEQREC_"
 class Settings(BaseSettings):
     """One field, one variable: `port` is SEQREC_PORT. Times are seconds, sizes bytes, work is counted in tokens."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="forbid", frozen=True, env_ignore_empty=True, allow_inf_nan=False
+    )
 
     home: Path = Field(default=Path("var"), description="all state: catalogue, snapshots, jobs")
     host: str = Field(default="127.0.0.1", description="the address to listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="the port to listen on; 0: any free one")
     device: str | None = Field(default=None, description="cpu or cuda; unset: a GPU where there is one")
-    precision: Literal["float32", "bfloat16", "int8"] = Field(default="float32", description="what the encoder computes in")
+    precision: Literal["float32", "bfloat16", "int8"] | None = Field(
+        default=None, description="what the encoder computes in; unset: what made the snapshot's vectors"
+    )
     threads: int = Field(default=0, ge=0, description="threads the encoder and the search compute with; 0: one a core")
 
     max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, description="largest request body")

@@ -32,12 +32,13 @@ class ExactIndex:
     asked: list[int] = field(default_factory=list)
 
     def search(
-        self, queries: npt.NDArray[np.float32], k: int, allowed: npt.NDArray[np.bool_] | None = None
+        self, queries: npt.NDArray[np.float32], k: int, allowed: Sequence[npt.NDArray[np.bool_] | None] | None = None
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         self.asked.append(k)
         scores = queries @ self.vectors.T
-        if allowed is not None:
-            scores = np.where(allowed, scores, -np.inf)
+        for row, mask in enumerate(allowed or ()):
+            if mask is not None:
+                scores[row, ~mask] = -np.inf
         # Equal scores in the reverse order of rows: an index promises no order among them.
         rows = len(self.vectors) - 1 - np.argsort(-scores[:, ::-1], axis=1, kind="stable")[:, :k]
         best = np.take_along_axis(scores, rows, axis=1)
@@ -84,7 +85,12 @@ def put(towers: Towers, seq: int, item: Item) -> Change:
 
 
 def brute_force(
-    view: View, items: dict[str, Item], query: npt.NDArray[np.float32], k: int, excluded: set[str], among: set[str] | None
+    view: View,
+    items: dict[str, Item],
+    query: npt.NDArray[np.float32],
+    k: int,
+    excluded: set[str],
+    among: set[str] | None,
 ) -> list[str]:
     ids = [
         item_id
@@ -190,12 +196,28 @@ def test_what_another_tower_encoded_is_encoded_again(towers: Towers) -> None:
     state = LiveState(InMemorySnapshot([make_item("a", {"title": "oak"})], towers, 1, [0.0]), towers)  # type: ignore[arg-type]
     item = make_item("b", {"title": "tea mug"})
     foreign = CatalogueItem(item, None, np.ones(7, np.float32), "another tower")
-    state.apply([Change(2, "put", "b", foreign), Change(3, "put", "c", CatalogueItem(make_item("c", {"title": "pot"})))], 3)
+    state.apply(
+        [Change(2, "put", "b", foreign), Change(3, "put", "c", CatalogueItem(make_item("c", {"title": "pot"})))], 3
+    )
     for item_id, title in (("b", "tea mug"), ("c", "pot")):
         position = state.view.position_of(item_id)
         assert position is not None
         expected = towers.encoder.encode_items([{"title": title}])
         np.testing.assert_allclose(state.view.vectors([position]), expected, atol=1e-6)
+
+
+def test_an_item_that_the_model_cannot_read_is_left_out_as_it_is_of_a_snapshot(towers: Towers) -> None:
+    state = LiveState(InMemorySnapshot([make_item("a", {"title": "oak"})], towers, 1, [0.0]), towers)  # type: ignore[arg-type]
+    state.apply([Change(2, "put", "a", CatalogueItem(make_item("a", {"title": "?"})))], 2)
+    assert state.view.position_of("a") is None
+
+
+def test_without_a_snapshot_s_items_the_delta_answers(towers: Towers) -> None:
+    state = LiveState(InMemorySnapshot([], towers, 1, []), towers)  # type: ignore[arg-type]
+    query = towers.encoder.encode_histories([[{"title": "oak"}]])
+    assert search.search(state.view, query, [Wanted(3)]) == [[]]
+    state.apply([put(towers, 2, make_item("a", {"title": "oak"}))], 2)
+    assert [hit.position for hit in search.search(state.view, query, [Wanted(3)])[0]] == [0]
 
 
 def test_a_typical_search_asks_the_index_once_and_for_little(towers: Towers) -> None:

@@ -1,0 +1,117 @@
+"""`seqrec serve`: answer over HTTP until SIGTERM or Ctrl-C, then finish what is in hand."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import logging
+import math
+import os
+import signal
+import socket
+from collections.abc import Sequence
+
+from seqrec.errors import InputError, NotReady
+from service.settings import Settings, load_settings
+
+log = logging.getLogger(__name__)
+
+_BACKLOG = 2048
+_GRACE_SECONDS = 5
+"""Given on top of the longest deadline to what is in hand when the service is told to stop."""
+
+
+def serve(argv: Sequence[str]) -> None:
+    """Raises InputError for a setting or an address that is wrong, NotReady where nothing is published."""
+    lines = [
+        f"  SEQREC_{name.upper():<17} {field.description} (default {field.get_default()})"
+        for name, field in Settings.model_fields.items()
+    ]
+    argparse.ArgumentParser(
+        prog="seqrec serve",
+        description="Answer over HTTP. It is set by the environment:",
+        epilog="\n".join(lines),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args(argv)
+    settings = load_settings()
+    logging.getLogger().setLevel(settings.log_level.upper())
+    listener = _listen(settings)
+    _limit_threads(settings)
+    try:
+        _require_publication(settings)
+        _run(settings, listener)
+    finally:
+        listener.close()
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """A socket that is bound and listening, before anything is loaded. Raises InputError if the address is taken."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as error:
+        raise InputError(f"{settings.host!r} is no address to listen on: {error.strerror}", "SEQREC_HOST") from None
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        where = f"{settings.host}:{settings.port}"
+        if error.errno == errno.EADDRINUSE:
+            message = f"{where} is taken by another program; set SEQREC_PORT to a free port"
+        elif error.errno == errno.EACCES:
+            message = f"{where} may not be used by this user; set SEQREC_PORT to a port above 1023"
+        else:
+            message = f"cannot listen on {where}: {error.strerror}"
+        raise InputError(message) from None
+    return listener
+
+
+def _require_publication(settings: Settings) -> None:
+    path = settings.home / "catalogue.sqlite3"
+    advice = "run `seqrec demo`, or `seqrec index build --publish`, or set SEQREC_HOME to where that was done"
+    if not path.is_file():
+        raise NotReady(f"there is no catalogue in {settings.home.absolute()}; {advice}")
+    from index.sqlite_catalogue import SqliteCatalogue
+
+    catalogue = SqliteCatalogue(path)
+    try:
+        if not catalogue.publications():
+            raise NotReady(f"no snapshot is published in {settings.home.absolute()}; {advice}")
+    finally:
+        catalogue.close()
+
+
+def _run(settings: Settings, listener: socket.socket) -> None:
+    import uvicorn
+
+    from service.app import create_app
+
+    config = uvicorn.Config(
+        create_app(settings),
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=math.ceil(max(settings.deadline, settings.write_deadline)) + _GRACE_SECONDS,
+        server_header=False,
+    )
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    # uvicorn raises the signal again once it has stopped; stopping when told to is no failure.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    host, port = listener.getsockname()[:2]
+    log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+    server = uvicorn.Server(config)
+    server.run(sockets=[listener])
+    if not server.started:
+        raise NotReady("the service could not start; its log says why")
+    log.info("stopped")
+
+
+def _limit_threads(settings: Settings) -> None:
+    """Set how many threads torch and FAISS compute with; OpenMP reads it when they are imported."""
+    if settings.threads:
+        os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(settings.threads)

@@ -1,0 +1,64 @@
+"""Opens a published snapshot for service: the snapshot, its model, and a first round of work, which costs more."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from index.build import checkpoint_path
+from index.snapshot import Snapshot, SnapshotStore
+from seqrec.encoder import Precision, load_model
+from seqrec.errors import SnapshotError
+from seqrec.item_text import TokenizedHistory
+from service.live import LiveState, Towers
+from service.queries import Query, answer_queries
+from service.search import Wanted
+from service.settings import Settings
+
+_WARM_ITEMS = 8
+
+
+class Loader:
+    """Snapshot id -> its live state, ready to serve but for the changes since. For one thread."""
+
+    def __init__(self, settings: Settings, catalogue_id: str) -> None:
+        self._settings = settings
+        self._catalogue_id = catalogue_id
+        self._store = SnapshotStore(settings.home)
+
+    def __call__(self, snapshot_id: str, before: LiveState | None) -> LiveState:
+        """The model of `before` is kept where the snapshot has the same. Raises SnapshotError, CheckpointError."""
+        snapshot = self._store.open(snapshot_id)
+        manifest = snapshot.manifest
+        if manifest.catalogue_id != self._catalogue_id:
+            raise SnapshotError(f"it was made of catalogue {manifest.catalogue_id}, and this is {self._catalogue_id}")
+        if before is not None and (
+            (before.snapshot.manifest.checkpoint, before.snapshot.manifest.precision)
+            == (manifest.checkpoint, manifest.precision)
+        ):
+            towers = before.towers
+        else:
+            towers = self._towers(snapshot)
+        state = LiveState(snapshot, towers)
+        _warm(state)
+        return state
+
+    def _towers(self, snapshot: Snapshot) -> Towers:
+        manifest, settings = snapshot.manifest, self._settings
+        # As the snapshot's own vectors were made, unless told otherwise.
+        precision = cast(Precision, settings.precision or manifest.precision)
+        encoder = load_model(checkpoint_path(settings.home, manifest), settings.device, precision)
+        if encoder.checkpoint.digest != manifest.checkpoint:
+            raise SnapshotError(
+                f"it was made by checkpoint {manifest.checkpoint}, and {encoder.checkpoint.path} is "
+                f"{encoder.checkpoint.digest}"
+            )
+        if settings.batch_tokens is not None:
+            encoder.token_budget = settings.batch_tokens
+        return Towers(encoder)
+
+
+def _warm(state: LiveState) -> None:
+    """Encode and search as a request does: the first time libraries load, memory is mapped and buffers are made."""
+    items = [state.snapshot.tokens[row] for row in range(min(_WARM_ITEMS, len(state.snapshot.item_ids)))]
+    state.towers.encode_items(items)
+    answer_queries([Query(state.view, Wanted(10), history=TokenizedHistory(items[:n])) for n in range(len(items) + 1)])

@@ -1,0 +1,207 @@
+"""A recommendation in three steps.
+
+A request becomes a query, queries are encoded and searched together, hits become items.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from index.import_items import has_text
+from seqrec.errors import InputError, ItemNotFound
+from seqrec.item_text import TokenizedHistory, TokenizedItem
+from seqrec.items import Item, check_attributes, check_item_id
+from service.live import Towers, View
+from service.search import Hit, Wanted, search
+
+Source = Literal["model", "fallback:popular"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One recommendation to make. `history` oldest first: an item id, or attributes of an item in no catalogue.
+
+    `field` goes before the names of fields in errors, such as `requests[3].`.
+    """
+
+    history: Sequence[str | Mapping[str, Any]]
+    k: int = 10
+    exclude_seen: bool = True
+    exclude: Sequence[str] = ()
+    candidates: Sequence[str] | None = None
+    field: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """What to search a view for, and with: exactly one of history, item and vector. `cost` in tokens."""
+
+    view: View
+    wanted: Wanted
+    cost: int = 1
+    history: TokenizedHistory | None = None
+    item: TokenizedItem | None = None
+    vector: npt.NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The hits of one query; seconds that its whole batch was encoded and searched."""
+
+    hits: list[Hit]
+    encode: float
+    search: float
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A request made ready: its query, or None and the popular items where the history says nothing."""
+
+    unknown: list[str]
+    query: Query | None
+    popular: list[Hit]
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """Items with their scores, best first, and the view they were found in."""
+
+    view: View
+    items: list[tuple[Item, float]]
+    source: Source
+    unknown: list[str]
+
+
+def prepare(view: View, requests: Sequence[Request]) -> list[Prepared]:
+    """Look ids up, tokenise attributes, and count what it will cost. Raises InputError."""
+    texts = iter(_tokenized(view, requests))
+    return [_prepared(view, request, texts) for request in requests]
+
+
+def prepare_similar(view: View, item_id: str | None, attributes: Mapping[str, Any] | None, k: int) -> Query:
+    """A query for what is like an item of the catalogue, or like attributes. Raises ItemNotFound, InputError."""
+    if item_id is not None:
+        position = view.position_of(item_id)
+        if position is None:
+            raise ItemNotFound(item_id)
+        return Query(view, Wanted(k, frozenset([position])), vector=view.vectors([position])[0])
+    assert attributes is not None
+    [item] = view.towers.encoder.tokenize_items([check_attributes(attributes)])
+    if not has_text(item):
+        raise InputError(no_text(view.towers), "attributes")
+    return Query(view, Wanted(k), len(item.ids) + 1, item=item)
+
+
+def answer_queries(queries: Sequence[Query]) -> list[Found]:
+    """Encode and search a batch. Its queries may hold different views, and even models, right after a swap."""
+    begin = time.perf_counter()
+    vectors: dict[int, npt.NDArray[np.float32]] = {
+        row: query.vector for row, query in enumerate(queries) if query.vector is not None
+    }
+    for towers, rows in _grouped(queries, lambda query: query.view.towers):
+        histories = [(row, history) for row in rows if (history := queries[row].history) is not None]
+        if histories:
+            encoded = towers.encode_histories([history for _, history in histories])
+            vectors.update(zip([row for row, _ in histories], encoded, strict=True))
+        items = [(row, item) for row in rows if (item := queries[row].item) is not None]
+        if items:
+            encoded = towers.encode_items([item for _, item in items])
+            vectors.update(zip([row for row, _ in items], encoded, strict=True))
+    encoded_at = time.perf_counter()
+    hits: dict[int, list[Hit]] = {}
+    for view, rows in _grouped(queries, lambda query: query.view):
+        matrix = np.stack([vectors[row] for row in rows])
+        hits.update(zip(rows, search(view, matrix, [queries[row].wanted for row in rows]), strict=True))
+    searched_at = time.perf_counter()
+    return [Found(hits[row], encoded_at - begin, searched_at - encoded_at) for row in range(len(queries))]
+
+
+def answers(view: View, prepared: Sequence[Prepared], hits: Sequence[Sequence[Hit]]) -> list[Answer]:
+    """Read the items that were found."""
+    return [
+        Answer(
+            view,
+            [(view.item(hit.position), hit.score) for hit in found],
+            "fallback:popular" if one.query is None else "model",
+            one.unknown,
+        )
+        for one, found in zip(prepared, hits, strict=True)
+    ]
+
+
+def no_text(towers: Towers) -> str:
+    """What to say of an item without text."""
+    item_text = towers.checkpoint.item_model.item_text
+    names = None if item_text is None else item_text.recipe.attributes
+    if names is None:
+        return "nothing in it that the model can read; give it at least one attribute with words in it"
+    return f"nothing in it that the model can read, which is {', '.join(names)}; give it at least one of them"
+
+
+def _tokenized(view: View, requests: Sequence[Request]) -> Iterable[TokenizedItem]:
+    """Tokens of all plain attributes, in their order: tokenised at once."""
+    plain = [
+        check_attributes(entry, f"{request.field}history[{i}].attributes")
+        for request in requests
+        for i, entry in enumerate(request.history)
+        if not isinstance(entry, str)
+    ]
+    return view.towers.encoder.tokenize_items(plain) if plain else []
+
+
+def _prepared(view: View, request: Request, texts: Iterator[TokenizedItem]) -> Prepared:
+    tokens: list[TokenizedItem] = []
+    seen: set[int] = set()
+    unknown: list[str] = []
+    for i, entry in enumerate(request.history):
+        if not isinstance(entry, str):
+            tokens.append(next(texts))
+            continue
+        position = view.position_of(check_item_id(entry, f"{request.field}history[{i}]"))
+        if position is None:
+            unknown.append(entry)
+        else:
+            tokens.append(view.tokens(position))
+            seen.add(position)
+    excluded = _positions(view, request.exclude, f"{request.field}exclude")
+    if request.exclude_seen:
+        excluded |= seen
+    candidates = None
+    if request.candidates is not None:
+        candidates = sorted(_positions(view, request.candidates, f"{request.field}candidates"))
+    unknown = list(dict.fromkeys(unknown))
+    wanted = Wanted(request.k, frozenset(excluded), candidates)
+    if not any(has_text(item) for item in tokens):
+        return Prepared(unknown, None, _popular(view, wanted))
+    history = TokenizedHistory(tokens)
+    cost = view.towers.checkpoint.history_model.history_tokens(history)
+    return Prepared(unknown, Query(view, wanted, cost, history=history), [])
+
+
+def _positions(view: View, item_ids: Sequence[str], field: str) -> set[int]:
+    """Where these items are; those that are not there have no position."""
+    found = (view.position_of(check_item_id(item_id, f"{field}[{i}]")) for i, item_id in enumerate(item_ids))
+    return {position for position in found if position is not None}
+
+
+def _popular(view: View, wanted: Wanted) -> list[Hit]:
+    """The most popular items; the score is how often the item was had."""
+    among = None if wanted.candidates is None else set(wanted.candidates)
+    shown = (p for p in view.by_popularity() if p not in wanted.excluded and (among is None or p in among))
+    return [Hit(position, view.popularity(position)) for position in islice(shown, wanted.k)]
+
+
+def _grouped(queries: Sequence[Query], key: Any) -> list[tuple[Any, list[int]]]:
+    """Rows of the queries by the object that `key` gives of each."""
+    groups: dict[int, tuple[Any, list[int]]] = {}
+    for row, query in enumerate(queries):
+        of = key(query)
+        groups.setdefault(id(of), (of, []))[1].append(row)
+    return list(groups.values())

@@ -1,0 +1,258 @@
+"""What the service does, without HTTP: recommend, find similar items, take items in and out.
+
+A request passes three stages: it is prepared on a pool of threads, encoded and searched with whatever else is waiting
+on the one compute thread, and answered on the pool. Its deadline covers all three.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from index.catalogue import Catalogue, CatalogueItem, PutResult
+from index.import_items import has_text
+from seqrec.errors import DeadlineExceeded, InputError, ItemNotFound, NotReady
+from seqrec.item_text import TokenizedItem
+from seqrec.items import Item, check_item_id, make_item
+from service.batcher import Batcher, BatchRecord, Lane
+from service.follower import Follower
+from service.live import Towers, View
+from service.queries import (
+    Answer,
+    Found,
+    Prepared,
+    Query,
+    Request,
+    answer_queries,
+    answers,
+    no_text,
+    prepare,
+    prepare_similar,
+)
+from service.search import Hit
+from service.settings import Settings
+
+T = TypeVar("T")
+RECOMMEND, ITEMS = "recommend", "items"
+_MIN_SEQ_POLL = 0.02  # seconds
+_THREADS = 8
+
+
+@dataclass
+class Trace:
+    """What a request tells of itself in its log line: the time of each stage in ms, and which state answered."""
+
+    stages: dict[str, float] = field(default_factory=dict)
+    snapshot: str | None = None
+    seq: int | None = None
+    batch: int = 0
+
+    def add(self, stage: str, seconds: float) -> None:
+        self.stages[stage] = self.stages.get(stage, 0.0) + seconds * 1000
+
+
+class Recommender:
+    """Use it from one event loop; `close` ends its threads."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        follower: Follower,
+        settings: Settings,
+        batch_tokens: int,
+        observe: Callable[[BatchRecord], object] = lambda record: None,
+    ) -> None:
+        self._catalogue = catalogue
+        self._follower = follower
+        self._settings = settings
+        self._threads = ThreadPoolExecutor(_THREADS, "request")
+        lanes = [
+            Lane(RECOMMEND, answer_queries, batch_tokens, settings.queue_tokens),
+            # Smaller batches: a recommendation that comes meanwhile waits for one of these.
+            Lane(ITEMS, _encode_items, max(1, batch_tokens // 4), settings.item_queue_tokens),
+        ]
+        self.batcher = Batcher(lanes, observe)
+
+    def close(self) -> None:
+        self.batcher.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def recommend(self, requests: Sequence[Request], min_seq: int, trace: Trace) -> list[Answer]:
+        """One answer for each request, all from one view. Raises InputError, NotReady, Overloaded, DeadlineExceeded."""
+        for request in requests:
+            self._check(request)
+        async with _deadline(self._settings.deadline):
+            view = await self._view(min_seq, trace)
+            prepared = await self._on_threads("prepare", trace, prepare, view, requests)
+            found = iter(await self._find([one.query for one in prepared if one.query is not None], trace))
+            hits = [one.popular if one.query is None else next(found) for one in prepared]
+            return await self._on_threads("answer", trace, answers, view, prepared, hits)
+
+    async def similar(
+        self, item_id: str | None, attributes: Mapping[str, Any] | None, k: int, min_seq: int, trace: Trace
+    ) -> Answer:
+        """Items whose vectors are nearest to that of an item, which is left out. Raises ItemNotFound, and as above."""
+        if (item_id is None) == (attributes is None):
+            raise InputError("say either item_id or attributes, and not both")
+        self._check_k(k, "k")
+        if item_id is not None:
+            check_item_id(item_id)
+        async with _deadline(self._settings.deadline):
+            view = await self._view(min_seq, trace)
+            query = await self._on_threads("prepare", trace, prepare_similar, view, item_id, attributes, k)
+            hits = await self._find([query], trace)
+            [answer] = await self._on_threads("answer", trace, answers, view, [Prepared([], query, [])], hits)
+            return answer
+
+    async def put(self, posted: Sequence[tuple[str, Mapping[str, Any], bool]], trace: Trace) -> PutResult:
+        """Upsert items (id, attributes, available), all or none; every view made after this returns holds them.
+
+        Raises InputError, NotReady, Overloaded, DeadlineExceeded (nothing was written then), CatalogueError.
+        """
+        if len(posted) > self._settings.max_items:
+            raise InputError(f"at most {self._settings.max_items} items in one call, not {len(posted)}", "items")
+        async with _deadline(self._settings.write_deadline):
+            view = await self._view(0, trace)
+            entries = await self._on_threads("prepare", trace, _entries, self._catalogue, view.towers, posted)
+            units = [(view.towers, entry.tokens) for entry in entries if entry.vector is None]
+            costs = [len(tokens.ids) + 1 for _, tokens in units if tokens is not None]
+            vectors = iter(await self._submit(ITEMS, units, costs, trace))
+            entries = [entry if entry.vector is not None else replace(entry, vector=next(vectors)) for entry in entries]
+        # From here on it is written whatever the clock says: a 504 means that nothing was.
+        result = await self._on_threads("write", trace, self._catalogue.put, entries)
+        await self._view(result.seq, trace)
+        return result
+
+    async def delete(self, item_id: str, trace: Trace) -> int:
+        """Delete an item; the sequence number after it. Raises ItemNotFound, NotReady, CatalogueError."""
+        check_item_id(item_id)
+        await self._view(0, trace)
+        seq = await self._on_threads("write", trace, self._catalogue.delete, [item_id])
+        await self._view(seq, trace)
+        return seq
+
+    async def get(self, item_id: str, trace: Trace) -> tuple[int, Item, bool]:
+        """The seq of its last change, the item, and whether answers may hold it now. Raises ItemNotFound."""
+        check_item_id(item_id)
+        stored = await self._on_threads("read", trace, self._catalogue.get, item_id)
+        if stored is None:
+            raise ItemNotFound(item_id)
+        seq, entry = stored
+        if self._follower.state is None:
+            return seq, entry.item, False
+        view = await self._view(0, trace)
+        position = view.position_of(item_id)
+        return seq, entry.item, position is not None and view.is_shown(position)
+
+    async def find(self, words: str, limit: int, trace: Trace) -> list[Item]:
+        """Items whose attributes hold the words, best match first."""
+        return await self._on_threads("read", trace, _found_items, self._catalogue, words, limit)
+
+    def _check(self, request: Request) -> None:
+        settings = self._settings
+        self._check_k(request.k, f"{request.field}k")
+        if len(request.history) > settings.max_history:
+            message = f"at most {settings.max_history} entries, not {len(request.history)}; send the newest"
+            raise InputError(message, f"{request.field}history")
+        for name, ids in (("exclude", request.exclude), ("candidates", request.candidates)):
+            if ids is not None and len(ids) > settings.max_ids:
+                raise InputError(f"at most {settings.max_ids} ids, not {len(ids)}", f"{request.field}{name}")
+
+    def _check_k(self, k: int, field: str) -> None:
+        if not 1 <= k <= self._settings.max_k:
+            raise InputError(f"from 1 to {self._settings.max_k}, not {k}", field)
+
+    async def _view(self, min_seq: int, trace: Trace) -> View:
+        """The present view, at `min_seq` or later. Waits for it, and raises NotReady just before the deadline would."""
+        until = time.perf_counter() + self._settings.deadline - 2 * _MIN_SEQ_POLL
+        while True:
+            view = await self._on_threads("follow", trace, self._follower.view)
+            trace.snapshot, trace.seq = view.snapshot.id, view.seq
+            if view.seq >= min_seq:
+                return view
+            if time.perf_counter() > until:
+                raise NotReady(f"change {min_seq} has not come within the deadline; the catalogue is at {view.seq}")
+            await asyncio.sleep(_MIN_SEQ_POLL)
+
+    async def _find(self, queries: Sequence[Query], trace: Trace) -> list[list[Hit]]:
+        found: list[Found] = await self._submit(RECOMMEND, queries, [query.cost for query in queries], trace)
+        if found:
+            trace.add("encode", max(one.encode for one in found))
+            trace.add("search", max(one.search for one in found))
+        return [one.hits for one in found]
+
+    async def _submit(self, lane: str, units: Sequence[Any], costs: Sequence[int], trace: Trace) -> list[Any]:
+        begin = time.perf_counter()
+        results, ticket = await self.batcher.submit(lane, units, costs)
+        if units:
+            trace.add("queue", ticket.waited)
+            trace.add("compute", time.perf_counter() - begin - ticket.waited)
+            trace.batch = ticket.batch_units
+        return results
+
+    async def _on_threads(self, stage: str, trace: Trace, function: Callable[..., T], *arguments: Any) -> T:
+        begin = time.perf_counter()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+        finally:
+            trace.add(stage, time.perf_counter() - begin)
+
+
+@asynccontextmanager
+async def _deadline(seconds: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise DeadlineExceeded(f"no answer within {seconds:g} s") from None
+
+
+def _entries(
+    catalogue: Catalogue, towers: Towers, posted: Sequence[tuple[str, Mapping[str, Any], bool]]
+) -> list[CatalogueItem]:
+    """The items as the catalogue keeps them; without a vector where it must be made. Raises InputError.
+
+    Where the text has not changed, such as when a price has, the vector that is there is kept.
+    """
+    items: dict[str, Item] = {}
+    for row, (item_id, attributes, available) in enumerate(posted):
+        item = make_item(item_id, attributes, available, f"items[{row}].")
+        if item_id in items:
+            raise InputError(f"{item_id!r} is in this request twice; send it once", f"items[{row}].item_id")
+        items[item_id] = item
+    tower = towers.checkpoint.item_tower
+    entries = []
+    for row, (item, tokens) in enumerate(
+        zip(items.values(), towers.encoder.tokenize_items(list(items.values())), strict=True)
+    ):
+        if not has_text(tokens):
+            raise InputError(no_text(towers), f"items[{row}].attributes")
+        stored = catalogue.get(item.item_id)
+        before = stored[1] if stored is not None and stored[1].item_tower == tower else None
+        same = before is not None and before.tokens is not None and _equal(before.tokens, tokens)
+        entries.append(CatalogueItem(item, tokens, before.vector if before is not None and same else None, tower))
+    return entries
+
+
+def _equal(one: TokenizedItem, other: TokenizedItem) -> bool:
+    return one.ids.tobytes() == other.ids.tobytes() and one.types.tobytes() == other.types.tobytes()
+
+
+def _encode_items(units: Sequence[tuple[Towers, TokenizedItem]]) -> list[Any]:
+    """A batch of the items lane. All of one model, but for the moment of a swap."""
+    vectors: list[Any] = [None] * len(units)
+    for towers in {id(towers): towers for towers, _ in units}.values():
+        rows = [row for row, (its, _) in enumerate(units) if its is towers]
+        for row, vector in zip(rows, towers.encode_items([units[row][1] for row in rows]), strict=True):
+            vectors[row] = vector
+    return vectors
+
+
+def _found_items(catalogue: Catalogue, words: str, limit: int) -> list[Item]:
+    found = (catalogue.get(item_id) for item_id in catalogue.find(words, limit))
+    return [entry[1].item for entry in found if entry is not None]

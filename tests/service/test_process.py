@@ -1,0 +1,143 @@
+"""The real program in a process of its own: start, stop, and being killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+ServeProcess = Callable[..., Any]
+
+
+def run_serve(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run it to its end, where that is at once."""
+    return subprocess.run(
+        [sys.executable, "-m", "seqrec", "serve", *arguments],
+        env=os.environ | {"SEQREC_HOME": str(home), "SEQREC_PORT": "0", "OMP_NUM_THREADS": "1"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_a_port_that_is_taken_is_told_before_anything_is_loaded(home: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        ended = run_serve(home, SEQREC_PORT=port)
+    assert ended.returncode == 1
+    assert f"127.0.0.1:{port} is taken by another program; set SEQREC_PORT to a free port" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_home_without_a_snapshot_says_what_to_do(tmp_path: Path) -> None:
+    ended = run_serve(tmp_path / "nowhere")
+    assert ended.returncode == 1
+    assert "there is no catalogue in" in ended.stderr
+    assert "`seqrec demo`, or `seqrec index build --publish`" in ended.stderr
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_help_lists_every_setting(tmp_path: Path) -> None:
+    ended = run_serve(tmp_path, "--help")
+    assert ended.returncode == 0
+    for name in ("SEQREC_HOME", "SEQREC_PORT", "SEQREC_DEADLINE"):
+        assert name in ended.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_finishes_what_is_in_hand_and_exits_with_0(serve_process: ServeProcess, number: int) -> None:
+    """Requests that arrived before the signal are answered; the process ends by itself, without noise."""
+    process = serve_process()
+    # 1,000 items take long enough that the signal comes while they are encoded.
+    items = [
+        {"item_id": f"n{n}", "attributes": {"title": " ".join(f"w{n}x{i}" for i in range(20))}} for n in range(1000)
+    ]
+    answers: list[int] = []
+
+    def post() -> None:
+        answers.append(httpx.post(f"{process.url}/items", json={"items": items}, timeout=60).status_code)
+
+    thread = threading.Thread(target=post)
+    thread.start()
+    end = time.monotonic() + 20
+    while 'seqrec_batch_units_count{lane="items"}' not in httpx.get(f"{process.url}/metrics").text:
+        assert time.monotonic() < end
+    process.popen.send_signal(number)
+    thread.join(60)
+    assert answers == [200]
+    assert process.popen.wait(30) == 0
+    assert "Traceback" not in process.log()
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{process.url}/healthz")
+
+
+def test_killed_while_items_are_posted_nothing_acknowledged_is_lost(serve_process: ServeProcess) -> None:
+    """SIGKILL in the middle of a stream of POST /items; after a restart all that was answered is there and found."""
+    process = serve_process()
+    acknowledged: list[tuple[int, int]] = []  # number of the item, its seq
+    lock = threading.Lock()
+    killed = threading.Event()
+
+    def stream(worker: int) -> None:
+        with httpx.Client(base_url=process.url, timeout=30) as client:
+            for number in range(worker, 100_000, 4):
+                item = {"item_id": f"k-{number}", "attributes": {"title": f"Killer product {number}"}}
+                try:
+                    response = client.post("/items", json={"items": [item]})
+                except httpx.TransportError:
+                    assert killed.is_set()
+                    return
+                assert response.status_code == 200
+                with lock:
+                    acknowledged.append((number, response.json()["seq"]))
+
+    threads = [threading.Thread(target=stream, args=(worker,)) for worker in range(4)]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + 20
+    while len(acknowledged) < 60 and time.monotonic() < end:
+        time.sleep(0.005)
+    killed.set()
+    process.popen.kill()
+    for thread in threads:
+        thread.join(30)
+    assert len(acknowledged) >= 60
+
+    again = serve_process()
+    with httpx.Client(base_url=again.url, timeout=30) as client:
+        assert client.get("/readyz").json()["seq"] >= max(seq for _, seq in acknowledged)
+        for number, seq in acknowledged:
+            stored = client.get(f"/items/k-{number}").json()
+            assert stored["seq"] == seq
+            assert stored["searchable"] is True
+            body = {"history": [{"attributes": {"title": f"Killer product {number}"}}], "k": 1}
+            assert client.post("/recommend", json=body).json()["items"][0]["item_id"] == f"k-{number}"
+
+
+def test_a_client_that_leaves_takes_its_work_out_of_the_queue(serve_process: ServeProcess) -> None:
+    process = serve_process()
+    items = [
+        {"item_id": f"n{n}", "attributes": {"title": " ".join(f"w{n}x{i}" for i in range(40))}} for n in range(1000)
+    ]
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{process.url}/items", json={"items": items}, timeout=httpx.Timeout(20, read=0.3))
+    end = time.monotonic() + 20
+    while True:
+        lines = httpx.get(f"{process.url}/metrics").text.splitlines()
+        if "seqrec_queue_item_tokens 0.0" in lines and 'status="499"' in "".join(lines):
+            break
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert httpx.get(f"{process.url}/items/n999").status_code == 404, "nothing was written"

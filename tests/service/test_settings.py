@@ -1,0 +1,49 @@
+"""Settings from the environment: what is read, and what is said of what cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from seqrec.errors import InputError
+from service.settings import Settings, load_settings
+
+
+def test_defaults_are_those_of_the_design() -> None:
+    settings = load_settings()
+    assert (settings.home, settings.host, settings.port) == (Path("var"), "127.0.0.1", 8000)
+    assert settings.max_body_bytes == 4 * 1024 * 1024
+    assert (settings.max_items, settings.max_history, settings.max_k) == (1000, 1000, 1000)
+    assert (settings.max_ids, settings.max_batch, settings.deadline) == (10_000, 64, 2.0)
+
+
+def test_they_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SEQREC_HOME", str(tmp_path))
+    monkeypatch.setenv("SEQREC_PORT", "0")
+    monkeypatch.setenv("SEQREC_DEADLINE", "0.5")
+    monkeypatch.setenv("SEQREC_DEVICE", "")
+    settings = load_settings()
+    assert (settings.home, settings.port, settings.deadline, settings.device) == (tmp_path, 0, 0.5, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("SEQREC_PORT", "http", "SEQREC_PORT: Input should be a valid integer"),
+        ("SEQREC_PORT", "70000", "SEQREC_PORT: Input should be less than or equal to 65535, not '70000'"),
+        ("SEQREC_DEADLINE", "0", "SEQREC_DEADLINE: Input should be greater than 0, not '0'"),
+        ("SEQREC_DEADLINE", "inf", "SEQREC_DEADLINE: Input should be a finite number, not .inf."),
+        ("SEQREC_PRECISION", "float16", "SEQREC_PRECISION: Input should be 'float32', 'bfloat16' or 'int8'"),
+        ("SEQREC_PROT", "8001", "SEQREC_PROT: no such setting; there are .*SEQREC_PORT"),
+        ("SEQREC_REDIS_URL", "redis://localhost", "SEQREC_REDIS_URL: no such setting"),
+    ],
+)
+def test_what_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=told):
+        load_settings()
+
+
+def test_every_setting_says_what_it_is() -> None:
+    assert all(field.description for field in Settings.model_fields.values())
