@@ -1,0 +1,118 @@
+"""Items into the catalogue, encoded; and what an item without text is told."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+
+from index.catalogue import Catalogue, CatalogueItem
+from seqrec.encoder import Encoder
+from seqrec.errors import InputError
+from seqrec.item_text import VALUE, TokenizedItem
+from seqrec.items import Item, OnError
+
+log = logging.getLogger(__name__)
+
+BATCH = 1000
+"""Items encoded and put at once: enough to sort by length, little enough to lose when it is broken off."""
+
+Progress = Callable[[int, int], object]
+"""Called with the number of items done so far, and of all."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Imported:
+    created: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    left_out: int = 0  # without text
+
+
+def import_items(
+    catalogue: Catalogue,
+    encoder: Encoder,
+    items: Sequence[Item],
+    on_error: OnError = "raise",
+    progress: Progress = lambda done, total: None,
+) -> Imported:
+    """Upsert the items that are new, changed or encoded by another item tower. Items that `items` lacks stay.
+
+    Each batch of 1,000 is durable when it is put, so an import that was broken off goes on where it stopped. Raises
+    InputError, before anything is written, for items without text; with `on_error="skip"` they are left out.
+    """
+    tower = encoder.checkpoint.item_tower
+    pending = [item for item in items if _differs(catalogue.get(item.item_id), item, tower)]
+    fresh: list[tuple[Item, TokenizedItem]] = []
+    silent: list[str] = []
+    for batch in batches(pending):
+        for item, tokens in zip(batch, encoder.tokenize_items(batch), strict=True):
+            if encoder.cold_items and not has_text(tokens):
+                silent.append(item.item_id)
+            else:
+                fresh.append((item, tokens))
+    refuse_silent(encoder, silent, on_error)
+    created = updated = done = 0
+    for pairs in batches(fresh):
+        entries = [_kept(catalogue, CatalogueItem(item, tokens, None, tower)) for item, tokens in pairs]
+        # A model that only knows ids has no token, and so no vector, for an item that training never saw.
+        bare = [row for row, entry in enumerate(entries) if entry.vector is None and len(pairs[row][1].ids)]
+        vectors = encoder.encode_item_tokens([pairs[row][1] for row in bare])
+        for row, vector in zip(bare, vectors, strict=True):
+            entries[row] = replace(entries[row], vector=vector)
+        result = catalogue.put(entries)
+        created, updated, done = created + result.created, updated + result.updated, done + len(pairs)
+        progress(done, len(fresh))
+    return Imported(created, updated, len(items) - len(pending), len(silent))
+
+
+def has_text(tokens: TokenizedItem) -> bool:
+    """Whether a model reads anything but names of attributes in the item."""
+    return bool((tokens.types == VALUE).any())
+
+
+def refuse_silent(encoder: Encoder, silent: Sequence[str], on_error: OnError) -> None:
+    """Say that items have no text: raises InputError, or logs it with `on_error="skip"`."""
+    if not silent:
+        return
+    item_text = encoder.checkpoint.item_model.item_text
+    names = None if item_text is None else item_text.recipe.attributes
+    read = "" if names is None else f", which is {', '.join(names)}"
+    shown = ", ".join(map(repr, silent[:5])) + (", ..." if len(silent) > 5 else "")
+    what = f"{len(silent)} items have nothing that the model can read{read}: {shown}"
+    if on_error == "raise":
+        raise InputError(f"{what}; give them some text, or leave them out with --on-error skip", "items")
+    log.warning("left out: %s", what)
+
+
+def batches(values: Iterable[T]) -> Iterator[list[T]]:
+    iterator = iter(values)
+    while batch := list(islice(iterator, BATCH)):
+        yield batch
+
+
+def _differs(stored: tuple[int, CatalogueItem] | None, item: Item, tower: str) -> bool:
+    if stored is None:
+        return True
+    entry = stored[1]
+    # The order of attributes is part of the text where the recipe takes them as they come.
+    same = list(entry.item.attributes.items()) == list(item.attributes.items())
+    return not (same and entry.item.available == item.available and entry.item_tower == tower)
+
+
+def _kept(catalogue: Catalogue, entry: CatalogueItem) -> CatalogueItem:
+    """The entry, with the vector that the catalogue has of the same text by the same tower."""
+    stored = catalogue.get(entry.item.item_id)
+    before = None if stored is None else stored[1]
+    if before is None or before.tokens is None or before.item_tower != entry.item_tower:
+        return entry
+    assert entry.tokens is not None
+    same = np.array_equal(before.tokens.ids, entry.tokens.ids) and np.array_equal(
+        before.tokens.types, entry.tokens.types
+    )
+    return replace(entry, vector=before.vector) if same else entry

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from index.reindex import Request, Result, make_snapshot, open_catalogue
+from index.sqlite_catalogue import SqliteCatalogue
+from seqrec.checkpoint import save_checkpoint
+from seqrec.encoder import Encoder, load_model
+from seqrec.items import Item
+from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
+
+Build = Callable[..., Result]
+
+
+@pytest.fixture
+def encoder(bag_of_words_checkpoint: Path) -> Encoder:
+    return load_model(bag_of_words_checkpoint)
+
+
+@pytest.fixture
+def other_checkpoint(tmp_path: Path) -> Path:
+    """Another model: other dimension, and it reads titles only."""
+    path = tmp_path / "other-checkpoint"
+    save_checkpoint(path, "bag_of_words", BagOfWords(BagOfWordsConfig(dim=16, attributes=("title",))))
+    return path
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def catalogue(home: Path) -> Iterator[SqliteCatalogue]:
+    catalogue = open_catalogue(home, create=True)
+    yield catalogue
+    catalogue.close()
+
+
+@pytest.fixture
+def build(home: Path, bag_of_words_checkpoint: Path, tiny_items: list[Item]) -> Build:
+    """Make a snapshot; of the tiny items, published, unless told otherwise."""
+
+    def build(**changes: object) -> Result:
+        request = Request(checkpoint=bag_of_words_checkpoint, items=tiny_items)
+        return make_snapshot(home, replace(request, **changes))
+
+    return build
