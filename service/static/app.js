@@ -49,9 +49,12 @@ function button(onClick, attributes, ...children) {
 }
 
 function showProblem(place, problem, retry) {
-  const box = element("div", { class: "problem", role: "alert" }, element("p", {}, element("strong", {}, problem.title)));
+  const heading = element("p", {}, element("strong", {}, problem.title));
+  const box = element("div", { class: "problem", role: "alert" }, heading);
   for (const text of [problem.detail, problem.advice]) if (text) box.append(element("p", { dir: "auto" }, text));
-  if (problem.field) box.append(element("p", {}, "Field: ", element("code", {}, problem.field)));
+  if (problem.field && !problem.detail?.includes(problem.field)) {
+    box.append(element("p", {}, "Field: ", element("code", {}, problem.field)));
+  }
   if (retry) box.append(button(retry, {}, "Try again"));
   place.replaceChildren(box);
 }
@@ -90,7 +93,10 @@ function itemRow({ item_id: itemId, attributes, score }) {
     element("span", { class: "hidden" }, "Add to the history: "),
     describe(entry, added.has(itemId)),
   );
-  if (score !== undefined) row.append(element("span", { class: "score" }, score.toFixed(4)));
+  if (score !== undefined) {
+    const shown = Number.isInteger(score) ? String(score) : score.toFixed(4); // popularity is a count
+    row.append(element("span", { class: "score" }, shown));
+  }
   return element("li", {}, row);
 }
 

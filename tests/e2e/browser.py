@@ -1,0 +1,94 @@
+"""Headless Chromium, driven over the plain WebDriver protocol (W3C)."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+PROGRAMS = ("chromium", "chromedriver")
+
+
+@contextmanager
+def chromedriver() -> Iterator[httpx.Client]:
+    """A driver process on a free port, as a client of it."""
+    with subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            started = (re.search(r"started successfully on port (\d+)", line) for line in process.stdout)
+            port = next(match[1] for match in started if match)
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client:
+                yield client
+        finally:
+            process.terminate()
+
+
+class Browser:
+    """One session with a profile of its own, and the few commands that the tests need."""
+
+    KEYS = {"down": "\ue015", "enter": "\ue007", "tab": "\ue004", "backspace": "\ue003"}
+
+    def __init__(self, driver: httpx.Client, profile: Path) -> None:
+        self._driver = driver
+        flags = ["headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-component-update"]
+        flags += ["disable-background-networking", "disable-sync", "window-size=1400,1000", f"user-data-dir={profile}"]
+        chrome = {"binary": shutil.which("chromium"), "args": [f"--{flag}" for flag in flags]}
+        wanted = {"goog:chromeOptions": chrome, "goog:loggingPrefs": {"browser": "ALL"}}
+        self._session = ""
+        self._session = "/session/" + self._post("/session", capabilities={"alwaysMatch": wanted})["sessionId"]
+
+    def _post(self, path: str, **body: Any) -> Any:
+        answer = self._driver.post(self._session + path, json=body).json()["value"]
+        assert not (isinstance(answer, dict) and "error" in answer), answer
+        return answer
+
+    def close(self) -> None:
+        self._driver.delete(self._session)
+
+    def open(self, url: str) -> None:
+        self._post("/url", url=url)
+
+    def run(self, script: str, *args: Any) -> Any:
+        return self._post("/execute/sync", script=script, args=list(args))
+
+    def cdp(self, command: str, **params: Any) -> Any:
+        return self._post("/goog/cdp/execute", cmd=command, params=params)
+
+    def errors(self) -> list[str]:
+        """What the console of the browser complains of, CSP violations included; not that a request was refused."""
+        log = [line["message"] for line in self._post("/se/log", type="browser") if line["level"] == "SEVERE"]
+        return [message for message in log if "the server responded" not in message]
+
+    def click(self, selector: str) -> None:
+        self._post(f"/element/{self._find(selector)}/click")
+
+    def type(self, selector: str, text: str) -> None:
+        self._post(f"/element/{self._find(selector)}/value", text=text)
+
+    def _find(self, selector: str) -> str:
+        element: dict[str, str] = self._post("/element", using="css selector", value=selector)
+        return next(iter(element.values()))
+
+    def press(self, *keys: str) -> None:
+        """Keys go to whatever has the focus, as from a keyboard."""
+        strokes = [{"type": kind, "value": self.KEYS[key]} for key in keys for kind in ("keyDown", "keyUp")]
+        self._post("/actions", actions=[{"type": "key", "id": "keyboard", "actions": strokes}])
+
+    def texts(self, selector: str) -> list[str]:
+        script = "return [...document.querySelectorAll(arguments[0])].map((node) => node.textContent.trim())"
+        found: list[str] = self.run(script, selector)
+        return found
+
+    def wait(self, what: Callable[[], Any], seconds: float = 10) -> Any:
+        end = time.monotonic() + seconds
+        while not (value := what()):
+            assert time.monotonic() < end, f"not within {seconds} s; the page says: {self.texts('main')}"
+            time.sleep(0.05)
+        return value
