@@ -46,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"seqrec: no command {argv[0]!r}\n\n{usage()}", file=sys.stderr)
         sys.exit(2)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for library in ("httpx", "faiss.loader"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     # Threads of torch that wait for one another by spinning make a shared machine several times slower (measured: a
     # training step beside another busy process took 3.3 s spinning, 0.9 s asleep). Read when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
