@@ -243,8 +243,8 @@ class Recformer(nn.Module):
         self.embedding_norm = nn.LayerNorm(d, config.layer_norm_eps)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         self.lm_head = LanguageModelHead(config) if config.lm_head else None
-        # With the usual 0.02 everywhere, [CLS] of a small model hardly hears its tokens: all vectors begin alike and stay
-        # so (NDCG@10 0.015 after 300 steps on the demo's data, 0.103 like this).
+        # With the usual 0.02 everywhere [CLS] of a small model hardly hears its tokens: vectors begin alike and stay so
+        # (NDCG@10 0.015 after 300 steps on the demo's data, 0.103 like this).
         for module in self.modules():
             if isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=0.05 if module is self.word_embeddings else 0.02)
