@@ -28,7 +28,7 @@ from seqrec.items import Item, OnError
 log = logging.getLogger(__name__)
 
 StageProgress = Callable[[str, int, int], object]
-"""Called with the stage ("import" or "encode"), the number of items done, and of all."""
+"""Called with the stage ("import" or "index"), the number of items done, and of all."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def make_snapshot(home: Path, request: Request, progress: StageProgress = lambda
             counts,
             previous,
             request.on_error,
-            lambda done, of: progress("encode", done, of),
+            lambda done, of: progress("index", done, of),
         )
         removed: Sequence[str] = ()
         if request.publish:

@@ -92,7 +92,7 @@ def test_where_nothing_is_the_way_out_is_told(
     here: Path, bag_of_words_checkpoint: Path, items_file: Path, tmp_path: Path
 ) -> None:
     for argv in (["list"], ["rollback"], ["verify", "x"], ["publish", "x"]):
-        with pytest.raises(CatalogueError, match=r"there is no catalogue in .*; `seqrec index build --items` makes one"):
+        with pytest.raises(CatalogueError, match=r"no catalogue in .*; `seqrec index build --items` makes one"):
             index(argv)
     with pytest.raises(CatalogueError):
         reindex([])
