@@ -35,6 +35,7 @@ def serve(argv: Sequence[str]) -> None:
     ).parse_args(argv)
     settings = load_settings()
     logging.getLogger().setLevel(settings.log_level.upper())
+    logging.getLogger("torch").setLevel(logging.WARNING)  # it tells of its caches when the program ends
     listener = _listen(settings)
     _limit_threads(settings)
     try:

@@ -81,14 +81,16 @@ class Follower:
             state.apply(changes, max(reached, changes[-1].seq if changes else 0))
 
     def _run(self) -> None:
+        said = ""
         while not self._closing.is_set():
             try:
                 self._look()
+                said = ""
             except Exception as error:
-                if not isinstance(error, SeqrecError):
-                    log.exception("following the catalogue failed")
-                else:
-                    log.error("following the catalogue failed: %s", error)
+                if str(error) != said:  # once, not at every look
+                    said = str(error)
+                    unexpected = not isinstance(error, SeqrecError)
+                    log.error("following the catalogue failed: %s", error, exc_info=unexpected)
             self._closing.wait(self._every)
 
     def _look(self) -> None:

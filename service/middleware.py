@@ -16,6 +16,7 @@ from service.recommender import Trace
 
 log = logging.getLogger("service.access")
 
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _DRAIN = 8  # times the limit on a body are read before the connection is given up
 _CLIENT_ID = re.compile(rb"[\w.:-]{1,64}")
 
@@ -52,8 +53,6 @@ class Edge:
                 await problem(TOO_LARGE, detail, headers={"Connection": "close"})(scope, receive, noting)
             else:
                 await self._watched(scope, receive, noting, body)
-        except asyncio.CancelledError:
-            raise
         except Exception:
             log.exception("request %s failed", request_id)
             if status != 499:  # too late to say so: the answer has begun
@@ -62,11 +61,12 @@ class Edge:
         finally:
             seconds = time.perf_counter() - begin
             route = getattr(scope.get("route"), "path", None) or "none"
-            self._metrics.request(scope["method"], route, status, seconds, trace.stages)
+            method = scope["method"] if scope["method"] in _METHODS else "other"  # a client may make up any
+            self._metrics.request(method, route, status, seconds, trace.stages)
             log.info(
                 "%s %s %s %d %.1f ms snapshot=%s seq=%s batch=%d%s",
                 request_id,
-                scope["method"],
+                method,
                 route,
                 status,
                 seconds * 1000,

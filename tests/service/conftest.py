@@ -16,9 +16,9 @@ from typing import Any
 
 import httpx
 import pytest
-from index.cli import index
 from starlette.testclient import TestClient
 
+from index.cli import index
 from service.app import create_app
 from service.settings import Settings
 
@@ -72,6 +72,23 @@ def make_client(home: Path) -> Iterator[Callable[..., TestClient]]:
 @pytest.fixture
 def client(make_client: Callable[..., TestClient]) -> TestClient:
     return make_client()
+
+
+@pytest.fixture(scope="session")
+def _shared() -> Iterator[tuple[ExitStack, list[TestClient]]]:
+    with ExitStack() as stack:
+        yield stack, []
+
+
+@pytest.fixture
+def shared_client(request: pytest.FixtureRequest, _shared: tuple[ExitStack, list[TestClient]]) -> TestClient:
+    """One service for all tests that change nothing."""
+    stack, clients = _shared
+    if not clients:
+        app = create_app(Settings(home=request.getfixturevalue("home")))
+        clients.append(stack.enter_context(TestClient(app, raise_server_exceptions=False)))
+        wait_until_ready(clients[0])
+    return clients[0]
 
 
 @dataclass(frozen=True)

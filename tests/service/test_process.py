@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -56,13 +57,25 @@ def test_help_lists_every_setting(tmp_path: Path) -> None:
         assert name in ended.stdout
 
 
+def test_an_id_of_any_characters_in_the_path(serve_process: ServeProcess) -> None:
+    """Over the wire, since the test client of other tests decodes a path twice."""
+    process = serve_process()
+    item_id = "a/b c%2F?#//.ערב/"
+    items = {"items": [{"item_id": item_id, "attributes": {"title": "Slash"}}]}
+    assert httpx.post(f"{process.url}/items", json=items).status_code == 200
+    url = f"{process.url}/items/{quote(item_id, safe='')}"
+    assert httpx.get(url).json()["item_id"] == item_id
+    assert httpx.delete(url).status_code == 200
+    assert httpx.get(url).json()["detail"] == f"no item {item_id!r} in the catalogue"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_finishes_what_is_in_hand_and_exits_with_0(serve_process: ServeProcess, number: int) -> None:
     """Requests that arrived before the signal are answered; the process ends by itself, without noise."""
     process = serve_process()
-    # 1,000 items take long enough that the signal comes while they are encoded.
+    # So many words take long enough that the signal comes while they are encoded.
     items = [
-        {"item_id": f"n{n}", "attributes": {"title": " ".join(f"w{n}x{i}" for i in range(20))}} for n in range(1000)
+        {"item_id": f"n{n}", "attributes": {"title": " ".join(f"w{n}x{i}" for i in range(20))}} for n in range(300)
     ]
     answers: list[int] = []
 

@@ -119,7 +119,7 @@ def test_a_batch_answers_each_as_if_it_were_alone(client: TestClient) -> None:
 
 
 def test_min_seq_is_waited_for_and_then_refused(make_client: Any) -> None:
-    client = make_client(deadline=0.3)
+    client = make_client(deadline=1)
     seq = client.get("/readyz").json()["seq"]
     assert recommend(client, history=["desk-1"], min_seq=seq)["seq"] == seq
     response = client.post("/recommend", json={"history": ["desk-1"], "min_seq": seq + 1})
