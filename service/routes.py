@@ -58,12 +58,13 @@ class Parts:
     metrics: Metrics
 
 
-def _parts(request: Request) -> Parts:
+# Async, since FastAPI would run a plain function on a thread of its own.
+async def _parts(request: Request) -> Parts:
     parts: Parts = request.app.state.parts
     return parts
 
 
-def _trace(request: Request) -> Trace:
+async def _trace(request: Request) -> Trace:
     trace: Trace = request.state.trace
     return trace
 

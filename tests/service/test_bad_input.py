@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
+
+from seqrec.item_text import Recipe
+from service.queries import no_text
 
 OK = {"title": "Oak chair"}
 
@@ -218,3 +222,9 @@ def test_text_of_every_kind_is_taken_as_it_is(make_client: Callable[..., TestCli
     assert found["items"][0]["item_id"] == item_id
     del attributes["none"]  # null is as good as absent
     assert found["items"][0]["attributes"] == attributes
+
+
+def test_an_item_without_text_is_told_what_the_model_reads() -> None:
+    item_text = SimpleNamespace(recipe=Recipe(("title", "brand")))
+    towers: Any = SimpleNamespace(checkpoint=SimpleNamespace(item_model=SimpleNamespace(item_text=item_text)))
+    assert "which is title, brand; give it at least one of them" in no_text(towers)
