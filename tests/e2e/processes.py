@@ -56,6 +56,13 @@ class Server:
         self.process.send_signal(number)
         return self.process.wait(30)
 
+    def kill(self) -> None:
+        """SIGKILL, whatever it is doing; nothing if it has ended."""
+        if hasattr(self, "client"):
+            self.client.close()
+        self.process.kill()
+        self.process.wait()
+
     def _listening(self) -> str:
         lines = self.log.read_text(encoding="utf-8").splitlines()
         found = [line.partition("listening on ")[2].split()[0] for line in lines if "listening on " in line]
