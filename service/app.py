@@ -11,6 +11,7 @@ import torch
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.staticfiles import StaticFiles
+from fastapi_offline import FastAPIOffline
 
 from index.sqlite_catalogue import SqliteCatalogue
 from seqrec import __version__
@@ -48,7 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
             parts.recommender.close()
             parts.catalogue.close()
 
-    app = FastAPI(
+    app = FastAPIOffline(  # FastAPI's own /docs is blank where a browser cannot reach the CDN that it loads from
         title="seqrec",
         version=__version__,
         description="A history of items goes in, the next items come out; a new item needs only its text.",

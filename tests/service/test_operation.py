@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -47,7 +48,13 @@ def test_the_openapi_document_is_the_one_checked_in(root: Path) -> None:
 
 
 def test_docs_and_page_are_served(client: TestClient) -> None:
-    assert client.get("/docs").status_code == 200
+    docs = client.get("/docs")
+    assert docs.status_code == 200
+    assets = re.findall(r'(?:src|href)="([^"]+)"', docs.text)
+    assert assets
+    for asset in assets:  # all from here: the page works without a network
+        assert asset.startswith("/"), asset
+        assert client.get(asset).status_code == 200, asset
     assert client.get("/").headers["content-type"].startswith("text/html")
     assert client.get("/static/app.js").status_code == 200
     assert client.get("/openapi.json").json()["paths"].keys() >= {"/recommend", "/items/{item_id}"}
