@@ -87,11 +87,11 @@ class _Source:
 
     def __init__(self, encoder: Encoder, previous: Snapshot | None) -> None:
         self._encoder = encoder
-        self._tower = encoder.checkpoint.item_tower
+        self._tower = encoder.item_tower
         self._previous = None
         if previous is not None:
             made_by = (previous.manifest.item_tower, previous.manifest.precision)
-            self._previous = previous if made_by == (self._tower, encoder.precision) else None
+            self._previous = previous if made_by == (encoder.checkpoint.item_tower, encoder.precision) else None
 
     def survey(self, rows: Iterator[tuple[int, CatalogueItem]]) -> tuple[int, list[str]]:
         """How many items there are, and the ids of those that the model cannot read: known before hours of encoding."""

@@ -46,7 +46,7 @@ def import_items(
     Each batch of 1,000 is durable when it is put, so an import that was broken off goes on where it stopped. Raises
     InputError, before anything is written, for items without text; with `on_error="skip"` they are left out.
     """
-    tower = encoder.checkpoint.item_tower
+    tower = encoder.item_tower
     pending = [item for item in items if _differs(catalogue.get(item.item_id), item, tower)]
     fresh: list[tuple[Item, TokenizedItem]] = []
     silent: list[str] = []

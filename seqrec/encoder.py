@@ -58,6 +58,8 @@ class Encoder:
             raise InputError("int8 is for the CPU; say bfloat16 on a GPU", "precision")
         self.precision: Precision = precision
         self.checkpoint = checkpoint
+        self.item_tower = checkpoint.item_tower if precision == "float32" else f"{checkpoint.item_tower}-{precision}"
+        """Names everything that makes an item's vector, rounding included: equal names make equal vectors."""
         self.metric: Metric = checkpoint.item_model.metric
         self.dim: int = checkpoint.item_model.dim
         self.cold_items: bool = checkpoint.item_model.cold_items

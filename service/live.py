@@ -217,7 +217,7 @@ class LiveState:
 
     def _encoded(self, entries: Sequence[CatalogueItem]) -> Iterator[CatalogueItem]:
         """The entries, all with tokens and vector of this state's item tower."""
-        tower = self.towers.checkpoint.item_tower
+        tower = self.towers.encoder.item_tower
         foreign = [e for e in entries if e.vector is None or e.tokens is None or e.item_tower != tower]
         made: list[CatalogueItem] = []
         for begin in range(0, len(foreign), _ENCODE_AT_ONCE):

@@ -225,7 +225,7 @@ def _entries(
         if item_id in items:
             raise InputError(f"{item_id!r} is in this request twice; send it once", f"items[{row}].item_id")
         items[item_id] = item
-    tower = towers.checkpoint.item_tower
+    tower = towers.encoder.item_tower
     entries = []
     for row, (item, tokens) in enumerate(
         zip(items.values(), towers.encoder.tokenize_items(list(items.values())), strict=True)

@@ -144,6 +144,14 @@ def test_vectors_of_the_same_tower_are_not_made_again(build: Build, encoded: lis
     assert encoded == [8]
 
 
+def test_vectors_of_another_precision_do_not_serve(build: Build, encoded: list[int], home: Path) -> None:
+    build(precision="int8")
+    build(precision="int8")
+    assert encoded == [8]
+    build(precision="float32")
+    assert encoded == [8, 8]
+
+
 def test_vectors_come_from_the_snapshot_before_when_the_log_has_others(
     build: Build, encoded: list[int], other_checkpoint: Path, catalogue: SqliteCatalogue
 ) -> None:
