@@ -79,6 +79,11 @@ class Dataset:
         sequence = self.sequence(user)
         return sequence[:-_HELD_OUT] if len(sequence) > _HELD_OUT else sequence
 
+    def known_part(self, user: int, split: Split) -> Rows:
+        """What came before the item that `split` holds out: for 'test' the validation item too."""
+        sequence = self.sequence(user)
+        return sequence[:-1] if split == "test" and len(sequence) > _HELD_OUT else self.training_part(user)
+
     @cached_property
     def evaluated(self) -> Rows:
         """Users with at least three events."""

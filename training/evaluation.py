@@ -66,7 +66,7 @@ def evaluate(
     encoded = EncodedItems.of(encoder, dataset, progress)
     queries = encode_cases(encoder, encoded.tokens, dataset, cases, progress)
     popular = popularity(dataset)
-    knn = best_item_knn(dataset)
+    knn = best_item_knn(dataset, split)
     methods: list[tuple[str, Scorer]] = [
         ("popularity", lambda numbers: np.repeat(popular[None], len(numbers), axis=0)),
         ("last item", lambda numbers: encoded.scores(encoded.of_rows(_last(cases, numbers)))),
@@ -167,8 +167,8 @@ def case_ranks(
     return {p: CaseRanks(*found[p], fresh if p == "unseen only" else everyone) for p in protocols}
 
 
-def best_item_knn(dataset: Dataset) -> ItemKnn:
-    """The setting with the highest NDCG@10 on validation, all items."""
+def best_item_knn(dataset: Dataset, split: Split) -> ItemKnn:
+    """The setting with the highest NDCG@10 on validation, all items, counted anew on what `split` may know."""
     cases = dataset.cases("valid").sample(5000, seed=0)
 
     def quality(knn: ItemKnn) -> float:
@@ -180,7 +180,8 @@ def best_item_knn(dataset: Dataset) -> ItemKnn:
         )
         return of_protocol["all items"].metrics(np.ones(len(cases), np.bool_)).ndcg_pessimistic
 
-    return max(item_knns(dataset), key=quality)
+    best = max(item_knns(dataset, "valid"), key=quality)
+    return next(item_knns(dataset, split, [best.window], [best.last]))
 
 
 def validation_metrics(encoder: Encoder, dataset: Dataset, cases: Cases) -> Metrics:

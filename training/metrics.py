@@ -69,5 +69,5 @@ class Metrics:
 
     @property
     def ties_matter(self) -> bool:
-        """Whether breaking ties the other way changes NDCG by more than 1 %."""
-        return self.users > 0 and self.ndcg - self.ndcg_pessimistic > 0.01 * self.ndcg
+        """Whether breaking ties the other way changes NDCG by more than 2 %."""
+        return self.users > 0 and self.ndcg - self.ndcg_pessimistic > 0.02 * self.ndcg

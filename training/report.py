@@ -27,7 +27,7 @@ def text_table(evaluation: Evaluation) -> str:
         for row in rows:
             cells = ("".join(f"{value:>10}" for value in _values(row.metrics[protocol])) for protocol in PROTOCOLS)
             lines.append(f"{row.method:<{width}} |" + " |".join(cells))
-        blocks.append("\n".join(lines))
+        blocks.append("\n".join(line.rstrip() for line in lines))
     return "\n\n".join(blocks + notes(evaluation)) + "\n"
 
 
