@@ -70,11 +70,12 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 def test_a_run_leaves_all_that_made_it(config: Path, world_files: tuple[Path, Path], tmp_path: Path) -> None:
     out = tmp_path / "runs" / "one"
-    train([*arguments(world_files), "--config", str(config), "--out", str(out), "--set", "seed=5"])
+    asked = ["--config", str(config), "--out", str(out), "--set", "seed=5", "--max-minutes", "9"]
+    train([*arguments(world_files), *asked])
     assert {path.name for path in out.iterdir()} == {"config.toml", "run.json", "metrics.jsonl", "checkpoint"}
     assert [path.name for path in out.parent.iterdir()] == ["one"]
     written = load_config(out / "config.toml")
-    assert written == load_config(config, ["seed=5"])
+    assert written == load_config(config, ["seed=5", "optimizer.max_minutes=9.0"])
     about = json.loads((out / "run.json").read_text())
     assert about["seed"] == 5
     assert about["checkpoint_digest"] == load_model(out / "checkpoint", "cpu").checkpoint.digest
