@@ -109,6 +109,14 @@ def train(
         fitted.best.ndcg,
         out,
     )
+    wanted = config.optimizer.max_steps
+    if fitted.ended == "time is up" and wanted:
+        log.warning(
+            "the clock ended the training after %d of %d steps, so the model may be worse than it could be: is the "
+            "machine busy? optimizer.max_minutes allows more time",
+            fitted.steps,
+            wanted,
+        )
     return fitted
 
 

@@ -97,6 +97,17 @@ def test_recformer_learns_the_rule_and_the_same_seed_gives_the_same_weights(
     assert digests[0] == digests[1]
 
 
+def test_a_training_that_the_clock_cut_short_says_so(
+    world_files: tuple[Path, Path], tmp_path: Path, embedding_bag: type, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = config_file(tmp_path, steps=1_000_000)
+    asked = ["--config", str(config), "--out", str(tmp_path / "out"), "--max-minutes", "0.005"]
+    train([*arguments(world_files), *asked])
+    assert re.search(r"the clock ended the training after \d+ of 1000000 steps", caplog.text)
+    train([*arguments(world_files), "--config", str(config_file(tmp_path)), "--out", str(tmp_path / "all")])
+    assert caplog.text.count("the clock ended") == 1
+
+
 def test_a_run_that_is_there_is_not_overwritten_by_mistake(
     config: Path, world_files: tuple[Path, Path], tmp_path: Path
 ) -> None:
