@@ -51,7 +51,7 @@ class FlatGpuIndex:
         with self._lock:
             if best > MAX_K or (allowed is not None and any(mask is not None for mask in allowed)):
                 if self._masked is None:
-                    self._masked = MaskedSearch(torch.from_numpy(self._vectors).to("cuda"), self._metric)
+                    self._masked = MaskedSearch(torch.tensor(self._vectors, device="cuda"), self._metric)
                 rows[:, :best], scores[:, :best] = self._masked.search(queries, best, allowed)
             else:
                 distances, found = self._index.search(np.ascontiguousarray(queries, dtype=np.float32), best)
