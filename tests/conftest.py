@@ -30,6 +30,10 @@ TINY = [
 ]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--checkpoint", type=Path, help="run tests/e2e with this model, not a small untrained one")
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The repository."""

@@ -22,8 +22,11 @@ def items(online_retail: Path) -> list[Item]:
 
 
 @pytest.fixture(scope="session")
-def recformer(tmp_path_factory: pytest.TempPathFactory, items: list[Item]) -> Path:
-    """A checkpoint of a small Recformer with random weights: nothing here asks for quality."""
+def recformer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, items: list[Item]) -> Path:
+    """A checkpoint: that of --checkpoint, or a small Recformer with random weights, since nothing asks for quality."""
+    given: Path | None = request.config.getoption("--checkpoint")
+    if given is not None:
+        return given.absolute()
     torch.manual_seed(0)
     text = ItemText(Recipe(("title",), 1, 16), train_bpe((str(item.attributes["title"]) for item in items), 1000))
     config = RecformerConfig(
