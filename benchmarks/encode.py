@@ -250,10 +250,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"{r.what:<10} {r.tokens / r.sequences:>7.1f} {r.padded_tokens / r.tokens:>7.2f} ", end="")
         print(f"{r.authors_per_s:>9.1f} {r.ours_per_s:>9.1f} {r.ratio_median:>6.2f}  {spread:<13} ", end="")
         print(f"{r.largest_difference:>7.0e}")
-    if max(others.load, cores) > BUSY:
+    if cores > BUSY:  # not the load average: it tells of the minute before, too
         print(
-            f"\nWARNING: the machine was busy (load {others.load:.2f} at the start, other processes took {cores:.2f} "
-            "cores during the run): do not trust these numbers, however close together they are.",
+            f"\nWARNING: the machine was busy (other processes took {cores:.2f} cores during the run): do not trust "
+            "these numbers, however close together they are.",
             file=sys.stderr,
         )
     if args.json:
