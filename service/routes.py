@@ -162,7 +162,7 @@ async def reindex(parts: With) -> JobView:
     return JobView(**asdict(await asyncio.to_thread(parts.reindexer.start)))
 
 
-@router.get("/reindex/{job_id}", responses=_problems(404), tags=["operation"])
+@router.get("/reindex/{job_id}", responses=_problems(404, 422), tags=["operation"])
 async def reindex_progress(job_id: str, parts: With) -> JobView:
     """How far a reindex job is."""
     return JobView(**asdict(await asyncio.to_thread(parts.reindexer.job, job_id)))

@@ -34,11 +34,11 @@ class ModelContract:
 
     def make(self) -> SequenceModel:
         """A model; the same weights at each call."""
-        raise NotImplementedError
+        raise AssertionError("a subclass says this")
 
     def planted(self) -> tuple[SequenceModel, list[tuple[list[Item], Item]]]:
         """A model, trained where it must be, and histories with the item of `items()` it has to rank first."""
-        raise NotImplementedError
+        raise AssertionError("a subclass says this")
 
     def items(self) -> list[Item]:
         """Items the model can encode, of different lengths."""

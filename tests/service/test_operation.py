@@ -47,6 +47,14 @@ def test_the_openapi_document_is_the_one_checked_in(root: Path) -> None:
     )
 
 
+def test_every_reference_of_the_openapi_document_leads_somewhere() -> None:
+    document = openapi.document()
+    defined = json.loads(document)["components"]["schemas"]
+    referred = set(re.findall(r'"#/components/schemas/(\w+)"', document))
+    assert "Problem" in referred
+    assert referred <= defined.keys()
+
+
 def test_docs_and_page_are_served(client: TestClient) -> None:
     docs = client.get("/docs")
     assert docs.status_code == 200
