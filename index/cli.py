@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any, get_args
 
@@ -112,7 +110,7 @@ def _build(arguments: argparse.Namespace) -> None:
 
 def _make(arguments: argparse.Namespace, job: JobFile) -> Result:
     items = getattr(arguments, "items", None)
-    with _terminated_as_interrupted(), _Bars() as bars:
+    with _Bars() as bars:
 
         def progress(stage: str, done: int, total: int) -> None:
             bars.show(stage, done, total)
@@ -220,20 +218,6 @@ def _list(arguments: argparse.Namespace) -> None:
 
 def _print_json(value: object) -> None:
     print(json.dumps(value, ensure_ascii=False))
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does: what is half written is taken away."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class _Bars:

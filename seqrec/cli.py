@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -53,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # The tokenizers warn when a process forks after their thread pool was used; nothing here forks without exec.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         run(argv[0], argv[1:])
     except SeqrecError as error:
@@ -67,6 +69,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         where = f": {error.filename}" if error.filename else ""
         print(f"seqrec {argv[0]}: {error.strerror}{where}; what was not finished was not written", file=sys.stderr)
         sys.exit(1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """SIGTERM ends a command as Ctrl-C does: what is half written is taken away. `serve` has its own way to stop."""
+    raise KeyboardInterrupt
 
 
 def usage() -> str:

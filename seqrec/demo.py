@@ -62,6 +62,8 @@ def main(argv: Sequence[str]) -> None:
     _check_address(host, port)
     _check_data()
     home.mkdir(parents=True, exist_ok=True)
+    for left in (*home.glob(".tmp-*"), *home.glob(".old-*")):  # of a run that was killed outright
+        shutil.rmtree(left, ignore_errors=True)
     os.environ["SEQREC_HOME"] = str(home)
     _say(f"everything goes to {home}; Ctrl-C stops, and the next run goes on where this one stopped")
     run_stages(_stages(home), home / "state.json", options.fresh)

@@ -154,8 +154,9 @@ def test_a_job_that_is_told_to_end_says_so(
     monkeypatch.setattr("index.snapshot_writer.measure_recall", lambda *_: signal.raise_signal(number))
     handler = signal.getsignal(signal.SIGTERM)
     path = tmp_path / "job.json"
-    with pytest.raises(KeyboardInterrupt):
-        reindex(["--job", str(path)])
+    with pytest.raises(SystemExit) as end:
+        cli.main(["reindex", "--job", str(path)])
+    assert end.value.code == 130
     job = json.loads(path.read_text(encoding="utf-8"))
     assert (job["state"], job["error"]) == ("failed", "it was ended before it was done")
     assert SnapshotStore(here).list() == before

@@ -105,8 +105,9 @@ def test_help_does_not_wait_for_torch() -> None:
     assert done.stdout.splitlines()[-1] == "False"
 
 
-def test_ctrl_c_is_answered_in_one_line() -> None:
-    """A real signal to a real process."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_answered_in_one_line(number: signal.Signals) -> None:
+    """A real signal to a real process: Ctrl-C, or what a process manager sends."""
     code = (
         "import time\nfrom seqrec import cli\n"
         "cli.run = lambda command, argv: (print('at work', flush=True), time.sleep(60))\n"
@@ -117,7 +118,7 @@ def test_ctrl_c_is_answered_in_one_line() -> None:
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "at work\n"
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert err == "\nseqrec train: interrupted; what was not finished was not written\n"

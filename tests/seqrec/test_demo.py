@@ -194,6 +194,15 @@ def test_a_training_that_is_broken_off_leaves_what_is_served(
     assert (tmp_path / "home" / "demo" / "checkpoint" / "digest").read_bytes() == before
 
 
+def test_what_a_killed_run_left_is_removed(commands: list[list[str]], tmp_path: Path) -> None:
+    left = tmp_path / "home" / "demo" / ".tmp-run-0123abcd"
+    left.mkdir(parents=True)
+    (left / "metrics.jsonl").touch()
+    with pytest.raises(Served):
+        demo.main([])
+    assert not left.exists()
+
+
 @pytest.fixture
 def taken() -> Iterator[int]:
     with socket.socket() as other:
