@@ -75,14 +75,20 @@ def near_duplicates(items: Sequence[Item], count: int) -> list[Pair]:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     likeness: npt.NDArray[np.float32] = vectors @ vectors.T
     likeness[likeness > 1 - 1e-4] = -np.inf  # itself, and equal titles
+    return [(items[row], items[twin]) for row, twin in most_alike(likeness, count)]
+
+
+def most_alike(likeness: npt.NDArray[np.float32], count: int) -> list[tuple[int, int]]:
+    """(row, the row most like it), best first, no row in two pairs. likeness [n, n], -inf where no pair is."""
+    nearest = likeness.argmax(1)
     used: set[int] = set()
-    pairs: list[Pair] = []
+    pairs = []
     for row in np.argsort(-likeness.max(1), kind="stable").tolist():
-        twin = int(likeness[row].argmax())
-        if len(pairs) < count and not {row, twin} & used:
+        twin = int(nearest[row])
+        if row not in used and twin not in used:
             used |= {row, twin}
-            pairs.append((items[row], items[twin]))
-    return pairs
+            pairs.append((row, twin))
+    return pairs[:count]
 
 
 def _padded_title(item: Item) -> str:

@@ -10,14 +10,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, get_args
 
-from tqdm import tqdm
-
 from index.publication import KEEP, check_servable, publish, published, rollback
 from index.reindex import JobFile, Request, Result, make_snapshot, open_catalogue
 from index.snapshot import SnapshotStore, read_manifest
 from seqrec.encoder import Precision
 from seqrec.errors import SnapshotError
 from seqrec.items import read_items
+from seqrec.progress import StageBars
 
 
 def index(argv: list[str]) -> None:
@@ -110,10 +109,10 @@ def _build(arguments: argparse.Namespace) -> None:
 
 def _make(arguments: argparse.Namespace, job: JobFile) -> Result:
     items = getattr(arguments, "items", None)
-    with _Bars() as bars:
+    with StageBars(unit=" items") as bars:
 
         def progress(stage: str, done: int, total: int) -> None:
-            bars.show(stage, done, total)
+            bars(stage, done, total)
             job.progress(stage, done, total)
 
         request = Request(
@@ -218,26 +217,3 @@ def _list(arguments: argparse.Namespace) -> None:
 
 def _print_json(value: object) -> None:
     print(json.dumps(value, ensure_ascii=False))
-
-
-class _Bars:
-    """A progress bar on stderr for each stage."""
-
-    def __init__(self) -> None:
-        self._bar: tqdm[Any] | None = None
-        self._stage = ""
-
-    def __enter__(self) -> _Bars:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def show(self, stage: str, done: int, total: int) -> None:
-        if stage != self._stage:
-            self.__exit__()
-            every = 0.5 if sys.stderr.isatty() else 15
-            self._stage, self._bar = stage, tqdm(total=total, desc=stage, unit=" items", mininterval=every)
-        assert self._bar is not None
-        self._bar.update(done - self._bar.n)

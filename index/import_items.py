@@ -59,7 +59,7 @@ def import_items(
     refuse_silent(encoder, silent, on_error)
     created = updated = done = 0
     for pairs in batches(fresh):
-        entries = [_kept(catalogue, CatalogueItem(item, tokens, None, tower)) for item, tokens in pairs]
+        entries = [with_known_vector(catalogue, CatalogueItem(item, tokens, None, tower)) for item, tokens in pairs]
         # A model that only knows ids has no token, and so no vector, for an item that training never saw.
         bare = [row for row, entry in enumerate(entries) if entry.vector is None and len(pairs[row][1].ids)]
         vectors = encoder.encode_item_tokens([pairs[row][1] for row in bare])
@@ -105,8 +105,11 @@ def _differs(stored: tuple[int, CatalogueItem] | None, item: Item, tower: str) -
     return not (same and entry.item.available == item.available and entry.item_tower == tower)
 
 
-def _kept(catalogue: Catalogue, entry: CatalogueItem) -> CatalogueItem:
-    """The entry, with the vector that the catalogue has of the same text by the same tower."""
+def with_known_vector(catalogue: Catalogue, entry: CatalogueItem) -> CatalogueItem:
+    """The entry, with the vector that the catalogue has of the same text by the same tower, if it has one.
+
+    So a change of price or availability encodes nothing.
+    """
     stored = catalogue.get(entry.item.item_id)
     before = None if stored is None else stored[1]
     if before is None or before.tokens is None or before.item_tower != entry.item_tower:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy.typing as npt
 
 from seqrec.errors import InputError
 from seqrec.metric import Metric
+from seqrec.registry import choose
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -41,11 +41,8 @@ class VectorIndex(Protocol):
 
 def index_class(kind: str) -> type[VectorIndex]:
     """The class behind a name of INDEXES. Raises InputError for any other."""
-    if kind not in INDEXES:
-        raise InputError(f"no index kind {kind!r}; there are {', '.join(sorted(INDEXES))}", "index")
-    module, _, name = INDEXES[kind].partition(":")
-    loaded: type[VectorIndex] = getattr(import_module(module), name)
-    return loaded
+    chosen: type[VectorIndex] = choose(INDEXES, kind, "index kind", "index")
+    return chosen
 
 
 def check_search(shape: tuple[int, int], queries: Vectors, k: int, allowed: Allowed | None) -> None:

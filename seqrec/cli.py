@@ -11,9 +11,9 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 
 from seqrec.errors import SeqrecError
+from seqrec.registry import load
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("seqrec.demo:main", "train, evaluate, index and serve the bundled data set"),
@@ -28,8 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 def run(command: str, argv: Sequence[str]) -> None:
     """Load and call one command of the table."""
-    module, _, function = COMMANDS[command][0].partition(":")
-    getattr(import_module(module), function)(list(argv))
+    load(COMMANDS[command][0])(list(argv))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

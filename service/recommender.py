@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from index.catalogue import Catalogue, CatalogueItem, PutResult
-from index.import_items import has_text
+from index.import_items import has_text, with_known_vector
 from seqrec.errors import DeadlineExceeded, InputError, ItemNotFound, NotReady
 from seqrec.item_text import TokenizedItem
 from seqrec.items import Item, check_item_id, make_item
@@ -215,10 +215,7 @@ async def _deadline(seconds: float) -> AsyncIterator[None]:
 def _entries(
     catalogue: Catalogue, towers: Towers, posted: Sequence[tuple[str, Mapping[str, Any], bool]]
 ) -> list[CatalogueItem]:
-    """The items as the catalogue keeps them; without a vector where it must be made. Raises InputError.
-
-    Where the text has not changed, such as when a price has, the vector that is there is kept.
-    """
+    """The items as the catalogue keeps them; without a vector where it must be made. Raises InputError."""
     items: dict[str, Item] = {}
     for row, (item_id, attributes, available) in enumerate(posted):
         item = make_item(item_id, attributes, available, f"items[{row}].")
@@ -232,15 +229,8 @@ def _entries(
     ):
         if not has_text(tokens):
             raise InputError(no_text(towers), f"items[{row}].attributes")
-        stored = catalogue.get(item.item_id)
-        before = stored[1] if stored is not None and stored[1].item_tower == tower else None
-        same = before is not None and before.tokens is not None and _equal(before.tokens, tokens)
-        entries.append(CatalogueItem(item, tokens, before.vector if before is not None and same else None, tower))
+        entries.append(with_known_vector(catalogue, CatalogueItem(item, tokens, None, tower)))
     return entries
-
-
-def _equal(one: TokenizedItem, other: TokenizedItem) -> bool:
-    return one.ids.tobytes() == other.ids.tobytes() and one.types.tobytes() == other.types.tobytes()
 
 
 def _encode_items(units: Sequence[tuple[Towers, TokenizedItem]]) -> list[Any]:

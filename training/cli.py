@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import get_args
 
-from tqdm import tqdm
-
 from seqrec.encoder import load_model
 from seqrec.files import write_text
+from seqrec.progress import StageBars
 from training import report, run
 from training.config import PRESETS, load_config, preset_path
 from training.data import Split, read_dataset
+from training.evaluation import EncodedItems, top_k
 from training.evaluation import evaluate as measure
-from training.evaluation import top_k
 
 
 def train(argv: list[str]) -> None:
@@ -80,12 +78,13 @@ def evaluate(argv: list[str]) -> None:
     item_text = encoder.checkpoint.item_model.item_text
     recipe = None if item_text is None else item_text.recipe
     dataset = read_dataset(arguments.items, arguments.interactions, recipe, arguments.on_error)
-    with _Encoding() as progress:
-        evaluation = measure(encoder, dataset, arguments.split, progress)
+    with StageBars(prefix="encoding ") as progress:
+        encoded = EncodedItems.of(encoder, dataset, progress)
+        evaluation = measure(encoder, dataset, arguments.split, progress, encoded)
     if arguments.markdown:
         write_text(arguments.markdown, report.markdown_table(evaluation))
     users = report.spread_users(dataset, arguments.split, arguments.show_users)
-    answers = top_k(encoder, dataset, users, 5, unseen=True, split=arguments.split) if users else []
+    answers = top_k(encoder, dataset, users, 5, True, arguments.split, encoded) if users else []
     if arguments.json:
         print(json.dumps(report.as_json(evaluation) | _shown_json(users, answers), ensure_ascii=False))
         return
@@ -118,26 +117,3 @@ def _shown_json(users: list[str], answers: list[list[tuple[str, float]]]) -> dic
             for user, answer in zip(users, answers, strict=True)
         ]
     }
-
-
-class _Encoding:
-    """One progress bar on stderr for each thing that is encoded."""
-
-    def __init__(self) -> None:
-        self.bar: tqdm | None = None
-        self.what = ""
-
-    def __enter__(self) -> _Encoding:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-    def __call__(self, what: str, done: int, of: int) -> None:
-        if what != self.what:
-            self.__exit__()
-            quiet = 0.5 if sys.stderr.isatty() else 15
-            self.bar, self.what = tqdm(total=of, desc=f"encoding {what}", mininterval=quiet), what
-        assert self.bar is not None
-        self.bar.update(done - self.bar.n)

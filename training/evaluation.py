@@ -59,11 +59,18 @@ class Evaluation:
 
 
 def evaluate(
-    encoder: Encoder, dataset: Dataset, split: Split, progress: Callable[[str, int, int], object] = lambda *_: None
+    encoder: Encoder,
+    dataset: Dataset,
+    split: Split,
+    progress: Callable[[str, int, int], object] = lambda *_: None,
+    encoded: EncodedItems | None = None,
 ) -> Evaluation:
-    """The model beside popularity, last-item and item-kNN. `progress(what, done, of)` follows the encoding."""
+    """The model beside popularity, last-item and item-kNN. `progress(what, done, of)` follows the encoding.
+
+    `encoded`: the items, where the caller has encoded them already.
+    """
     cases = dataset.cases(split)
-    encoded = EncodedItems.of(encoder, dataset, progress)
+    encoded = encoded or EncodedItems.of(encoder, dataset, progress)
     queries = encode_cases(encoder, encoded.tokens, dataset, cases, progress)
     popular = popularity(dataset)
     knn = best_item_knn(dataset, split)
@@ -100,10 +107,14 @@ class EncodedItems:
 
     @classmethod
     def of(
-        cls, encoder: Encoder, dataset: Dataset, progress: Callable[[str, int, int], object] = lambda *_: None
+        cls,
+        encoder: Encoder,
+        dataset: Dataset,
+        progress: Callable[[str, int, int], object] = lambda *_: None,
+        tokens: ItemTokens | None = None,
     ) -> EncodedItems:
-        """Raises InputError if the vectors are no finite numbers."""
-        tokens = encoder.tokenize_items(dataset.items)
+        """`tokens`: of the items, where the caller has made them. Raises InputError for vectors that are not finite."""
+        tokens = encoder.tokenize_items(dataset.items) if tokens is None else tokens
         texts = DistinctTexts.of(tokens)
         following = _Following(progress, "items", len(texts))
         vectors = encoder.encode_item_tokens([tokens[row] for row in texts.rows], following)
@@ -184,9 +195,9 @@ def best_item_knn(dataset: Dataset, split: Split) -> ItemKnn:
     return next(item_knns(dataset, split, [best.window], [best.last]))
 
 
-def validation_metrics(encoder: Encoder, dataset: Dataset, cases: Cases) -> Metrics:
-    """The model alone, all items ranked: what training is steered by."""
-    encoded = EncodedItems.of(encoder, dataset)
+def validation_metrics(encoder: Encoder, dataset: Dataset, cases: Cases, tokens: ItemTokens | None = None) -> Metrics:
+    """The model alone, all items ranked: what training is steered by. `tokens` as for `EncodedItems.of`."""
+    encoded = EncodedItems.of(encoder, dataset, tokens=tokens)
     queries = encode_cases(encoder, encoded.tokens, dataset, cases)
     of_protocol = case_ranks(lambda numbers: encoded.scores(queries[numbers]), cases, len(dataset.items), PROTOCOLS[:1])
     return of_protocol["all items"].metrics(np.ones(len(cases), np.bool_))
@@ -199,12 +210,19 @@ def encoder_of(model: SequenceModel, model_name: str, device: str | None) -> Enc
 
 
 def top_k(
-    encoder: Encoder, dataset: Dataset, users: Sequence[str], k: int, unseen: bool, split: Split = "test"
+    encoder: Encoder,
+    dataset: Dataset,
+    users: Sequence[str],
+    k: int,
+    unseen: bool,
+    split: Split = "test",
+    encoded: EncodedItems | None = None,
 ) -> list[list[tuple[str, float]]]:
     """The best k items for each user, from the history that `split` asks with: (item id, score), best first.
 
     Scores within TIE are ordered by item id, as the service orders them. `unseen` leaves the history's items out;
-    items that are not available are left out always. Raises InputError for a user without a case.
+    items that are not available are left out always. `encoded` as for `evaluate`. Raises InputError for a user
+    without a case.
     """
     cases = dataset.cases(split)
     case_of = {dataset.user_ids[user]: number for number, user in enumerate(cases.users)}
@@ -213,7 +231,7 @@ def top_k(
         raise InputError(f"no user {missing[0]!r} with three events or more", "users")
     numbers = np.array([case_of[user] for user in users], dtype=np.int64)
     chosen = Cases(cases.users[numbers], [cases.histories[number] for number in numbers], cases.targets[numbers])
-    encoded = EncodedItems.of(encoder, dataset)
+    encoded = encoded or EncodedItems.of(encoder, dataset)
     queries = encode_cases(encoder, encoded.tokens, dataset, chosen)
     hidden = np.array([not item.available for item in dataset.items])
     answers = []

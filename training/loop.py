@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from seqrec.errors import InputError, SeqrecError
 from seqrec.model import SequenceModel
+from seqrec.progress import redrawn_every
 from training.config import OptimizerConfig, ValidationConfig
 from training.metrics import Metrics
 
@@ -180,7 +181,7 @@ class _Reports:
             total=1.0,
             desc="training",
             bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
-            mininterval=0.5 if sys.stderr.isatty() else 15,  # a log file wants few lines
+            mininterval=redrawn_every(),
             dynamic_ncols=True,
         )
 

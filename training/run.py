@@ -80,7 +80,7 @@ def train(
             fitted = fit(
                 model,
                 stage,
-                lambda: validation_metrics(encoder, dataset, cases),
+                lambda: validation_metrics(encoder, dataset, cases, tokens),
                 config.optimizer,
                 config.validation,
                 encoder.device,

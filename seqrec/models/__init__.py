@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
-from seqrec.errors import InputError
 from seqrec.model import SequenceModel
+from seqrec.registry import choose
 
 MODELS = {
     "bag_of_words": "seqrec.models.bag_of_words:BagOfWords",
@@ -15,8 +13,5 @@ MODELS = {
 
 def model_class(name: str) -> type[SequenceModel]:
     """The class behind a name of MODELS. Raises InputError for any other."""
-    if name not in MODELS:
-        raise InputError(f"no model {name!r}; there are {', '.join(sorted(MODELS))}", "model")
-    module, _, attribute = MODELS[name].partition(":")
-    loaded: type[SequenceModel] = getattr(import_module(module), attribute)
-    return loaded
+    chosen: type[SequenceModel] = choose(MODELS, name, "model", "model")
+    return chosen

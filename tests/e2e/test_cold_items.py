@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.cold_items import most_alike
 from seqrec import load_model
 from seqrec.items import Item
 from tests.e2e.processes import Server, seqrec
@@ -16,23 +17,11 @@ from tests.e2e.processes import Server, seqrec
 WITHHELD = 50
 
 
-def near_duplicates(items: list[Item], vectors: np.ndarray, count: int) -> list[tuple[int, int]]:
-    """Pairs (item, the item most like it) with the highest similarity, no item in two pairs."""
-    similarity = vectors @ vectors.T
-    np.fill_diagonal(similarity, -np.inf)
-    nearest = similarity.argmax(1)
-    used: set[int] = set()
-    pairs = []
-    for row in np.argsort(-similarity.max(1), kind="stable").tolist():
-        twin = int(nearest[row])
-        if row not in used and twin not in used:
-            used |= {row, twin}
-            pairs.append((row, twin))
-    return pairs[:count]
-
-
 def test_50_withheld_items(start: Callable[[Path], Server], tmp_path: Path, recformer: Path, items: list[Item]) -> None:
-    pairs = near_duplicates(items, load_model(recformer, "cpu").encode_items(items), WITHHELD)
+    vectors = load_model(recformer, "cpu").encode_items(items)
+    likeness = vectors @ vectors.T
+    np.fill_diagonal(likeness, -np.inf)
+    pairs = most_alike(likeness, WITHHELD)
     cold = {row for row, _ in pairs}
     with gzip.open(tmp_path / "items.jsonl.gz", "wt", encoding="utf-8") as file:
         for row, item in enumerate(items):
