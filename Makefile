@@ -39,12 +39,12 @@ clean: ## remove .venv and caches; what lies under SEQREC_HOME stays
 # one pulls gigabytes. The marks are made last, so an installation that was broken off is taken up again.
 $(VENV)/.installed-cpu: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install $(TORCH) -c constraints.txt
-	$(PIP) install -c constraints.txt -e '.[cpu]'
+	$(PIP) install -c constraints.txt -e '.[cpu,train]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install $(TORCH) -c constraints.txt
-	$(PIP) install -c constraints.txt -e '.[cpu,dev]'
+	$(PIP) install -c constraints.txt -e '.[cpu,train,dev]'
 	@touch $(VENV)/.installed-cpu $@
 
 # A name on the PATH proves little (it may be a shim, or lack the module that makes environments): each is tried.
