@@ -19,7 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("seqrec.demo:main", "train, evaluate, index and serve the bundled data set"),
     "import": ("seqrec.import_checkpoint:main", "turn a Recformer authors' checkpoint into ours"),
     "train": ("training.cli:train", "train a model on items and interactions"),
-    "evaluate": ("training.cli:evaluate", "rank the whole catalogue for held-out items"),
+    "evaluate": ("training.evaluate_cli:evaluate", "rank the whole catalogue for held-out items"),
     "index": ("index.cli:index", "build, verify, publish, roll back and list snapshots"),
     "reindex": ("index.cli:reindex", "make a new snapshot of the catalogue and publish it"),
     "serve": ("service.cli:serve", "answer over HTTP"),

@@ -13,8 +13,9 @@ from seqrec import load_model
 from seqrec.cli import main
 from seqrec.errors import CheckpointError, InputError
 from training import run
-from training.cli import evaluate, train
+from training.cli import train
 from training.config import RunConfig, load_config
+from training.evaluate_cli import evaluate
 from training.joint import JointStage
 
 TINY = """
