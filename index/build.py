@@ -9,8 +9,9 @@ from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from index.batches import batches
 from index.catalogue import Catalogue, CatalogueItem
-from index.import_items import Progress, batches, has_text, refuse_silent
+from index.import_items import Progress, has_text, refuse_silent
 from index.manifest import Manifest
 from index.snapshot import Snapshot, SnapshotStore
 from index.snapshot_writer import write_snapshot

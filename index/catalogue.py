@@ -8,12 +8,14 @@ the item's token ids and vector, with the digest of the item tower that made the
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from index.locks import Lease
 from seqrec.item_text import TokenizedItem
 from seqrec.items import Item
 
@@ -49,11 +51,14 @@ class PutResult(NamedTuple):
 class Catalogue(Protocol):
     """Safe to use from several threads and processes at once.
 
-    Raises CatalogueError where it cannot be read or written, CatalogueReplaced where it is another one than before.
+    Raises CatalogueError where it cannot be read or written, OutcomeUnknown where a write may or may not have been made
+    (to make it again is safe), CatalogueReplaced where it is another one than before, or an older state of it.
     """
 
     catalogue_id: str
     """Random, made with the log: an emptied or replaced catalogue has another."""
+    weaker_promises: Sequence[str]
+    """What is promised less than here, in words; empty where all is."""
 
     def head(self) -> int:
         """The largest sequence number given out; 0 before the first. Cheap: every read of the service asks for it."""
@@ -70,8 +75,19 @@ class Catalogue(Protocol):
         """
         ...
 
-    def publish(self, snapshot_id: str) -> int:
-        """From here on the service serves this snapshot. A rollback publishes an earlier one."""
+    def publish(self, snapshot_id: str, lease: Lease | None = None) -> int:
+        """From here on the service serves this snapshot. A rollback publishes an earlier one.
+
+        Raises SnapshotError, and publishes nothing, where `lease` is no longer held.
+        """
+        ...
+
+    def lease(self, name: str, wait: bool = False) -> AbstractContextManager[Lease]:
+        """Hold `name` ("reindex", "publish"): one holder among all who use this catalogue, on any host.
+
+        A process that dies loses it, at once on one host, within seconds elsewhere. Without `wait`, raises
+        SnapshotError where another one holds it.
+        """
         ...
 
     def publications(self) -> list[Change]:
@@ -93,12 +109,23 @@ class Catalogue(Protocol):
         """The item and the seq of its last change; None if it is not present."""
         ...
 
+    def get_many(self, item_ids: Sequence[str]) -> dict[str, tuple[int, CatalogueItem]]:
+        """As `get`, of many ids in few round trips; without those that are not present."""
+        ...
+
+    def ids(self) -> set[str]:
+        """The ids of the present items, one consistent view; a fraction of what `scan` costs."""
+        ...
+
     def count(self) -> int:
         """Items present."""
         ...
 
     def find(self, words: str, limit: int) -> list[str]:
-        """Ids of items whose attributes hold all the words (the last as a prefix), best match first."""
+        """Ids of items whose attributes hold all the words (the last as a prefix), best match first.
+
+        Bounded: where very many items match, which of them are found is not the whole truth.
+        """
         ...
 
     def compact(self, through: int) -> int:

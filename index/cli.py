@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from index.publication import KEEP, check_servable, publish, published, rollback
-from index.reindex import JobFile, Request, Result, make_snapshot, open_catalogue
+from index.reindex import JobFile, Request, Result, make_snapshot
 from index.snapshot import SnapshotStore, read_manifest
+from index.stores import location_of, open_catalogue
 from seqrec.encoder import Precision
 from seqrec.errors import SnapshotError
 from seqrec.items import read_items
@@ -125,7 +126,7 @@ def _make(arguments: argparse.Namespace, job: JobFile) -> Result:
             publish=arguments.publish,
             keep=arguments.keep,
         )
-        result = make_snapshot(arguments.home, request, progress)
+        result = make_snapshot(arguments.home, request, progress, location_of(arguments.home))
     manifest, imported = result.manifest, result.imported
     if arguments.json:
         _print_json(
@@ -156,7 +157,7 @@ def _make(arguments: argparse.Namespace, job: JobFile) -> Result:
 
 
 def _verify(arguments: argparse.Namespace) -> None:
-    with closing(open_catalogue(arguments.home)) as catalogue:
+    with closing(open_catalogue(location_of(arguments.home))) as catalogue:
         snapshot = SnapshotStore(arguments.home).verify(arguments.snapshot)
         check_servable(arguments.home, catalogue, snapshot.manifest)
     if arguments.json:
@@ -166,13 +167,13 @@ def _verify(arguments: argparse.Namespace) -> None:
 
 
 def _publish(arguments: argparse.Namespace) -> None:
-    with closing(open_catalogue(arguments.home)) as catalogue:
+    with closing(open_catalogue(location_of(arguments.home))) as catalogue:
         seq = publish(arguments.home, catalogue, arguments.snapshot)
     _say_served(arguments, arguments.snapshot, seq)
 
 
 def _rollback(arguments: argparse.Namespace) -> None:
-    with closing(open_catalogue(arguments.home)) as catalogue:
+    with closing(open_catalogue(location_of(arguments.home))) as catalogue:
         snapshot_id = rollback(arguments.home, catalogue)
         seq = catalogue.publications()[0].seq
     _say_served(arguments, snapshot_id, seq)
@@ -187,7 +188,7 @@ def _say_served(arguments: argparse.Namespace, snapshot_id: str, seq: int) -> No
 
 def _list(arguments: argparse.Namespace) -> None:
     store = SnapshotStore(arguments.home)
-    with closing(open_catalogue(arguments.home)) as catalogue:
+    with closing(open_catalogue(location_of(arguments.home))) as catalogue:
         served = published(catalogue)
     rows: list[dict[str, Any]] = []
     for snapshot_id in store.list():

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
-from typing import TypeVar
 
 import numpy as np
 
+from index.batches import batches
 from index.catalogue import Catalogue, CatalogueItem
 from seqrec.encoder import Encoder
 from seqrec.errors import InputError
@@ -18,12 +17,8 @@ from seqrec.items import Item, OnError
 
 log = logging.getLogger(__name__)
 
-BATCH = 1000
-"""Items encoded and put at once: enough to sort by length, little enough to lose when it is broken off."""
-
 Progress = Callable[[int, int], object]
 """Called with the number of items done so far, and of all."""
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -88,12 +83,6 @@ def refuse_silent(encoder: Encoder, silent: Sequence[str], on_error: OnError) ->
     if on_error == "raise":
         raise InputError(f"{what}; give them some text, or leave them out with --on-error skip", "items")
     log.warning("left out: %s", what)
-
-
-def batches(values: Iterable[T]) -> Iterator[list[T]]:
-    iterator = iter(values)
-    while batch := list(islice(iterator, BATCH)):
-        yield batch
 
 
 def _differs(stored: tuple[int, CatalogueItem] | None, item: Item, tower: str) -> bool:

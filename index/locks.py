@@ -1,4 +1,4 @@
-"""One at a time, among all processes of a host. A lock goes with its process, however that ends."""
+"""One at a time. A lock file goes with its process, however that ends; other hosts need a lease (`redis_lease`)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,29 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from seqrec.errors import SnapshotError
+
+
+class Lease(Protocol):
+    """The right to do something alone."""
+
+    name: str
+
+    def check(self) -> None:
+        """Raises SnapshotError where the lease was lost: somebody else may be at work by now."""
+        ...
+
+
+class FileLease:
+    """A lock file's: it cannot be lost while its process lives."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def check(self) -> None:
+        pass
 
 
 @contextmanager

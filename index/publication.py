@@ -9,7 +9,6 @@ from pathlib import Path
 
 from index.build import checkpoint_path, has_checkpoint
 from index.catalogue import Catalogue
-from index.locks import one_at_a_time
 from index.manifest import Manifest
 from index.snapshot import SnapshotStore, read_manifest
 from seqrec.errors import LogTruncated, SeqrecError, SnapshotError
@@ -32,11 +31,11 @@ def publish(home: Path, catalogue: Catalogue, snapshot_id: str) -> int:
     Raises SnapshotError for a snapshot that is not whole, that belongs to another catalogue, whose checkpoint is
     missing, or that the log no longer leads on from.
     """
-    with one_at_a_time(home / "publish.lock", wait=True):
+    with catalogue.lease("publish", wait=True) as lease:
         check_servable(home, catalogue, SnapshotStore(home).open(snapshot_id).manifest)
         if published(catalogue) == snapshot_id:
             return catalogue.publications()[0].seq
-        return catalogue.publish(snapshot_id)
+        return catalogue.publish(snapshot_id, lease)
 
 
 def check_servable(home: Path, catalogue: Catalogue, manifest: Manifest) -> None:
@@ -83,7 +82,7 @@ def prune(home: Path, catalogue: Catalogue, keep: int = KEEP) -> list[str]:
 
     Checkpoints that no snapshot needs go as well, and the log is compacted up to the oldest snapshot that stays.
     """
-    with one_at_a_time(home / "publish.lock", wait=True):
+    with catalogue.lease("publish", wait=True):
         recent = list(dict.fromkeys(publication.snapshot_id for publication in catalogue.publications()))
         store = SnapshotStore(home)
         current = recent[0] if recent else None

@@ -15,13 +15,12 @@ from typing import Any, Self, cast
 
 from index.build import build_snapshot, checkpoint_path, count_interactions, keep_checkpoint
 from index.import_items import Imported, import_items
-from index.locks import one_at_a_time
 from index.manifest import Manifest
 from index.publication import KEEP, prune, publish, published
 from index.snapshot import Snapshot, SnapshotStore
-from index.sqlite_catalogue import SqliteCatalogue
+from index.stores import Location, open_catalogue
 from seqrec.encoder import Precision, load_model
-from seqrec.errors import CatalogueError, SeqrecError, SnapshotError
+from seqrec.errors import SeqrecError, SnapshotError
 from seqrec.files import write_text
 from seqrec.items import Item, OnError
 
@@ -53,22 +52,19 @@ class Result:
     removed: Sequence[str] = ()  # snapshots
 
 
-def open_catalogue(home: Path, create: bool = False) -> SqliteCatalogue:
-    """The catalogue of a home. Raises CatalogueError if there is none and `create` is not said."""
-    path = home / "catalogue.sqlite3"
-    if not create and not path.is_file():
-        raise CatalogueError(
-            f"there is no catalogue in {home.absolute()}; `seqrec index build --items` makes one, "
-            "--home or SEQREC_HOME says where it is"
-        )
-    return SqliteCatalogue(path)
+def make_snapshot(
+    home: Path,
+    request: Request,
+    progress: StageProgress = lambda stage, done, total: None,
+    location: Location | None = None,
+) -> Result:
+    """Import, encode, write and, if asked for, publish. One at a time: raises SnapshotError while another one runs.
 
-
-def make_snapshot(home: Path, request: Request, progress: StageProgress = lambda stage, done, total: None) -> Result:
-    """Import, encode, write and, if asked for, publish. One at a time: raises SnapshotError while another one runs."""
+    `location` of the catalogue; None: `home`, where the snapshots are.
+    """
     with (
-        closing(open_catalogue(home, create=bool(request.items))) as catalogue,
-        one_at_a_time(home / "reindex.lock", wait=False),
+        closing(open_catalogue(home if location is None else location, create=bool(request.items))) as catalogue,
+        catalogue.lease("reindex"),
     ):
         store = SnapshotStore(home)
         _remove_unfinished(store, home)
@@ -82,7 +78,7 @@ def make_snapshot(home: Path, request: Request, progress: StageProgress = lambda
         # Read what may be refused before anything is encoded.
         counts = None
         if request.interactions is not None:
-            known = {item.item_id for item in request.items} | {e.item.item_id for _, e in catalogue.scan()}
+            known = {item.item_id for item in request.items} | catalogue.ids()
             counts = count_interactions(request.interactions, known, request.on_error)
         encoder = load_model(checkpoint, request.device, precision or "float32")
         imported = import_items(

@@ -14,13 +14,16 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from index.batches import batches
 from index.catalogue import CatalogueItem, Change, PutResult
 from index.item_json import attributes_from_json, attributes_to_json
+from index.locks import FileLease, Lease, one_at_a_time
 from index.sqlite_connections import Connections
 from seqrec.errors import CatalogueError, InputError, ItemNotFound, LogTruncated
 from seqrec.item_text import TokenizedItem
@@ -40,10 +43,13 @@ CREATE VIRTUAL TABLE words USING fts5 (text, tokenize = 'unicode61 remove_diacri
 """
 _ENTRY = "item_id, available, attributes, item_tower, token_types, token_ids, vector"
 _MAX_WORDS = 64
+_IDS_AT_ONCE = 500
 
 
 class SqliteCatalogue:
     """Meets `index.catalogue.Catalogue`. The file and its directory are made where they are missing."""
+
+    weaker_promises: Sequence[str] = ()
 
     def __init__(self, path: Path | str) -> None:
         self._connections = Connections(Path(path))
@@ -92,9 +98,16 @@ class SqliteCatalogue:
                 seq = _log(connection, "delete", item_id=item_id)
         return seq
 
-    def publish(self, snapshot_id: str) -> int:
+    def publish(self, snapshot_id: str, lease: Lease | None = None) -> int:
+        if lease is not None:
+            lease.check()
         with self._connections.writing() as connection:
             return _log(connection, "publish", snapshot_id=snapshot_id)
+
+    @contextmanager
+    def lease(self, name: str, wait: bool = False) -> Iterator[Lease]:
+        with one_at_a_time(self._connections.path.with_name(f"{name}.lock"), wait):
+            yield FileLease(name)
 
     def publications(self) -> list[Change]:
         with self._connections.use() as connection:
@@ -135,6 +148,22 @@ class SqliteCatalogue:
                 f"SELECT seq, {_ENTRY} FROM log WHERE seq = (SELECT seq FROM items WHERE item_id = ?)", (item_id,)
             ).fetchone()
         return None if row is None else (row[0], _entry(row[1:]))
+
+    def get_many(self, item_ids: Sequence[str]) -> dict[str, tuple[int, CatalogueItem]]:
+        found: dict[str, tuple[int, CatalogueItem]] = {}
+        with self._connections.reading() as connection:
+            for chunk in batches(filter(_is_unicode, item_ids), _IDS_AT_ONCE):
+                rows = connection.execute(
+                    f"SELECT seq, {_ENTRY} FROM log WHERE seq IN "
+                    f"(SELECT seq FROM items WHERE item_id IN ({', '.join('?' * len(chunk))}))",
+                    chunk,
+                )
+                found |= {row[1]: (row[0], _entry(row[1:])) for row in rows}
+        return found
+
+    def ids(self) -> set[str]:
+        with self._connections.use() as connection:
+            return {item_id for (item_id,) in connection.execute("SELECT item_id FROM items")}
 
     def count(self) -> int:
         with self._connections.use() as connection:

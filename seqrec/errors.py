@@ -8,6 +8,7 @@ SeqrecError
 ├── SnapshotError            the same for a snapshot
 ├── CatalogueError           the catalogue cannot be read or written
 │   ├── LogTruncated         the log no longer reaches back to the asked-for sequence number
+│   ├── OutcomeUnknown       a write may or may not have been made; to make it again is safe
 │   └── CatalogueReplaced    the catalogue is another one than before (emptied or restored)
 ├── NotReady                 the service has nothing to answer with yet
 ├── Overloaded               too much is waiting; `retry_after` says when to come back
@@ -66,6 +67,10 @@ class CatalogueError(SeqrecError):
 
 
 class LogTruncated(CatalogueError):
+    pass
+
+
+class OutcomeUnknown(CatalogueError):
     pass
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from index.reindex import Request, Result, make_snapshot, open_catalogue
+from index.reindex import Request, Result, make_snapshot
 from index.sqlite_catalogue import SqliteCatalogue
+from index.stores import open_catalogue
 from seqrec.checkpoint import save_checkpoint
 from seqrec.encoder import Encoder, load_model
 from seqrec.items import Item

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from index.import_items import import_items
-from index.reindex import Request, make_snapshot, open_catalogue
+from index.reindex import Request, make_snapshot
+from index.stores import open_catalogue
 from seqrec.encoder import load_model
 from seqrec.items import Item
 

@@ -82,7 +82,7 @@ def test_items_without_text_are_named_and_nothing_is_written(
 def test_import_goes_in_batches_and_tells_how_far(
     catalogue: SqliteCatalogue, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("index.import_items.BATCH", 3)
+    monkeypatch.setattr("index.batches.BATCH", 3)
     told: list[tuple[int, int]] = []
     items = [Item(str(i), {"title": f"item {i}"}) for i in range(7)]
     import_items(catalogue, encoder, items, progress=lambda done, total: told.append((done, total)))
@@ -117,7 +117,7 @@ def test_a_snapshot_holds_the_catalogue(
 def test_what_comes_while_it_is_built_is_left_to_the_log(
     home: Path, catalogue: SqliteCatalogue, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("index.import_items.BATCH", 2)
+    monkeypatch.setattr("index.batches.BATCH", 2)
     import_items(catalogue, encoder, [Item(str(i), {"title": f"item {i}"}) for i in range(6)])
     store, added = SnapshotStore(home), False
 
