@@ -18,7 +18,7 @@ from tqdm import tqdm
 from seqrec.errors import InputError, SeqrecError
 from seqrec.model import SequenceModel
 from seqrec.progress import redrawn_every
-from training.config import OptimizerConfig, ValidationConfig
+from training.settings import OptimizerConfig, ValidationConfig
 from training.metrics import Metrics
 
 REPORTS = 100

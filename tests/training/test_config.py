@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, Literal, get_origin, get_type_hints
 
 import pytest
 
 from seqrec.errors import FileFormatError, InputError
 from training.config import PRESETS, RunConfig, load_config, preset_path
+from training.settings import OptimizerConfig, StageConfig
+from training.toml import plain
 
 ENOUGH = "[optimizer]\nmax_steps = 3\n"
 
@@ -20,15 +22,37 @@ def config_of(folder: Path, text: str, *overrides: str) -> RunConfig:
     return load_config(path, overrides)
 
 
+def keys(table: dict[str, Any], path: str = "") -> set[str]:
+    """The dotted names of all settings of a table."""
+    return {
+        inner
+        for name, value in table.items()
+        for inner in (keys(value, f"{path}{name}.") if isinstance(value, dict) else {f"{path}{name}"})
+    }
+
+
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("*.toml")), ids=lambda path: path.stem)
-def test_a_preset_states_and_explains_every_setting(path: Path) -> None:
+def test_a_preset_says_which_stages_it_has_and_sets_no_others(path: Path) -> None:
+    table = tomllib.loads(path.read_text())
     config = load_config(path)
-    text = path.read_text()
-    table = tomllib.loads(text)
-    for entry in fields(RunConfig):
-        assert entry.name in table
-        if is_dataclass(getattr(config, entry.name)):
-            assert table[entry.name].keys() == {inner.name for inner in fields(getattr(config, entry.name))}
+    assert {name for name in table if isinstance(getattr(config, name, None), StageConfig)} <= set(config.stages)
+    assert all(config.optimizer_of(stage).ends for stage in config.stages)
+
+
+def test_the_presets_together_state_and_explain_every_setting() -> None:
+    stated = {name for path in PRESETS.glob("*.toml") for name in keys(tomllib.loads(path.read_text()))}
+    assert keys(plain(RunConfig(optimizer=OptimizerConfig(max_steps=1)))) <= stated
+
+
+def test_the_demo_states_what_every_run_has() -> None:
+    table = tomllib.loads(preset_path("demo").read_text())
+    config = load_config(preset_path("demo"))
+    general = {
+        name: value
+        for name, value in plain(config).items()
+        if name in config.stages or not isinstance(getattr(config, name), StageConfig)
+    }
+    assert keys(table) == keys(general)
     assert config.model.settings
 
 
@@ -47,10 +71,20 @@ def test_overrides_change_one_setting_each() -> None:
     assert load_config(preset_path("demo"), ["optimizer.clip_norm=2"]).optimizer.clip_norm == 2.0
 
 
+def test_a_stage_changes_what_is_common_to_all(tmp_path: Path) -> None:
+    config = config_of(
+        tmp_path, "[optimizer]\nclip_norm = 2\n[joint.optimizer]\nmax_steps = 4\n[joint.validation]\nchecks = 3\n"
+    )
+    assert (config.optimizer_of("joint").max_steps, config.optimizer_of("joint").clip_norm) == (4, 2.0)
+    assert (config.optimizer.max_steps, config.validation_of("joint").checks) == (0, 3)
+    (tmp_path / "again.toml").write_text(config.to_toml(), encoding="utf-8")
+    assert load_config(tmp_path / "again.toml") == config
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sed = 1\n" + ENOUGH, "sed: unknown setting; there are device"),
+        ("sed = 1\n" + ENOUGH, "sed: unknown setting; there are data, device"),
         (ENOUGH + "max_step = 1\n", r"optimizer\.max_step: unknown setting; there are .*max_steps"),
         (ENOUGH + "[train]\n", "train: unknown setting"),
         ('seed = "one"\n' + ENOUGH, "seed: a whole number is needed, not 'one'"),
@@ -63,7 +97,17 @@ def test_overrides_change_one_setting_each() -> None:
         (ENOUGH + "warmup = 1.0\n", r"optimizer\.warmup: 1\.0 is not a share"),
         (ENOUGH + '[model.settings]\nsize = "big"\n', r"model\.settings: a table of numbers is needed"),
         ("joint = 3\n" + ENOUGH, r"joint\.: a table is needed|joint: a table is needed"),
-        ("", "set at least one of max_epochs, max_steps, max_minutes"),
+        ("", "optimizer: set at least one of max_epochs, max_steps, max_minutes: nothing would end stage joint"),
+        ("stages = []\n" + ENOUGH, "stages: name at least one; there are .*joint"),
+        ('stages = ["jont"]\n' + ENOUGH, "stages: no stage 'jont'; there are .*joint"),
+        ('stages = ["joint", "joint"]\n' + ENOUGH, "stages: 'joint' is there twice"),
+        (
+            ENOUGH + "[joint.optimizer]\nrate = 1\n",
+            r"joint\.optimizer\.rate: unknown setting; there are .*learning_rate",
+        ),
+        (ENOUGH + "[joint.optimizer]\nmax_steps = 1.5\n", r"joint\.optimizer\.max_steps: a whole number is needed"),
+        (ENOUGH + "[joint.validation]\nchecks = [3]\n", r"joint\.validation: a table of settings is needed"),
+        (ENOUGH + "gradient_checkpointing = 1\n", r"optimizer\.gradient_checkpointing: true or false is needed, not 1"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
@@ -89,5 +133,5 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
 
 def test_types_of_settings_are_those_that_toml_can_say() -> None:
     for entry in get_type_hints(RunConfig).values():
-        assert is_dataclass(entry) or entry in (int, float, str)
+        assert is_dataclass(entry) or entry in (int, float, str, tuple[str, ...]) or get_origin(entry) is Literal
     assert not re.search(r"\b(True|False|None)\b", load_config(preset_path("demo")).to_toml())

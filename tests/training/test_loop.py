@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from seqrec.errors import InputError
 from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
-from training.config import OptimizerConfig, ValidationConfig
+from training.settings import OptimizerConfig, ValidationConfig
 from training.loop import Fitted, Schedule, TrainingDiverged, adamw, fit
 from training.metrics import Metrics
 
