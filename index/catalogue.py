@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from index.locks import Lease
+from seqrec.errors import InputError
 from seqrec.item_text import TokenizedItem
 from seqrec.items import Item
 
@@ -138,3 +139,12 @@ class Catalogue(Protocol):
     def close(self) -> None:
         """Give back files and connections. The catalogue is not used after it."""
         ...
+
+
+def check_repeated(entries: Sequence[CatalogueItem]) -> None:
+    """Raises InputError for an id that is twice in a batch."""
+    seen: set[str] = set()
+    for row, entry in enumerate(entries):
+        if entry.item.item_id in seen:
+            raise InputError(f"{entry.item.item_id!r} is in this batch already", f"items[{row}].item_id")
+        seen.add(entry.item.item_id)

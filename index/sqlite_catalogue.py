@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from index.batches import batches
-from index.catalogue import CatalogueItem, Change, PutResult
+from index.catalogue import CatalogueItem, Change, PutResult, check_repeated
 from index.item_json import attributes_from_json, attributes_to_json
 from index.locks import FileLease, Lease, one_at_a_time
 from index.sqlite_connections import Connections
-from seqrec.errors import CatalogueError, InputError, ItemNotFound, LogTruncated
+from seqrec.errors import CatalogueError, ItemNotFound, LogTruncated
 from seqrec.item_text import TokenizedItem
 from seqrec.items import Item, attribute_text
 
@@ -74,11 +74,7 @@ class SqliteCatalogue:
         return int(row[0]) if row else 0
 
     def put(self, entries: Sequence[CatalogueItem]) -> PutResult:
-        seen: set[str] = set()
-        for row, entry in enumerate(entries):
-            if entry.item.item_id in seen:
-                raise InputError(f"{entry.item.item_id!r} is in this batch already", f"items[{row}].item_id")
-            seen.add(entry.item.item_id)
+        check_repeated(entries)
         if not entries:
             return PutResult(self.head(), 0, 0)
         updated = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -77,7 +78,8 @@ class CatalogueContract:
     def writer(self, location: str, name: str, batches: int) -> subprocess.Popen[str]:
         script = str(Path(__file__).parent / "catalogue_writer.py")
         command = [sys.executable, script, self.factory, location, name, str(batches)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}  # a factory may lie among the tests
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
 
     def test_is_empty_at_first(self, catalogue: Catalogue) -> None:
         assert catalogue.head() == 0

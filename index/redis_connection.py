@@ -1,0 +1,186 @@
+"""Connections to one Redis: commands sent together on one of them, each error told in words that name the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from seqrec.errors import CatalogueError, InputError, OutcomeUnknown
+
+TIMEOUT = 2.0
+"""Seconds that one exchange may take. Followers ask again, and a client that waits longer has a deadline of its own."""
+
+_WAIT_SHARE = 0.75  # of the timeout, for the server to sync: its answer must still come in time
+_ADVICE = {
+    "OOM": "its memory is full; raise its maxmemory (nothing of this call was written)",
+    "READONLY": "it is a replica that cannot be written; SEQREC_REDIS_URL must name the primary",
+    "MISCONF": "it refuses to write because its disk failed; see its log",
+    "NOAUTH": "it wants a password; put it into the URL",
+    "WRONGPASS": "it does not accept the password of the URL",
+    "NOPERM": "its user may not do this; it needs EVAL, WAITAOF, INFO and the keys of the prefix",
+}
+
+
+class RedisConnections:
+    """The `name`d thing, such as "the catalogue", in a Redis. Safe to use from several threads.
+
+    The URL is redis-py's (redis://, rediss://, unix://) and may have two options more: `prefix`, before all keys
+    (default "seqrec"), and `timeout` in seconds. The server may go away and come back: each call connects anew.
+    """
+
+    def __init__(self, url: str, accept_weaker: bool = False, name: str = "the catalogue") -> None:
+        """Raises CatalogueError where it cannot be reached, or keeps less than is promised without `accept_weaker`."""
+        address, options = _split(url)
+        prefix = options.get("prefix") or "seqrec"
+        try:
+            self.timeout = float(options.get("timeout") or TIMEOUT)
+            self._pool = redis.ConnectionPool.from_url(
+                address,
+                socket_timeout=self.timeout,
+                socket_connect_timeout=self.timeout,
+                # Never again by itself: a write would be made twice. Whoever reads may ask again.
+                retry=Retry(NoBackoff(), 0),
+                protocol=2,
+            )
+        except ValueError as error:
+            raise InputError(f"{_without_password(url)} is no URL of a Redis: {error}", "SEQREC_REDIS_URL") from None
+        self.prefix = f"{{{prefix}}}:"  # in braces: a cluster keeps all keys on one server
+        self._told = f"{name} in {_without_password(address)}"
+        self._closed = False
+        self._waits = False
+        self.weaker_promises: tuple[str, ...] = ()
+        try:
+            self.check_promises(accept_weaker)
+        except BaseException:
+            self.close()
+            raise
+
+    def key(self, name: str) -> str:
+        return self.prefix + name
+
+    def error(self, reason: str) -> CatalogueError:
+        return CatalogueError(f"{self._told}: {reason}")
+
+    def read(self, *commands: Sequence[Any]) -> list[Any]:
+        """The answers to commands that are sent together. Raises CatalogueError for any that fails."""
+        return self._exchange(commands, writes=False)
+
+    def write(self, *command: Any) -> Any:
+        """The answer to one command, when what it wrote is on the server's disk (see `weaker_promises`).
+
+        Raises OutcomeUnknown where that is not certain.
+        """
+        if not self._waits:
+            return self._exchange([command], writes=True)[0]
+        wait = ("WAITAOF", 1, 0, int(self.timeout * _WAIT_SHARE * 1000))
+        reply, synced = self._exchange([command, wait], writes=True)
+        if synced[0] < 1:
+            raise OutcomeUnknown(f"{self._told}: its disk did not take the change in time; it may be there or not")
+        return reply
+
+    def check_promises(self, accept_weaker: bool) -> None:
+        """Find out what the server keeps. Raises CatalogueError where that is too little."""
+        persistence, memory = self.read(("INFO", "persistence"), ("INFO", "memory"))
+        facts = dict(line.split(":", 1) for line in (persistence + memory).decode().splitlines() if ":" in line)
+        weaker = []
+        self._waits = False
+        if facts.get("aof_enabled") != "1":
+            weaker.append("changes may be lost when the server stops: its appendonly is not yes")
+        elif self._knows_waitaof():
+            self._waits = True
+        else:
+            policy = self._setting("appendfsync")
+            if policy != "always":
+                weaker.append(
+                    "the last second of changes may be lost when the server's machine stops: its appendfsync is "
+                    f"{policy or 'not known'}, not always, and it has no WAITAOF"
+                )
+        if facts.get("maxmemory_policy", "noeviction") != "noeviction":
+            weaker.append(
+                "data may be dropped when the server's memory is full: its maxmemory-policy is "
+                f"{facts['maxmemory_policy']}, not noeviction"
+            )
+        if weaker and not accept_weaker:
+            raise self.error(f"{'; '.join(weaker)}. Change its settings, or accept that by SEQREC_ACCEPT_WEAKER=true")
+        self.weaker_promises = tuple(weaker)
+
+    def close(self) -> None:
+        self._closed = True
+        self._pool.disconnect()
+
+    def _knows_waitaof(self) -> bool:
+        try:
+            return bool(self.read(("COMMAND", "INFO", "WAITAOF"))[0][0])
+        except CatalogueError:
+            return False
+
+    def _setting(self, name: str) -> str:
+        try:
+            return str(self.read(("CONFIG", "GET", name))[0][1].decode())
+        except (CatalogueError, IndexError):  # hosted servers hide their settings
+            return ""
+
+    def _exchange(self, commands: Sequence[Sequence[Any]], writes: bool) -> list[Any]:
+        if self._closed:
+            raise self.error("it was closed")
+        try:
+            connection = self._pool.get_connection()
+        except redis.RedisError as error:
+            raise self._refused(error) from error
+        try:
+            connection.send_packed_command(connection.pack_commands(commands))
+            replies: list[Any] = []
+            for _ in commands:
+                try:
+                    replies.append(connection.read_response())
+                except (redis.ResponseError, redis.BusyLoadingError) as error:
+                    replies.append(error)
+        except redis.RedisError as error:
+            connection.disconnect()
+            if writes:
+                raise OutcomeUnknown(
+                    f"{self._told}: the connection failed ({error}) before the change was acknowledged; "
+                    "it may be there or not, and may be made again"
+                ) from error
+            raise self._refused(error) from error
+        except BaseException:
+            connection.disconnect()  # an answer that nobody has read must not be the next one's
+            raise
+        finally:
+            self._pool.release(connection)
+        failed = [reply for reply in replies if isinstance(reply, redis.RedisError)]
+        if failed and failed[0] is not replies[0] and writes:
+            raise OutcomeUnknown(f"{self._told}: {failed[0]}; the change may be lost when the server stops")
+        if failed:
+            raise self._refused(failed[0])
+        return replies
+
+    def _refused(self, error: redis.RedisError) -> CatalogueError:
+        text = str(error)
+        if isinstance(error, redis.BusyLoadingError):
+            return self.error("it has just started and is still reading its data; try again")
+        for word, advice in _ADVICE.items():
+            if text.startswith(word) or (word == "NOAUTH" and isinstance(error, redis.AuthenticationError)):
+                return self.error(advice)
+        if isinstance(error, redis.ConnectionError | redis.TimeoutError):
+            return self.error(f"it cannot be reached ({text}); check that it runs, and SEQREC_REDIS_URL")
+        return self.error(text)
+
+
+def _split(url: str) -> tuple[str, dict[str, str]]:
+    """The URL as redis-py reads it, and our own options."""
+    parts = urlsplit(url)
+    options = dict(parse_qsl(parts.query))
+    own: dict[str, str] = {name: options.pop(name) for name in ("prefix", "timeout") if name in options}
+    return urlunsplit(parts._replace(query=urlencode(options))), own
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}"
