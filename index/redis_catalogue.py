@@ -36,7 +36,7 @@ from index.redis_scripts import (
     RECORDS,
     REPLACED,
 )
-from index.words import words_of
+from index.words import is_unicode, words_of
 from seqrec.errors import CatalogueError, CatalogueReplaced, ItemNotFound, LogTruncated, SnapshotError
 
 SCHEMA_VERSION = "1"
@@ -85,7 +85,7 @@ class RedisCatalogue:
         if not item_ids:
             return self.head()
         for item_id in item_ids:
-            if not _is_unicode(item_id):
+            if not is_unicode(item_id):
                 raise ItemNotFound(item_id)
         return self._write(DELETE, *(item_id.encode() for item_id in dict.fromkeys(item_ids)))[0]
 
@@ -123,7 +123,7 @@ class RedisCatalogue:
 
     def get_many(self, item_ids: Sequence[str]) -> dict[str, tuple[int, CatalogueItem]]:
         found: dict[str, tuple[int, CatalogueItem]] = {}
-        for batch in batches(filter(_is_unicode, item_ids), _RECORDS_AT_ONCE):
+        for batch in batches(filter(is_unicode, item_ids), _RECORDS_AT_ONCE):
             for record in self._read(GET, *(item_id.encode() for item_id in batch))[1]:
                 change = self._change(record)
                 assert change.item_id is not None
@@ -263,7 +263,3 @@ def _new_epoch() -> str:
 
 def _seq(row: Sequence[Any]) -> int:
     return int(row[0].partition(b"-")[0])
-
-
-def _is_unicode(text: str) -> bool:
-    return not any("\ud800" <= c <= "\udfff" for c in text)

@@ -25,6 +25,7 @@ from index.catalogue import CatalogueItem, Change, PutResult, check_repeated
 from index.item_json import attributes_from_json, attributes_to_json
 from index.locks import FileLease, Lease, one_at_a_time
 from index.sqlite_connections import Connections
+from index.words import is_unicode
 from seqrec.errors import CatalogueError, ItemNotFound, LogTruncated
 from seqrec.item_text import TokenizedItem
 from seqrec.items import Item, attribute_text
@@ -137,7 +138,7 @@ class SqliteCatalogue:
                 yield seq, _entry(entry)
 
     def get(self, item_id: str) -> tuple[int, CatalogueItem] | None:
-        if not _is_unicode(item_id):
+        if not is_unicode(item_id):
             return None
         with self._connections.use() as connection:
             row = connection.execute(
@@ -148,7 +149,7 @@ class SqliteCatalogue:
     def get_many(self, item_ids: Sequence[str]) -> dict[str, tuple[int, CatalogueItem]]:
         found: dict[str, tuple[int, CatalogueItem]] = {}
         with self._connections.reading() as connection:
-            for chunk in batches(filter(_is_unicode, item_ids), _IDS_AT_ONCE):
+            for chunk in batches(filter(is_unicode, item_ids), _IDS_AT_ONCE):
                 rows = connection.execute(
                     f"SELECT seq, {_ENTRY} FROM log WHERE seq IN "
                     f"(SELECT seq FROM items WHERE item_id IN ({', '.join('?' * len(chunk))}))",
@@ -229,7 +230,7 @@ def _append(connection: sqlite3.Connection, entry: CatalogueItem) -> int:
 
 def _forget(connection: sqlite3.Connection, item_id: str) -> bool:
     """Take an item out of what is present; False if it was not."""
-    if not _is_unicode(item_id):
+    if not is_unicode(item_id):
         return False
     row = connection.execute("DELETE FROM items WHERE item_id = ? RETURNING seq", (item_id,)).fetchone()
     if row is None:
@@ -260,7 +261,3 @@ def _match(words: str) -> str:
     text = "".join(c if c.isprintable() else " " for c in words)  # also control characters and lone surrogates
     quoted = ['"' + word.replace('"', '""') + '"' for word in text.split()[:_MAX_WORDS]]
     return " ".join(quoted) + "*" if quoted else ""
-
-
-def _is_unicode(text: str) -> bool:
-    return not any("\ud800" <= c <= "\udfff" for c in text)

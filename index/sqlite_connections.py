@@ -16,11 +16,11 @@ from seqrec.files import fsync_directory
 BUSY_SECONDS = 30.0
 """How long a writer waits for another one. A batch of 1,000 items takes well under a second."""
 
+BUILD_ANEW = "restore it from a backup, or build a new one with `seqrec index build`"
 _ADVICE = {
     sqlite3.SQLITE_FULL: "the disk is full; make room and try again (nothing of this call was written)",
     sqlite3.SQLITE_READONLY: "it cannot be written; check the permissions of the file, its directory and the disk",
     sqlite3.SQLITE_CANTOPEN: "it cannot be opened; check that its directory exists and may be written",
-    sqlite3.SQLITE_CORRUPT: "it is damaged; restore it from a backup, or build a new one with `seqrec index build`",
     sqlite3.SQLITE_NOTADB: "it is no SQLite database; is this the right path?",
     sqlite3.SQLITE_BUSY: f"another process has been writing for more than {BUSY_SECONDS:.0f} s; try again",
     sqlite3.SQLITE_IOERR: "the disk reports an error; what this call wrote is not certain to be kept",
@@ -30,8 +30,12 @@ _ADVICE = {
 class Connections:
     """A pool that grows to as many connections as are in use at once. Safe to use from several threads."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, name: str = "the catalogue", mending: str = BUILD_ANEW, erase: bool = False) -> None:
+        """`name` and `mending` (of a damaged file) are for messages. `erase`: overwrite what is deleted."""
         self.path = path
+        self._name = f"{name} {path}"
+        self._mending = mending
+        self._erase = erase
         self._idle: deque[sqlite3.Connection] = deque()
         self._closed = False
         with self._told():
@@ -51,10 +55,10 @@ class Connections:
         """A connection outside of any transaction: each statement sees what was last committed."""
         with self._told():
             if self._closed:
-                raise CatalogueError(f"the catalogue {self.path} was closed")
+                raise CatalogueError(f"{self._name} was closed")
             # A file that was removed or replaced under us could still be written, and nobody would ever read it.
             if _identity(self.path) != self._file:
-                raise CatalogueReplaced(f"the catalogue {self.path} is another file than when it was opened; restart")
+                raise CatalogueReplaced(f"{self._name} is another file than when it was opened; restart")
             try:
                 connection = self._idle.pop()
             except IndexError:
@@ -92,6 +96,8 @@ class Connections:
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA synchronous = FULL")
+        if self._erase:
+            connection.execute("PRAGMA secure_delete = ON")
         return connection
 
     @contextmanager
@@ -101,11 +107,13 @@ class Connections:
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             advice = _ADVICE.get(code, str(error))
+            if code == sqlite3.SQLITE_CORRUPT:
+                advice = f"it is damaged; {self._mending}"
             if "fts5" in str(error):
                 advice = f"this Python's SQLite {sqlite3.sqlite_version} was built without FTS5, which is needed"
-            raise CatalogueError(f"the catalogue {self.path}: {advice}") from error
+            raise CatalogueError(f"{self._name}: {advice}") from error
         except OSError as error:
-            raise CatalogueError(f"the catalogue {self.path}: {error.strerror}") from error
+            raise CatalogueError(f"{self._name}: {error.strerror}") from error
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection) -> None:

@@ -1,4 +1,4 @@
-"""The words of a text, as a store without a search engine of its own finds them."""
+"""Text as stores take it: whether it can be stored, and the words it is found by."""
 
 from __future__ import annotations
 
@@ -22,3 +22,8 @@ def words_of(text: str, limit: int) -> list[str]:
         if word.isprintable():  # no lone surrogates
             found[word] = None
     return list(found)
+
+
+def is_unicode(text: str) -> bool:
+    """False for lone surrogates: no store can hold them, so nothing is there under such a name."""
+    return not any("\ud800" <= c <= "\udfff" for c in text)
