@@ -24,9 +24,12 @@ from seqrec.items import AttributeValue, Item, attribute_text
 NAME, VALUE = 1, 2
 """Token types of an attribute's name and of its value (0 is [CLS])."""
 
+KNOWN = 4
+"""Token type of an item that a model knows by itself: the id is the item's row in the model's own table (`ItemIds`)."""
+
 
 class TokenizedItem(NamedTuple):
-    """One item as a model reads it: ids int32 [t], types uint8 [t] (1 name, 2 value). t may be 0."""
+    """One item as a model reads it: ids int32 [t], types uint8 [t] (1 name, 2 value, 4 the item itself). t may be 0."""
 
     ids: npt.NDArray[np.int32]
     types: npt.NDArray[np.uint8]

@@ -8,6 +8,7 @@ from seqrec.registry import choose
 MODELS = {
     "bag_of_words": "seqrec.models.bag_of_words:BagOfWords",
     "recformer": "seqrec.models.recformer:Recformer",
+    "residual": "seqrec.models.residual:Residual",
 }
 
 
