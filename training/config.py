@@ -9,9 +9,10 @@ from types import MappingProxyType
 from typing import Literal, TypeVar
 
 from seqrec.errors import InputError
-from training import toml
+from training import hardware, toml
 from training.settings import OptimizerConfig, StageConfig, ValidationConfig, at_least
 from training.splits import SplitConfig
+from training.stage_config import FineTuningConfig, PretrainConfig, ResidualConfig
 from training.toml import Numbers
 
 PRESETS = Path(__file__).parent / "presets"
@@ -69,7 +70,11 @@ class RunConfig:
     data: SplitConfig = field(default_factory=SplitConfig)
     text: TextConfig = field(default_factory=TextConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     joint: JointConfig = field(default_factory=JointConfig)
+    stage1: FineTuningConfig = field(default_factory=FineTuningConfig)
+    stage2: FineTuningConfig = field(default_factory=FineTuningConfig)
+    residual: ResidualConfig = field(default_factory=ResidualConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
@@ -121,9 +126,11 @@ def preset_path(name: str) -> Path:
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a TOML file; each override is `key=value`, such as `optimizer.max_steps=100`, the value in TOML.
 
+    Tables [on.cpu] and [on.gpu] change settings by the hardware found; overrides come after them.
+
     Raises FileFormatError for a file that is no TOML, InputError naming the key that is unknown or of a wrong type.
     """
-    table = toml.read(path)
+    table = hardware.resolve(toml.read(path))
     for override in overrides:
         toml.override(table, override)
     config: RunConfig = toml.build(RunConfig, table)

@@ -1,0 +1,64 @@
+"""Settings of pretraining and of the two stages of fine-tuning. `presets/paper.toml` documents every one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from seqrec.errors import InputError
+from training.settings import StageConfig, at_least
+
+
+@dataclass(frozen=True)
+class PretrainConfig(StageConfig):
+    """History against next item within the batch, and masked words (Recformer, section 2.3.1)."""
+
+    data: tuple[str, ...] = ()
+    zero_shot: tuple[str, ...] = ()
+    zero_shot_users: int = 1000
+    batch_size: int = 64
+    temperature: float = 0.05
+    mlm_weight: float = 0.1
+    words_across_borders: bool = False
+    one_domain_a_batch: bool = False
+    held_out_items: int = 0
+
+    def __post_init__(self) -> None:
+        at_least("pretrain", self, zero_shot_users=1, batch_size=2, mlm_weight=0, held_out_items=0)
+        _above_zero("pretrain", self)
+
+
+@dataclass(frozen=True)
+class FineTuningConfig(StageConfig):
+    """One of the two stages of fine-tuning (Recformer, Algorithm 1)."""
+
+    batch_size: int = 16
+    negatives: int = 0
+    temperature: float = 0.05
+    freeze_words: bool = False
+
+    def __post_init__(self) -> None:
+        at_least("stage1", self, batch_size=1, negatives=0)
+        _above_zero("stage1", self)
+
+
+@dataclass(frozen=True)
+class ResidualConfig(StageConfig):
+    """What is learnt of each item beside its text (seqrec.models.residual)."""
+
+    dim: int = 128
+    history: int = 20
+    batch_size: int = 256
+    examples: int = 200_000
+    dropout: float = 0.2
+    temperature: float = 0.07
+
+    def __post_init__(self) -> None:
+        at_least("residual", self, dim=1, history=1, batch_size=1, examples=1, dropout=0)
+        _above_zero("residual", self)
+        if not self.dropout < 1:
+            raise InputError(f"{self.dropout} is not a share from 0 to below 1", "residual.dropout")
+
+
+def _above_zero(table: str, config: PretrainConfig | FineTuningConfig | ResidualConfig) -> None:
+    if not config.temperature > 0:
+        raise InputError(f"{config.temperature} is not above 0", f"{table}.temperature")
