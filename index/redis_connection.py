@@ -16,14 +16,13 @@ TIMEOUT = 2.0
 """Seconds that one exchange may take. Followers ask again, and a client that waits longer has a deadline of its own."""
 
 _WAIT_SHARE = 0.75  # of the timeout, for the server to sync: its answer must still come in time
-_ADVICE = {
-    "OOM": "its memory is full; raise its maxmemory (nothing of this call was written)",
-    "READONLY": "it is a replica that cannot be written; SEQREC_REDIS_URL must name the primary",
-    "MISCONF": "it refuses to write because its disk failed; see its log",
-    "NOAUTH": "it wants a password; put it into the URL",
-    "WRONGPASS": "it does not accept the password of the URL",
-    "NOPERM": "its user may not do this; it needs EVAL, WAITAOF, INFO and the keys of the prefix",
-}
+_ADVICE: tuple[tuple[type[redis.RedisError], str], ...] = (
+    (redis.BusyLoadingError, "it has just started and is still reading its data; try again"),
+    (redis.OutOfMemoryError, "its memory is full; raise its maxmemory (nothing of this call was written)"),
+    (redis.ReadOnlyError, "it is a replica, which cannot be written; SEQREC_REDIS_URL must name the primary"),
+    (redis.AuthenticationError, "it does not accept the user and password of the URL"),
+    (redis.exceptions.NoPermissionError, "its user may not do this: EVAL, WAITAOF, INFO, and all keys of the prefix"),
+)
 
 
 class RedisConnections:
@@ -138,7 +137,7 @@ class RedisConnections:
             for _ in commands:
                 try:
                     replies.append(connection.read_response())
-                except (redis.ResponseError, redis.BusyLoadingError) as error:
+                except (redis.ResponseError, redis.BusyLoadingError, redis.AuthenticationError) as error:
                     replies.append(error)
         except redis.RedisError as error:
             connection.disconnect()
@@ -161,15 +160,12 @@ class RedisConnections:
         return replies
 
     def _refused(self, error: redis.RedisError) -> CatalogueError:
-        text = str(error)
-        if isinstance(error, redis.BusyLoadingError):
-            return self.error("it has just started and is still reading its data; try again")
-        for word, advice in _ADVICE.items():
-            if text.startswith(word) or (word == "NOAUTH" and isinstance(error, redis.AuthenticationError)):
+        for kind, advice in _ADVICE:
+            if isinstance(error, kind):
                 return self.error(advice)
         if isinstance(error, redis.ConnectionError | redis.TimeoutError):
-            return self.error(f"it cannot be reached ({text}); check that it runs, and SEQREC_REDIS_URL")
-        return self.error(text)
+            return self.error(f"it cannot be reached ({error}); check that it runs, and SEQREC_REDIS_URL")
+        return self.error(str(error))
 
 
 def _split(url: str) -> tuple[str, dict[str, str]]:
