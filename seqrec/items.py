@@ -216,7 +216,7 @@ class _Skipped:
 
     def add(self, line: int, reason: str) -> None:
         if self.on_error == "raise":
-            raise FileFormatError(self.path, line, reason)
+            raise FileFormatError(self.path, line, f"{reason} (--on-error skip leaves broken lines out)")
         self.count += 1
         if self.count <= 5:
             log.warning("skipped %s, line %d: %s", self.path, line, reason)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from training.data import Dataset, Rows, Split
+from training.ranking import case_ranks
 
 Scores = npt.NDArray[np.float32]
 
@@ -76,6 +77,25 @@ def item_knns(
             indptr = np.searchsorted(rows, np.arange(n + 1))
             for last in lasts:
                 yield ItemKnn(steps, last, indptr, columns, values, fallback)
+
+
+def best_item_knn(dataset: Dataset, split: Split) -> ItemKnn:
+    """The setting with the highest NDCG@10 on validation, all items, counted anew on what `split` may know."""
+    if not len(dataset.evaluated("valid")):  # a split by time may leave nobody to choose by
+        return next(item_knns(dataset, split, WINDOWS[1:2], LAST[1:2]))
+    cases = dataset.cases("valid").sample(5000, seed=0)
+
+    def quality(knn: ItemKnn) -> float:
+        of_protocol = case_ranks(
+            lambda numbers: knn.scores([cases.histories[number] for number in numbers]),
+            cases,
+            len(dataset.items),
+            ("all items",),
+        )
+        return of_protocol["all items"].metrics().ndcg_pessimistic
+
+    best = max(item_knns(dataset, "valid"), key=quality)
+    return next(item_knns(dataset, split, [best.window], [best.last]))
 
 
 def _known_events(dataset: Dataset, split: Split) -> tuple[Rows, Rows]:

@@ -1,13 +1,20 @@
-"""Ranking metrics for one relevant item a user, and what a rank is where scores are equal.
+"""Ranking metrics, and what a rank is where scores are equal.
 
 rank = 1 + number of items with a strictly better score (the Recformer authors' `Ranker`): ties are favourable. The
-pessimistic rank counts the ties as better. With a single relevant item the ideal DCG is 1, so
-NDCG@k = 1 / log2(rank + 1) within the first k places (Jaervelin & Kekaelaeinen 2002), Recall@k = 1 within them, and
-the reciprocal rank is not cut. All are averaged over users, not over batches.
+pessimistic rank counts the ties as better. Of several relevant items that tie, each has a place of its own.
+
+With relevant items R of a user at ranks r (Jaervelin & Kekaelaeinen 2002 for the first):
+
+NDCG@k    sum of 1 / log2(r + 1) over r <= k, divided by the sum over r = 1 ... min(|R|, k): the best there could be
+Recall@k  share of R within the first k places; with one relevant item the hit rate
+MRR@k     1 / the smallest r, or 0 where that is beyond k; MRR is not cut
+
+All are averaged over users, not over batches.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +23,11 @@ import numpy.typing as npt
 from seqrec.metric import TIE
 
 Ranks = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]
 
 
-def ranks(scores: npt.NDArray[np.floating], targets: npt.NDArray[np.int64], tie: float = TIE) -> tuple[Ranks, Ranks]:
+def ranks(scores: npt.NDArray[np.floating], targets: Rows, tie: float = TIE) -> tuple[Ranks, Ranks]:
     """Favourable and pessimistic rank of each row's target, counted from 1.
 
     scores: [b, n], higher is better, -inf takes an item out of the running; targets: [b] columns. Scores within `tie`
@@ -31,18 +39,46 @@ def ranks(scores: npt.NDArray[np.floating], targets: npt.NDArray[np.int64], tie:
     return better.astype(np.int64) + 1, np.maximum(not_worse, 1).astype(np.int64)
 
 
-def ndcg(rank: Ranks, k: int) -> Values:
-    """NDCG@k of each rank."""
-    return np.where(rank <= k, 1 / np.log2(rank + 1.0), 0.0)
+def ranks_of_several(
+    scores: npt.NDArray[np.floating], relevant: Sequence[Rows], tie: float = TIE
+) -> tuple[Ranks, Ranks]:
+    """The same for several relevant items a row, given as columns: [t] each, rows end to end, best item first.
+
+    Within a row every rank is there once: of g relevant items that tie with one another and with others, the favourable
+    ranks are the first g places of the tie and the pessimistic ones the last g.
+    """
+    favourable, pessimistic = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for row, columns in zip(np.sort(scores, axis=1), (scores[i, rows] for i, rows in enumerate(relevant)), strict=True):
+        own = -np.sort(-columns)
+        place = np.arange(len(own))
+        better = len(row) - np.searchsorted(row, own + tie, side="right")
+        not_worse = np.maximum(len(row) - np.searchsorted(row, own - tie, side="left"), 1)
+        favourable.append(np.maximum.accumulate(better + 1 - place) + place)
+        pessimistic.append(np.minimum.accumulate((not_worse - place)[::-1])[::-1] + place)
+    return np.concatenate(favourable), np.concatenate(pessimistic)
 
 
-def recall(rank: Ranks, k: int) -> Values:
-    """Recall@k (with one relevant item the same as the hit rate) of each rank."""
-    return (rank <= k).astype(np.float64)
+def ndcg(rank: Ranks, k: int, user: Rows | None = None) -> Values:
+    """NDCG@k of each user. `user`: whose each rank is, [t], from 0 and rising; None: one relevant item a user."""
+    gains = np.where(rank <= k, 1 / np.log2(rank + 1.0), 0.0)
+    if user is None:
+        return gains
+    ideal: Values = np.cumsum(1 / np.log2(np.arange(k) + 2.0))
+    values: Values = np.bincount(user, gains) / ideal[np.minimum(np.bincount(user), k) - 1]
+    return values
 
 
-def reciprocal_rank(rank: Ranks) -> Values:
-    return 1.0 / rank
+def recall(rank: Ranks, k: int, user: Rows | None = None) -> Values:
+    """Recall@k of each user; `user` as for `ndcg`."""
+    found = (rank <= k).astype(np.float64)
+    return found if user is None else np.bincount(user, found) / np.bincount(user)
+
+
+def reciprocal_rank(rank: Ranks, k: int | None = None, user: Rows | None = None) -> Values:
+    """1 / the best rank of each user, 0 where it is beyond `k` (None: not cut); `user` as for `ndcg`."""
+    if user is not None and len(rank):
+        rank = np.minimum.reduceat(rank, np.flatnonzero(np.diff(user, prepend=-1)))
+    return 1.0 / rank if k is None else np.where(rank <= k, 1.0 / rank, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +92,24 @@ class Metrics:
     ndcg_pessimistic: float
 
     @classmethod
-    def of(cls, favourable: Ranks, pessimistic: Ranks, k: int = 10) -> Metrics:
+    def of(cls, favourable: Ranks, pessimistic: Ranks, k: int = 10, user: Rows | None = None) -> Metrics:
         if not len(favourable):
             return cls(0, float("nan"), float("nan"), float("nan"), float("nan"))
+        of_users = ndcg(favourable, k, user)
         return cls(
-            users=len(favourable),
-            ndcg=float(ndcg(favourable, k).mean()),
-            recall=float(recall(favourable, k).mean()),
-            mrr=float(reciprocal_rank(favourable).mean()),
-            ndcg_pessimistic=float(ndcg(pessimistic, k).mean()),
+            users=len(of_users),
+            ndcg=float(of_users.mean()),
+            recall=float(recall(favourable, k, user).mean()),
+            mrr=float(reciprocal_rank(favourable, user=user).mean()),
+            ndcg_pessimistic=float(ndcg(pessimistic, k, user).mean()),
         )
 
     @property
     def ties_matter(self) -> bool:
         """Whether breaking ties the other way changes NDCG by more than 2 %."""
-        return self.users > 0 and self.ndcg - self.ndcg_pessimistic > 0.02 * self.ndcg
+        return self.users > 0 and ties_matter(self.ndcg, self.ndcg_pessimistic)
+
+
+def ties_matter(favourable: float, pessimistic: float) -> bool:
+    """Whether breaking ties the other way changes an average by more than 2 %."""
+    return favourable - pessimistic > 0.02 * favourable

@@ -1,142 +1,232 @@
-"""An evaluation as plain text, Markdown and JSON; and recommendations that a person can judge."""
+"""An evaluation as plain text, Markdown and JSON."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from seqrec.item_text import Recipe
-from seqrec.items import Item, attribute_text
-from training.data import Dataset, Split
-from training.evaluation import PROTOCOLS, Evaluation, Group, K, Row
-from training.metrics import Metrics
+from training.comparison import Evaluation, Figure, PairedTest, Row
+from training.groups import EVERYONE
+from training.metrics import ties_matter
+from training.ranking import PESSIMISTIC, PROTOCOLS, Protocol
 
-NAMES = (f"NDCG@{K}", f"Recall@{K}", "MRR")
+FEW_USERS = 100
+_HELD_OUT = {
+    ("leave-one-out", "test"): "the last item",
+    ("leave-one-out", "valid"): "the last but one item",
+    ("last-basket", "test"): "the last basket",
+    ("last-basket", "valid"): "the last but one basket",
+    ("time, first later item", "test"): "the first item of the test period",
+    ("time, first later item", "valid"): "the first item of the validation period",
+    ("time, all later items", "test"): "all items of the test period",
+    ("time, all later items", "valid"): "all items of the validation period",
+}
 
 
 def text_table(evaluation: Evaluation) -> str:
     """The tables with aligned columns, and what to know when reading them."""
-    blocks = [_heading(evaluation)]
-    for group, rows in _groups(evaluation):
-        width = max(len(row.method) for row in rows)
-        users = " / ".join(f"{rows[0].metrics[protocol].users:,}" for protocol in PROTOCOLS)
-        lines = [f"{group} ({users} users)", " " * width + "".join(f" | {protocol:^29}" for protocol in PROTOCOLS)]
-        lines.append(" " * width + (" |" + "".join(f"{name:>10}" for name in NAMES)) * len(PROTOCOLS))
-        for row in rows:
-            cells = ("".join(f"{value:>10}" for value in _values(row.metrics[protocol])) for protocol in PROTOCOLS)
-            lines.append(f"{row.method:<{width}} |" + " |".join(cells))
+    blocks = [heading(evaluation)]
+    for group, rows in _groups(evaluation, "targets"):
+        width = max(len(method) for method, _ in rows)
+        users = " / ".join(f"{rows[0][1][protocol].users:,}" for protocol in PROTOCOLS)
+        lines = [f"{group} ({users} users)"]
+        for k in evaluation.ks:
+            lines.append(" " * width + "".join(f" | {protocol:^29}" for protocol in PROTOCOLS))
+            lines.append(" " * width + (" |" + "".join(f"{name:>10}" for name in _names(k))) * len(PROTOCOLS))
+            for method, of_protocol in rows:
+                cells = ("".join(f"{cell:>10}" for cell in _cells(of_protocol[p], k)) for p in PROTOCOLS)
+                lines.append(f"{method:<{width}} |" + " |".join(cells))
         blocks.append("\n".join(line.rstrip() for line in lines))
+    blocks += _aligned_tests(evaluation)
     return "\n\n".join(blocks + notes(evaluation)) + "\n"
 
 
 def markdown_table(evaluation: Evaluation) -> str:
-    blocks = [_heading(evaluation)]
-    for group, rows in _groups(evaluation):
-        header = [group, *(f"{name}, {protocol}" for protocol in PROTOCOLS for name in NAMES)]
-        lines = [f"| {' | '.join(header)} |", "|---" + "|---:" * (len(header) - 1) + "|"]
-        for row in rows:
-            cells = [row.method, *(value for protocol in PROTOCOLS for value in _values(row.metrics[protocol]))]
-            lines.append(f"| {' | '.join(cells)} |")
-        blocks.append("\n".join(lines))
+    """All, warm and cold targets; intervals and paired tests."""
+    blocks = [heading(evaluation)]
+    for group, rows in _groups(evaluation, "targets"):
+        names = [name for k in evaluation.ks for name in _names(k)[:2]] + ["MRR"]
+        header = [group, *(f"{name}, {protocol}" for protocol in PROTOCOLS for name in names)]
+        table = [
+            [method, *(_number(of_protocol[p].figures[name].value) for p in PROTOCOLS for name in names)]
+            for method, of_protocol in rows
+        ]
+        blocks.append(_markdown(header, table))
+    blocks.append(_intervals(evaluation))
     return "\n\n".join(blocks + notes(evaluation)) + "\n"
 
 
+def markdown_report(evaluation: Evaluation, pictures: Mapping[str, str]) -> str:
+    """Everything: the tables above, every figure with its interval, breakdowns, `pictures` (file name -> caption)."""
+    k = evaluation.ks[0]
+    blocks = ["# Evaluation", markdown_table(evaluation).rstrip()]
+    blocks += [f"![{caption}]({name})" for name, caption in pictures.items()]
+    blocks.append("## Every figure with its 95 % interval")
+    for protocol in PROTOCOLS:
+        rows = [row for row in evaluation.rows if row.group == EVERYONE and row.protocol == protocol]
+        names = [name for name in rows[0].figures if not name.endswith(PESSIMISTIC)]
+        table = [[name, *(_with_interval(row.figures[name]) for row in rows)] for name in names]
+        blocks.append(_markdown([f"{protocol} ({rows[0].users:,} users)", *(row.method for row in rows)], table))
+    for breakdown in dict.fromkeys(row.breakdown for row in evaluation.rows):
+        if breakdown == "targets":
+            continue
+        blocks.append(f"## NDCG@{k} by {breakdown}")
+        for protocol in PROTOCOLS:
+            table = []
+            for group, by_method in _groups(evaluation, breakdown):
+                rows = [of_protocol[protocol] for _, of_protocol in by_method]
+                values = [_with_interval(row.figures[f"NDCG@{k}"]) for row in rows]
+                table.append([group, f"{rows[0].users:,}", *values])
+            methods = [method for method, _ in by_method]
+            blocks.append(_markdown([protocol, "users", *methods], table))
+    digests = [f"`{name}` has the digest `{digest}`" for name, digest in evaluation.checkpoints.items()]
+    blocks.append(f"The data and how it was split have the digest `{evaluation.data_digest}`; {'; '.join(digests)}.")
+    return "\n\n".join(blocks) + "\n"
+
+
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
-    """Metrics are null where no user counts."""
-    record = {name: value for name, value in vars(evaluation).items() if name != "rows"}
-    rows = [
-        {"method": row.method, "group": row.group, "protocol": protocol, **_json_metrics(metrics)}
-        for row in evaluation.rows
-        for protocol, metrics in row.metrics.items()
-    ]
-    return record | {"k": K, "rows": rows, "warnings": tie_warnings(evaluation)}
+    """Figures are null where no user counts. `rows`: all, warm and cold targets; ndcg, recall, mrr are those at `k`."""
+    rows = [_json_row(row, evaluation.ks[0]) for row in evaluation.rows]
+    return {
+        "split": evaluation.split,
+        "split_by": evaluation.rule,
+        "users": evaluation.users,
+        "items": evaluation.items,
+        "k": evaluation.ks[0],
+        "ks": list(evaluation.ks),
+        "resamples": evaluation.resamples,
+        "seed": evaluation.seed,
+        "data_digest": evaluation.data_digest,
+        "checkpoint_digest": next(iter(evaluation.checkpoints.values())),
+        "checkpoints": dict(evaluation.checkpoints),
+        "rows": [row for row in rows if row["breakdown"] == "targets"],
+        "breakdowns": [row for row in rows if row["breakdown"] != "targets"],
+        "tests": [_no_nan(asdict(test)) for test in evaluation.tests],
+        "warnings": warnings(evaluation),
+    }
 
 
 def notes(evaluation: Evaluation) -> list[str]:
     """What the numbers do not say by themselves."""
-    said = tie_warnings(evaluation)
-    everyone = evaluation.rows[0].metrics
-    repeats = everyone["all items"].users - everyone["unseen only"].users
+    said = warnings(evaluation)
+    everyone = {row.protocol: row.users for row in evaluation.rows if row.group == EVERYONE}
+    repeats = everyone["all items"] - everyone["unseen only"]
     if repeats:
         said.append(f"{repeats:,} users had their held-out item before: they do not count under 'unseen only'.")
     return said
 
 
-def tie_warnings(evaluation: Evaluation) -> list[str]:
-    return [
-        f"Warning: {row.method}, {row.group}, {protocol}: equal scores decide. Ranked behind its ties the held-out "
-        f"item gives NDCG@{K} {metrics.ndcg_pessimistic:.4f} instead of {metrics.ndcg:.4f}."
-        for row in evaluation.rows
-        for protocol, metrics in row.metrics.items()
-        if metrics.ties_matter
-    ]
+def warnings(evaluation: Evaluation) -> list[str]:
+    """Ties that decide, and figures that rest on a few users."""
+    k = evaluation.ks[0]
+    said = []
+    for row in evaluation.rows:
+        figures = row.figures[f"NDCG@{k}"].value, row.figures[f"NDCG@{k}{PESSIMISTIC}"].value
+        if row.breakdown == "targets" and row.users and ties_matter(*figures):
+            said.append(
+                f"Warning: {row.method}, {row.group}, {row.protocol}: equal scores decide. Ranked behind its ties the "
+                f"held-out item gives NDCG@{k} {figures[1]:.4f} instead of {figures[0]:.4f}."
+            )
+    if evaluation.users < FEW_USERS:
+        said.append(f"Warning: only {evaluation.users} users are evaluated: the figures say little about others.")
+    return said
 
 
-def shown_users(
-    dataset: Dataset,
-    recipe: Recipe | None,
-    users: Sequence[str],
-    answers: Sequence[Sequence[tuple[str, float]]],
-    split: Split,
-    last: int = 5,
-) -> str:
-    """For each user the newest items of the history, the answer with scores, and what was held out (marked)."""
-    cases = dataset.cases(split)
-    item_of = {item.item_id: item for item in dataset.items}
-    number_of = {dataset.user_ids[user]: number for number, user in enumerate(cases.users)}
-    blocks = []
-    for user, answer in zip(users, answers, strict=True):
-        history = cases.histories[number_of[user]]
-        target = dataset.items[cases.targets[number_of[user]]]
-        earlier = f", the last {last} of" if len(history) > last else ","
-        lines = [f"user {user}: history{earlier} {len(history)} items, oldest first"]
-        lines += [f"    {display(dataset.items[row], recipe)}" for row in history[-last:]]
-        lines.append("  recommended, items not seen before")
-        for item_id, score in answer:
-            mark = "   <- came next" if item_id == target.item_id else ""
-            lines.append(f"    {score:.3f}  {display(item_of[item_id], recipe)}{mark}")
-        if all(item_id != target.item_id for item_id, _ in answer):
-            lines.append(f"  came next: {display(target, recipe)}")
-        blocks.append("\n".join(lines))
-    return "\n\n".join(blocks) + "\n"
-
-
-def display(item: Item, recipe: Recipe | None) -> str:
-    """The first attribute that is text, and the id."""
-    texts = [value for _, value in recipe.texts(item.attributes)] if recipe else []
-    texts = texts or [attribute_text(value) for value in item.attributes.values()]
-    return f"{texts[0]} ({item.item_id})" if texts else item.item_id
-
-
-def spread_users(dataset: Dataset, split: Split, count: int) -> list[str]:
-    """`count` users, evenly over all that are evaluated."""
-    users = dataset.cases(split).users
-    count = min(count, len(users))
-    return [dataset.user_ids[users[(2 * place + 1) * len(users) // (2 * count)]] for place in range(count)]
-
-
-def _heading(evaluation: Evaluation) -> str:
-    held_out = {"test": "last", "valid": "last but one"}[evaluation.split]
+def heading(evaluation: Evaluation) -> str:
+    rule = evaluation.rule.partition(", gap")[0]
     return (
-        f"{evaluation.split}: the {held_out} item of {evaluation.users:,} users, ranked among {evaluation.items:,} "
-        "items; averages over users"
+        f"{evaluation.split}: {_HELD_OUT[rule, evaluation.split]} of {evaluation.users:,} users, ranked among "
+        f"{evaluation.items:,} items; averages over users (split: {evaluation.rule})"
     )
 
 
-def _groups(evaluation: Evaluation) -> list[tuple[Group, list[Row]]]:
-    groups = dict.fromkeys(row.group for row in evaluation.rows)
-    return [(group, [row for row in evaluation.rows if row.group == group]) for group in groups]
+def _groups(evaluation: Evaluation, breakdown: str) -> Iterator[tuple[str, list[tuple[str, dict[Protocol, Row]]]]]:
+    """(group, [(method, its row under each protocol)])"""
+    found: dict[str, dict[str, dict[Protocol, Row]]] = {}
+    for row in evaluation.rows:
+        if row.breakdown == breakdown:
+            found.setdefault(row.group, {}).setdefault(row.method, {})[row.protocol] = row
+    for group, methods in found.items():
+        yield group, list(methods.items())
 
 
-def _values(metrics: Metrics) -> list[str]:
-    values = (metrics.ndcg, metrics.recall, metrics.mrr)
-    return ["-" if math.isnan(value) else f"{value:.4f}" for value in values]
+def _aligned_tests(evaluation: Evaluation) -> list[str]:
+    k = evaluation.ks[0]
+    blocks = []
+    for protocol in PROTOCOLS:
+        rows = [row for row in evaluation.rows if row.group == EVERYONE and row.protocol == protocol]
+        if not rows[0].users:
+            continue
+        width = max(len(row.method) for row in rows)
+        lines = [
+            f"{'95 % intervals, ' + protocol:<{width}}   {f'NDCG@{k}':<24}{f'coverage@{k}':>12}{f'popularity@{k}':>15}"
+        ]
+        lines += [
+            f"{row.method:<{width}}   {_with_interval(row.figures[f'NDCG@{k}']):<24}"
+            f"{_number(row.figures[f'coverage@{k}'].value):>12}{row.figures[f'popularity@{k}'].value:>15.1f}"
+            for row in rows
+        ]
+        lines += [_said(test) for test in evaluation.tests if (test.protocol, test.figure) == (protocol, f"NDCG@{k}")]
+        blocks.append("\n".join(lines))
+    return blocks
 
 
-def _json_metrics(metrics: Metrics) -> dict[str, Any]:
-    return {
-        name: None if isinstance(value, float) and math.isnan(value) else value
-        for name, value in asdict(metrics).items()
-    }
+def _said(test: PairedTest) -> str:
+    return f"{test.method} - {test.other}: {test.difference:+.4f} [{test.low:+.4f}, {test.high:+.4f}], p = {test.p:.2g}"
+
+
+def _intervals(evaluation: Evaluation) -> str:
+    """Paired tests as a table."""
+    k = evaluation.ks[0]
+    table = [
+        [
+            f"{test.method} - {test.other}",
+            test.protocol,
+            test.figure,
+            f"{test.difference:+.4f} [{test.low:+.4f}, {test.high:+.4f}]",
+            f"{test.p:.2g}",
+        ]
+        for test in evaluation.tests
+        if test.figure == f"NDCG@{k}"
+    ]
+    said = (
+        f"Differences over the same users; 95 % intervals of {evaluation.resamples:,} resamples, seed {evaluation.seed}"
+    )
+    return f"{said}:\n\n" + _markdown(["", "protocol", "figure", "difference", "p"], table)
+
+
+def _markdown(header: Sequence[str], table: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(header)} |", "|---" + "|---:" * (len(header) - 1) + "|"]
+    return "\n".join(lines + [f"| {' | '.join(cells)} |" for cells in table])
+
+
+def _names(k: int) -> tuple[str, str, str]:
+    return f"NDCG@{k}", f"Recall@{k}", "MRR"
+
+
+def _cells(row: Row, k: int) -> list[str]:
+    return [_number(row.figures[name].value) for name in _names(k)]
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.4f}"
+
+
+def _with_interval(figure: Figure) -> str:
+    digits = 4 if not figure.value >= 10 else 1  # popularity is in events
+    if math.isnan(figure.value) or math.isnan(figure.low):
+        return _number(figure.value)
+    return f"{figure.value:.{digits}f} [{figure.low:.{digits}f}, {figure.high:.{digits}f}]"
+
+
+def _json_row(row: Row, k: int) -> dict[str, Any]:
+    flat = {"ndcg": f"NDCG@{k}", "recall": f"Recall@{k}", "mrr": "MRR", "ndcg_pessimistic": f"NDCG@{k}{PESSIMISTIC}"}
+    record = {name: getattr(row, name) for name in ("method", "breakdown", "group", "protocol", "users")}
+    record |= _no_nan({name: row.figures[figure].value for name, figure in flat.items()})
+    return record | {"figures": {name: _no_nan(asdict(figure)) for name, figure in row.figures.items()}}
+
+
+def _no_nan(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in record.items()}

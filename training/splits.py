@@ -59,9 +59,9 @@ class SplitConfig:
         if self.split == "time" and self.test_from and not self.valid_from < self.test_from:
             raise InputError(f"{self.valid_from} is not before test_from = {self.test_from}", "data.valid_from")
         if self.split != "time" and (self.targets != "first" or self.valid_from or self.test_from):
-            raise InputError(f"only split = \"time\" knows it, not {self.split}", "data.targets, valid_from, test_from")
+            raise InputError(f'only split = "time" knows it, not {self.split}', "data.targets, valid_from, test_from")
         if self.split != "last-basket" and self.basket_gap:
-            raise InputError(f"only split = \"last-basket\" knows it, not {self.split}", "data.basket_gap")
+            raise InputError(f'only split = "last-basket" knows it, not {self.split}', "data.basket_gap")
 
     def __str__(self) -> str:
         if self.split == "time":
@@ -69,6 +69,9 @@ class SplitConfig:
         if self.split == "last-basket":
             return f"last-basket{f', gap {self.basket_gap:g}' if self.basket_gap else ''}"
         return self.split
+
+
+LEAVE_ONE_OUT = SplitConfig()
 
 
 @dataclass(frozen=True, eq=False)

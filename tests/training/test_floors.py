@@ -10,8 +10,8 @@ import pytest
 
 from seqrec.items import Interactions, Item
 from training.data import Dataset, join, read_dataset
-from training.evaluation import Scorer, best_item_knn, case_ranks
-from training.floors import FALLBACK, LAST, WINDOWS, ItemKnn, item_knns, popularity
+from training.floors import FALLBACK, LAST, WINDOWS, ItemKnn, best_item_knn, item_knns, popularity
+from training.ranking import Scorer, case_ranks
 
 
 @pytest.fixture
@@ -102,10 +102,9 @@ def test_the_floors_of_other_data_are_the_known_ones(
         pytest.skip(f"no data set {name} in {SHARED}; SEQREC_SHARED_DATA says where")
     dataset = read_dataset(SHARED / name / "items.jsonl.gz", SHARED / name / "interactions.csv.gz")
     cases, counts, neighbours = dataset.cases("test"), popularity(dataset), best_item_knn(dataset, "test")
-    everyone = np.ones(len(cases), np.bool_)
 
     def ndcg(scorer: Scorer) -> list[float]:
-        return [found.metrics(everyone).ndcg for found in case_ranks(scorer, cases, len(dataset.items)).values()]
+        return [found.metrics().ndcg for found in case_ranks(scorer, cases, len(dataset.items)).values()]
 
     assert ndcg(lambda n: np.repeat(counts[None], len(n), 0)) == pytest.approx(popular, abs=1e-4)
     assert ndcg(lambda n: neighbours.scores([cases.histories[i] for i in n])) == pytest.approx(knn, abs=1e-4)
