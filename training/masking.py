@@ -7,6 +7,7 @@ stay, and the model has to tell what all of them were.
 from __future__ import annotations
 
 import json
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -31,6 +32,7 @@ SPECIAL = frozenset(
     for name in ("s", "/s", "pad", "unk", "mask", "CLS", "SEP", "PAD", "UNK", "MASK")
 )
 """What RoBERTa's, BERT's and our own vocabularies call their special tokens."""
+PUNCTUATION = frozenset(string.punctuation)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +46,8 @@ class Vocabulary:
 
     @classmethod
     def of(cls, item_text: ItemText, mask_id: int) -> Self:
-        """The borders that the tokenizer itself writes: BERT's `##` goes on a word, a byte-level BPE's `Ġ` begins one.
+        """The borders that the tokenizer itself writes: BERT's `##` goes on a word, a byte-level BPE's `Ġ` begins one, as
+        does a punctuation mark.
 
         Raises InputError for a tokenizer of another kind.
         """
@@ -55,7 +58,8 @@ class Vocabulary:
             joined = form["model"]["continuing_subword_prefix"]
             begins = [not token.startswith(joined) for token in tokens]
         elif form["model"]["type"] == "BPE" and "ByteLevel" in json.dumps(form["pre_tokenizer"]):
-            begins = [token.startswith("Ġ") for token in tokens]
+            # ASCII only: a part of a longer character may look like another punctuation mark there.
+            begins = [token[:1] == "Ġ" or token[:1] in PUNCTUATION for token in tokens]
         else:
             raise InputError(
                 f"where words begin is known of WordPiece and byte-level BPE, not of {form['model']['type']}; 0 leaves "
