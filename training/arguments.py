@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+
+from training.config import PRESETS, RunConfig, load_config, preset_path
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
@@ -22,3 +25,35 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         default="raise",
         help="skip: leave broken lines, unknown items and items without text out, and count them; default: raise",
     )
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """--config or --preset, --set, --max-minutes, --out, --overwrite: what a run directory is made with."""
+    presets = ", ".join(sorted(path.stem for path in PRESETS.glob("*.toml")))
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--config", type=Path, metavar="FILE", help="a TOML file with the settings")
+    source.add_argument("--preset", metavar="NAME", help=f"settings that come along: {presets}")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run directory to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace DIR if it is there")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="overrides",
+        metavar="KEY=VALUE",
+        help="change one setting, e.g. optimizer.learning_rate=5e-4; may be given several times",
+    )
+    parser.add_argument(
+        "--max-minutes",
+        type=float,
+        metavar="M",
+        help="end after M minutes; the learning rate has decayed by then. Results then depend on the machine's speed",
+    )
+
+
+def run_config(arguments: argparse.Namespace, before: Sequence[str] = (), after: Sequence[str] = ()) -> RunConfig:
+    """What the options of `add_run` say, with a command's own overrides `before` and `after` the user's."""
+    overrides = [*before, *arguments.overrides, *after]
+    if arguments.max_minutes is not None:
+        overrides.append(f"optimizer.max_minutes={arguments.max_minutes}")
+    return load_config(arguments.config or preset_path(arguments.preset), overrides)

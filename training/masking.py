@@ -46,8 +46,8 @@ class Vocabulary:
 
     @classmethod
     def of(cls, item_text: ItemText, mask_id: int) -> Self:
-        """The borders that the tokenizer itself writes: BERT's `##` goes on a word, a byte-level BPE's `Ġ` begins one, as
-        does a punctuation mark.
+        """The borders that the tokenizer itself writes: BERT's `##` goes on a word; in a byte-level BPE `Ġ` begins one,
+        and so does a punctuation mark.
 
         Raises InputError for a tokenizer of another kind.
         """

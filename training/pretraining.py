@@ -25,7 +25,7 @@ from seqrec.metric import Metric
 from seqrec.model import SequenceModel
 from seqrec.models.recformer import LanguageModelHead, PackedBatch, Recformer
 from training.data import Rows
-from training.distributed import share, total
+from training.distributed import processes, share, total
 from training.encoding import Encoding
 from training.held_out import HeldOut, read_folder
 from training.joint import compare
@@ -171,14 +171,15 @@ class PretrainStage(Stage):
         """The mean loss of all hidden tokens of all processes; each computes its share, in chunks where asked to."""
         assert isinstance(model, Recformer)
         own = share(len(sequences))
-        read, own_seeds = sequences[own], seeds[own]
-        weight = 1.0
-        if not read:  # takes part all the same, as in Encoding
-            read, own_seeds, weight = sequences[:1], seeds[:1], 0.0
-        size = self.encoding.chunk or len(read)
+        most = -(-len(sequences) // processes())
+        size = self.encoding.chunk or most
         losses, told = [], 0
-        for at in range(0, len(read), size):
-            hidden, labels = self.mask(prepare(read[at : at + size]), own_seeds[at : at + size])
+        for at in range(own.start, own.start + most, size):
+            # Equally many chunks on every process, if need be of a sequence of which nothing is told (see Encoding).
+            rows = slice(at, min(at + size, own.stop)) if at < own.stop else slice(0, 1)
+            hidden, labels = self.mask(prepare(sequences[rows]), seeds[rows])
+            if at >= own.stop:
+                labels.fill_(NOT_TOLD)
             told += int((labels != NOT_TOLD).sum())
             arguments = (model, hidden.to(device), labels.to(device))
             with self.encoding.autocast(device):
@@ -186,8 +187,8 @@ class PretrainStage(Stage):
                     losses.append(checkpoint(masked_words_loss, *arguments, use_reentrant=False))
                 else:
                     losses.append(masked_words_loss(*arguments))
-        count = total(torch.tensor(told * weight, device=device))
-        return total(torch.stack(losses).sum() * weight) / count.clamp(min=1)
+        count = total(torch.tensor(float(told), device=device)).clamp(min=1)
+        return total(torch.stack(losses).sum()) / count
 
     def _batches(self, part: Rows) -> int:
         return max(1, len(part) // self.config.batch_size)
