@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any, get_args
 
+from index.arguments import add_common
 from index.publication import KEEP, check_servable, publish, published, rollback
 from index.reindex import JobFile, Request, Result, make_snapshot
 from index.snapshot import SnapshotStore, read_manifest
@@ -38,21 +38,21 @@ def index(argv: list[str]) -> None:
     )
     build.add_argument("--publish", action="store_true", help="serve the snapshot from then on")
     _add_making(build)
-    _add_common(build)
+    add_common(build)
 
     verify = commands.add_parser("verify", help="hash every byte of a snapshot, check that it can be served")
     verify.add_argument("snapshot", metavar="ID")
-    _add_common(verify)
+    add_common(verify)
 
     set_served = commands.add_parser("publish", help="serve a snapshot from now on")
     set_served.add_argument("snapshot", metavar="ID")
-    _add_common(set_served)
+    add_common(set_served)
 
     back = commands.add_parser("rollback", help="serve again what was served before; again goes back further")
-    _add_common(back)
+    add_common(back)
 
     listing = commands.add_parser("list", help="show all snapshots, the oldest first")
-    _add_common(listing)
+    add_common(listing)
 
     arguments = parser.parse_args(argv)
     {"build": _build, "verify": _verify, "publish": _publish, "rollback": _rollback, "list": _list}[arguments.command](
@@ -71,7 +71,7 @@ def reindex(argv: list[str]) -> None:
         "--publish", action=argparse.BooleanOptionalAction, default=True, help="serve the snapshot from then on"
     )
     _add_making(parser)
-    _add_common(parser)
+    add_common(parser)
     parser.add_argument("--job", type=Path, metavar="FILE", help="write progress to this JSON file")
     arguments = parser.parse_args(argv)
     with JobFile(arguments.job) as job:
@@ -96,12 +96,6 @@ def _add_making(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep", type=int, default=KEEP, metavar="N", help=f"published snapshots to keep; default: {KEEP}"
     )
-
-
-def _add_common(parser: argparse.ArgumentParser) -> None:
-    home = Path(os.environ.get("SEQREC_HOME") or "var")
-    parser.add_argument("--home", type=Path, default=home, metavar="DIR", help="default: SEQREC_HOME, else ./var")
-    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _build(arguments: argparse.Namespace) -> None:

@@ -18,10 +18,13 @@ from seqrec.registry import load
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("seqrec.demo:main", "train, evaluate, index and serve the bundled data set"),
     "import": ("seqrec.import_checkpoint:main", "turn a Recformer authors' checkpoint into ours"),
+    "pretrain": ("training.pretrain_cli:pretrain", "train a model on several data sets, to start others from"),
     "train": ("training.cli:train", "train a model on items and interactions"),
+    "runs": ("training.cli:list_runs", "list training runs and compare them"),
     "evaluate": ("training.evaluate_cli:evaluate", "rank the whole catalogue for held-out items"),
     "index": ("index.cli:index", "build, verify, publish, roll back and list snapshots"),
     "reindex": ("index.cli:reindex", "make a new snapshot of the catalogue and publish it"),
+    "catalogue": ("index.catalogue_cli:catalogue", "dump, restore and show the catalogue"),
     "serve": ("service.cli:serve", "answer over HTTP"),
 }
 
