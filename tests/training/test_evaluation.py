@@ -14,7 +14,7 @@ from seqrec.metric import TIE
 from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
 from training.comparison import Evaluation, Model
 from training.comparison import evaluate as compare
-from training.data import Dataset, Split, join, read_dataset
+from training.data import Dataset, Split, join
 from training.evaluation import EncodedItems, encoder_of, top_k, validation_metrics
 from training.ranking import case_ranks
 from training.report import as_json, markdown_table, notes, text_table
@@ -119,15 +119,6 @@ def test_the_last_item_floor_finds_what_reads_like_it(encoder: Encoder) -> None:
     assert 0 < all_items < unseen  # the last item itself is the nearest, where it may be recommended
 
 
-def test_the_floors_of_the_bundled_data_are_the_known_ones(online_retail: Path, encoder: Encoder) -> None:
-    dataset = read_dataset(online_retail / "items.jsonl.gz", online_retail / "interactions.csv.gz")
-    evaluation = evaluate(encoder, dataset, "test")
-    popularity, knn = (metrics_of(evaluation, method) for method in ("popularity", "item-kNN"))
-    assert [round(value, 4) for _, value in popularity.values()] == [0.0158, 0.0183]
-    assert [value for _, value in knn.values()] == pytest.approx([0.1823, 0.2017], abs=1e-4)
-    assert (evaluation.users, evaluation.items) == (4074, 3145)
-
-
 def test_validation_is_what_evaluate_says_of_the_split(world: Dataset, encoder: Encoder) -> None:
     model = BagOfWords(BagOfWordsConfig(dim=32))
     metrics = validation_metrics(encoder_of(model, "bag_of_words", "cpu"), world, world.cases("valid"))
@@ -184,7 +175,7 @@ def test_the_tables_say_protocol_split_and_users(world: Dataset, encoder: Encode
     tables = [block.splitlines() for block in markdown.split("\n\n") if block.startswith("|")]
     assert len(tables) == 2
     assert all(len({line.count("|") for line in table}) == 1 for table in tables)
-    assert max(map(len, plain.splitlines()[1:])) < 110
+    assert max(len(line) for line in plain.splitlines() if "|" in line) < 110
 
 
 def test_shown_users_are_spread_and_readable(world: Dataset, encoder: Encoder) -> None:
