@@ -78,7 +78,7 @@ def rollback(home: Path, catalogue: Catalogue) -> str:
 
 
 def prune(home: Path, catalogue: Catalogue, keep: int = KEEP) -> list[str]:
-    """Remove what is neither served, nor among the last `keep` that were, nor newer; returns the ids removed.
+    """Remove what is neither used, nor among the last `keep` that were published, nor newer; returns the ids removed.
 
     Checkpoints that no snapshot needs go as well, and the log is compacted up to the oldest snapshot that stays.
     """
@@ -89,9 +89,10 @@ def prune(home: Path, catalogue: Catalogue, keep: int = KEEP) -> list[str]:
         if current is None or current not in store.list():
             return []
         stay = set(recent[: max(1, keep)])
-        removed = [snapshot_id for snapshot_id in store.list() if snapshot_id not in stay and snapshot_id < current]
-        for snapshot_id in removed:
-            store.remove(snapshot_id)
+        old = [snapshot_id for snapshot_id in store.list() if snapshot_id not in stay and snapshot_id < current]
+        removed = [snapshot_id for snapshot_id in old if store.remove(snapshot_id)]
+        if len(removed) < len(old):
+            log.info("old snapshots that are still in use stay: %s", ", ".join(sorted(set(old) - set(removed))))
         try:
             kept = [read_manifest(store.path_of(snapshot_id)) for snapshot_id in store.list()]
         except SeqrecError as error:

@@ -94,6 +94,7 @@ def make_snapshot(
             request.on_error,
             lambda done, of: progress("index", done, of),
         )
+        previous = None  # used no more
         removed: Sequence[str] = ()
         if request.publish:
             publish(home, catalogue, manifest.snapshot_id)

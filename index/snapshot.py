@@ -21,7 +21,7 @@ import uuid
 from bisect import bisect_left
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from mmap import ACCESS_READ, mmap
@@ -32,8 +32,10 @@ import numpy as np
 import numpy.typing as npt
 
 from index.item_json import attributes_from_json
+from index.locks import one_at_a_time
 from index.manifest import Manifest
 from index.npy import map_npy
+from index.snapshot_use import Hold, alone, forget_marks
 from index.vector_index import VectorIndex, index_class
 from seqrec.errors import SnapshotError
 from seqrec.files import sha256_file, write_text
@@ -69,6 +71,7 @@ class Snapshot:
     popularity: npt.NDArray[np.float64]  # [n]
     _attributes: mmap | bytes
     _attribute_offsets: npt.NDArray[np.int64]  # [n + 1]
+    _use: object = None  # as long as it lives, nobody removes the snapshot
 
     @property
     def id(self) -> str:
@@ -182,12 +185,19 @@ class SnapshotStore:
         Raises SnapshotError as `open_snapshot` does, and where the directory has the name of another snapshot.
         """
         path = self.path_of(snapshot_id)
+        use = Hold(path)
         self._check_name(path)
-        fingerprint = _fingerprint(path)
         mark = self._mark(snapshot_id)
-        if mark.is_file() and mark.read_text(encoding="utf-8") == fingerprint:
-            return open_snapshot(path, verify=False)
-        return self.verify(snapshot_id)
+        if _says(mark, _fingerprint(path)):
+            return replace(open_snapshot(path), _use=use)
+        try:
+            mark.parent.mkdir(exist_ok=True)
+            lock = one_at_a_time(mark.with_suffix(".lock"), wait=True)  # workers that start together hash once
+        except OSError:
+            return replace(self.verify(snapshot_id), _use=use)
+        with lock:
+            known = _says(mark, _fingerprint(path))
+            return replace(open_snapshot(path) if known else self.verify(snapshot_id), _use=use)
 
     def verify(self, snapshot_id: str) -> Snapshot:
         """Hash every byte, whatever was hashed before, and open. Raises SnapshotError."""
@@ -201,14 +211,19 @@ class SnapshotStore:
             write_text(mark, fingerprint)
         return snapshot
 
-    def remove(self, snapshot_id: str) -> None:
-        """A process that has it open keeps it until it lets go."""
+    def remove(self, snapshot_id: str) -> bool:
+        """Remove a snapshot, unless somebody uses it; whether it was removed."""
         path = self.path_of(snapshot_id)
-        doomed = path.with_name(f".old-{snapshot_id}-{uuid.uuid4().hex[:8]}")
-        path.rename(doomed)
+        with alone(path) as free:
+            if not free:
+                return False
+            doomed = path.with_name(f".old-{snapshot_id}-{uuid.uuid4().hex[:8]}")
+            path.rename(doomed)
         shutil.rmtree(doomed)
         for mark in self._mark(snapshot_id).parent.glob(f"{snapshot_id}.*"):
             mark.unlink(missing_ok=True)
+        forget_marks(path)
+        return True
 
     def remove_unfinished(self) -> None:
         """What a killed process left. Only while nobody writes a snapshot."""
@@ -243,6 +258,13 @@ def _map_bytes(path: Path) -> mmap | bytes:
         return b""
     with path.open("rb") as file:
         return mmap(file.fileno(), 0, access=ACCESS_READ)
+
+
+def _says(mark: Path, text: str) -> bool:
+    try:
+        return mark.read_text(encoding="utf-8") == text
+    except OSError:
+        return False
 
 
 def _fingerprint(path: Path) -> str:

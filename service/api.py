@@ -36,6 +36,9 @@ Attributes = Annotated[
         }
     ),
 ]
+UserId = Annotated[
+    str, Field(description="1 to 256 bytes of UTF-8 without control characters", examples=["customer-17850"])
+]
 ItemId = Annotated[
     str, Field(description=f"1 to {MAX_ITEM_ID_BYTES} bytes of UTF-8 without control characters", examples=["85123A"])
 ]
@@ -69,14 +72,20 @@ HistoryEntry = Annotated[
 
 
 class RecommendBody(Body):
-    """A history, oldest first, and how to answer it."""
+    """A history, oldest first, and how to answer it. At least one of `history` and `user_id`."""
 
-    history: list[HistoryEntry] = Field(
+    history: list[HistoryEntry] | None = Field(
+        default=None,
         description="oldest first; ids, or attributes of items in no catalogue. Empty: the most popular items",
         examples=[["85123A", {"attributes": {"title": "Red retrospot cake stand"}}]],
     )
+    user_id: UserId | None = Field(
+        default=None, description="the user's stored history comes first, then `history`; an unknown user has none"
+    )
     k: K = 10
-    exclude_seen: bool = Field(default=True, description="leave out the items whose ids are in the history")
+    exclude_seen: bool = Field(
+        default=True, description="leave out the items whose ids are in the history, and all that the user ever had"
+    )
     exclude: list[ItemId] = Field(default=[], description="leave out these items; an unknown id is no error")
     candidates: list[ItemId] | None = Field(default=None, description="rank these only; an unknown id is no error")
     min_seq: MinSeq = 0
@@ -105,6 +114,19 @@ class PostedItem(Body):
 
 class ItemsBody(Body):
     items: list[PostedItem] = Field(min_length=1)
+
+
+class PostedEvent(Body):
+    user_id: UserId
+    item_id: ItemId
+    timestamp: float | None = Field(default=None, description="Unix seconds; default: now")
+    event_id: ItemId | None = Field(
+        default=None, description="of your own choice: an event of this user with the same id is stored once"
+    )
+
+
+class EventsBody(Body):
+    events: list[PostedEvent] = Field(min_length=1, description="SEQREC_MAX_ITEMS is the most")
 
 
 class Answer(BaseModel):
@@ -136,7 +158,10 @@ class RecommendAnswer(StateView):
     source: Literal["model", "fallback:popular"] = Field(
         description="`fallback:popular`: the history says nothing; most popular items, scored by popularity"
     )
-    unknown: list[str] = Field(description="ids of the history that are in no catalogue; they were skipped")
+    unknown: list[str] = Field(description="ids of the histories that are in no catalogue; they were skipped")
+    degraded: list[str] = Field(
+        default=[], description="what could not be taken into account, such as a stored history that cannot be read"
+    )
 
 
 class BatchAnswer(Answer):
@@ -168,6 +193,18 @@ class FoundItems(Answer):
     items: list[ItemView] = Field(description="best match first")
 
 
+class EventsAnswer(Answer):
+    stored: int = Field(description="events that are new")
+    known: int = Field(description="events whose `event_id` was there already")
+    unknown: list[str] = Field(
+        description="item ids that are in no catalogue now; their events are stored all the same"
+    )
+
+
+class DeleteUserAnswer(Answer):
+    deleted: int = Field(description="events that were removed")
+
+
 class JobView(Answer):
     """A reindex job. `done` and `total` count items."""
 
@@ -186,10 +223,17 @@ class Health(Answer):
 
 class Readiness(Answer):
     status: Literal["ready", "not ready"]
-    detail: str | None = Field(default=None, description="why it is not ready, or what it is still loading")
+    detail: str | None = Field(default=None, description="why it is not ready, or the first of `degraded`")
+    degraded: list[str] = Field(default=[], description="what is wrong while answers go on")
+    promises: Literal["full", "weaker"] | None = Field(
+        default=None, description="`full`: what is acknowledged is durable; `weaker`: SEQREC_ACCEPT_WEAKER allowed less"
+    )
+    weaker_promises: list[str] = Field(default=[], description="what is not promised")
+    catalogue: str | None = None
     snapshot: str | None = None
     seq: int | None = None
-    head: int | None = None
+    head: int | None = Field(default=None, description="the catalogue's last change that was seen")
+    worker: int = Field(description="the process that answered; it is in the header x-worker of every answer")
 
 
 class Problem(Answer):

@@ -10,9 +10,13 @@ import os
 import signal
 import socket
 from collections.abc import Sequence
+from contextlib import closing
+from typing import Any
 
+from index.stores import CATALOGUE_FILE, open_catalogue
 from seqrec.errors import InputError, NotReady
 from service.settings import Settings, load_settings
+from service.workers import quiet_libraries, run_workers, worker_count
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +39,7 @@ def serve(argv: Sequence[str]) -> None:
     ).parse_args(argv)
     settings = load_settings()
     logging.getLogger().setLevel(settings.log_level.upper())
-    logging.getLogger("torch").setLevel(logging.WARNING)  # it tells of its caches when the program ends
+    quiet_libraries()
     listener = _listen(settings)
     _limit_threads(settings)
     try:
@@ -72,44 +76,50 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 def _require_publication(settings: Settings) -> None:
-    path = settings.home / "catalogue.sqlite3"
     advice = "run `seqrec demo`, or `seqrec index build --publish`, or set SEQREC_HOME to where that was done"
-    if not path.is_file():
+    location = settings.redis_url or settings.home
+    if location == settings.home and not (settings.home / CATALOGUE_FILE).is_file():
         raise NotReady(f"there is no catalogue in {settings.home.absolute()}; {advice}")
-    from index.sqlite_catalogue import SqliteCatalogue
-
-    catalogue = SqliteCatalogue(path)
-    try:
+    with closing(open_catalogue(location, accept_weaker=settings.accept_weaker)) as catalogue:
         if not catalogue.publications():
             raise NotReady(f"no snapshot is published in {settings.home.absolute()}; {advice}")
-    finally:
-        catalogue.close()
 
 
 def _run(settings: Settings, listener: socket.socket) -> None:
+    count = worker_count(settings)
+    options = {
+        "lifespan": "on",
+        "log_config": None,
+        "access_log": False,
+        "timeout_graceful_shutdown": math.ceil(max(settings.deadline, settings.write_deadline)) + _GRACE_SECONDS,
+        "server_header": False,
+    }
+    if count > 1:
+        _say_listening(listener, f" with {count} workers")
+        run_workers(settings, listener, count, options)
+    else:
+        _run_one(settings, listener, options)
+    log.info("stopped")
+
+
+def _run_one(settings: Settings, listener: socket.socket, options: dict[str, Any]) -> None:
     import uvicorn
 
     from service.app import create_app
 
-    config = uvicorn.Config(
-        create_app(settings),
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=math.ceil(max(settings.deadline, settings.write_deadline)) + _GRACE_SECONDS,
-        server_header=False,
-    )
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     # uvicorn raises the signal again once it has stopped; stopping when told to is no failure.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    host, port = listener.getsockname()[:2]
-    log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(uvicorn.Config(create_app(settings), **options))
+    _say_listening(listener)
     server.run(sockets=[listener])
     if not server.started:
         raise NotReady("the service could not start; its log says why")
-    log.info("stopped")
+
+
+def _say_listening(listener: socket.socket, how: str = "") -> None:
+    host, port = listener.getsockname()[:2]
+    log.info("listening on http://%s:%d%s", f"[{host}]" if ":" in host else host, port, how)
 
 
 def _limit_threads(settings: Settings) -> None:

@@ -9,14 +9,19 @@ import re
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import psutil
+from prometheus_client import Counter
 
+from index.locks import one_at_a_time
+from seqrec.errors import SnapshotError
 from seqrec.files import write_text
+from service.live import LiveState
 from service.problems import JobNotFound
 from service.settings import Settings
 
@@ -25,6 +30,12 @@ log = logging.getLogger(__name__)
 State = Literal["queued", "running", "done", "failed"]
 _ID = re.compile(r"[0-9a-f]{12}")
 _NICE = 10
+_LOOK_BACK = 8
+"""Newest jobs that are looked at for one that is running."""
+_BEGIN_SECONDS = 60.0
+"""How long a job's process may take before it says that it runs."""
+_AGAIN_SECONDS = 300.0
+"""Between two reindexes that start by themselves."""
 
 
 @dataclass(frozen=True)
@@ -40,42 +51,63 @@ class Job:
 
 
 class Reindexer:
-    """Starts `seqrec reindex`, one at a time. Safe to use from several threads."""
+    """Starts `seqrec reindex`, one at a time among the workers of a host. Safe to use from several threads.
 
-    def __init__(self, settings: Settings) -> None:
+    Across hosts the job's own lease decides: a second one fails, and says that one is running.
+    """
+
+    def __init__(self, settings: Settings, started: Counter | None = None) -> None:
+        """`started` counts jobs by who asked for them."""
         self._settings = settings
         self._directory = settings.home / "jobs"
+        self._started = started
         self._lock = threading.Lock()
         self._running: tuple[str, subprocess.Popen[bytes]] | None = None
 
-    def start(self) -> Job:
-        """A new job, or the one that is running: its snapshot will hold what a second one's would."""
+    def start(self, by: str = "request") -> Job:
+        """A new job, or the one that is running: its snapshot will hold what a second one's would.
+
+        Raises SnapshotError where none can be started.
+        """
         with self._lock:
-            if self._running is not None and self._running[1].poll() is None:
-                return self.job(self._running[0])
-            job_id = uuid.uuid4().hex[:12]
-            self._directory.mkdir(parents=True, exist_ok=True)
-            path = self._directory / f"{job_id}.json"
-            write_text(path, json.dumps({"id": job_id, "state": "queued"}))
-            threads = str(self._settings.reindex_threads)
-            environment = os.environ | {
-                "SEQREC_HOME": str(self._settings.home),
-                "OMP_NUM_THREADS": threads,
-                "MKL_NUM_THREADS": threads,
-            }
-            with path.with_suffix(".log").open("wb") as output:
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "seqrec", "reindex", "--job", str(path)],
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    start_new_session=True,  # Ctrl-C is for the service, which then ends the job itself
-                )
-            os.setpriority(os.PRIO_PROCESS, process.pid, _NICE)
-            self._running = (job_id, process)
-            log.info("reindex job %s started as process %d", job_id, process.pid)
-            return Job(job_id, "queued")
+            try:
+                with one_at_a_time(self._directory / "start.lock", wait=True):
+                    return self._running_job() or self._begin(by)
+            except OSError as error:
+                raise SnapshotError(f"no job can be started in {self._directory}: {error.strerror}") from error
+
+    def _running_job(self) -> Job | None:
+        paths = sorted(self._directory.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+        jobs = (self.job(path.stem) for path in paths[:_LOOK_BACK] if _ID.fullmatch(path.stem))
+        return next((job for job in jobs if job.state in ("queued", "running")), None)
+
+    def _begin(self, by: str) -> Job:
+        job_id = uuid.uuid4().hex[:12]
+        path = self._directory / f"{job_id}.json"
+        write_text(path, json.dumps({"id": job_id, "state": "queued"}))
+        threads = str(self._settings.reindex_threads)
+        environment = os.environ | {
+            "SEQREC_HOME": str(self._settings.home),
+            "SEQREC_REDIS_URL": self._settings.redis_url or "",
+            "SEQREC_ACCEPT_WEAKER": str(self._settings.accept_weaker).lower(),
+            "OMP_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+        }
+        with path.with_suffix(".log").open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "seqrec", "reindex", "--job", str(path)],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # Ctrl-C is for the service, which then ends the job itself
+            )
+        os.setpriority(os.PRIO_PROCESS, process.pid, _NICE)
+        self._running = (job_id, process)
+        if self._started is not None:
+            self._started.labels(by).inc()
+        log.info("reindex job %s started as process %d (%s)", job_id, process.pid, by)
+        return Job(job_id, "queued")
 
     def job(self, job_id: str) -> Job:
         """How far a job is. Raises JobNotFound."""
@@ -84,7 +116,7 @@ class Reindexer:
             raise JobNotFound(job_id)
         job, process_id = _read(path)
         if job.state in ("queued", "running"):
-            ended = self._ended(job_id, process_id)
+            ended = self._ended(path, job.state, process_id)
             job, _ = _read(path)  # again: what ended since the first look has written its last word
             if ended is not None and job.state in ("queued", "running"):
                 error = f"{ended}; {job_id}.log beside the job's file says more"
@@ -105,18 +137,43 @@ class Reindexer:
                 process.kill()
                 process.wait()
 
-    def _ended(self, job_id: str, process_id: int | None) -> str | None:
-        """How the job's process ended; None while it runs. A job may be that of an earlier service."""
+    def _ended(self, path: Path, state: State, process_id: int | None) -> str | None:
+        """How the job's process ended; None while it runs. It may be that of another worker or an earlier service."""
         running = self._running
-        if running is not None and running[0] == job_id:
+        if running is not None and running[0] == path.stem:
             code = running[1].poll()
             return None if code is None else f"its process ended with exit code {code} before it was done"
+        if state == "queued" and time.time() - path.stat().st_mtime < _BEGIN_SECONDS:
+            return None  # another worker has started it; it has not said anything yet
         try:
-            if process_id is not None and job_id in " ".join(psutil.Process(process_id).cmdline()):
+            if process_id is not None and path.stem in " ".join(psutil.Process(process_id).cmdline()):
                 return None
         except psutil.Error:
             pass
         return "its process ended before it was done"
+
+
+class StartedByItself:
+    """Starts a reindex when much has changed since the snapshot: a delta is searched by brute force."""
+
+    def __init__(self, reindexer: Reindexer, share: float, minimum: int) -> None:
+        """`share` of the snapshot's items, 0 for never; never for fewer changes than `minimum`."""
+        self._reindexer = reindexer
+        self._share = share
+        self._minimum = minimum
+        self._next = 0.0
+
+    def consider(self, state: LiveState) -> None:
+        """Call it from time to time, while the newest published snapshot is served."""
+        changed = max(state.view.length, state.tombstones)
+        if not self._share or changed < max(self._minimum, self._share * len(state.snapshot.item_ids)):
+            return
+        if time.monotonic() < self._next:
+            return
+        # One that fails is tried again; one that works ends this, since what it published is served soon.
+        self._next = time.monotonic() + _AGAIN_SECONDS
+        log.info("%d changes since snapshot %s: time for a new one", changed, state.snapshot.id)
+        self._reindexer.start("itself")
 
 
 def _read(path: Path) -> tuple[Job, int | None]:

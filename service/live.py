@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +26,11 @@ from seqrec.encoder import Encoder, Vectors
 from seqrec.item_text import TokenizedHistory, TokenizedItem
 from seqrec.items import Item
 
+Vector = npt.NDArray[np.float32]
 _NEVER = np.iinfo(np.int64).max
 _FIRST_CAPACITY = 256
-_ENCODE_AT_ONCE = 256
+ENCODE_AT_ONCE = 64
+"""Records that another tower made, encoded before what was done so far is shown."""
 COMPACT_ABOVE = 4096
 """Rows of the delta that were replaced or deleted before it is packed, if they are also more than half of it."""
 
@@ -52,6 +55,14 @@ class Towers:
             return self.encoder.encode_history_tokens(histories)
 
 
+class _Entry(NamedTuple):
+    """What a row says of its item; without `item` and `tokens` it says that the item was deleted."""
+
+    item_id: str
+    item: Item | None = None
+    tokens: TokenizedItem | None = None
+
+
 @dataclass(eq=False)
 class _Log:
     """The delta's columns. Rows [:length] of a view are final but for `ended`, which tells views apart."""
@@ -60,7 +71,7 @@ class _Log:
     popularity: npt.NDArray[np.float64]  # [capacity], of the item in the snapshot; 0 for a new one
     available: npt.NDArray[np.bool_]  # [capacity]; false for a delete
     ended: npt.NDArray[np.int64]  # [capacity], the row that replaced this one
-    entries: list[tuple[str, CatalogueItem | None]]  # None: deleted
+    entries: list[_Entry]
     rows_of: dict[str, list[int]]  # rising
 
     @classmethod
@@ -92,6 +103,7 @@ class View:
     towers: Towers
     seq: int
     length: int  # rows of the delta
+    snapshot_hidden: int  # rows of the snapshot that are not shown: unavailable, replaced or deleted
     _log: _Log
     _hidden_at: npt.NDArray[np.int64]  # [n], the delta row that replaced or deleted this row of the snapshot
     _popular: npt.NDArray[np.int64]  # [n], rows of the snapshot, most popular first
@@ -101,7 +113,7 @@ class View:
         n = len(self.snapshot.item_ids)
         for row in reversed(self._log.rows_of.get(item_id, ())):
             if row < self.length:
-                return None if self._log.entries[row][1] is None else n + row
+                return None if self._log.entries[row].item is None else n + row
         snapshot_row = self.snapshot.row_of(item_id)
         if snapshot_row is None or self._hidden_at[snapshot_row] < self.length:
             return None
@@ -116,17 +128,21 @@ class View:
 
     def item_id(self, position: int) -> str:
         n = len(self.snapshot.item_ids)
-        return self.snapshot.item_ids[position] if position < n else self._log.entries[position - n][0]
+        return self.snapshot.item_ids[position] if position < n else self._log.entries[position - n].item_id
 
     def item(self, position: int) -> Item:
         n = len(self.snapshot.item_ids)
-        return self.snapshot.item(position) if position < n else self._entry(position - n).item
+        if position < n:
+            return self.snapshot.item(position)
+        item = self._log.entries[position - n].item
+        assert item is not None
+        return item
 
     def tokens(self, position: int) -> TokenizedItem:
         n = len(self.snapshot.item_ids)
         if position < n:
             return self.snapshot.tokens[position]
-        tokens = self._entry(position - n).tokens
+        tokens = self._log.entries[position - n].tokens
         assert tokens is not None
         return tokens
 
@@ -159,25 +175,25 @@ class View:
         """[n]"""
         return np.asarray(self.snapshot.available) & (self._hidden_at >= self.length)
 
-    @cached_property
-    def snapshot_hidden(self) -> int:
-        """How many rows of the snapshot are not shown."""
-        return int(self.snapshot_shown.size - np.count_nonzero(self.snapshot_shown))
-
     def by_popularity(self) -> Iterator[int]:
         """Positions of what is shown, most popular first, equally popular by item id."""
-        delta = (len(self.snapshot.item_ids) + np.flatnonzero(self.delta_shown)).tolist()
         in_snapshot = (int(row) for row in self._popular if self.snapshot_shown[row])
-        key = self._popularity_key
-        return heapq.merge(in_snapshot, sorted(delta, key=key), key=key)
+        return heapq.merge(in_snapshot, self._delta_by_popularity(), key=self._popularity_key)
+
+    def _delta_by_popularity(self) -> Iterator[int]:
+        """New items were never had, and may be very many: they are put in order only if it comes to them."""
+        n, shown = len(self.snapshot.item_ids), np.flatnonzero(self.delta_shown)
+        had = self._log.popularity[shown] > 0
+        yield from sorted((n + shown[had]).tolist(), key=self._popularity_key)
+        yield from self._never_had
+
+    @cached_property
+    def _never_had(self) -> list[int]:
+        n, shown = len(self.snapshot.item_ids), np.flatnonzero(self.delta_shown)
+        return sorted((n + shown[self._log.popularity[shown] <= 0]).tolist(), key=self.item_id)
 
     def _popularity_key(self, position: int) -> tuple[float, str]:
         return -self.popularity(position), self.item_id(position)
-
-    def _entry(self, row: int) -> CatalogueItem:
-        entry = self._log.entries[row][1]
-        assert entry is not None
-        return entry
 
 
 class LiveState:
@@ -185,16 +201,32 @@ class LiveState:
 
     view: View
     _log: _Log
+    _hidden_at: npt.NDArray[np.int64]
     _length: int
     _ended: int  # rows that show nothing in any view to come
 
     def __init__(self, snapshot: Snapshot, towers: Towers) -> None:
         self.snapshot = snapshot
         self.towers = towers
+        self.tombstones = 0
+        """Rows of the snapshot that were replaced or deleted."""
+        available = np.asarray(snapshot.available)
+        self._not_shown = int(available.size - np.count_nonzero(available))
         # Stable, and rows are in the order of item ids: so are equally popular ones.
         self._popular = np.argsort(-np.asarray(snapshot.popularity), kind="stable")
         self._start(np.full(len(snapshot.item_ids), _NEVER), _Log.empty(_FIRST_CAPACITY, towers.encoder.dim))
         self._publish(snapshot.manifest.seq)
+
+    def portions(self, changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
+        """The changes, cut so that none holds much to encode: `apply` them one by one, and the first are seen soon."""
+        begin = foreign = 0
+        for end, change in enumerate(changes):
+            foreign += change.entry is not None and self._is_foreign(change.entry)
+            if foreign > ENCODE_AT_ONCE:
+                yield changes[begin:end]
+                begin, foreign = end, 1
+        if begin < len(changes):
+            yield changes[begin:]
 
     def apply(self, changes: Sequence[Change], seq: int) -> None:
         """Apply changes, which come in the log's order, and call the result the state at `seq`.
@@ -205,48 +237,66 @@ class LiveState:
         fresh = self._encoded([change.entry for change in changes if change.entry is not None])
         for change in changes:
             if change.op == "put":
-                entry = next(fresh)
-                assert entry.tokens is not None
-                self._append(entry.item.item_id, entry if has_text(entry.tokens) else None)
+                item, tokens, vector = next(fresh)
+                if has_text(tokens):
+                    self._append(_Entry(item.item_id, item, tokens), vector)
+                else:
+                    self._append(_Entry(item.item_id))
             elif change.op == "delete":
                 assert change.item_id is not None
-                self._append(change.item_id, None)
+                self._append(_Entry(change.item_id))
         self._publish(seq)
         if self._ended > COMPACT_ABOVE and 2 * self._ended > self.view.length:
             self._pack()
 
-    def _encoded(self, entries: Sequence[CatalogueItem]) -> Iterator[CatalogueItem]:
-        """The entries, all with tokens and vector of this state's item tower."""
-        tower = self.towers.encoder.item_tower
-        foreign = [e for e in entries if e.vector is None or e.tokens is None or e.item_tower != tower]
-        made: list[CatalogueItem] = []
-        for begin in range(0, len(foreign), _ENCODE_AT_ONCE):
-            items = [entry.item for entry in foreign[begin : begin + _ENCODE_AT_ONCE]]
-            tokens = self.towers.encoder.tokenize_items(items)
-            vectors = self.towers.encode_items(tokens)
-            made += [CatalogueItem(i, t, v, tower) for i, t, v in zip(items, tokens, vectors, strict=True)]
-        remade = dict(zip(map(id, foreign), made, strict=True))
-        return (remade.get(id(entry), entry) for entry in entries)
+    def _is_foreign(self, entry: CatalogueItem) -> bool:
+        return entry.vector is None or entry.tokens is None or entry.item_tower != self.towers.encoder.item_tower
 
-    def _append(self, item_id: str, entry: CatalogueItem | None) -> None:
+    def _encoded(self, entries: Sequence[CatalogueItem]) -> Iterator[tuple[Item, TokenizedItem, Vector]]:
+        """The entries with tokens and vector of this state's item tower."""
+        foreign = [entry for entry in entries if self._is_foreign(entry)]
+        tokens = self.towers.encoder.tokenize_items([entry.item for entry in foreign]) if foreign else []
+        vectors = [self._known_vector(e.item.item_id, its) for e, its in zip(foreign, tokens, strict=True)]
+        bare = [row for row, vector in enumerate(vectors) if vector is None]
+        if bare:
+            for row, vector in zip(bare, self.towers.encode_items([tokens[row] for row in bare]), strict=True):
+                vectors[row] = vector
+        made = {id(entry): (its, vector) for entry, its, vector in zip(foreign, tokens, vectors, strict=True)}
+        for entry in entries:
+            its, vector = made.get(id(entry), (entry.tokens, entry.vector))
+            assert its is not None
+            assert vector is not None
+            yield entry.item, its, vector
+
+    def _known_vector(self, item_id: str, tokens: TokenizedItem) -> Vector | None:
+        """The vector of an item that reads as it did: another model's records change the texts of few."""
+        position = self.view.position_of(item_id)
+        if position is None:
+            return None
+        before = self.view.tokens(position)
+        same = np.array_equal(before.ids, tokens.ids) and np.array_equal(before.types, tokens.types)
+        return self.view.vectors([position])[0] if same else None
+
+    def _append(self, entry: _Entry, vector: Vector | None = None) -> None:
         log, row = self._log, self._length
         if row == len(log.ended):
             log = self._log = log.grown()
-        snapshot_row = self.snapshot.row_of(item_id)
-        if entry is not None:
-            assert entry.vector is not None
-            log.vectors[row] = entry.vector
+        snapshot_row = self.snapshot.row_of(entry.item_id)
+        if entry.item is not None:
+            log.vectors[row] = vector
             log.available[row] = entry.item.available
             log.popularity[row] = 0 if snapshot_row is None else self.snapshot.popularity[snapshot_row]
-        log.entries.append((item_id, entry))
-        earlier = log.rows_of.setdefault(item_id, [])
+        log.entries.append(entry)
+        earlier = log.rows_of.setdefault(entry.item_id, [])
         if earlier:
             log.ended[earlier[-1]] = row
-            self._ended += log.entries[earlier[-1]][1] is not None
+            self._ended += log.entries[earlier[-1]].item is not None
         elif snapshot_row is not None and self._hidden_at[snapshot_row] == _NEVER:
             self._hidden_at[snapshot_row] = row
+            self.tombstones += 1
+            self._not_shown += bool(self.snapshot.available[snapshot_row])
         earlier.append(row)
-        self._ended += entry is None
+        self._ended += entry.item is None
         self._length += 1
 
     def _start(self, hidden_at: npt.NDArray[np.int64], log: _Log) -> None:
@@ -254,19 +304,28 @@ class LiveState:
         self._length = self._ended = 0
 
     def _publish(self, seq: int) -> None:
-        self.view = View(self.snapshot, self.towers, seq, self._length, self._log, self._hidden_at, self._popular)
+        self.view = View(
+            self.snapshot,
+            self.towers,
+            seq,
+            self._length,
+            self._not_shown,
+            self._log,
+            self._hidden_at,
+            self._popular,
+        )
 
     def _pack(self) -> None:
         """Begin a new log that holds the living rows only, so that items which change often do not fill the memory."""
         old, length, hidden_at = self._log, self._length, self._hidden_at
         living = [
-            (item_id, entry)
-            for (item_id, entry), ended in zip(old.entries, old.ended[:length].tolist(), strict=True)
-            if entry is not None and ended == _NEVER
+            row
+            for row, (entry, ended) in enumerate(zip(old.entries, old.ended[:length].tolist(), strict=True))
+            if entry.item is not None and ended == _NEVER
         ]
         # What the snapshot held of them, and of what was deleted, stays hidden in every view of the new log.
         hidden = np.where(hidden_at == _NEVER, _NEVER, -1)
         self._start(hidden, _Log.empty(max(_FIRST_CAPACITY, 2 * len(living)), old.vectors.shape[1]))
-        for item_id, entry in living:
-            self._append(item_id, entry)
+        for row in living:
+            self._append(old.entries[row], old.vectors[row])
         self._publish(self.view.seq)

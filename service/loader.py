@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import time
+from contextlib import suppress
 from typing import cast
 
 from index.build import checkpoint_path
-from index.snapshot import Snapshot, SnapshotStore
+from index.catalogue import Catalogue
+from index.snapshot import Snapshot, SnapshotStore, read_manifest
+from index.snapshot_use import MARK_SECONDS, mark_used
 from seqrec.encoder import Precision, load_model
-from seqrec.errors import SnapshotError
+from seqrec.errors import CatalogueReplaced, SnapshotError
 from seqrec.item_text import TokenizedHistory
 from service.live import LiveState, Towers
 from service.queries import Query, answer_queries
@@ -20,17 +25,24 @@ _WARM_ITEMS = 8
 class Loader:
     """Snapshot id -> its live state, ready to serve but for the changes since. For one thread."""
 
-    def __init__(self, settings: Settings, catalogue_id: str) -> None:
+    def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
         self._settings = settings
-        self._catalogue_id = catalogue_id
+        self._catalogue = catalogue
         self._store = SnapshotStore(settings.home)
+        self._marked = -math.inf  # when, by the monotonic clock
 
     def __call__(self, snapshot_id: str, before: LiveState | None) -> LiveState:
-        """The model of `before` is kept where the snapshot has the same. Raises SnapshotError, CheckpointError."""
+        """The model of `before` is kept where the snapshot has the same.
+
+        Raises SnapshotError, CheckpointError, and CatalogueReplaced where a snapshot tells of later changes than the
+        catalogue: then an older state of it was restored.
+        """
+        self._check_not_older()
         snapshot = self._store.open(snapshot_id)
         manifest = snapshot.manifest
-        if manifest.catalogue_id != self._catalogue_id:
-            raise SnapshotError(f"it was made of catalogue {manifest.catalogue_id}, and this is {self._catalogue_id}")
+        catalogue_id = self._catalogue.catalogue_id
+        if manifest.catalogue_id != catalogue_id:
+            raise SnapshotError(f"it was made of catalogue {manifest.catalogue_id}, and this is {catalogue_id}")
         if before is not None and (
             (before.snapshot.manifest.checkpoint, before.snapshot.manifest.precision)
             == (manifest.checkpoint, manifest.precision)
@@ -41,6 +53,27 @@ class Loader:
         state = LiveState(snapshot, towers)
         _warm(state)
         return state
+
+    def keep_alive(self, state: LiveState) -> None:
+        """Tell other hosts from time to time what is in use here."""
+        if time.monotonic() - self._marked >= MARK_SECONDS:
+            self._marked = time.monotonic()
+            with suppress(OSError):  # a full disk is no reason to stop
+                mark_used(state.snapshot.path)
+
+    def _check_not_older(self) -> None:
+        head = self._catalogue.head()
+        for snapshot_id in reversed(self._store.list()):
+            try:
+                manifest = read_manifest(self._store.path_of(snapshot_id))
+            except SnapshotError:
+                continue
+            if manifest.catalogue_id == self._catalogue.catalogue_id and manifest.seq > head:
+                raise CatalogueReplaced(
+                    f"the catalogue is at {head}, and snapshot {snapshot_id} was made of it at {manifest.seq}: an "
+                    "older state of it was restored, so acknowledged changes are lost. Restore a newer backup; or, to "
+                    f"go on without them, remove {self._store.path_of(snapshot_id)} and run `seqrec reindex`"
+                )
 
     def _towers(self, snapshot: Snapshot) -> Towers:
         manifest, settings = snapshot.manifest, self._settings

@@ -1,25 +1,44 @@
-"""What Prometheus reads at /metrics. One registry an app, so that several apps can live in one process."""
+"""What Prometheus reads at /metrics. One registry an app, so that several apps can live in one process.
+
+Where several workers serve, each writes what it counts into files that all share, and whoever is asked answers for
+all: counts are sums, and a state (a gauge) is told for each worker by its process id.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
+import psutil
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from service.batcher import BatchRecord
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0)
 _UNITS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_STATE = {
+    "seqrec_ready": "1 where requests can be answered",
+    "seqrec_degraded": "Reasons why less is served than should be; /readyz names them",
+    "seqrec_queue_tokens": "Tokens of recommendations that wait",
+    "seqrec_queue_item_tokens": "Tokens of posted items that wait",
+    "seqrec_snapshot_items": "Items of the snapshot",
+    "seqrec_delta_rows": "Changes since the snapshot that are searched beside it",
+    "seqrec_tombstones": "Items of the snapshot that were replaced or deleted since",
+    "seqrec_seq_applied": "The last change that answers hold",
+    "seqrec_seq_head": "The last change of the catalogue that was seen",
+    "seqrec_lag": "Changes that were seen and that answers do not hold yet",
+    "seqrec_log_read_timestamp_seconds": "When the log was last looked at with success; its age is time() less this",
+}
 
 
 class Metrics:
-    """Counts as things happen; what is a state is read when Prometheus asks."""
+    """Counts as things happen; a state is written down by `refresh`."""
 
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        of = self.registry
+    def __init__(self, shared: str | None = None) -> None:
+        """`shared`: the directory in which several workers count together (PROMETHEUS_MULTIPROC_DIR)."""
+        self._shared = shared
+        self.registry = of = CollectorRegistry()
         self._requests = Counter("seqrec_requests", "Requests answered", ["method", "route", "status"], registry=of)
         self._latency = Histogram(
             "seqrec_request_seconds", "Time to answer a request", ["route"], buckets=_SECONDS, registry=of
@@ -33,6 +52,16 @@ class Metrics:
         self._batch_tokens = Counter("seqrec_batch_tokens", "Tokens computed", ["lane"], registry=of)
         self._batch_seconds = Counter("seqrec_batch_seconds", "Time the compute thread was busy", ["lane"], registry=of)
         self._batch_failures = Counter("seqrec_batch_failures", "Batches that failed", ["lane"], registry=of)
+        self.swaps = Counter("seqrec_swaps", "Snapshots that were taken into service", registry=of)
+        self.reindexes = Counter("seqrec_reindexes", "Reindex jobs that were started", ["by"], registry=of)
+        self._state = {
+            name: Gauge(name, text, registry=of, multiprocess_mode="liveall") for name, text in _STATE.items()
+        }
+        self._snapshot = Gauge(
+            "seqrec_snapshot", "1 for the snapshot that is served", ["id"], registry=of, multiprocess_mode="liveall"
+        )
+        self._served: str | None = None
+        self._read: Callable[[], tuple[Mapping[str, float], str | None]] = lambda: ({}, None)
 
     def request(self, method: str, route: str, status: int, seconds: float, stages: dict[str, float]) -> None:
         """`route` is the template, never the path: paths hold item ids. `stages` in ms."""
@@ -48,39 +77,31 @@ class Metrics:
         if record.failed:
             self._batch_failures.labels(record.lane).inc()
 
-    def state(self, read: Callable[[], dict[str, float]], snapshot: Callable[[], str | None]) -> None:
-        """Gauges by name, read at each scrape; and the id of what is served as a label."""
-        self.registry.register(_State(read, snapshot))
+    def state(self, read: Callable[[], tuple[Mapping[str, float], str | None]]) -> None:
+        """Where `refresh` reads: gauges by name, and the id of the snapshot that is served."""
+        self._read = read
+
+    def refresh(self) -> None:
+        """Write the present state down, for whichever worker is asked next."""
+        values, snapshot = self._read()
+        for name, value in values.items():
+            self._state[name].set(value)
+        if self._served != snapshot:
+            if self._served is not None:
+                self._snapshot.labels(self._served).set(0)
+                if self._shared is None:  # files cannot forget a label
+                    self._snapshot.remove(self._served)
+            self._served = snapshot
+        if snapshot is not None:
+            self._snapshot.labels(snapshot).set(1)
 
     def text(self) -> bytes:
-        return generate_latest(self.registry)
-
-
-_GAUGES = {
-    "seqrec_ready": "1 where requests can be answered",
-    "seqrec_queue_tokens": "Tokens of recommendations that wait",
-    "seqrec_queue_item_tokens": "Tokens of posted items that wait",
-    "seqrec_delta_rows": "Changes since the snapshot that are searched beside it",
-    "seqrec_seq_applied": "The last change that answers hold",
-    "seqrec_seq_head": "The last change of the catalogue",
-}
-
-
-class _State(Collector):
-    def __init__(self, read: Callable[[], dict[str, float]], snapshot: Callable[[], str | None]) -> None:
-        self._read = read
-        self._snapshot = snapshot
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        values = self._read()
-        for name, help_text in _GAUGES.items():
-            if name in values:
-                yield GaugeMetricFamily(name, help_text, value=values[name])
-        snapshot = self._snapshot()
-        if snapshot is not None:
-            served = GaugeMetricFamily("seqrec_snapshot", "The snapshot that is served", labels=["id"])
-            served.add_metric([snapshot], 1)
-            yield served
-
-    def describe(self) -> Iterator[GaugeMetricFamily]:
-        yield from ()
+        self.refresh()
+        if self._shared is None:
+            return generate_latest(self.registry)
+        for process_id in {int(path.stem.rpartition("_")[2]) for path in Path(self._shared).glob("gauge_live*.db")}:
+            if not psutil.pid_exists(process_id):
+                mark_process_dead(process_id, self._shared)  # type: ignore[no-untyped-call]
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, self._shared)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)

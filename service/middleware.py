@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import time
 import uuid
@@ -18,6 +19,7 @@ log = logging.getLogger("service.access")
 
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _DRAIN = 8  # times the limit on a body are read before the connection is given up
+_WORKER = str(os.getpid()).encode()
 _CLIENT_ID = re.compile(rb"[\w.:-]{1,64}")
 
 
@@ -43,7 +45,8 @@ class Edge:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = {**message, "headers": [*message["headers"], (b"x-request-id", request_id.encode())]}
+                ours = [(b"x-request-id", request_id.encode()), (b"x-worker", _WORKER)]
+                message = {**message, "headers": [*message["headers"], *ours]}
             await send(message)
 
         try:

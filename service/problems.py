@@ -19,11 +19,13 @@ from starlette.exceptions import HTTPException
 
 from seqrec.errors import (
     CatalogueError,
+    CatalogueReplaced,
     CheckpointError,
     DeadlineExceeded,
     InputError,
     ItemNotFound,
     NotReady,
+    OutcomeUnknown,
     Overloaded,
     SeqrecError,
     SnapshotError,
@@ -49,7 +51,9 @@ class Kind(NamedTuple):
 
 
 _MEND = "Mend the field and send it again."
-_LATER = "Nothing was written unless it was answered; try again."
+_LATER = "Nothing was written unless it was answered; try again after Retry-After."
+_RETRY_SECONDS = 1
+"""What Retry-After says where nothing tells how long it takes."""
 
 # The first class of the table that an error is an instance of decides: the narrower come first.
 KINDS: list[tuple[type[SeqrecError], Kind]] = [
@@ -59,6 +63,14 @@ KINDS: list[tuple[type[SeqrecError], Kind]] = [
     (NotReady, Kind(503, "not-ready", "Not ready", "GET /readyz says why; try again when it answers 200.")),
     (Overloaded, Kind(429, "overloaded", "Too much is waiting", "Wait as long as Retry-After says, then send again.")),
     (DeadlineExceeded, Kind(504, "deadline-exceeded", "Too late", "Ask for less, or later. Nothing was written.")),
+    (
+        OutcomeUnknown,
+        Kind(503, "outcome-unknown", "It may have been written or not", "Send it again: to write it twice is safe."),
+    ),
+    (
+        CatalogueReplaced,
+        Kind(503, "catalogue-replaced", "The catalogue is not the one that was served", "Bring the right one back."),
+    ),
     (CatalogueError, Kind(503, "catalogue-unavailable", "The catalogue cannot be used", _LATER)),
     (SnapshotError, Kind(503, "snapshot-unusable", "The snapshot cannot be used", "`seqrec index verify` says more.")),
     (CheckpointError, Kind(503, "checkpoint-unusable", "The model cannot be used", "The service's log says more.")),
@@ -101,9 +113,17 @@ def of_error(error: Exception) -> Response:
     for error_class, kind in KINDS:
         if isinstance(error, error_class):
             field = error.field if isinstance(error, InputError) else None
-            headers = {"Retry-After": str(math.ceil(error.retry_after))} if isinstance(error, Overloaded) else None
-            return problem(kind, str(error), field, headers)
+            return problem(kind, str(error), field, _retry_after(error))
     return problem(UNEXPECTED, "Something went wrong inside the service.")
+
+
+def _retry_after(error: SeqrecError) -> dict[str, str] | None:
+    """Where the same request may be answered a little later by itself."""
+    if isinstance(error, Overloaded):
+        return {"Retry-After": str(math.ceil(error.retry_after))}
+    if isinstance(error, NotReady | CatalogueError) and not isinstance(error, CatalogueReplaced):
+        return {"Retry-After": str(_RETRY_SECONDS)}
+    return None
 
 
 def install(app: FastAPI) -> None:

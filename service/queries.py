@@ -6,7 +6,7 @@ A request becomes a query, queries are encoded and searched together, hits becom
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from index.import_items import has_text
 from seqrec.errors import InputError, ItemNotFound
 from seqrec.item_text import TokenizedHistory, TokenizedItem
 from seqrec.items import Item, check_attributes, check_item_id
+from seqrec.metric import Metric
 from service.live import Towers, View
 from service.search import Hit, Wanted, search
 
@@ -28,7 +29,8 @@ Source = Literal["model", "fallback:popular"]
 class Request:
     """One recommendation to make. `history` oldest first: an item id, or attributes of an item in no catalogue.
 
-    `field` goes before the names of fields in errors, such as `requests[3].`.
+    `field` goes before the names of fields in errors, such as `requests[3].`. `service.user_history` fills in what
+    is stored of the user.
     """
 
     history: Sequence[str | Mapping[str, Any]]
@@ -37,6 +39,10 @@ class Request:
     exclude: Sequence[str] = ()
     candidates: Sequence[str] | None = None
     field: str = ""
+    user_id: str | None = None
+    stored: Sequence[str] = ()  # ids of the user's newest items, oldest first; they come before `history`
+    had: Collection[str] = ()  # ids of all items that the user ever had
+    degraded: Sequence[str] = ()  # what could not be taken into account
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +73,7 @@ class Prepared:
     unknown: list[str]
     query: Query | None
     popular: list[Hit]
+    degraded: Sequence[str] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +84,7 @@ class Answer:
     items: list[tuple[Item, float]]
     source: Source
     unknown: list[str]
+    degraded: list[str]
 
 
 def prepare(view: View, requests: Sequence[Request]) -> list[Prepared]:
@@ -91,7 +99,12 @@ def prepare_similar(view: View, item_id: str | None, attributes: Mapping[str, An
         position = view.position_of(item_id)
         if position is None:
             raise ItemNotFound(item_id)
-        return Query(view, Wanted(k, frozenset([position])), vector=view.vectors([position])[0])
+        wanted = Wanted(k, frozenset([position]))
+        if view.towers.metric is Metric.COSINE:
+            return Query(view, wanted, vector=view.vectors([position])[0])
+        # Items and queries lie in spaces of their own: what comes after the item is what is like it.
+        history = TokenizedHistory([view.tokens(position)])
+        return Query(view, wanted, view.towers.checkpoint.history_model.history_tokens(history), history=history)
     assert attributes is not None
     [item] = view.towers.encoder.tokenize_items([check_attributes(attributes)])
     if not has_text(item):
@@ -131,6 +144,7 @@ def answers(view: View, prepared: Sequence[Prepared], hits: Sequence[Sequence[Hi
             [(view.item(hit.position), hit.score) for hit in found],
             "fallback:popular" if one.query is None else "model",
             one.unknown,
+            list(one.degraded),
         )
         for one, found in zip(prepared, hits, strict=True)
     ]
@@ -160,29 +174,35 @@ def _prepared(view: View, request: Request, texts: Iterator[TokenizedItem]) -> P
     tokens: list[TokenizedItem] = []
     seen: set[int] = set()
     unknown: list[str] = []
-    for i, entry in enumerate(request.history):
-        if not isinstance(entry, str):
-            tokens.append(next(texts))
-            continue
-        position = view.position_of(check_item_id(entry, f"{request.field}history[{i}]"))
+
+    def look_up(item_id: str) -> None:
+        position = view.position_of(item_id)
         if position is None:
-            unknown.append(entry)
+            unknown.append(item_id)
         else:
             tokens.append(view.tokens(position))
             seen.add(position)
+
+    for item_id in request.stored:
+        look_up(item_id)
+    for i, entry in enumerate(request.history):
+        if isinstance(entry, str):
+            look_up(check_item_id(entry, f"{request.field}history[{i}]"))
+        else:
+            tokens.append(next(texts))
     excluded = _positions(view, request.exclude, f"{request.field}exclude")
     if request.exclude_seen:
-        excluded |= seen
+        excluded |= seen | {p for p in map(view.position_of, request.had) if p is not None}
     candidates = None
     if request.candidates is not None:
         candidates = sorted(_positions(view, request.candidates, f"{request.field}candidates"))
     unknown = list(dict.fromkeys(unknown))
     wanted = Wanted(request.k, frozenset(excluded), candidates)
     if not any(has_text(item) for item in tokens):
-        return Prepared(unknown, None, _popular(view, wanted))
-    history = TokenizedHistory(tokens)
+        return Prepared(unknown, None, _popular(view, wanted), request.degraded)
+    history = TokenizedHistory(tokens, request.user_id)
     cost = view.towers.checkpoint.history_model.history_tokens(history)
-    return Prepared(unknown, Query(view, wanted, cost, history=history), [])
+    return Prepared(unknown, Query(view, wanted, cost, history=history), [], request.degraded)
 
 
 def _positions(view: View, item_ids: Sequence[str], field: str) -> set[int]:

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from index.catalogue import Catalogue, CatalogueItem, PutResult
+from index.histories import Event, HistoryStore
 from index.import_items import has_text, with_known_vector
-from seqrec.errors import DeadlineExceeded, InputError, ItemNotFound, NotReady
+from seqrec.errors import CatalogueError, CatalogueReplaced, DeadlineExceeded, InputError, ItemNotFound, NotReady
 from seqrec.item_text import TokenizedItem
 from seqrec.items import Item, check_item_id, make_item
 from service.batcher import Batcher, BatchRecord, Lane
@@ -36,10 +37,12 @@ from service.queries import (
 )
 from service.search import Hit
 from service.settings import Settings
+from service.user_history import with_stored
 
 T = TypeVar("T")
 RECOMMEND, ITEMS = "recommend", "items"
-_MIN_SEQ_POLL = 0.02  # seconds
+_MARGIN = 0.05
+"""Seconds before its deadline that a request which waits for a change gives up, to say so."""
 _THREADS = 8
 
 
@@ -62,14 +65,17 @@ class Recommender:
     def __init__(
         self,
         catalogue: Catalogue,
+        histories: HistoryStore,
         follower: Follower,
         settings: Settings,
         batch_tokens: int,
         observe: Callable[[BatchRecord], object] = lambda record: None,
     ) -> None:
         self._catalogue = catalogue
+        self._histories = histories
         self._follower = follower
         self._settings = settings
+        self._several_hosts = settings.redis_url is not None
         self._threads = ThreadPoolExecutor(_THREADS, "request")
         lanes = [
             Lane(RECOMMEND, answer_queries, batch_tokens, settings.queue_tokens),
@@ -87,6 +93,9 @@ class Recommender:
         for request in requests:
             self._check(request)
         async with _deadline(self._settings.deadline):
+            if any(request.user_id is not None for request in requests):
+                most = self._settings.max_history
+                requests = await self._on_threads("history", trace, with_stored, self._histories, requests, most)
             view = await self._view(min_seq, trace)
             prepared = await self._on_threads("prepare", trace, prepare, view, requests)
             found = iter(await self._find([one.query for one in prepared if one.query is not None], trace))
@@ -125,7 +134,7 @@ class Recommender:
             entries = [entry if entry.vector is not None else replace(entry, vector=next(vectors)) for entry in entries]
         # From here on it is written whatever the clock says: a 504 means that nothing was.
         result = await self._on_threads("write", trace, self._catalogue.put, entries)
-        await self._view(result.seq, trace)
+        await self._written(result.seq, trace)
         return result
 
     async def delete(self, item_id: str, trace: Trace) -> int:
@@ -133,8 +142,26 @@ class Recommender:
         check_item_id(item_id)
         await self._view(0, trace)
         seq = await self._on_threads("write", trace, self._catalogue.delete, [item_id])
-        await self._view(seq, trace)
+        await self._written(seq, trace)
         return seq
+
+    async def add_events(self, events: Sequence[Event], trace: Trace) -> tuple[int, list[str]]:
+        """Store events; how many were new, and the ids of items that are in no catalogue.
+
+        Raises NotReady, CatalogueError.
+        """
+        view = await self._view(0, trace)
+        stored = await self._on_threads("write", trace, self._histories.add, events)
+        item_ids = dict.fromkeys(event.item_id for event in events)
+        return stored, [item_id for item_id in item_ids if view.position_of(item_id) is None]
+
+    async def delete_user(self, user_id: str, trace: Trace) -> int:
+        """Remove all that is stored of a user; how many events that were. Raises InputError, CatalogueError."""
+        return await self._on_threads("write", trace, self._histories.delete, check_item_id(user_id, "user_id"))
+
+    async def present(self) -> View:
+        """The view that a request would get now. Raises NotReady, CatalogueReplaced."""
+        return await self._view(0, Trace())
 
     async def get(self, item_id: str, trace: Trace) -> tuple[int, Item, bool]:
         """The seq of its last change, the item, and whether answers may hold it now. Raises ItemNotFound."""
@@ -156,6 +183,8 @@ class Recommender:
     def _check(self, request: Request) -> None:
         settings = self._settings
         self._check_k(request.k, f"{request.field}k")
+        if request.user_id is not None:
+            check_item_id(request.user_id, f"{request.field}user_id")
         if len(request.history) > settings.max_history:
             message = f"at most {settings.max_history} entries, not {len(request.history)}; send the newest"
             raise InputError(message, f"{request.field}history")
@@ -168,16 +197,50 @@ class Recommender:
             raise InputError(f"from 1 to {self._settings.max_k}, not {k}", field)
 
     async def _view(self, min_seq: int, trace: Trace) -> View:
-        """The present view, at `min_seq` or later. Waits for it, and raises NotReady just before the deadline would."""
-        until = time.perf_counter() + self._settings.deadline - 2 * _MIN_SEQ_POLL
-        while True:
-            view = await self._on_threads("follow", trace, self._follower.view)
-            trace.snapshot, trace.seq = view.snapshot.id, view.seq
-            if view.seq >= min_seq:
-                return view
-            if time.perf_counter() > until:
-                raise NotReady(f"change {min_seq} has not come within the deadline; the catalogue is at {view.seq}")
-            await asyncio.sleep(_MIN_SEQ_POLL)
+        """A view that holds every change up to `min_seq`.
+
+        With SQLite it holds every change that was durable before the call, too, unless that takes more than half of the
+        deadline, as where another model's records come in bulk: then it is what is applied. Raises NotReady where
+        `min_seq` does not come before the deadline.
+        """
+        began = time.perf_counter()
+        view = self._follower.view()
+        head = view.seq if self._several_hosts else await self._on_threads("follow", trace, self._head)
+        if view.seq < head:
+            view = await self._reached(head, self._settings.deadline / 2, trace)
+        left = self._settings.deadline - _MARGIN - (time.perf_counter() - began)
+        if view.seq < min_seq:
+            view = await self._reached(min_seq, left, trace)
+        if view.seq < min_seq:
+            why = "".join(f"; {reason}" for reason in self._follower.degraded)
+            raise NotReady(f"change {min_seq} has not come within the deadline; answers are at {view.seq}{why}")
+        trace.snapshot, trace.seq = view.snapshot.id, view.seq
+        return view
+
+    async def _written(self, seq: int, trace: Trace) -> None:
+        """Return when a change of ours is searched. Raises NotReady where that takes very long; it is durable then."""
+        if (await self._reached(seq, self._settings.write_deadline, trace)).seq < seq:
+            raise NotReady(f"it was written as change {seq}, but is not searched yet; min_seq={seq} waits for it")
+
+    async def _reached(self, seq: int, seconds: float, trace: Trace) -> View:
+        """The view once it holds `seq`, or after `seconds` whatever there is."""
+        began = time.perf_counter()
+        try:
+            async with asyncio.timeout(max(0.0, seconds)):
+                return await self._follower.reach(seq)
+        except TimeoutError:
+            return self._follower.view()
+        finally:
+            trace.add("follow", time.perf_counter() - began)
+
+    def _head(self) -> int:
+        """The log's last change; 0 where it cannot be read just now, which the follower tells. CatalogueReplaced."""
+        try:
+            return self._catalogue.head()
+        except CatalogueReplaced:
+            raise
+        except CatalogueError:
+            return 0
 
     async def _find(self, queries: Sequence[Query], trace: Trace) -> list[list[Hit]]:
         found: list[Found] = await self._submit(RECOMMEND, queries, [query.cost for query in queries], trace)

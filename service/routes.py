@@ -1,30 +1,24 @@
-"""The endpoints: HTTP bodies to domain calls and back. Nothing is decided here."""
+"""The endpoints of recommendations and items: HTTP bodies to domain calls and back. Nothing is decided here."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse
 
-from index.catalogue import Catalogue
-from seqrec.errors import CatalogueError, InputError
+from seqrec.errors import InputError
 from seqrec.items import Item
 from service.api import (
     BatchAnswer,
     BatchBody,
     DeleteAnswer,
     FoundItems,
-    Health,
     ItemsBody,
     ItemView,
-    JobView,
     PutAnswer,
-    Readiness,
     RecommendAnswer,
     RecommendBody,
     ScoredItem,
@@ -32,73 +26,23 @@ from service.api import (
     SimilarBody,
     StoredItem,
 )
-from service.follower import Follower
-from service.jobs import Reindexer
-from service.metrics import Metrics
-from service.problems import MEDIA_TYPE
+from service.endpoint import READ, Traced, With, problems
 from service.queries import Answer
 from service.queries import Request as Recommendation
-from service.recommender import Recommender, Trace
-from service.settings import Settings
 
 STATIC = Path(__file__).parent / "static"
 
 router = APIRouter()
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What the endpoints work with; made when the app starts."""
-
-    settings: Settings
-    catalogue: Catalogue
-    follower: Follower
-    recommender: Recommender
-    reindexer: Reindexer
-    metrics: Metrics
-
-
-# Async, since FastAPI would run a plain function on a thread of its own.
-async def _parts(request: Request) -> Parts:
-    parts: Parts = request.app.state.parts
-    return parts
-
-
-async def _trace(request: Request) -> Trace:
-    trace: Trace = request.state.trace
-    return trace
-
-
-With = Annotated[Parts, Depends(_parts)]
-Traced = Annotated[Trace, Depends(_trace)]
-
-
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The errors an endpoint answers with, for the OpenAPI document."""
-    words = {
-        400: "The body is not JSON",
-        404: "There is no such thing",
-        413: "The body is too large",
-        422: "The request is not valid; `field` says where",
-        429: "Too much is waiting; Retry-After says when to come back",
-        503: "Not ready, or the catalogue cannot be used",
-        504: "Not within the deadline",
-    }
-    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": words[status], "content": content} for status in statuses}
-
-
-_READ = _problems(400, 413, 422, 429, 503, 504)
-
-
-@router.post("/recommend", responses=_READ, tags=["recommend"])
+@router.post("/recommend", responses=READ, tags=["recommend"])
 async def recommend(body: RecommendBody, parts: With, trace: Traced) -> RecommendAnswer:
     """What comes next after a history."""
     [answer] = await parts.recommender.recommend([_recommendation(body, "")], body.min_seq, trace)
     return _recommend_answer(answer)
 
 
-@router.post("/recommend/batch", responses=_READ, tags=["recommend"])
+@router.post("/recommend/batch", responses=READ, tags=["recommend"])
 async def recommend_batch(body: BatchBody, parts: With, trace: Traced) -> BatchAnswer:
     """Many histories in one call, answered from one state."""
     most = parts.settings.max_batch
@@ -110,14 +54,14 @@ async def recommend_batch(body: BatchBody, parts: With, trace: Traced) -> BatchA
     return BatchAnswer(answers=[_recommend_answer(answer) for answer in answers])
 
 
-@router.post("/similar", responses=_READ | _problems(404), tags=["recommend"])
+@router.post("/similar", responses=READ | problems(404), tags=["recommend"])
 async def similar(body: SimilarBody, parts: With, trace: Traced) -> SimilarAnswer:
     """Items that read like an item; an item of the catalogue is left out of its own answer."""
     answer = await parts.recommender.similar(body.item_id, body.attributes, body.k, body.min_seq, trace)
     return SimilarAnswer(items=_scored(answer.items), **_state(answer))
 
 
-@router.post("/items", responses=_READ, tags=["items"])
+@router.post("/items", responses=READ, tags=["items"])
 async def put_items(body: ItemsBody, parts: With, trace: Traced) -> PutAnswer:
     """Add items or replace them, all or none. Once answered they are durable, and the next request finds them."""
     posted = [(item.item_id, item.attributes, item.available) for item in body.items]
@@ -125,7 +69,7 @@ async def put_items(body: ItemsBody, parts: With, trace: Traced) -> PutAnswer:
     return PutAnswer(seq=result.seq, created=result.created, updated=result.updated, searchable=True)
 
 
-@router.get("/items", responses=_problems(422, 503), tags=["items"])
+@router.get("/items", responses=problems(422, 503), tags=["items"])
 async def find_items(
     parts: With,
     trace: Traced,
@@ -137,7 +81,7 @@ async def find_items(
     return FoundItems(items=[ItemView(item_id=item.item_id, attributes=dict(item.attributes)) for item in items])
 
 
-@router.get("/items/{item_id:path}", responses=_problems(404, 422, 503), tags=["items"])
+@router.get("/items/{item_id:path}", responses=problems(404, 422, 503), tags=["items"])
 async def get_item(item_id: str, parts: With, trace: Traced) -> StoredItem:
     """An item as it is stored. Its id may hold a slash, plain or encoded."""
     seq, item, searchable = await parts.recommender.get(item_id, trace)
@@ -150,54 +94,10 @@ async def get_item(item_id: str, parts: With, trace: Traced) -> StoredItem:
     )
 
 
-@router.delete("/items/{item_id:path}", responses=_problems(404, 422, 503), tags=["items"])
+@router.delete("/items/{item_id:path}", responses=problems(404, 422, 503), tags=["items"])
 async def delete_item(item_id: str, parts: With, trace: Traced) -> DeleteAnswer:
     """Take an item out of answers and histories."""
     return DeleteAnswer(seq=await parts.recommender.delete(item_id, trace))
-
-
-@router.post("/reindex", status_code=202, responses=_problems(503), tags=["operation"])
-async def reindex(parts: With) -> JobView:
-    """Make a new snapshot of the catalogue in the background and serve it. One at a time: a running one is answered."""
-    return JobView(**asdict(await asyncio.to_thread(parts.reindexer.start)))
-
-
-@router.get("/reindex/{job_id}", responses=_problems(404, 422), tags=["operation"])
-async def reindex_progress(job_id: str, parts: With) -> JobView:
-    """How far a reindex job is."""
-    return JobView(**asdict(await asyncio.to_thread(parts.reindexer.job, job_id)))
-
-
-@router.get("/healthz", responses={503: {"model": Health, "description": "Restart the process"}}, tags=["operation"])
-async def healthz(parts: With, response: Response) -> Health:
-    """Whether the process can ever answer; at once, also while it loads."""
-    if parts.recommender.batcher.alive:
-        return Health(status="alive")
-    response.status_code = 503
-    return Health(status="dead", detail=f"the compute thread died: {parts.recommender.batcher.failure!r}")
-
-
-@router.get(
-    "/readyz", responses={503: {"model": Readiness, "description": "Not yet; `detail` says why"}}, tags=["operation"]
-)
-async def readyz(parts: With, response: Response) -> Readiness:
-    """Whether requests are answered: a snapshot is loaded, warmed and caught up with the log."""
-    try:
-        head = await asyncio.to_thread(parts.catalogue.head)
-        view = await asyncio.to_thread(parts.follower.view) if parts.follower.state is not None else None
-        detail = parts.follower.trouble
-    except CatalogueError as error:
-        head, view, detail = None, None, str(error)
-    if view is None or not parts.recommender.batcher.alive:
-        response.status_code = 503
-        return Readiness(status="not ready", detail=detail or "the compute thread died", head=head)
-    return Readiness(status="ready", detail=detail, snapshot=view.snapshot.id, seq=view.seq, head=head)
-
-
-@router.get("/metrics", tags=["operation"], response_class=Response)
-async def metrics(parts: With) -> Response:
-    """For Prometheus."""
-    return Response(await asyncio.to_thread(parts.metrics.text), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 @router.get("/", include_in_schema=False)
@@ -206,12 +106,22 @@ async def page() -> FileResponse:
 
 
 def _recommendation(body: RecommendBody, field: str) -> Recommendation:
-    history = [entry if isinstance(entry, str) else entry.attributes for entry in body.history]
-    return Recommendation(history, body.k, body.exclude_seen, body.exclude, body.candidates, field)
+    if body.history is None and body.user_id is None:
+        raise InputError("say a history, or a user_id whose history is stored, or both", f"{field}history")
+    history = [entry if isinstance(entry, str) else entry.attributes for entry in body.history or ()]
+    return Recommendation(
+        history, body.k, body.exclude_seen, body.exclude, body.candidates, field, user_id=body.user_id
+    )
 
 
 def _recommend_answer(answer: Answer) -> RecommendAnswer:
-    return RecommendAnswer(items=_scored(answer.items), source=answer.source, unknown=answer.unknown, **_state(answer))
+    return RecommendAnswer(
+        items=_scored(answer.items),
+        source=answer.source,
+        unknown=answer.unknown,
+        degraded=answer.degraded,
+        **_state(answer),
+    )
 
 
 def _state(answer: Answer) -> dict[str, Any]:

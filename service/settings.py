@@ -22,16 +22,33 @@ class Settings(BaseSettings):
     )
 
     home: Path = Field(default=Path("var"), description="all state: catalogue, snapshots, jobs")
+    redis_url: str | None = Field(
+        default=None,
+        pattern="^(redis|rediss|unix)://",
+        description="the Redis that holds catalogue and histories for several hosts; unset: SQLite in SEQREC_HOME",
+    )
+    accept_weaker: bool = Field(
+        default=False,
+        description="use a Redis that may lose what it acknowledged; /readyz then says what is not promised",
+    )
     host: str = Field(default="127.0.0.1", description="the address to listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="the port to listen on; 0: any free one")
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="processes that answer; unset: one, or one a GPU, which is the most there",
+    )
     device: str | None = Field(default=None, description="cpu or cuda; unset: a GPU where there is one")
     precision: Literal["float32", "bfloat16", "int8"] | None = Field(
         default=None, description="what the encoder computes in; unset: what made the snapshot's vectors"
     )
-    threads: int = Field(default=0, ge=0, description="threads the encoder and the search compute with; 0: one a core")
+    threads: int = Field(
+        default=0, ge=0, description="threads a worker computes with; 0: one a core, divided among the workers"
+    )
 
     max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, description="largest request body")
-    max_items: int = Field(default=1_000, ge=1, description="items in one POST /items")
+    max_items: int = Field(default=1_000, ge=1, description="items in one POST /items, events in one POST /events")
     max_history: int = Field(
         default=1_000, ge=1, description="entries in one history; the newest that fit the model are read"
     )
@@ -53,8 +70,18 @@ class Settings(BaseSettings):
         default=262_144, ge=1, description="tokens of posted items that may wait; beyond: 429"
     )
 
-    follow_seconds: float = Field(default=0.5, gt=0, description="how often the log is followed when nobody asks")
+    follow_seconds: float = Field(
+        default=0.1, gt=0, description="how often the log is followed; with SQLite each request looks as well"
+    )
     reindex_threads: int = Field(default=1, ge=1, description="threads the reindex job computes with")
+    reindex_at: float = Field(
+        default=0.2,
+        ge=0,
+        description="share of the snapshot's items; when more have changed since, a reindex starts by itself; 0: never",
+    )
+    reindex_min: int = Field(
+        default=10_000, ge=1, description="changes below which no reindex starts by itself, whatever their share"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="what is logged")
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from index import snapshot_use
 from index.catalogue import CatalogueItem
 from index.manifest import Manifest
 from index.npy import NpyWriter, map_npy
@@ -254,14 +257,30 @@ def test_listing_shows_whole_snapshots_only(store: SnapshotStore) -> None:
     assert not list(store.directory.glob(".tmp-*"))
 
 
-def test_a_removed_snapshot_goes_on_for_who_has_it_open(store: SnapshotStore) -> None:
+def test_a_snapshot_is_not_removed_while_somebody_has_it_open(store: SnapshotStore) -> None:
     path = write(store)
     snapshot = store.open(path.name)
-    store.remove(path.name)
+    again = store.open(path.name)
+    assert not store.remove(path.name)
+    del again
+    assert not store.remove(path.name)
+    assert snapshot.item(1) == ITEMS[1]
+    del snapshot
+    assert store.remove(path.name)
     assert store.list() == []
     assert not list((store.directory / ".verified").iterdir())
-    assert snapshot.item(1) == ITEMS[1]
-    assert snapshot.vectors.shape == (5, DIM)
+
+
+def test_a_snapshot_that_another_host_used_lately_stays(store: SnapshotStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(store)
+    snapshot_use.mark_used(path)  # our own mark says nothing: locks do
+    monkeypatch.setattr(platform, "node", lambda: "another-host")
+    assert not store.remove(path.name)
+    mark = next((store.directory / ".used").iterdir())
+    old = mark.stat().st_mtime - snapshot_use.GRACE_SECONDS - 1
+    os.utime(mark, (old, old))
+    assert store.remove(path.name)
+    assert not list((store.directory / ".used").iterdir())
 
 
 def test_new_ids_sort_by_age_and_are_ids(store: SnapshotStore) -> None:

@@ -40,8 +40,10 @@ def refused(client: TestClient, path: str, body: Any, status: int = 422) -> dict
 @pytest.mark.parametrize(
     ("body", "field", "told"),
     [
-        ({}, "history", "history: Field required"),
-        ({"history": None}, "history", "history: Input should be a valid list, not null"),
+        ({}, "history", "history: say a history, or a user_id whose history is stored, or both"),
+        ({"history": None}, "history", "history: say a history, or a user_id whose history is stored, or both"),
+        ({"user_id": ""}, "user_id", "user_id: an item id has 1 to 256 bytes"),
+        ({"user_id": 7}, "user_id", "user_id: Input should be a valid string, not 7"),
         ({"history": "desk-1"}, "history", 'history: Input should be a valid list, not "desk-1"'),
         ({"history": [None]}, "history[0]", 'history[0]: an entry is an item id or {"attributes": {...}}'),
         ({"history": ["desk-1", 7]}, "history[1]", 'history[1]: an entry is an item id or {"attributes": {...}}'),

@@ -36,7 +36,8 @@ def test_they_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_pat
         ("SEQREC_DEADLINE", "inf", "SEQREC_DEADLINE: Input should be a finite number, not .inf."),
         ("SEQREC_PRECISION", "float16", "SEQREC_PRECISION: Input should be 'float32', 'bfloat16' or 'int8'"),
         ("SEQREC_PROT", "8001", "SEQREC_PROT: no such setting; there are .*SEQREC_PORT"),
-        ("SEQREC_REDIS_URL", "redis://localhost", "SEQREC_REDIS_URL: no such setting"),
+        ("SEQREC_REDIS_URL", "http://localhost", "SEQREC_REDIS_URL: String should match pattern"),
+        ("SEQREC_WORKERS", "0", "SEQREC_WORKERS: Input should be greater than or equal to 1, not '0'"),
     ],
 )
 def test_what_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str) -> None:

@@ -1,0 +1,143 @@
+"""Several worker processes on one socket, each a whole service; one that dies is started again.
+
+The socket is bound once and every worker accepts from it: a connection that waits when a worker dies is taken by
+another one. What is counted goes into files that all workers share, so any of them can answer /metrics for all.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
+
+from seqrec.errors import InputError, NotReady
+from service.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+log = logging.getLogger(__name__)
+
+_SHARED = "PROMETHEUS_MULTIPROC_DIR"
+"""Names the directory of the shared counts; prometheus_client reads it when it is imported."""
+_HEALTHCHECK_SECONDS = 60
+"""A worker that does not answer its supervisor for so long is killed and started again."""
+_held: list[IO[str]] = []
+"""The lock on this worker's GPU: held as long as the process lives."""
+
+
+def worker_count(settings: Settings) -> int:
+    """How many workers there are: as set, else one, or one a GPU. Raises InputError for more workers than GPUs."""
+    gpus = _gpus(settings)
+    if settings.workers is not None and gpus and settings.workers > gpus:
+        raise InputError(
+            f"{settings.workers} workers for {gpus} GPUs: a GPU serves one; say {gpus}, or SEQREC_DEVICE=cpu",
+            "SEQREC_WORKERS",
+        )
+    return settings.workers or gpus or 1
+
+
+def run_workers(settings: Settings, listener: socket.socket, count: int, options: dict[str, Any]) -> None:
+    """Serve with `count` processes until SIGTERM or Ctrl-C; all then finish what is in hand. SIGHUP: one by one anew.
+
+    `options` are uvicorn's. Raises NotReady where the workers cannot start.
+    """
+    directory = tempfile.mkdtemp(prefix="seqrec-workers-")
+    os.environ[_SHARED] = directory
+    if _gpus(settings) > 1:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(_gpus(settings)))))
+        for name in visible.split(","):
+            (Path(directory) / f"gpu-{name}.lock").touch()
+    if not settings.threads and "OMP_NUM_THREADS" not in os.environ:
+        share = max(1, (os.cpu_count() or 1) // count)
+        os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(share)
+    config = uvicorn.Config(
+        "service.workers:worker_app",
+        factory=True,
+        workers=count,
+        timeout_worker_healthcheck=_HEALTHCHECK_SECONDS,
+        **options,
+    )
+    supervisor = Multiprocess(config, sockets=[listener])
+    try:
+        supervisor.run()
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+        raise NotReady("the service could not start; its log says why")
+
+
+def worker_app() -> FastAPI:
+    """The service of one worker, called in its process before anything is loaded."""
+    settings = load_settings()
+    logging.basicConfig(
+        level=settings.log_level.upper(), format=f"%(asctime)s %(levelname)s {os.getpid()} %(name)s: %(message)s"
+    )
+    quiet_libraries()
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    _take_gpu()
+
+    from service.app import create_app
+
+    return create_app(settings, end=_end)
+
+
+def quiet_libraries() -> None:
+    """What they say at every start is of no use here."""
+    logging.getLogger("torch").setLevel(logging.WARNING)  # it tells of its caches when the program ends
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+
+
+def shared_directory() -> str | None:
+    """Where several workers share what they count; None in a process of its own."""
+    return os.environ.get(_SHARED)
+
+
+def _end_with_parent() -> None:
+    """A supervisor that was killed cannot stop its workers: they would hold the port for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        log.warning("the supervisor has ended; so does this worker")
+        _end()
+
+
+def _end() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _gpus(settings: Settings) -> int:
+    # torch is not imported for nothing: it takes seconds and 200 MB, and the supervisor computes nothing.
+    if (settings.device or "cuda").partition(":")[0] != "cuda" or not list(Path("/dev").glob("nvidia[0-9]*")):
+        return 0
+    if settings.device is not None and ":" in settings.device:  # this one and no other
+        return 1
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _take_gpu() -> None:
+    """See one GPU only: one that no other worker of this service has taken. Who dies has freed its own."""
+    for path in sorted(Path(os.environ[_SHARED]).glob("gpu-*.lock")):
+        lock = path.open("a")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            continue
+        _held.append(lock)
+        os.environ["CUDA_VISIBLE_DEVICES"] = path.stem.removeprefix("gpu-")
+        return
