@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,7 +21,8 @@ from seqrec.item_text import ItemText, ItemTokens, Recipe, TokenizedHistory, Tok
 from seqrec.metric import Metric
 from seqrec.models.recformer import PackedBatch, Recformer, RecformerConfig
 from seqrec.tokenizer import CLS, MASK, read_tokenizer, train_bpe
-from training.data import Dataset
+from tests.training.conftest import write_world
+from training.data import Dataset, read_dataset
 from training.encoding import Encoding
 from training.held_out import HeldOut
 from training.pretraining import (
@@ -114,6 +116,29 @@ def test_loss_and_gradients_are_the_authors(world: Dataset, chunk: int) -> None:
         torch.testing.assert_close(ours.detach().reshape(1), golden[name].reshape(1), rtol=0, atol=2e-5)
     loss.backward()  # type: ignore[no-untyped-call]
     assert_authors_gradients(model)
+
+
+def _two_processes(rank: int, folder: str, chunk: int) -> None:
+    """One of two processes with a share of the batch each; their mean gradient, which is what DDP makes, is theirs."""
+    store = dist.FileStore(f"{folder}/store", 2)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    golden = load_file(GOLDEN / "pretrain.safetensors")
+    model, stage = authors_model(), AuthorsStage(golden, read_dataset(*write_world(Path(folder) / str(rank))), chunk)
+    loss, _ = stage.loss(model, stage.pairs, CPU)
+    torch.testing.assert_close(loss.detach().reshape(1), golden["loss"].reshape(1), rtol=0, atol=2e-5)
+    loss.backward()  # type: ignore[no-untyped-call]
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        dist.all_reduce(parameter.grad)
+        parameter.grad /= 2
+    assert_authors_gradients(model)
+    dist.destroy_process_group()
+
+
+def test_two_processes_make_the_authors_loss_and_gradients_too(tmp_path: Path) -> None:
+    for rank in range(2):
+        (tmp_path / str(rank)).mkdir()
+    torch.multiprocessing.spawn(_two_processes, (str(tmp_path), 2), nprocs=2)
 
 
 # Examples
