@@ -123,9 +123,9 @@ class Catalogue(Protocol):
         ...
 
     def find(self, words: str, limit: int) -> list[str]:
-        """Ids of items whose attributes hold all the words (the last as a prefix), best match first.
+        """Ids of items whose attributes hold all the words (the last as a prefix).
 
-        Bounded: where very many items match, which of them are found is not the whole truth.
+        Bounded in time: where very many items match, it looks at some of them only.
         """
         ...
 

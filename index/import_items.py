@@ -42,7 +42,10 @@ def import_items(
     InputError, before anything is written, for items without text; with `on_error="skip"` they are left out.
     """
     tower = encoder.item_tower
-    pending = [item for item in items if _differs(catalogue.get(item.item_id), item, tower)]
+    pending: list[Item] = []
+    for some in batches(items):
+        stored = catalogue.get_many([item.item_id for item in some])
+        pending += [item for item in some if _differs(stored.get(item.item_id), item, tower)]
     fresh: list[tuple[Item, TokenizedItem]] = []
     silent: list[str] = []
     for batch in batches(pending):
@@ -54,7 +57,7 @@ def import_items(
     refuse_silent(encoder, silent, on_error)
     created = updated = done = 0
     for pairs in batches(fresh):
-        entries = [with_known_vector(catalogue, CatalogueItem(item, tokens, None, tower)) for item, tokens in pairs]
+        entries = with_known_vectors(catalogue, [CatalogueItem(item, tokens, None, tower) for item, tokens in pairs])
         # A model that only knows ids has no token, and so no vector, for an item that training never saw.
         bare = [row for row, entry in enumerate(entries) if entry.vector is None and len(pairs[row][1].ids)]
         vectors = encoder.encode_item_tokens([pairs[row][1] for row in bare])
@@ -94,16 +97,25 @@ def _differs(stored: tuple[int, CatalogueItem] | None, item: Item, tower: str) -
     return not (same and entry.item.available == item.available and entry.item_tower == tower)
 
 
-def with_known_vector(catalogue: Catalogue, entry: CatalogueItem) -> CatalogueItem:
-    """The entry, with the vector that the catalogue has of the same text by the same tower, if it has one.
+def with_known_vectors(catalogue: Catalogue, entries: Sequence[CatalogueItem]) -> list[CatalogueItem]:
+    """The entries, each with the vector that the catalogue has of the same text by the same tower, if it has one.
 
     So a change of price or availability encodes nothing.
     """
-    stored = catalogue.get(entry.item.item_id)
-    before = None if stored is None else stored[1]
-    if before is None or before.tokens is None or before.item_tower != entry.item_tower:
+    stored = catalogue.get_many([entry.item.item_id for entry in entries])
+    return [
+        _with_vector_of(stored[entry.item.item_id][1], entry) if entry.item.item_id in stored else entry
+        for entry in entries
+    ]
+
+
+def with_known_vector(catalogue: Catalogue, entry: CatalogueItem) -> CatalogueItem:
+    return with_known_vectors(catalogue, [entry])[0]
+
+
+def _with_vector_of(before: CatalogueItem, entry: CatalogueItem) -> CatalogueItem:
+    if before.tokens is None or entry.tokens is None or before.item_tower != entry.item_tower:
         return entry
-    assert entry.tokens is not None
     same = np.array_equal(before.tokens.ids, entry.tokens.ids) and np.array_equal(
         before.tokens.types, entry.tokens.types
     )

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from index.catalogue import Catalogue, CatalogueItem
-from seqrec.errors import InputError, ItemNotFound, LogTruncated
+from seqrec.errors import InputError, ItemNotFound, LogTruncated, SnapshotError
 from seqrec.item_text import TokenizedItem
 from seqrec.items import AttributeValue, Item, make_item
 
@@ -127,6 +127,31 @@ class CatalogueContract:
         assert change.entry is not None
         assert same(change.entry, put)
         assert abs(change.time - time.time()) < 60
+
+    def test_many_items_at_once(self, catalogue: Catalogue) -> None:
+        catalogue.put([entry(f"ש {n}") for n in range(1200)])
+        catalogue.put([entry("ש 7", {"title": "new"})])
+        catalogue.delete(["ש 8"])
+        wanted = [f"ש {n}" for n in range(1300)] + ["\ud800", "ש 7"]
+        found = catalogue.get_many(wanted)
+        assert len(found) == 1199
+        assert found["ש 7"][0] == 1201
+        assert found["ש 7"][1].item.attributes == {"title": "new"}
+        assert all(same(found[item_id][1], entry(item_id)) for item_id in ("ש 0", "ש 1199"))
+        assert catalogue.get_many([]) == {}
+        assert catalogue.ids() == set(found)
+
+    def test_a_lease_has_one_holder_at_a_time(self, catalogue: Catalogue, location: str) -> None:
+        other = self.open(location)
+        with catalogue.lease("reindex") as lease:
+            with pytest.raises(SnapshotError, match="already"), other.lease("reindex"):
+                pass
+            with other.lease("publish", wait=True):
+                lease.check()
+            assert catalogue.publish("s1", lease) == 1
+        with other.lease("reindex"):
+            pass
+        other.close()
 
     def test_an_item_that_no_tower_encoded(self, catalogue: Catalogue) -> None:
         empty = TokenizedItem(np.zeros(0, np.int32), np.zeros(0, np.uint8))

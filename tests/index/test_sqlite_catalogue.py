@@ -142,3 +142,13 @@ def test_connections_are_used_again(tmp_path: Path) -> None:
         with connections.use() as three:
             assert three is not one
     connections.close()
+
+
+def test_a_search_looks_at_a_bounded_number_of_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalogue = SqliteCatalogue(tmp_path / "c.sqlite3")
+    catalogue.put([entry(f"{n}", {"title": f"oak number{n}"}) for n in range(50)])
+    assert len(catalogue.find("oak", 100)) == 50
+    monkeypatch.setattr("index.sqlite_catalogue._LOOK_AT", 10)
+    assert catalogue.find("oak", 100) == [f"{n}" for n in range(40, 50)]  # the newest
+    assert catalogue.find("number7 oa", 100) == ["7"]
+    catalogue.close()
