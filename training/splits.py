@@ -115,8 +115,9 @@ def _moments(rule: SplitConfig, timestamps: Timestamps) -> tuple[float, float]:
     if rule.test_from:
         return rule.valid_from, rule.test_from
     rising = np.sort(timestamps)
-    test = rising[min(int(len(rising) * (1 - rule.test_share)), len(rising) - 1)]
-    valid = rising[int(len(rising) * (1 - rule.test_share - rule.valid_share))]
+    first = len(rising) - max(1, round(len(rising) * rule.test_share))
+    test = rising[first]
+    valid = rising[max(0, first - max(1, round(len(rising) * rule.valid_share)))]
     if not rising[0] < valid < test:
         raise InputError(
             "the timestamps do not tell the last events from the first: validation and test would begin at "
