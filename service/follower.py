@@ -104,6 +104,11 @@ class Follower:
         return None if self._state is not None else self._unreadable or self._trouble
 
     @property
+    def unreadable(self) -> str | None:
+        """Why the log cannot be read just now; None where it can."""
+        return self._unreadable
+
+    @property
     def degraded(self) -> list[str]:
         """What is wrong while answers go on."""
         return [] if self._state is None else [reason for reason in (self._unreadable, self._trouble) if reason]

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from index.catalogue import Catalogue, CatalogueItem, PutResult
 from index.histories import Event, HistoryStore
-from index.import_items import has_text, with_known_vector
+from index.import_items import has_text, with_known_vectors
 from seqrec.errors import CatalogueError, CatalogueReplaced, DeadlineExceeded, InputError, ItemNotFound, NotReady
 from seqrec.item_text import TokenizedItem
 from seqrec.items import Item, check_item_id, make_item
@@ -44,6 +44,7 @@ RECOMMEND, ITEMS = "recommend", "items"
 _MARGIN = 0.05
 """Seconds before its deadline that a request which waits for a change gives up, to say so."""
 _THREADS = 8
+_STORE_STAGES = ("read", "write", "history")
 
 
 @dataclass
@@ -77,6 +78,8 @@ class Recommender:
         self._settings = settings
         self._several_hosts = settings.redis_url is not None
         self._threads = ThreadPoolExecutor(_THREADS, "request")
+        # Of their own: where a store does not answer, what needs none goes on.
+        self._store_threads = ThreadPoolExecutor(_THREADS, "store")
         lanes = [
             Lane(RECOMMEND, answer_queries, batch_tokens, settings.queue_tokens),
             # Smaller batches: a recommendation that comes meanwhile waits for one of these.
@@ -87,6 +90,7 @@ class Recommender:
     def close(self) -> None:
         self.batcher.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._store_threads.shutdown(wait=False, cancel_futures=True)
 
     async def recommend(self, requests: Sequence[Request], min_seq: int, trace: Trace) -> list[Answer]:
         """One answer for each request, all from one view. Raises InputError, NotReady, Overloaded, DeadlineExceeded."""
@@ -95,7 +99,9 @@ class Recommender:
         async with _deadline(self._settings.deadline):
             if any(request.user_id is not None for request in requests):
                 most = self._settings.max_history
-                requests = await self._on_threads("history", trace, with_stored, self._histories, requests, most)
+                # Where Redis is known to be away, nobody waits to hear it again.
+                away = self._follower.unreadable if self._several_hosts else None
+                requests = await self._on_threads("history", trace, with_stored, self._histories, requests, most, away)
             view = await self._view(min_seq, trace)
             prepared = await self._on_threads("prepare", trace, prepare, view, requests)
             found = iter(await self._find([one.query for one in prepared if one.query is not None], trace))
@@ -127,7 +133,7 @@ class Recommender:
             raise InputError(f"at most {self._settings.max_items} items in one call, not {len(posted)}", "items")
         async with _deadline(self._settings.write_deadline):
             view = await self._view(0, trace)
-            entries = await self._on_threads("prepare", trace, _entries, self._catalogue, view.towers, posted)
+            entries = await self._on_threads("read", trace, _entries, self._catalogue, view.towers, posted)
             units = [(view.towers, entry.tokens) for entry in entries if entry.vector is None]
             costs = [len(tokens.ids) + 1 for _, tokens in units if tokens is not None]
             vectors = iter(await self._submit(ITEMS, units, costs, trace))
@@ -260,8 +266,9 @@ class Recommender:
 
     async def _on_threads(self, stage: str, trace: Trace, function: Callable[..., T], *arguments: Any) -> T:
         begin = time.perf_counter()
+        pool = self._store_threads if stage in _STORE_STAGES else self._threads
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+            return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
         finally:
             trace.add(stage, time.perf_counter() - begin)
 
@@ -285,15 +292,13 @@ def _entries(
         if item_id in items:
             raise InputError(f"{item_id!r} is in this request twice; send it once", f"items[{row}].item_id")
         items[item_id] = item
-    tower = towers.encoder.item_tower
-    entries = []
-    for row, (item, tokens) in enumerate(
-        zip(items.values(), towers.encoder.tokenize_items(list(items.values())), strict=True)
-    ):
+    all_tokens = towers.encoder.tokenize_items(list(items.values()))
+    for row, tokens in enumerate(all_tokens):
         if not has_text(tokens):
             raise InputError(no_text(towers), f"items[{row}].attributes")
-        entries.append(with_known_vector(catalogue, CatalogueItem(item, tokens, None, tower)))
-    return entries
+    tower = towers.encoder.item_tower
+    bare = [CatalogueItem(item, tokens, None, tower) for item, tokens in zip(items.values(), all_tokens, strict=True)]
+    return with_known_vectors(catalogue, bare)
 
 
 def _encode_items(units: Sequence[tuple[Towers, TokenizedItem]]) -> list[Any]:
@@ -307,5 +312,6 @@ def _encode_items(units: Sequence[tuple[Towers, TokenizedItem]]) -> list[Any]:
 
 
 def _found_items(catalogue: Catalogue, words: str, limit: int) -> list[Item]:
-    found = (catalogue.get(item_id) for item_id in catalogue.find(words, limit))
-    return [entry[1].item for entry in found if entry is not None]
+    item_ids = catalogue.find(words, limit)
+    found = catalogue.get_many(item_ids)
+    return [found[item_id][1].item for item_id in item_ids if item_id in found]

@@ -13,11 +13,13 @@ from service.queries import Request
 log = logging.getLogger(__name__)
 
 
-def with_stored(histories: HistoryStore, requests: Sequence[Request], max_history: int) -> list[Request]:
+def with_stored(
+    histories: HistoryStore, requests: Sequence[Request], max_history: int, away: str | None = None
+) -> list[Request]:
     """The requests, with the stored histories of their users.
 
-    Stored and given history are `max_history` items at most, the newest. Where the store cannot be read the request is
-    answered without, and says so. Raises CatalogueReplaced.
+    Stored and given history are `max_history` items at most, the newest. Where the store cannot be read, or is known to
+    be `away`, the request is answered without, and says so. Raises CatalogueReplaced.
     """
     read: dict[str, Request] = {}
     done = []
@@ -27,7 +29,7 @@ def with_stored(histories: HistoryStore, requests: Sequence[Request], max_histor
             done.append(request)
             continue
         if user_id not in read:
-            read[user_id] = _stored(histories, request, user_id, max_history)
+            read[user_id] = _stored(histories, request, user_id, max_history, away)
         of = read[user_id]
         newest = of.stored[max(0, len(of.stored) + len(request.history) - max_history) :]
         had = of.had if request.exclude_seen else ()
@@ -35,8 +37,10 @@ def with_stored(histories: HistoryStore, requests: Sequence[Request], max_histor
     return done
 
 
-def _stored(histories: HistoryStore, request: Request, user_id: str, limit: int) -> Request:
+def _stored(histories: HistoryStore, request: Request, user_id: str, limit: int, away: str | None) -> Request:
     try:
+        if away is not None:
+            raise CatalogueError(away)
         events = histories.recent(user_id, limit)
         had = histories.seen(user_id) if len(events) >= limit else {event.item_id for event in events}
     except CatalogueReplaced:
