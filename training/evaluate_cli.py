@@ -134,7 +134,7 @@ def _compare_split(path: Path, rule: SplitConfig) -> None:
     if not config.is_file():
         return
     try:
-        trained = getattr(load_config(config), "data", SplitConfig())
+        trained = load_config(config).data
     except SeqrecError:
         return
     if trained != rule:
