@@ -1,51 +1,57 @@
-"""`seqrec train`."""
+"""`seqrec train` and `seqrec runs`."""
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
-from training import run
-from training.arguments import add_data
-from training.config import PRESETS, load_config, preset_path
+from training import run, runs
+from training.arguments import add_data, add_run, run_config
+from training.distributed import rank
+from training.parallel import leave_processes
 
 
 def train(argv: list[str]) -> None:
-    presets = ", ".join(sorted(path.stem for path in PRESETS.glob("*.toml")))
     parser = argparse.ArgumentParser(
         "seqrec train",
-        description="Train a model on items and interactions. The last item of a user is kept for testing, the one "
-        "before it for validation. Writes a run directory: config.toml, run.json, metrics.jsonl, checkpoint/.",
+        description="Train a model on items and interactions, in the stages that the configuration names. Of every "
+        "user something is kept for testing and for validation ([data]; the last item and the one before it). Writes a "
+        "run directory: config.toml, run.json, metrics.jsonl, curves.png, checkpoint/. A run that was stopped goes on "
+        "where it stood when the same command is given again. With several processes: torchrun --nproc-per-node N -m "
+        "seqrec train ..., or accelerate launch.",
     )
     add_data(parser)
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--config", type=Path, metavar="FILE", help="a TOML file with the settings")
-    source.add_argument("--preset", metavar="NAME", help=f"settings that come along: {presets}")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run directory to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace DIR if it is there, once training is done")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="overrides",
-        metavar="KEY=VALUE",
-        help="change one setting, e.g. optimizer.learning_rate=5e-4; may be given several times",
-    )
-    parser.add_argument(
-        "--max-minutes",
-        type=float,
-        metavar="M",
-        help="end after M minutes; the learning rate has decayed by then. Results then depend on the machine's speed",
-    )
+    add_run(parser)
     arguments = parser.parse_args(argv)
-    overrides = list(arguments.overrides)
-    if arguments.max_minutes is not None:
-        overrides.append(f"optimizer.max_minutes={arguments.max_minutes}")
-    config = load_config(arguments.config or preset_path(arguments.preset), overrides)
-    fitted = run.train(
-        config, arguments.items, arguments.interactions, arguments.out, arguments.on_error, arguments.overwrite
+    try:
+        fitted = run.train(
+            run_config(arguments),
+            arguments.items,
+            arguments.interactions,
+            arguments.out,
+            arguments.on_error,
+            arguments.overwrite,
+        )
+        if rank() == 0:
+            print(
+                f"{arguments.out}: {fitted.ended} after {fitted.steps} steps in {fitted.seconds:.0f} s; "
+                f"validation NDCG@10 {fitted.best.ndcg:.4f} (all items) at step {fitted.best_step}"
+            )
+    finally:
+        leave_processes()
+
+
+def list_runs(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        "seqrec runs",
+        description="List training runs and compare them: the best validation result first, and the settings in which "
+        "they differ. Results compare only where the data and the validation are the same.",
     )
-    print(
-        f"{arguments.out}: {fitted.ended} after {fitted.steps} steps in {fitted.seconds:.0f} s; "
-        f"validation NDCG@10 {fitted.best.ndcg:.4f} (all items) at step {fitted.best_step}"
+    parser.add_argument(
+        "folders", type=Path, nargs="+", metavar="DIR", help="a run directory, or a folder with some, at any depth"
     )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    arguments = parser.parse_args(argv)
+    found = runs.find_runs(arguments.folders)
+    print(json.dumps(runs.as_json(found), ensure_ascii=False) if arguments.json else runs.text_table(found))

@@ -8,12 +8,15 @@ one process with the whole batch computes.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+Result = TypeVar("Result")
 
 
 def processes() -> int:
@@ -50,6 +53,41 @@ def total(value: Tensor) -> Tensor:
         return value
     summed: Tensor = _Total.apply(value)  # type: ignore[no-untyped-call]
     return summed
+
+
+def told_all(values: list[float], device: torch.device) -> list[list[float]]:
+    """The numbers of every process, by rank, on every process."""
+    if processes() == 1:
+        return [values]
+    own = torch.tensor(values, dtype=torch.float64, device=device)
+    gathered = [torch.empty_like(own) for _ in range(processes())]
+    dist.all_gather(gathered, own)
+    return [numbers.tolist() for numbers in gathered]
+
+
+def objects_of_all(value: Any) -> list[Any]:
+    """Something of every process, by rank, on every process."""
+    if processes() == 1:
+        return [value]
+    gathered: list[Any] = [None] * processes()
+    dist.all_gather_object(gathered, value)
+    return gathered
+
+
+def from_first(compute: Callable[[], Result]) -> Result:
+    """What process 0 computes, on every process; the others wait."""
+    if processes() == 1:
+        return compute()
+    box: list[Any] = [compute() if rank() == 0 else None]
+    dist.broadcast_object_list(box)
+    result: Result = box[0]
+    return result
+
+
+def meet() -> None:
+    """Wait for all processes."""
+    if processes() > 1:
+        dist.barrier()
 
 
 class _Gather(torch.autograd.Function):

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from seqrec.item_text import TokenizedHistory, TokenizedItem
 from seqrec.model import Batch, SequenceModel
-from training.distributed import gather, share
+from training.distributed import gather, processes, share
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,12 @@ class Encoding:
                 return encode(batch).float()
 
         own = sequences[share(len(sequences))]
-        # A process without a share takes part all the same: its gradients are zeros, and the others wait for them.
-        read = own or sequences[:1]
-        size = self.chunk or len(read)
-        batches = [prepare(read[at : at + size]).to(device) for at in range(0, len(read), size)]
+        most = -(-len(sequences) // processes())
+        size = self.chunk or most
+        # All processes encode equally often, if need be a sequence that does not count: where weights are sharded, the
+        # others wait for each of them in every layer.
+        chunks = [own[at : at + size] or sequences[:1] for at in range(0, most, size)]
+        batches = [prepare(chunk).to(device) for chunk in chunks]
         here = torch.empty(0, device=device)  # tells `checkpoint` whose random numbers to bring back
         if self.chunk and torch.is_grad_enabled():
             vectors = [checkpoint(forward, batch, here, use_reentrant=False) for batch in batches]
@@ -66,3 +68,7 @@ class Encoding:
             vectors = [forward(batch, here) for batch in batches]
         rows = torch.cat(vectors)[: len(own)]
         return gather(rows, len(sequences)), sum(batch.tokens for batch in batches)
+
+
+PLAIN = Encoding()
+"""All of a batch at once, in float32."""

@@ -4,12 +4,17 @@ An example is one user cut at one position of the training part: the items befor
 target. The targets of a batch and random negatives are the candidates of all its examples; the loss is the softmax
 cross entropy of score / temperature, as in the contrastive objective of Recformer's pretraining (section 2.3.1).
 Candidates are distinct texts: an item that reads like the target is never its negative.
+
+With `bank` the other items of the catalogue are negatives as well, by vectors without gradient: each as it was when the
+item was last encoded, and all of them afresh at the start of an epoch. The loss is then a softmax over the whole
+catalogue, for the price of the few items that get gradients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -22,6 +27,9 @@ from seqrec.metric import Metric
 from seqrec.model import SequenceModel
 from training.config import JointConfig
 from training.data import Dataset, Rows
+from training.encoding import PLAIN, Encoding
+from training.evaluation import encoder_of
+from training.stage import Stage, StageContext
 from training.texts import DistinctTexts
 
 
@@ -34,11 +42,21 @@ class Examples:
     labels: Rows
 
 
-class JointStage:
-    def __init__(self, dataset: Dataset, tokens: ItemTokens, config: JointConfig, seed: int) -> None:
+class JointStage(Stage):
+    name = "joint"
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        tokens: ItemTokens,
+        config: JointConfig,
+        seed: int,
+        encoding: Encoding = PLAIN,
+    ) -> None:
         """`tokens` are the items of `dataset` as the model reads them. Raises InputError if no user has an example."""
         self.config = config
         self.seed = seed
+        self.encoding = encoding
         self.dataset = dataset
         self.tokens = list(tokens)
         self.texts = DistinctTexts.of(tokens)
@@ -47,10 +65,23 @@ class JointStage:
         if not len(users):
             raise InputError(f"no user has more than min_history = {config.min_history} events to train on")
         self.examples = np.repeat(users, config.examples_per_user)
+        self.bank: Tensor | None = None
+
+    @classmethod
+    def from_context(cls, context: StageContext) -> Self:
+        data, config = context.data[0], context.config
+        return cls(data.dataset, data.tokens, config.joint, config.seed, context.encoding)
 
     @property
     def steps_per_epoch(self) -> int:
         return -(-len(self.examples) // self.config.batch_size)
+
+    def begin_epoch(self, number: int, model: SequenceModel, device: torch.device) -> None:
+        """Encode the whole catalogue into the bank, where one is kept."""
+        if self.config.bank:
+            items = [self.tokens[row] for row in self.texts.rows]
+            encoded = encoder_of(model, "", str(device)).encode_item_tokens(items)
+            self.bank = torch.from_numpy(encoded).to(device)  # [texts, dim]
 
     def epoch(self, number: int) -> Iterator[Examples]:
         """The batches of one pass over the users; the same for the same seed and number."""
@@ -59,14 +90,26 @@ class JointStage:
         for begin in range(0, len(order), self.config.batch_size):
             yield self._examples(order[begin : begin + self.config.batch_size], rng)
 
-    def loss(self, model: SequenceModel, examples: Examples, device: torch.device) -> tuple[Tensor, int]:
+    def state(self) -> dict[str, Tensor]:
+        return {} if self.bank is None else {"bank": self.bank}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self.bank = state.get("bank")
+
+    def loss(self, model: SequenceModel, batch: Examples, device: torch.device) -> tuple[Tensor, int]:
         """-> the loss [] with its graph, and how many tokens were read for it."""
-        histories = model.prepare_histories(examples.histories).to(device)
-        items = model.prepare_items([self.tokens[row] for row in examples.candidates]).to(device)
-        logits = compare(model.metric, model.encode_histories(histories), model.encode_items(items))  # [b, c]
-        labels = torch.from_numpy(examples.labels).to(device)
-        loss = F.cross_entropy(logits.float() / self.config.temperature, labels)
-        return loss, histories.tokens + items.tokens
+        candidate_items = [self.tokens[row] for row in batch.candidates]
+        queries, history_tokens = self.encoding.histories(model, batch.histories, device)  # [b, dim]
+        vectors, item_tokens = self.encoding.items(model, candidate_items, device)  # [c, dim]
+        logits = compare(model.metric, queries, vectors)  # [b, c]
+        labels = torch.from_numpy(batch.labels).to(device)
+        if self.bank is not None:
+            candidates = torch.from_numpy(self.texts.text_of[batch.candidates]).to(device)
+            self.bank[candidates] = vectors.detach()
+            others = compare(model.metric, queries, self.bank).index_fill(1, candidates, -torch.inf)  # [b, texts]
+            logits = torch.cat([logits, others], dim=1)
+        loss = F.cross_entropy(logits / self.config.temperature, labels)
+        return loss, history_tokens + item_tokens
 
     def _examples(self, users: Rows, rng: np.random.Generator) -> Examples:
         histories, targets = [], []

@@ -1,56 +1,53 @@
-"""The training loop: AdamW, warm-up and decay, clipping, validation, early stopping, the best weights."""
+"""The training loop: AdamW, warm-up and decay, clipping, validation, early stopping, the best weights, resuming."""
 
 from __future__ import annotations
 
+import logging
 import math
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from itertools import count
-from typing import Any, Protocol
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from itertools import count, islice
+from types import FrameType
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from seqrec.errors import InputError, SeqrecError
-from seqrec.model import SequenceModel
-from seqrec.progress import redrawn_every
-from training.settings import OptimizerConfig, ValidationConfig
+from seqrec.errors import InputError
+from training.distributed import objects_of_all, rank, told_all
 from training.metrics import Metrics
+from training.parallel import ParallelModel
+from training.reports import Reports
+from training.settings import OptimizerConfig, ValidationConfig
+from training.stage import Stage
+from training.state import State, random_state, set_random_state
 
-REPORTS = 100
-"""Entries of steps in metrics.jsonl over a whole training, at most."""
-
-
-class TrainingDiverged(SeqrecError):
-    """The loss became infinite or no number."""
-
-
-class Stage(Protocol):
-    """What is trained on: batches, and their loss."""
-
-    @property
-    def steps_per_epoch(self) -> int: ...
-
-    def epoch(self, number: int) -> Iterator[Any]: ...
-
-    def loss(self, model: SequenceModel, examples: Any, device: torch.device) -> tuple[Tensor, int]:
-        """-> the loss [] with its graph, and how many tokens were read for it."""
-        ...
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """How a training ended. `ended`: 'all steps done', 'time is up' or 'no improvement'."""
+    """How a stage ended. `ended`: 'all steps done', 'time is up' or 'no improvement'."""
 
     steps: int
     seconds: float
     best: Metrics
     best_step: int
     ended: str
+
+
+@dataclass(frozen=True)
+class Saving:
+    """Where the loop's state goes: every so often, at each check, and when the process is told to stop.
+
+    `best` is called when the weights are better than ever, `last` when they are those of the last step.
+    """
+
+    state: Callable[[State], object]
+    every_seconds: float = math.inf
+    best: Callable[[], object] = lambda: None
+    last: Callable[[], object] = lambda: None
 
 
 class Schedule:
@@ -81,71 +78,181 @@ class Schedule:
 
 
 def fit(
-    model: SequenceModel,
+    model: ParallelModel,
     stage: Stage,
-    validate: Callable[[], Metrics],
+    validate: Callable[[], tuple[Metrics, Mapping[str, Any]]],
     optimization: OptimizerConfig,
     validation: ValidationConfig,
     device: torch.device,
-    record: Callable[[dict[str, Any]], object] = lambda entry: None,
-    clock: Callable[[], float] = time.monotonic,
+    reports: Reports,
+    saving: Saving | None = None,
+    resumed: State | None = None,
 ) -> Fitted:
     """Train until the steps or the time are used up, or `patience` checks brought nothing; the model ends with the
     weights of the best check, in evaluation mode.
 
     The best check is the one with the highest pessimistic NDCG@10: a model whose vectors all collapse into one ties
-    every item, and must not win by it. `record` gets each entry of metrics.jsonl. Raises TrainingDiverged, and
-    InputError for a model without weights.
+    every item, and must not win by it. `resumed` is what `saving` was given once: the loop goes on from there as if it
+    had never stopped. On SIGTERM and Ctrl-C it saves after the step at hand and raises KeyboardInterrupt; a second one
+    ends it at once. Raises TrainingDiverged, and InputError for a model without weights.
     """
-    assert isinstance(model, nn.Module)
-    optimizer = adamw(model, optimization)
-    schedule = Schedule(optimization, stage.steps_per_epoch)
-    best = _Best(validation.patience)
-    step = checks = 0
-    ended = ""
-    with _Reports(record, clock) as reports:
-        batches = _endless(stage)
-        model.train()
-        while not ended:
+    loop = _Loop(model, stage, validate, optimization, validation, device, reports, saving)
+    with reports, _Signals() as signals:
+        return loop.run(signals, resumed)
+
+
+class _Loop:
+    def __init__(
+        self,
+        model: ParallelModel,
+        stage: Stage,
+        validate: Callable[[], tuple[Metrics, Mapping[str, Any]]],
+        optimization: OptimizerConfig,
+        validation: ValidationConfig,
+        device: torch.device,
+        reports: Reports,
+        saving: Saving | None,
+    ) -> None:
+        self.model, self.stage, self.validate, self.device = model, stage, validate, device
+        self.optimization, self.validation = optimization, validation
+        self.reports, self.saving = reports, saving
+        self.optimizer = adamw(model.trained, optimization)
+        self.schedule = Schedule(optimization, stage.steps_per_epoch)
+        self.best = _Best(validation.patience)
+        self.step = self.checks = 0
+        self.epoch = self.batch = 0  # of the batch that comes next
+        self.began = reports.clock()
+        self.seconds = self.saved = 0.0
+        self.stopping = False
+
+    def run(self, signals: _Signals, resumed: State | None) -> Fitted:
+        if resumed is not None:
+            self._load_state(resumed)
+        elif self.validation.at_start:
+            self._check()
+        progress = self.schedule.progress(self.step, self.seconds)
+        batches = self._batches()
+        while not (ended := self._ended(progress)):
             # The rate of a step is that of its end, so that the first step is not lost to a rate of 0.
-            rate = optimization.learning_rate * schedule.factor(schedule.progress(step + 1, reports.seconds))
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            epoch, examples = next(batches)
-            loss, tokens = stage.loss(model, examples, device)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(model.parameters(), optimization.clip_norm)
-            optimizer.step()
-            step += 1
-            progress = schedule.progress(step, reports.seconds)
-            reports.step(step, epoch, rate, loss.detach(), tokens, progress)
-            if progress * validation.checks >= checks + 1 or progress >= 1:
-                checks = math.floor(progress * validation.checks)
-                with reports.pause():
-                    metrics = validate()
-                    model.train()
-                reports.check(step, metrics)
-                best.offer(step, metrics, model)
-                # Ask the clock again: the check itself may have used up the time.
-                progress = schedule.progress(step, reports.seconds) if progress < 1 else progress
-            if progress >= 1:
-                ended = "all steps done" if step == schedule.max_steps else "time is up"
-            elif best.patience_lost:
-                ended = "no improvement"
-        model.load_state_dict(best.weights)
-        model.eval()
-        assert best.metrics is not None
-        fitted = Fitted(step, round(reports.seconds, 3), best.metrics, best.step, ended)
-        record({"kind": "end", **asdict(fitted)})
-    return fitted
+            rate = self.optimization.learning_rate * self.schedule.factor(
+                self.schedule.progress(self.step + 1, self.seconds)
+            )
+            epoch, batch = next(batches)
+            loss, tokens = self._train_on(batch, rate)
+            tokens = self._agree(signals, tokens)
+            progress = self.schedule.progress(self.step, self.seconds)
+            parts = self.stage.parts
+            self.reports.step(self.step, epoch, rate, loss, parts, tokens, progress, self.seconds)
+            checked = progress * self.validation.checks >= self.checks + 1 or progress >= 1
+            if checked:
+                self.checks = math.floor(progress * self.validation.checks)
+                self._check()
+                # The check itself may have used up the time.
+                self._agree(signals)
+                progress = max(progress, self.schedule.progress(self.step, self.seconds))
+            if checked or self.stopping or self._due():
+                self._save()
+            if self.stopping:
+                log.info("stopped after step %d of %s", self.step, self.stage.name)
+                raise KeyboardInterrupt
+        if self.saving is not None:
+            self.model.refresh()
+            self.saving.last()
+        self.model.load_weights(self.best.weights)
+        self.model.module.eval()
+        assert self.best.metrics is not None
+        fitted = Fitted(self.step, round(self.seconds, 3), self.best.metrics, self.best.step, ended)
+        self.reports.record("end", **asdict(fitted))
+        return fitted
 
+    def _ended(self, progress: float) -> str:
+        if progress >= 1:
+            return "all steps done" if self.step == self.schedule.max_steps else "time is up"
+        return "no improvement" if self.best.patience_lost else ""
 
-def _endless(stage: Stage) -> Iterator[tuple[int, Any]]:
-    """(epoch, batch), epoch after epoch."""
-    for epoch in count():
-        for examples in stage.epoch(epoch):
-            yield epoch, examples
+    def _batches(self) -> Iterator[tuple[int, Any]]:
+        """(epoch, batch), epoch after epoch, from where the loop stands."""
+        for epoch in count(self.epoch):
+            if not self.batch:
+                self._begin_epoch(epoch)
+            for batch in islice(self.stage.epoch(epoch), self.batch, None):
+                self.epoch, self.batch = epoch, self.batch + 1
+                yield epoch, batch
+            self.batch = 0
+
+    def _begin_epoch(self, number: int) -> None:
+        self.model.refresh()
+        self.model.module.eval()
+        with torch.no_grad():
+            self.stage.begin_epoch(number, self.model.whole, self.device)
+
+    def _train_on(self, batch: Any, rate: float) -> tuple[Tensor, int]:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.model.module.train()
+        loss, tokens = self.model.run(lambda model: self.stage.loss(model, batch, self.device))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.model.clip(self.optimization.clip_norm)
+        self.optimizer.step()
+        self.step += 1
+        return loss.detach(), tokens
+
+    def _agree(self, signals: _Signals, tokens: int = 0) -> int:
+        """All processes go by one clock and stop at one step. -> the tokens of all of them"""
+        told = told_all([signals.asked, self.reports.clock() - self.began, tokens], self.device)
+        self.stopping = any(asked for asked, _, _ in told)
+        self.seconds = told[0][1]
+        return int(sum(read for _, _, read in told))
+
+    def _check(self) -> None:
+        with self.reports.pause():
+            self.model.refresh()
+            self.model.module.eval()
+            metrics, more = self.validate()
+        self.reports.check(self.step, metrics, more, self.seconds)
+        if self.best.offer(self.step, metrics):
+            self.best.weights = self.model.weights()
+            if self.saving is not None:
+                self.saving.best()
+
+    def _due(self) -> bool:
+        return self.saving is not None and self.seconds - self.saved >= self.saving.every_seconds
+
+    def _save(self) -> None:
+        if self.saving is None:
+            return
+        with self.reports.pause():
+            state = {
+                "step": self.step,
+                "checks": self.checks,
+                "epoch": self.epoch,
+                "batch": self.batch,
+                "seconds": self.seconds,
+                "weights": self.model.weights(),
+                "optimizer": self.model.optimizer_state(self.optimizer),
+                "best": self.best.state(),
+                "stage": self.stage.state(),
+                "reports": self.reports.state(),
+                "random": objects_of_all(random_state()),
+            }
+            if rank() == 0:
+                self.saving.state(state)
+        self.saved = self.seconds
+
+    def _load_state(self, state: State) -> None:
+        self.step, self.checks, self.epoch, self.batch = (state[name] for name in ("step", "checks", "epoch", "batch"))
+        self.seconds = self.saved = state["seconds"]
+        self.began -= self.seconds
+        self.model.load_weights(state["weights"])
+        self.model.load_optimizer_state(self.optimizer, state["optimizer"])
+        self.best.load_state(state["best"])
+        made = {name: tensor.to(self.device) for name, tensor in state["stage"].items()}
+        self.stage.load_state(made)
+        if self.batch and not made:
+            self._begin_epoch(self.epoch)
+        self.reports.load_state(state["reports"])
+        set_random_state(state["random"][rank()])
 
 
 class _Best:
@@ -157,82 +264,74 @@ class _Best:
         self.step = self.checks_since = 0
         self.weights: dict[str, Tensor] = {}
 
-    def offer(self, step: int, metrics: Metrics, model: nn.Module) -> None:
+    def offer(self, step: int, metrics: Metrics) -> bool:
+        """-> whether they are better than all before; then `weights` are to be those of now."""
         self.checks_since += 1
-        if self.metrics is None or metrics.ndcg_pessimistic > self.metrics.ndcg_pessimistic:
-            self.metrics, self.step, self.checks_since = metrics, step, 0
-            self.weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        if self.metrics is not None and metrics.ndcg_pessimistic <= self.metrics.ndcg_pessimistic:
+            return False
+        self.metrics, self.step, self.checks_since = metrics, step, 0
+        return True
 
     @property
     def patience_lost(self) -> bool:
         return 0 < self.patience <= self.checks_since
 
+    def state(self) -> State:
+        metrics = None if self.metrics is None else asdict(self.metrics)
+        return {
+            "metrics": metrics,
+            "step": self.step,
+            "checks_since": self.checks_since,
+            "weights": self.weights,
+        }
 
-class _Reports:
-    """What a person and metrics.jsonl are told: loss, tokens/s (without the time of the checks), share done."""
+    def load_state(self, state: State) -> None:
+        self.metrics = None if state["metrics"] is None else metrics_of(state["metrics"])
+        self.step, self.checks_since, self.weights = state["step"], state["checks_since"], state["weights"]
 
-    def __init__(self, record: Callable[[dict[str, Any]], object], clock: Callable[[], float]) -> None:
-        self.record, self.clock = record, clock
-        self.start = self.since = clock()
-        self.losses: list[Tensor] = []
-        self.tokens = self.written = 0
-        self.numbers = ""
-        self.bar = tqdm(
-            total=1.0,
-            desc="training",
-            bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
-            mininterval=redrawn_every(),
-            dynamic_ncols=True,
-        )
 
-    def __enter__(self) -> _Reports:
+def metrics_of(record: State) -> Metrics:
+    """What `asdict` made a dictionary of; what a stage added to it is left out."""
+    return Metrics(**{entry.name: record[entry.name] for entry in fields(Metrics)})
+
+
+class _Signals:
+    """Notes the first SIGTERM or Ctrl-C instead of ending at once; a second one does what it always did."""
+
+    asked = False
+
+    def __enter__(self) -> Self:
+        self.before: dict[int, Any] = {}
+        for number in (signal.SIGTERM, signal.SIGINT):
+            try:
+                self.before[number] = signal.signal(number, self._note)
+            except ValueError:  # not in the main thread, so no signal comes here
+                break
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.bar.close()
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
-    @property
-    def seconds(self) -> float:
-        return self.clock() - self.start
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        self.__exit__()
+        log.info("stopping after this step; once more stops at once")
 
-    def step(self, step: int, epoch: int, rate: float, loss: Tensor, tokens: int, progress: float) -> None:
-        self.losses.append(loss)
-        self.tokens += tokens
-        if progress * REPORTS >= self.written + 1 or progress >= 1:
-            self.written = math.floor(progress * REPORTS)
-            mean = torch.stack(self.losses).mean().item()
-            if not math.isfinite(mean):
-                raise TrainingDiverged(
-                    f"the loss is {mean} after step {step}; a lower optimizer.learning_rate or a longer "
-                    "optimizer.warmup mends that"
-                )
-            speed = round(self.tokens / max(self.clock() - self.since, 1e-9))
-            entry = {"step": step, "epoch": epoch, "loss": mean, "learning_rate": rate, "tokens_per_s": speed}
-            self.record({"kind": "step", **entry, "seconds": round(self.seconds, 3)})
-            self.numbers = f", loss {mean:.3f}, {speed:,} tokens/s"
-            self.losses, self.tokens, self.since = [], 0, self.clock()
-        self.bar.set_postfix_str(f"step {step}{self.numbers}", refresh=False)
-        self.bar.update(progress - self.bar.n)
 
-    def check(self, step: int, metrics: Metrics) -> None:
-        self.record({"kind": "validation", "step": step, **asdict(metrics), "seconds": round(self.seconds, 3)})
-        said = f"validation NDCG@10 {metrics.ndcg:.4f}, Recall@10 {metrics.recall:.4f} (all items)"
-        self.bar.write(f"step {step}: {said}", file=sys.stderr)
-
-    @contextmanager
-    def pause(self) -> Iterator[None]:
-        """Time in here is none of the training's speed."""
-        began = self.clock()
-        yield
-        self.since += self.clock() - began
+def trainable(model: object) -> list[nn.Parameter]:
+    """The weights that gradients change. Raises InputError if there are none."""
+    assert isinstance(model, nn.Module)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise InputError("this model has no weights, so there is nothing to train", "model.name")
+    return parameters
 
 
 def adamw(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
     """AdamW that decays matrices only: not biases, norms and embeddings. Raises InputError if there are no weights."""
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not parameters:
-        raise InputError("this model has no weights, so there is nothing to train", "model.name")
+    parameters = trainable(model)
     decayed = [one for one in parameters if one.ndim > 1 and id(one) not in embeddings]
     exempt = [one for one in parameters if one.ndim <= 1 or id(one) in embeddings]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": exempt, "weight_decay": 0.0}]

@@ -57,7 +57,7 @@ class Towers:
         assert isinstance(frozen, nn.Module)
         self.item_model = frozen.requires_grad_(False).eval()
 
-    def encoder(self, device: torch.device) -> Encoder:
+    def encoder(self, device: str | torch.device | None) -> Encoder:
         """An Encoder over both towers. They are in no directory yet: the digests are empty."""
         nowhere = Checkpoint(
             path=Path(),
@@ -70,7 +70,7 @@ class Towers:
             history_model=self.history_model,
             item_model=self.item_model,
         )
-        return Encoder(nowhere, str(device))
+        return Encoder(nowhere, str(device) if device else None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +112,10 @@ class Stage(Protocol):
         ...
 
     def begin_epoch(self, number: int, model: SequenceModel, device: torch.device) -> None:
-        """Before the first batch of an epoch; the model is in evaluation mode, and no gradients are kept."""
+        """Before the first batch of an epoch; the model is in evaluation mode, and no gradients are kept.
+
+        A run that goes on in mid-epoch calls it again where `state` is empty: it must then make the same as before.
+        """
         return
 
     def validate(self, encoder: Encoder) -> tuple[Metrics, Mapping[str, Any]] | None:
@@ -120,7 +123,7 @@ class Stage(Protocol):
         return None
 
     def state(self) -> dict[str, Tensor]:
-        """What `begin_epoch` and the losses since have made, so that a resumed run needs neither."""
+        """What `begin_epoch` and the losses since have made; {} where `begin_epoch` makes it anew."""
         return {}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:

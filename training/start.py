@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from seqrec.checkpoint import load_checkpoint
@@ -14,7 +15,9 @@ from seqrec.model import SequenceModel
 from seqrec.models import model_class
 from seqrec.text_encoder import recformer_from_text_encoder
 from seqrec.tokenizer import CLS, MASK, train_bpe
-from training.config import RunConfig, TextConfig
+from training.config import ModelConfig, RunConfig, TextConfig
+
+log = logging.getLogger(__name__)
 
 VOCABULARY = frozenset({"vocab_size", "cls_id", "mask_id"})
 LIMITS = frozenset({"attention_window", "max_token_num", "max_item_embeddings", "dropout"})
@@ -23,8 +26,12 @@ LIMITS = frozenset({"attention_window", "max_token_num", "max_item_embeddings", 
 
 @dataclass(frozen=True)
 class Start:
-    """`recipe` says what is text (None: the model reads none); `build` makes the model, given the catalogue."""
+    """`recipe` says what is text (None: the model reads none); `build` makes the model, given the catalogue.
 
+    `config` is the run's, without what the starting point brings itself.
+    """
+
+    config: RunConfig
     model_name: str
     recipe: Recipe | None
     build: Callable[[Sequence[Item]], SequenceModel]
@@ -55,18 +62,18 @@ def starting_point(config: RunConfig) -> Start:
             # A setting that the model does not know is the user's mistake; the message has its name.
             raise InputError(f"unknown setting of {name}: {error}", "model.settings") from None
 
-    return Start(name, recipe, fresh)
+    return Start(config, name, recipe, fresh)
 
 
 def _from_checkpoint(config: RunConfig, source: str) -> Start:
-    if config.text != TextConfig():
-        raise InputError(f"{source} is a checkpoint and brings its own item text; leave [text] out", "text")
-    if config.model.settings:
-        raise InputError(f"{source} is a checkpoint and brings its own settings; leave them out", "model.settings")
+    model_config = replace(config.model, name=ModelConfig().name, settings=ModelConfig().settings)
+    if (config.text, config.model) != (TextConfig(), model_config):
+        log.info("%s brings its own model and item text: [text], model.name and [model.settings] do not count", source)
+        config = replace(config, text=TextConfig(), model=model_config)
     checkpoint = load_checkpoint(source)
     model = checkpoint.history_model
     recipe = None if model.item_text is None else model.item_text.recipe
-    return Start(checkpoint.model_name, recipe, lambda items: model)
+    return Start(config, checkpoint.model_name, recipe, lambda items: model)
 
 
 def _from_text_encoder(config: RunConfig, source: str, recipe: Recipe) -> Start:
@@ -75,7 +82,9 @@ def _from_text_encoder(config: RunConfig, source: str, recipe: Recipe) -> Start:
     limits = dict(config.model.settings)
     for given in limits.keys() - LIMITS:
         raise InputError(f"comes from {source}; only {', '.join(sorted(LIMITS))} can be set", f"model.settings.{given}")
-    return Start("recformer", recipe, lambda items: recformer_from_text_encoder(source, recipe, limits, config.seed))
+    return Start(
+        config, "recformer", recipe, lambda items: recformer_from_text_encoder(source, recipe, limits, config.seed)
+    )
 
 
 def _texts(items: Sequence[Item], recipe: Recipe) -> Iterator[str]:

@@ -10,9 +10,12 @@ from torch import Tensor, nn
 
 from seqrec.errors import InputError
 from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
-from training.settings import OptimizerConfig, ValidationConfig
-from training.loop import Fitted, Schedule, TrainingDiverged, adamw, fit
+from training.loop import Fitted, Schedule, adamw, fit
 from training.metrics import Metrics
+from training.parallel import ParallelModel
+from training.reports import Reports, TrainingDiverged
+from training.settings import OptimizerConfig, ValidationConfig
+from training.stage import Stage, StageContext
 
 
 class Point(nn.Module):
@@ -23,10 +26,15 @@ class Point(nn.Module):
         self.weight = nn.Parameter(torch.zeros(1))
 
 
-class PullToThree:
+class PullToThree(Stage):
     """Ten steps an epoch; each is 2 tokens and takes `seconds` of the clock."""
 
+    name = "pull"
     steps_per_epoch = 10
+
+    @classmethod
+    def from_context(cls, context: StageContext) -> PullToThree:
+        raise NotImplementedError
 
     def __init__(self, clock: Clock, seconds: float = 1.0, loss: float = 1.0) -> None:
         self.clock, self.seconds, self.scale = clock, seconds, loss
@@ -34,7 +42,7 @@ class PullToThree:
     def epoch(self, number: int) -> Iterator[int]:
         yield from range(self.steps_per_epoch)
 
-    def loss(self, model: Any, examples: int, device: torch.device) -> tuple[Tensor, int]:
+    def loss(self, model: Any, batch: int, device: torch.device) -> tuple[Tensor, int]:
         self.clock.now += self.seconds
         return (model.weight - 3).square().sum() * self.scale, 2
 
@@ -57,18 +65,18 @@ def run(
     checks: int = 5,
     seconds: float = 1.0,
     loss: float = 1.0,
+    at_start: bool = False,
     **limits: float,
 ) -> tuple[Fitted, Point, list[dict[str, Any]]]:
     clock, model, entries = Clock(), Point(), list[dict[str, Any]]()
     fitted = fit(
-        model,  # type: ignore[arg-type]
+        ParallelModel(model),  # type: ignore[arg-type]
         PullToThree(clock, seconds, loss),
-        lambda: quality(validate(model)),
+        lambda: (quality(validate(model)), {}),
         OptimizerConfig(learning_rate=0.1, **limits),  # type: ignore[arg-type]
-        ValidationConfig(checks=checks, patience=patience),
+        ValidationConfig(checks=checks, patience=patience, at_start=at_start),
         torch.device("cpu"),
-        entries.append,
-        clock,
+        Reports("pull", entries.append, clock),
     )
     return fitted, model, entries
 
@@ -129,13 +137,13 @@ def test_a_collapsed_model_does_not_win_by_its_ties() -> None:
     clock, model = Clock(), Point()
     answers = iter([Metrics(1, 0.4, 0.4, 0.4, 0.4), Metrics(1, 1.0, 1.0, 1.0, 0.0)])
     fitted = fit(
-        model,  # type: ignore[arg-type]
+        ParallelModel(model),  # type: ignore[arg-type]
         PullToThree(clock),
-        lambda: next(answers),
+        lambda: (next(answers), {}),
         OptimizerConfig(max_steps=10),
         ValidationConfig(checks=2, patience=0),
         torch.device("cpu"),
-        clock=clock,
+        Reports(clock=clock),
     )
     assert fitted.best.ndcg == 0.4
 

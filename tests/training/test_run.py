@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import torch
 
 from seqrec import load_model
 from seqrec.cli import main
-from seqrec.errors import CheckpointError, InputError
+from seqrec.errors import CheckpointError, InputError, SeqrecError
 from training import run
 from training.cli import train
-from training.config import RunConfig, load_config
+from training.config import RunConfig, TextConfig, load_config
 from training.evaluate_cli import evaluate
 from training.joint import JointStage
 
@@ -73,12 +74,15 @@ def test_a_run_leaves_all_that_made_it(config: Path, world_files: tuple[Path, Pa
     out = tmp_path / "runs" / "one"
     asked = ["--config", str(config), "--out", str(out), "--set", "seed=5", "--max-minutes", "9"]
     train([*arguments(world_files), *asked])
-    assert {path.name for path in out.iterdir()} == {"config.toml", "run.json", "metrics.jsonl", "checkpoint"}
+    assert {path.name for path in out.iterdir()} == {
+        *("config.toml", "run.json", "metrics.jsonl", "tensorboard", "curves.png", "checkpoint", "last")
+    }
+    assert [path.name for path in (out / "last").iterdir()] == ["checkpoint"]
     assert [path.name for path in out.parent.iterdir()] == ["one"]
     written = load_config(out / "config.toml")
     assert written == load_config(config, ["seed=5", "optimizer.max_minutes=9.0"])
     about = json.loads((out / "run.json").read_text())
-    assert about["seed"] == 5
+    assert (about["state"], about["seed"], about["stages"]) == ("done", 5, ["joint"])
     assert about["checkpoint_digest"] == load_model(out / "checkpoint", "cpu").checkpoint.digest
     assert len(about["data_digest"]) == 64
     kinds = [entry["kind"] for entry in lines_of(out / "metrics.jsonl")]
@@ -116,7 +120,7 @@ def test_a_run_that_is_there_is_not_overwritten_by_mistake(
     out.mkdir()
     (out / "precious").touch()
     asked = [*arguments(world_files), "--config", str(config), "--out", str(out)]
-    with pytest.raises(InputError, match="exists already; choose another directory, or say --overwrite"):
+    with pytest.raises(InputError, match=r"exists already \(no run\); choose another directory, or say --overwrite"):
         train(asked)
     assert (out / "precious").exists()
     train([*asked, "--overwrite"])
@@ -124,44 +128,59 @@ def test_a_run_that_is_there_is_not_overwritten_by_mistake(
     assert (out / "checkpoint").is_dir()
 
 
-def test_ctrl_c_leaves_nothing_and_says_so(
+def test_ctrl_c_leaves_a_run_that_the_same_command_ends(
     config: Path,
     world_files: tuple[Path, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("INFO")
     calls = iter(range(5))
     plain = JointStage.loss
 
     def interrupted(*anything: Any) -> Any:
-        if next(calls, None) is None:
-            raise KeyboardInterrupt
+        if next(calls, None) == 4:
+            os.kill(os.getpid(), signal.SIGINT)
         return plain(*anything)
 
     monkeypatch.setattr(JointStage, "loss", interrupted)
     out = tmp_path / "runs" / "one"
+    asked = ["train", *arguments(world_files), "--config", str(config), "--out", str(out)]
     with pytest.raises(SystemExit) as exited:
-        main(["train", *arguments(world_files), "--config", str(config), "--out", str(out)])
+        main(asked)
     assert exited.value.code == 130
-    assert "interrupted; what was not finished was not written" in capsys.readouterr().err
-    assert list(out.parent.iterdir()) == []
+    assert "stopped after step 5 of joint" in caplog.text
+    assert json.loads((out / "run.json").read_text())["state"] == "running"
+    assert (out / "last" / "state.pt").exists()
+    main(asked)
+    assert "is an unfinished run: going on with joint after step 5" in caplog.text
+    steps = [entry["step"] for entry in lines_of(out / "metrics.jsonl") if entry["kind"] == "step"]
+    assert steps == list(range(1, 9))
 
 
-def test_a_full_disk_leaves_nothing(
+def test_a_full_disk_leaves_a_run_that_goes_on_when_there_is_room(
     config: Path, world_files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*anything: Any, **more: Any) -> str:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run, "save_checkpoint", full)
     out = tmp_path / "runs" / "one"
-    with pytest.raises(OSError, match="No space left"):
-        train([*arguments(world_files), "--config", str(config), "--out", str(out)])
-    assert list(out.parent.iterdir()) == []
+    asked = [*arguments(world_files), "--config", str(config), "--out", str(out)]
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "save_checkpoint", full)
+        with pytest.raises(OSError, match="No space left"):
+            train(asked)
+    assert not (out / "checkpoint").exists()
+    train(asked)
+    assert load_model(out / "checkpoint", "cpu").dim == 16
+    assert [entry["step"] for entry in lines_of(out / "metrics.jsonl") if entry["kind"] == "step"] == list(range(1, 9))
 
 
-def test_training_goes_on_from_a_checkpoint(config: Path, world_files: tuple[Path, Path], tmp_path: Path) -> None:
+def test_training_goes_on_from_a_checkpoint(
+    config: Path, world_files: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     first = run.train(load_config(config, ["optimizer.max_steps=60"]), *world_files, tmp_path / "first")
     checkpoint = str(tmp_path / "first" / "checkpoint")
     plain = load_config(config)
@@ -175,8 +194,9 @@ def test_training_goes_on_from_a_checkpoint(config: Path, world_files: tuple[Pat
     )
     second = run.train(continued, *world_files, tmp_path / "second")
     assert second.best.ndcg > first.best.ndcg - 0.1
-    with pytest.raises(InputError, match=r"^text: .*brings its own item text"):
-        run.train(load_config(config, [f"model.start_from={checkpoint}"]), *world_files, tmp_path / "third")
+    run.train(load_config(config, [f"model.start_from={checkpoint}"]), *world_files, tmp_path / "third")
+    assert "brings its own model and item text" in caplog.text
+    assert load_config(tmp_path / "third" / "config.toml").text == TextConfig()
 
 
 @pytest.mark.parametrize(
@@ -191,7 +211,6 @@ def test_training_goes_on_from_a_checkpoint(config: Path, world_files: tuple[Pat
         ("model.settings.num_heads=5", "hidden_size 32 is not a multiple of num_heads 5"),
         ("device=tpu", "no device 'tpu'"),
         ("text.attributes=['colour']", "no item has text|has no text: nothing in colour"),
-        ("optimizer.learning_rate=1e9", "lower optimizer.learning_rate|not finite"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(
@@ -205,6 +224,17 @@ def test_a_setting_that_cannot_be_is_refused(
     assert exited.value.code == 1
     assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "o").exists()
+
+
+def test_a_training_that_diverges_says_so_and_is_not_gone_on_with(
+    world_files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    config, out = config_file(tmp_path, "recformer", RECFORMER, steps=30), tmp_path / "o"
+    with pytest.raises(SeqrecError, match=r"lower optimizer\.learning_rate|not finite"):
+        run.train(load_config(config, ["optimizer.learning_rate=1e9"]), *world_files, out)
+    assert json.loads((out / "run.json").read_text())["state"] == "failed"
+    with pytest.raises(InputError, match=r"is a run that failed: .*say --overwrite"):
+        run.train(load_config(config), *world_files, out)
 
 
 def test_a_text_encoder_sets_its_own_size(world_files: tuple[Path, Path], tmp_path: Path) -> None:

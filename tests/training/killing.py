@@ -1,0 +1,53 @@
+"""Processes that train and are killed outright; forked from one that has imported everything already."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+_SERVER = multiprocessing.get_context("forkserver")
+
+
+def train_and_die(at: str, call: int, config: Path, items: Path, interactions: Path, out: Path) -> int | None:
+    """Train in a process of its own that kills itself (SIGKILL) just before the `call`-th call of `at`, counted from 1.
+
+    `at`: "module:name" or "module:Class.name". -> the exit code: -9, or 0 if the training was done before that.
+    """
+    _SERVER.set_forkserver_preload(
+        ["training.run", "training.joint", "training.two_stage", "torch.utils.tensorboard", "tests.training.killing"]
+    )
+    process = _SERVER.Process(target=_train, args=(at, call, config, items, interactions, out))
+    process.start()
+    process.join(120)
+    return process.exitcode
+
+
+def _train(at: str, call: int, config: Path, items: Path, interactions: Path, out: Path) -> None:
+    from training.config import load_config
+    from training.run import train
+
+    module, _, name = at.partition(":")
+    *owners, attribute = name.split(".")
+    owner: Any = import_module(module)
+    for part in owners:
+        owner = getattr(owner, part)
+    setattr(owner, attribute, _deadly(getattr(owner, attribute), call))
+    train(load_config(config), items, interactions, out)
+
+
+def _deadly(function: Callable[..., Any], call: int) -> Callable[..., Any]:
+    calls = 0
+
+    def counted(*args: Any, **more: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **more)
+
+    return counted

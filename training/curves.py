@@ -1,0 +1,84 @@
+"""curves.png: loss and validation NDCG@10 by step, one band a stage."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple")
+
+
+@dataclass
+class Curve:
+    """One stage: steps counted over the whole run."""
+
+    stage: str
+    begins: int
+    ends: int
+    loss: list[tuple[int, float]] = field(default_factory=list)
+    ndcg: list[tuple[int, float]] = field(default_factory=list)
+
+    @property
+    def best(self) -> tuple[int, float]:
+        return max(self.ndcg, key=lambda point: point[1])
+
+
+def read_curves(metrics: Path) -> list[Curve]:
+    """What metrics.jsonl says, stage by stage; a last line that was cut off is left out."""
+    curves: list[Curve] = []
+    for line in metrics.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            break
+        stage = entry.get("stage", "training")
+        if not curves or curves[-1].stage != stage:
+            begins = curves[-1].ends if curves else 0
+            curves.append(Curve(stage, begins, begins))
+        curve = curves[-1]
+        step = curve.begins + entry.get("step", entry.get("steps", 0))
+        curve.ends = max(curve.ends, step)
+        if entry["kind"] == "step":
+            curve.loss.append((step, entry["loss"]))
+        elif entry["kind"] == "validation":
+            curve.ndcg.append((step, entry["ndcg"]))
+    return curves
+
+
+def draw(run: Path) -> None:
+    """Write curves.png beside the metrics.jsonl of a run; says so where matplotlib is not installed."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        log.info("matplotlib is not installed (the extra `train`), so there is no curves.png")
+        return
+    curves = [curve for curve in read_curves(run / "metrics.jsonl") if curve.loss]
+    if not curves:
+        return
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    FigureCanvasAgg(figure)
+    above, below = figure.subplots(2, 1, sharex=True)
+    for number, curve in enumerate(curves):
+        colour = COLOURS[number % len(COLOURS)]
+        above.plot(*zip(*curve.loss, strict=True), color=colour, label=curve.stage)
+        for axes in (above, below):
+            axes.axvspan(curve.begins, curve.ends, color=colour, alpha=0.06, linewidth=0)
+        if curve.ndcg:
+            below.plot(*zip(*curve.ndcg, strict=True), color=colour, marker="o", markersize=4, label=curve.stage)
+            step, best = curve.best
+            below.plot([step], [best], color=colour, marker="*", markersize=14)
+            below.annotate(f"{best:.4f}", (step, best), textcoords="offset points", xytext=(0, 9), ha="center")
+    above.set_ylabel("training loss")
+    below.set_ylabel("validation NDCG@10, all items")
+    below.set_xlabel("step")
+    below.margins(y=0.2)
+    above.legend(loc="upper right")
+    for axes in (above, below):
+        axes.grid(alpha=0.3)
+    above.set_title(run.absolute().name)
+    figure.savefig(run / "curves.png", dpi=110)
