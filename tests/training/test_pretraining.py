@@ -25,6 +25,9 @@ from tests.training.conftest import write_world
 from training.data import Dataset, read_dataset
 from training.encoding import Encoding
 from training.held_out import HeldOut
+from training.loop import fit
+from training.metrics import Metrics
+from training.parallel import ParallelModel
 from training.pretraining import (
     NOT_TOLD,
     Pairs,
@@ -33,6 +36,8 @@ from training.pretraining import (
     give_language_model_head,
     take_language_model_head,
 )
+from training.reports import Reports
+from training.settings import OptimizerConfig, ValidationConfig
 from training.stage import Towers, TrainingData
 from training.stage_config import PretrainConfig
 
@@ -115,6 +120,25 @@ def test_loss_and_gradients_are_the_authors(world: Dataset, chunk: int) -> None:
     for name, ours in named.items():
         torch.testing.assert_close(ours.detach().reshape(1), golden[name].reshape(1), rtol=0, atol=2e-5)
     loss.backward()  # type: ignore[no-untyped-call]
+    assert_authors_gradients(model)
+
+
+def test_a_step_of_the_loop_has_the_authors_loss_and_gradients(world: Dataset) -> None:
+    golden = load_file(GOLDEN / "pretrain.safetensors")
+    model, entries = authors_model(), list[dict[str, Any]]()
+    assert model.config.dropout == 0
+    fit(
+        ParallelModel(model),
+        AuthorsStage(golden, world),
+        lambda: (Metrics(1, 0.0, 0.0, 0.0, 0.0), {}),
+        OptimizerConfig(max_steps=1, clip_norm=1e6),
+        ValidationConfig(checks=1),
+        CPU,
+        Reports("pretrain", entries.append),
+    )
+    (step,) = [entry for entry in entries if entry["kind"] == "step"]
+    assert step["loss"] == pytest.approx(golden["loss"].item(), abs=2e-5)
+    assert step["contrastive"] == pytest.approx(golden["contrastive_loss"].item(), abs=2e-5)
     assert_authors_gradients(model)
 
 
