@@ -20,7 +20,7 @@ from training.metrics import Metrics, Ranks, Values, ndcg, ranks, ranks_of_sever
 Protocol = Literal["all items", "unseen only"]
 PROTOCOLS: tuple[Protocol, ...] = ("all items", "unseen only")
 
-PESSIMISTIC = ", ties behind"
+PESSIMISTIC = ", behind ties"
 
 K = 10
 SCORES_AT_ONCE = 2**23
