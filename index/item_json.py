@@ -14,5 +14,9 @@ def attributes_to_json(attributes: Mapping[str, AttributeValue]) -> str:
 
 
 def attributes_from_json(text: str | bytes) -> dict[str, AttributeValue]:
-    values: dict[str, Any] = json.loads(text)
+    return as_attributes(json.loads(text))
+
+
+def as_attributes(values: Mapping[str, Any]) -> dict[str, AttributeValue]:
+    """Values as JSON has them: a list becomes a tuple."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

@@ -18,8 +18,9 @@ from index.catalogue import CatalogueItem, Change, PutResult, check_repeated
 from index.locks import Lease
 from index.redis_connection import RedisConnections
 from index.redis_lease import RedisLease, redis_lease
-from index.redis_records import change_of, entry_of, fields_of, words_of_item
+from index.redis_records import body_of, change_of, entry_of, fields_of, words_of_item
 from index.redis_scripts import (
+    BODIES,
     CHANGES,
     COMPACT,
     COUNT,
@@ -33,7 +34,6 @@ from index.redis_scripts import (
     PUBLISH,
     PUT,
     READ_HEAD,
-    RECORDS,
     REPLACED,
 )
 from index.words import is_unicode, words_of
@@ -41,7 +41,7 @@ from seqrec.errors import CatalogueError, CatalogueReplaced, ItemNotFound, LogTr
 
 SCHEMA_VERSION = "1"
 _IDS_AT_ONCE = 5000
-_RECORDS_AT_ONCE = 500
+_RECORDS_AT_ONCE = 200  # no script holds the server for long
 _DROPPED_AT_ONCE = 1000
 _MAX_WORDS = 16
 _LOOK_AT = 2000  # items that a search looks at
@@ -74,10 +74,9 @@ class RedisCatalogue:
         check_repeated(entries)
         if not entries:
             return PutResult(self.head(), 0, 0)
-        arguments: list[Any] = [len(entries)]
+        arguments: list[bytes] = []
         for entry in entries:
-            fields = fields_of(entry)
-            arguments += [entry.item.item_id.encode(), words_of_item(entry.item), len(fields), *fields]
+            arguments += [entry.item.item_id.encode(), words_of_item(entry.item), body_of(entry)]
         head, updated = self._write(PUT, *arguments)
         return PutResult(head, len(entries) - updated, updated)
 
@@ -112,11 +111,11 @@ class RedisCatalogue:
     def scan(self, through: int | None = None) -> Iterator[tuple[int, CatalogueItem]]:
         wanted = sorted(row for row in self._view().items() if through is None or row[1] <= through)
         for batch in batches(wanted, _RECORDS_AT_ONCE):
-            records = self._read(RECORDS, *(seq for _, seq in batch))[1]
-            for (_, seq), record in zip(batch, records, strict=True):
-                if not record:
-                    raise self._redis.error(f"the log was compacted while it was read (record {seq}); start again")
-                yield seq, entry_of(record[1])
+            bodies = self._read(BODIES, *(seq for _, seq in batch))[1]
+            for (item_id, seq), body in zip(batch, bodies, strict=True):
+                if body is None:
+                    raise self._redis.error(f"the log was compacted while it was read (change {seq}); start again")
+                yield seq, entry_of(item_id.encode(), body)
 
     def get(self, item_id: str) -> tuple[int, CatalogueItem] | None:
         return self.get_many([item_id]).get(item_id)
@@ -124,11 +123,8 @@ class RedisCatalogue:
     def get_many(self, item_ids: Sequence[str]) -> dict[str, tuple[int, CatalogueItem]]:
         found: dict[str, tuple[int, CatalogueItem]] = {}
         for batch in batches(filter(is_unicode, item_ids), _RECORDS_AT_ONCE):
-            for record in self._read(GET, *(item_id.encode() for item_id in batch))[1]:
-                change = self._change(record)
-                assert change.item_id is not None
-                assert change.entry is not None
-                found[change.item_id] = (change.seq, change.entry)
+            for seq, item_id, body in self._read(GET, *(item_id.encode() for item_id in batch))[1]:
+                found[item_id.decode()] = (int(seq), entry_of(item_id, body))
         return found
 
     def ids(self) -> set[str]:
@@ -197,10 +193,10 @@ class RedisCatalogue:
             after = _seq(rows[-1])
 
     def _change(self, row: Sequence[Any]) -> Change:
-        catalogue_id = row[1][row[1].index(b"catalogue") + 1].decode()
-        if catalogue_id != self.catalogue_id:
-            raise self._replaced(f"change {_seq(row)} belongs to catalogue {catalogue_id}")
-        return change_of(_seq(row), row[1])
+        fields = fields_of(row[1])
+        if fields[b"catalogue"].decode() != self.catalogue_id:
+            raise self._replaced(f"change {_seq(row)} belongs to catalogue {fields[b'catalogue'].decode()}")
+        return change_of(_seq(row), fields)
 
     def _read(self, script: str, *arguments: Any) -> tuple[int, Any]:
         """The head and what the script answers."""

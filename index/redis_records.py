@@ -1,14 +1,19 @@
-"""An item as fields of a log record in Redis, and back. What an item lacks has no field."""
+"""An item as part of a log record in Redis, and back.
+
+One value holds all of it: a line of JSON, then token ids (int32), their types (uint8) and the vector (float32), little
+endian. A client reads few long values many times as fast as many short ones.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from index.catalogue import CatalogueItem, Change
-from index.item_json import attributes_from_json, attributes_to_json
+from index.item_json import as_attributes
 from index.words import words_of
 from seqrec.item_text import TokenizedItem
 from seqrec.items import Item, attribute_text
@@ -17,18 +22,36 @@ MAX_WORDS = 64
 """Different words of an item that a search finds it by: the first ones."""
 
 
-def fields_of(entry: CatalogueItem) -> list[Any]:
-    """Names and values in turn."""
-    item, tokens, vector = entry.item, entry.tokens, entry.vector
-    fields = ["available", int(item.available), "attributes", attributes_to_json(item.attributes).encode()]
-    if entry.item_tower is not None:
-        fields += ["item_tower", entry.item_tower]
+def body_of(entry: CatalogueItem) -> bytes:
+    """All of an item but its id. What it lacks is null."""
+    tokens, vector = entry.tokens, entry.vector
+    head = {
+        "available": entry.item.available,
+        "item_tower": entry.item_tower,
+        "tokens": None if tokens is None else len(tokens.ids),
+        "dim": None if vector is None else len(vector),
+        "attributes": dict(entry.item.attributes),
+    }
+    body = json.dumps(head, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode() + b"\n"
     if tokens is not None:
-        fields += ["token_types", np.asarray(tokens.types, np.uint8).tobytes()]
-        fields += ["token_ids", np.asarray(tokens.ids, "<i4").tobytes()]
+        body += np.asarray(tokens.ids, "<i4").tobytes() + np.asarray(tokens.types, np.uint8).tobytes()
     if vector is not None:
-        fields += ["vector", np.asarray(vector, "<f4").tobytes()]
-    return fields
+        body += np.asarray(vector, "<f4").tobytes()
+    return body
+
+
+def entry_of(item_id: bytes, body: bytes) -> CatalogueItem:
+    head, _, arrays = body.partition(b"\n")  # a line break within the JSON is written as \\n
+    facts: dict[str, Any] = json.loads(head.decode())
+    size, tokens = facts["tokens"], None
+    if size is not None:
+        tokens = TokenizedItem(np.frombuffer(arrays, "<i4", size), np.frombuffer(arrays, np.uint8, size, 4 * size))
+    vector = None
+    if facts["dim"] is not None:
+        # Copied: behind an odd number of types it is not where numbers of four bytes may lie.
+        vector = np.frombuffer(arrays[5 * (size or 0) :], "<f4", facts["dim"])
+    item = Item(item_id.decode(), as_attributes(facts["attributes"]), facts["available"])
+    return CatalogueItem(item, tokens, vector, facts["item_tower"])
 
 
 def words_of_item(item: Item) -> bytes:
@@ -37,33 +60,18 @@ def words_of_item(item: Item) -> bytes:
     return "\n".join(words_of(text, MAX_WORDS)).encode()
 
 
-def entry_of(pairs: Sequence[bytes]) -> CatalogueItem:
-    return _entry(dict(zip(pairs[::2], pairs[1::2], strict=True)))
-
-
-def change_of(seq: int, pairs: Sequence[bytes]) -> Change:
-    fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
+def change_of(seq: int, fields: Mapping[bytes, bytes]) -> Change:
     when = float(fields[b"time"])
     match fields[b"op"]:
         case b"put":
-            return Change(seq, "put", fields[b"item_id"].decode(), _entry(fields), time=when)
+            entry = entry_of(fields[b"item_id"], fields[b"body"])
+            return Change(seq, "put", entry.item.item_id, entry, time=when)
         case b"delete":
             return Change(seq, "delete", fields[b"item_id"].decode(), time=when)
         case _:
             return Change(seq, "publish", snapshot_id=fields[b"snapshot_id"].decode(), time=when)
 
 
-def _entry(fields: Mapping[bytes, bytes]) -> CatalogueItem:
-    ids, types = fields.get(b"token_ids"), fields.get(b"token_types")
-    vector, tower = fields.get(b"vector"), fields.get(b"item_tower")
-    item_id, attributes = fields[b"item_id"].decode(), attributes_from_json(fields[b"attributes"])
-    return CatalogueItem(
-        item=Item(item_id, attributes, fields[b"available"] == b"1"),
-        tokens=(
-            None
-            if ids is None or types is None
-            else TokenizedItem(np.frombuffer(ids, "<i4"), np.frombuffer(types, np.uint8))
-        ),
-        vector=None if vector is None else np.frombuffer(vector, "<f4"),
-        item_tower=None if tower is None else tower.decode(),
-    )
+def fields_of(pairs: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Names and values that come in turn."""
+    return dict(zip(pairs[::2], pairs[1::2], strict=True))

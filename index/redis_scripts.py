@@ -69,7 +69,7 @@ end
 local function index(item_id, words)
   each(words, function(word)
     redis.call('SADD', WORDS .. ':' .. word, item_id)
-    redis.call('ZADD', WORDS, 0, word)
+    if redis.call('SCARD', WORDS .. ':' .. word) == 1 then redis.call('ZADD', WORDS, 0, word) end
   end)
 end
 local function forget(seq)
@@ -81,17 +81,14 @@ end
 
 READ_HEAD = _GUARD + "return answer(false)"
 
-# ARGV: number of entries; each: item id, words, number of fields and values, fields and values.
+# ARGV: item id, words and body in turn.
 PUT = (
     _WRITE
     + """
 begin()
-local updated, at = 0, 7
-for _ = 1, tonumber(ARGV[6]) do
-  local item_id, words, size = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
-  local fields = {}
-  for i = 1, size do fields[i] = ARGV[at + 2 + i] end
-  at = at + 3 + size
+local updated = 0
+for i = 6, #ARGV, 3 do
+  local item_id, words, body = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local before, seq = redis.call('ZSCORE', ITEMS, item_id), number()
   local old = ''
   if before then
@@ -103,7 +100,7 @@ for _ = 1, tonumber(ARGV[6]) do
     index(item_id, words)
   end
   redis.call('XADD', LOG, seq .. '-0', 'op', 'put', 'catalogue', ARGV[1], 'time', ARGV[5], 'before', before or '0',
-    'item_id', item_id, 'words', words, unpack(fields))
+    'item_id', item_id, 'words', words, 'body', body)
   redis.call('ZADD', ITEMS, seq, item_id)
 end
 return finish(updated)
@@ -190,24 +187,27 @@ return answer(redis.call('ZRANGEBYSCORE', ITEMS, '(' .. ARGV[4], ARGV[5], 'WITHS
 """
 )
 
-# ARGV: numbers. Their records; false for one that is gone.
-RECORDS = (
+# ARGV: numbers. The body of each record; false for one that is gone.
+BODIES = (
     _GUARD
     + """
 local found = {}
-for i = 4, #ARGV do found[i - 3] = record(ARGV[i]) or false end
+for i = 4, #ARGV do
+  local entry = record(ARGV[i])
+  found[i - 3] = entry and field(entry[2], 'body') or false
+end
 return answer(found)
 """
 )
 
-# ARGV: item ids. The records of those that are present.
+# ARGV: item ids. Number, item id and body of those that are present.
 GET = (
     _GUARD
     + """
 local found = {}
 for i = 4, #ARGV do
   local seq = redis.call('ZSCORE', ITEMS, ARGV[i])
-  if seq then found[#found + 1] = record(seq) end
+  if seq then found[#found + 1] = {seq, ARGV[i], field(record(seq)[2], 'body')} end
 end
 return answer(found)
 """
