@@ -162,7 +162,11 @@ class Recommender:
         return stored, [item_id for item_id in item_ids if view.position_of(item_id) is None]
 
     async def delete_user(self, user_id: str, trace: Trace) -> int:
-        """Remove all that is stored of a user; how many events that were. Raises InputError, CatalogueError."""
+        """Remove all that is stored of a user; how many events that were.
+
+        Raises InputError, NotReady, CatalogueError.
+        """
+        self._follower.view()  # of another catalogue's users nothing would be true
         return await self._on_threads("write", trace, self._histories.delete, check_item_id(user_id, "user_id"))
 
     async def present(self) -> View:

@@ -24,7 +24,7 @@ from service.settings import Settings
 
 EVENTS = ["mug-1", "mug-1", "mug-1", "desk-1", "desk-1", "lamp-1"]
 """Item ids of the interactions: what popularity is made of."""
-READY_SECONDS = 60
+READY_SECONDS = 120
 
 
 @pytest.fixture(scope="session")
@@ -119,7 +119,7 @@ def serve_process(home: Path, tmp_path: Path) -> Iterator[Callable[..., Process]
             )
         started.append(popen)
         process = Process(popen, _url(popen, output), output)
-        with httpx.Client(base_url=process.url) as client:
+        with httpx.Client(base_url=process.url, timeout=READY_SECONDS) as client:
             wait_until_ready(client)
         return process
 

@@ -1,0 +1,136 @@
+"""Several workers on one socket, as real processes: they agree, are started again, and end together."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from seqrec.errors import InputError
+from service import workers
+from service.settings import Settings
+
+ServeProcess = Callable[..., Any]
+SECONDS = 120  # for a process to start: it imports torch
+
+
+def each_worker(url: str, count: int, stack: ExitStack, but: set[int] | None = None) -> dict[int, httpx.Client]:
+    """A client for each worker: a connection stays with the worker that took it."""
+    found: dict[int, httpx.Client] = {}
+    end = time.monotonic() + SECONDS
+    while len(found) < count:
+        assert time.monotonic() < end, f"{len(found)} of {count} workers answered"
+        client = stack.enter_context(httpx.Client(base_url=url, timeout=SECONDS))
+        ready = client.get("/readyz")
+        worker = int(ready.headers["x-worker"])
+        if ready.status_code == 200 and worker not in found and worker not in (but or ()):
+            found[worker] = client
+        else:
+            client.close()
+            time.sleep(0.05)
+    return found
+
+
+@pytest.fixture
+def clients() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def put(client: httpx.Client, item_id: str) -> int:
+    title = item_id.replace("-", " ")
+    response = client.post("/items", json={"items": [{"item_id": item_id, "attributes": {"title": title}}]})
+    assert response.status_code == 200, response.text
+    return int(response.json()["seq"])
+
+
+def top(client: httpx.Client, item_id: str) -> tuple[str, int]:
+    body = {"history": [{"attributes": {"title": item_id.replace("-", " ")}}], "k": 1}
+    answer = client.post("/recommend", json=body).json()
+    return answer["items"][0]["item_id"], answer["seq"]
+
+
+def test_workers_agree_share_what_they_count_and_come_back(serve_process: ServeProcess, clients: ExitStack) -> None:
+    process = serve_process(SEQREC_WORKERS="2")
+    of = each_worker(process.url, 2, clients)
+    one, two = of.values()
+
+    for n in range(10):  # what one takes, the other finds in its next request
+        for taking, asked in ((one, two), (two, one)):
+            seq = put(taking, f"umbrella-{n}")
+            assert top(asked, f"umbrella-{n}") == (f"umbrella-{n}", seq)
+
+    for asked in (one, two):  # whoever is asked tells of both
+        text = asked.get("/metrics").text
+        assert 'seqrec_requests_total{method="POST",route="/items",status="200"} 20.0' in text
+        assert set(re.findall(r'seqrec_ready{pid="(\d+)"} 1.0', text)) == {str(worker) for worker in of}
+
+    job = one.post("/reindex").json()["id"]
+    assert two.post("/reindex").json()["id"] == job, "one at a time, whoever is asked"
+    assert two.get(f"/reindex/{job}").json()["state"] in ("queued", "running")
+
+    victim = next(iter(of))
+    os.kill(victim, signal.SIGKILL)
+    assert put(two, "after-the-crash") > 0
+    (other,) = each_worker(process.url, 1, clients, but=set(of)).values()
+    assert top(other, "after-the-crash")[0] == "after-the-crash"
+    text = two.get("/metrics").text
+    assert f'seqrec_ready{{pid="{victim}"}}' not in text
+    assert 'seqrec_requests_total{method="POST",route="/items",status="200"} 21.0' in text, "what it counted stays"
+
+    process.popen.send_signal(signal.SIGTERM)
+    assert process.popen.wait(60) == 0
+    assert "Traceback" not in process.log()
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{process.url}/healthz")
+
+
+def test_workers_end_with_a_supervisor_that_is_killed(serve_process: ServeProcess, clients: ExitStack) -> None:
+    process = serve_process(SEQREC_WORKERS="2")
+    of = each_worker(process.url, 2, clients)
+    process.popen.kill()
+    end = time.monotonic() + 60
+    while any(psutil.pid_exists(worker) and psutil.Process(worker).status() != "zombie" for worker in of):
+        assert time.monotonic() < end, "a worker goes on without its supervisor"
+        time.sleep(0.05)
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{process.url}/healthz")
+
+
+@pytest.mark.parametrize(("gpus", "asked", "count"), [(0, None, 1), (0, 3, 3), (1, None, 1), (4, None, 4), (4, 2, 2)])
+def test_one_worker_or_one_a_gpu(monkeypatch: pytest.MonkeyPatch, gpus: int, asked: int | None, count: int) -> None:
+    monkeypatch.setattr(workers, "_gpus", lambda settings: gpus)
+    assert workers.worker_count(Settings(workers=asked)) == count
+
+
+def test_more_workers_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_gpus", lambda settings: 2)
+    with pytest.raises(InputError, match="SEQREC_WORKERS: 3 workers for 2 GPUs: a GPU serves one"):
+        workers.worker_count(Settings(workers=3))
+
+
+def test_each_worker_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for gpu in (0, 3):
+        (tmp_path / f"gpu-{gpu}.lock").touch()
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
+    monkeypatch.setattr(workers, "_held", [])
+    taken = []
+    for _ in range(2):
+        workers._take_gpu()
+        taken.append(os.environ["CUDA_VISIBLE_DEVICES"])
+    assert taken == ["0", "3"]
+    workers._held.pop(0).close()  # its worker dies
+    workers._take_gpu()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
+    for lock in workers._held:
+        lock.close()
