@@ -76,8 +76,8 @@ class PretrainStage(Stage):
         self.text_of = np.split(together.text_of, ends[:-1])
         examples = []  # [n, 2] of each domain: its number, and a user with something to train on
         for number, dataset in enumerate(self.datasets):
-            users = [user for user in range(dataset.users) if len(dataset.training_part(user))]
-            examples.append(np.array([(number, user) for user in users], dtype=np.int64).reshape(-1, 2))
+            users = np.flatnonzero(dataset.cuts.train_end > 0)
+            examples.append(np.stack([np.full(len(users), number), users], axis=1))
         self.parts_of_data = examples if config.one_domain_a_batch else [np.concatenate(examples)]
         if min(len(part) for part in self.parts_of_data) < 2:
             raise InputError("there are not two users with events to train on, so there is nothing to tell apart")
@@ -89,7 +89,7 @@ class PretrainStage(Stage):
         vocabulary = None
         if config.mlm_weight:
             vocabulary = give_language_model_head(model)
-        names = [Path(folder).name for folder in config.data] or [""] * len(context.data)
+        names = _names(config.data) or ["data"]
         users = context.config.validation_of(cls.name).users
         held_out = [
             HeldOut.of(name, domain.dataset, domain.tokens, "valid", users, config.held_out_items, seed)
@@ -97,10 +97,10 @@ class PretrainStage(Stage):
         ]
         zero_shot = []
         recipe = None if model.item_text is None else model.item_text.recipe
-        for folder in config.zero_shot:
+        for name, folder in zip(_names(config.zero_shot), config.zero_shot, strict=True):
             dataset = read_folder(folder, recipe, "skip")
             tokens = model.tokenize_items(dataset.items)
-            zero_shot.append(HeldOut.of(Path(folder).name, dataset, tokens, "test", config.zero_shot_users, 0, seed))
+            zero_shot.append(HeldOut.of(name, dataset, tokens, "test", config.zero_shot_users, 0, seed))
         return cls(context.data, config, seed, context.encoding, vocabulary, held_out, zero_shot)
 
     @property
@@ -206,6 +206,12 @@ class PretrainStage(Stage):
         # An example's two texts take two neighbouring seeds.
         seeds = 2 * rng.integers(2**62, size=len(examples))
         return Pairs(histories, targets, np.array(texts, dtype=np.int64), seeds)
+
+
+def _names(folders: Sequence[str]) -> list[str]:
+    """The last part of each path, or all of it where that would be ambiguous."""
+    names = [Path(folder).resolve().name for folder in folders]
+    return list(folders) if len(set(names)) < len(names) else names
 
 
 def contrastive_loss(metric: Metric, queries: Tensor, vectors: Tensor, texts: Rows, temperature: float) -> Tensor:

@@ -37,8 +37,8 @@ class FineTuningConfig(StageConfig):
     freeze_words: bool = False
 
     def __post_init__(self) -> None:
-        at_least("stage1", self, batch_size=1, negatives=0)
-        _above_zero("stage1", self)
+        at_least("stage1/stage2", self, batch_size=1, negatives=0)
+        _above_zero("stage1/stage2", self)
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,13 @@ class ResidualConfig(StageConfig):
     dim: int = 128
     history: int = 20
     batch_size: int = 256
-    examples: int = 200_000
+    examples: int = 400_000
+    encoded: int = 50_000
     dropout: float = 0.2
     temperature: float = 0.07
 
     def __post_init__(self) -> None:
-        at_least("residual", self, dim=1, history=1, batch_size=1, examples=1, dropout=0)
+        at_least("residual", self, dim=1, history=1, batch_size=1, examples=1, encoded=0, dropout=0)
         _above_zero("residual", self)
         if not self.dropout < 1:
             raise InputError(f"{self.dropout} is not a share from 0 to below 1", "residual.dropout")

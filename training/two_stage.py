@@ -51,8 +51,7 @@ class StageOne(Stage):
         self.dataset = context.data[0].dataset
         self.tokens = list(context.data[0].tokens)
         self.texts = DistinctTexts.of(context.data[0].tokens)
-        everyone = range(self.dataset.users)
-        self.users = np.array([user for user in everyone if len(self.dataset.training_part(user))], dtype=np.int64)
+        self.users = np.flatnonzero(self.dataset.cuts.train_end > 0)
         if not len(self.users):
             raise InputError("no user has an event to train on", "interactions")
         if config.negatives and len(self.texts) < 2:

@@ -109,6 +109,28 @@ def test_pretraining_makes_a_curve_and_a_checkpoint_that_training_goes_on_from(
     assert all(0 <= line["one_tower_ndcg"] <= 1 for line in told)
 
 
+def test_the_papers_recipe_runs_through_in_one_go(tmp_path: Path, folders: list[Path]) -> None:
+    data = ["--items", str(folders[0] / "items.jsonl"), "--interactions", str(folders[0] / "interactions.csv")]
+    small = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "intermediate_size": 32}
+    settings = [f"model.settings.{name}={value}" for name, value in small.items()]
+    settings += ["text.vocab_size=320", "optimizer.max_steps=2", "validation.checks=1", "device=cpu"]
+    settings += [f"{stage}.validation.checks=1" for stage in ("stage1", "stage2")]
+    out = tmp_path / "paper"
+    cli.run("train", [*data, "--preset", "paper", "--out", str(out), *(w for s in settings for w in ("--set", s))])
+    assert [line["stage"] for line in lines(out) if line["kind"] == "end"] == ["pretrain", "stage1", "stage2"]
+    (first, *_) = (line for line in lines(out) if line["kind"] == "validation")
+    assert first["domains"].keys() == {"data"}
+    assert tomllib.loads((out / "config.toml").read_text())["model"]["settings"]["max_token_num"] == 256
+
+
+def test_two_folders_of_one_name_are_told_apart(tmp_path: Path, folders: list[Path]) -> None:
+    (tmp_path / "other").mkdir()
+    shutil.copytree(folders[0], tmp_path / "other" / "mugs")
+    out = tmp_path / "out"
+    pretrain([folders[0], tmp_path / "other" / "mugs"], out, "--set", "optimizer.max_steps=1")
+    assert len(lines(out)[0]["domains"]) == 2
+
+
 def test_a_folder_without_data_is_named(tmp_path: Path, folders: list[Path]) -> None:
     (folders[1] / "items.jsonl").unlink()
     with pytest.raises(InputError, match=r"lamps is not a folder with items\.jsonl or items\.jsonl\.gz"):
