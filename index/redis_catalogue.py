@@ -44,8 +44,8 @@ _IDS_AT_ONCE = 5000
 _RECORDS_AT_ONCE = 200  # no script holds the server for long
 _DROPPED_AT_ONCE = 1000
 _MAX_WORDS = 16
-_LOOK_AT = 2000  # items that a search looks at
-_ENDINGS = 32  # words that a prefix stands for
+_LOOK_AT = 1000  # items that a search looks at
+_ENDINGS = 16  # words that a prefix stands for
 
 
 class RedisCatalogue:
@@ -54,7 +54,6 @@ class RedisCatalogue:
     def __init__(self, url: str, create: bool = False, accept_weaker: bool = False) -> None:
         """Raises CatalogueError where there is no catalogue and `create` is not said; see `RedisConnections`."""
         self._redis = RedisConnections(url, accept_weaker)
-        self._accept_weaker = accept_weaker
         self._keys = [self._redis.key(name) for name in KEYS]
         self._lock = threading.Lock()
         try:
@@ -204,12 +203,7 @@ class RedisCatalogue:
 
     def _write(self, script: str, *arguments: Any, keys: Sequence[str] | None = None) -> tuple[int, Any]:
         known = (*self._known(), _new_epoch(), repr(time.time()))
-        epoch = self._seen[1]
-        answer = self._checked(self._redis.write(*_eval(script, keys or self._keys, *known, *arguments)))
-        if self._seen[1] != epoch:
-            # The server was started again since: perhaps with other settings.
-            self._redis.check_promises(accept_weaker=True)
-        return answer
+        return self._checked(self._redis.write(*_eval(script, keys or self._keys, *known, *arguments)))
 
     def _known(self) -> tuple[str, int, bytes]:
         return (self.catalogue_id, *self._seen)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from weakref import WeakSet
 
 import redis
 from redis.backoff import NoBackoff
@@ -29,13 +31,15 @@ class RedisConnections:
     """The `name`d thing, such as "the catalogue", in a Redis. Safe to use from several threads.
 
     The URL is redis-py's (redis://, rediss://, unix://) and may have two options more: `prefix`, before all keys
-    (default "seqrec"), and `timeout` in seconds. The server may go away and come back: each call connects anew.
+    (default "seqrec"), and `timeout` in seconds. The server may go away and come back: each call connects anew, and no
+    write goes to a server before it was asked what it keeps.
     """
 
     def __init__(self, url: str, accept_weaker: bool = False, name: str = "the catalogue") -> None:
         """Raises CatalogueError where it cannot be reached, or keeps less than is promised without `accept_weaker`."""
         address, options = _split(url)
         prefix = options.get("prefix") or "seqrec"
+        self._fresh: WeakSet[redis.Connection] = WeakSet()  # connected, and not asked yet
         try:
             self.timeout = float(options.get("timeout") or TIMEOUT)
             self._pool = redis.ConnectionPool.from_url(
@@ -45,16 +49,19 @@ class RedisConnections:
                 # Never again by itself: a write would be made twice. Whoever reads may ask again.
                 retry=Retry(NoBackoff(), 0),
                 protocol=2,
+                redis_connect_func=self._connected,
             )
         except ValueError as error:
             raise InputError(f"{_without_password(url)} is no URL of a Redis: {error}", "SEQREC_REDIS_URL") from None
         self.prefix = f"{{{prefix}}}:"  # in braces: a cluster keeps all keys on one server
         self._told = f"{name} in {_without_password(address)}"
+        self._accept_weaker = accept_weaker
         self._closed = False
         self._waits = False
         self.weaker_promises: tuple[str, ...] = ()
         try:
-            self.check_promises(accept_weaker)
+            with self._connection() as connection:
+                self._check_promises(connection)
         except BaseException:
             self.close()
             raise
@@ -67,33 +74,83 @@ class RedisConnections:
 
     def read(self, *commands: Sequence[Any]) -> list[Any]:
         """The answers to commands that are sent together. Raises CatalogueError for any that fails."""
-        return self._exchange(commands, writes=False)
+        with self._connection() as connection:
+            return self._ask(connection, *commands)
 
     def write(self, *command: Any) -> Any:
         """The answer to one command, when what it wrote is on the server's disk (see `weaker_promises`).
 
         Raises OutcomeUnknown where that is not certain.
         """
-        if not self._waits:
-            return self._exchange([command], writes=True)[0]
-        wait = ("WAITAOF", 1, 0, int(self.timeout * _WAIT_SHARE * 1000))
-        reply, synced = self._exchange([command, wait], writes=True)
-        if synced[0] < 1:
-            raise OutcomeUnknown(f"{self._told}: its disk did not take the change in time; it may be there or not")
+        with self._connection() as connection:
+            if connection in self._fresh:
+                self._check_promises(connection)
+            commands: list[Sequence[Any]] = [command]
+            if self._waits:
+                commands.append(("WAITAOF", 1, 0, int(self.timeout * _WAIT_SHARE * 1000)))
+            try:
+                reply, *synced = _exchange(connection, commands)
+            except redis.RedisError as error:
+                raise OutcomeUnknown(
+                    f"{self._told}: the connection failed ({error}) before the change was acknowledged; "
+                    "it may be there or not, and may be made again"
+                ) from error
+        if isinstance(reply, redis.RedisError):
+            raise self._refused(reply)
+        for answer in synced:
+            if isinstance(answer, redis.RedisError):
+                raise OutcomeUnknown(f"{self._told}: {answer}; the change may be lost when the server stops")
+            if answer[0] < 1:
+                raise OutcomeUnknown(f"{self._told}: its disk did not take the change in time; it may be there or not")
         return reply
 
-    def check_promises(self, accept_weaker: bool) -> None:
+    def close(self) -> None:
+        self._closed = True
+        self._pool.disconnect()
+
+    @contextmanager
+    def _connection(self) -> Iterator[redis.Connection]:
+        """One that nobody else uses meanwhile. After an error it is not used again: an answer may be on its way."""
+        if self._closed:
+            raise self.error("it was closed")
+        try:
+            connection = self._pool.get_connection()
+        except redis.RedisError as error:
+            raise self._refused(error) from error
+        try:
+            yield connection
+        except BaseException:
+            connection.disconnect()
+            raise
+        finally:
+            self._pool.release(connection)
+
+    def _connected(self, connection: redis.Connection) -> None:
+        connection.on_connect()
+        self._fresh.add(connection)
+
+    def _ask(self, connection: redis.Connection, *commands: Sequence[Any]) -> list[Any]:
+        try:
+            replies = _exchange(connection, commands)
+        except redis.RedisError as error:
+            raise self._refused(error) from error
+        for reply in replies:
+            if isinstance(reply, redis.RedisError):
+                raise self._refused(reply)
+        return replies
+
+    def _check_promises(self, connection: redis.Connection) -> None:
         """Find out what the server keeps. Raises CatalogueError where that is too little."""
-        persistence, memory = self.read(("INFO", "persistence"), ("INFO", "memory"))
+        persistence, memory = self._ask(connection, ("INFO", "persistence"), ("INFO", "memory"))
         facts = dict(line.split(":", 1) for line in (persistence + memory).decode().splitlines() if ":" in line)
         weaker = []
-        self._waits = False
+        waits = False
         if facts.get("aof_enabled") != "1":
             weaker.append("changes may be lost when the server stops: its appendonly is not yes")
-        elif self._knows_waitaof():
-            self._waits = True
+        elif self._knows_waitaof(connection):
+            waits = True
         else:
-            policy = self._setting("appendfsync")
+            policy = self._setting(connection, "appendfsync")
             if policy != "always":
                 weaker.append(
                     "the last second of changes may be lost when the server's machine stops: its appendfsync is "
@@ -104,60 +161,19 @@ class RedisConnections:
                 "data may be dropped when the server's memory is full: its maxmemory-policy is "
                 f"{facts['maxmemory_policy']}, not noeviction"
             )
-        if weaker and not accept_weaker:
+        if weaker and not self._accept_weaker:
             raise self.error(f"{'; '.join(weaker)}. Change its settings, or accept that by SEQREC_ACCEPT_WEAKER=true")
-        self.weaker_promises = tuple(weaker)
+        self._waits, self.weaker_promises = waits, tuple(weaker)
+        self._fresh.discard(connection)
 
-    def close(self) -> None:
-        self._closed = True
-        self._pool.disconnect()
+    def _knows_waitaof(self, connection: redis.Connection) -> bool:
+        answer = _exchange(connection, [("COMMAND", "INFO", "WAITAOF")])[0]
+        return not isinstance(answer, redis.RedisError) and bool(answer[0])
 
-    def _knows_waitaof(self) -> bool:
-        try:
-            return bool(self.read(("COMMAND", "INFO", "WAITAOF"))[0][0])
-        except CatalogueError:
-            return False
-
-    def _setting(self, name: str) -> str:
-        try:
-            return str(self.read(("CONFIG", "GET", name))[0][1].decode())
-        except (CatalogueError, IndexError):  # hosted servers hide their settings
-            return ""
-
-    def _exchange(self, commands: Sequence[Sequence[Any]], writes: bool) -> list[Any]:
-        if self._closed:
-            raise self.error("it was closed")
-        try:
-            connection = self._pool.get_connection()
-        except redis.RedisError as error:
-            raise self._refused(error) from error
-        try:
-            connection.send_packed_command(connection.pack_commands(commands))
-            replies: list[Any] = []
-            for _ in commands:
-                try:
-                    replies.append(connection.read_response())
-                except (redis.ResponseError, redis.BusyLoadingError, redis.AuthenticationError) as error:
-                    replies.append(error)
-        except redis.RedisError as error:
-            connection.disconnect()
-            if writes:
-                raise OutcomeUnknown(
-                    f"{self._told}: the connection failed ({error}) before the change was acknowledged; "
-                    "it may be there or not, and may be made again"
-                ) from error
-            raise self._refused(error) from error
-        except BaseException:
-            connection.disconnect()  # an answer that nobody has read must not be the next one's
-            raise
-        finally:
-            self._pool.release(connection)
-        failed = [reply for reply in replies if isinstance(reply, redis.RedisError)]
-        if failed and failed[0] is not replies[0] and writes:
-            raise OutcomeUnknown(f"{self._told}: {failed[0]}; the change may be lost when the server stops")
-        if failed:
-            raise self._refused(failed[0])
-        return replies
+    def _setting(self, connection: redis.Connection, name: str) -> str:
+        answer = _exchange(connection, [("CONFIG", "GET", name)])[0]
+        # Hosted servers hide their settings.
+        return "" if isinstance(answer, redis.RedisError) or not answer else str(answer[1].decode())
 
     def _refused(self, error: redis.RedisError) -> CatalogueError:
         for kind, advice in _ADVICE:
@@ -166,6 +182,18 @@ class RedisConnections:
         if isinstance(error, redis.ConnectionError | redis.TimeoutError):
             return self.error(f"it cannot be reached ({error}); check that it runs, and SEQREC_REDIS_URL")
         return self.error(str(error))
+
+
+def _exchange(connection: redis.Connection, commands: Sequence[Sequence[Any]]) -> list[Any]:
+    """The answers to commands that are sent together; an answer may be an error. Raises where the connection fails."""
+    connection.send_packed_command(connection.pack_commands(commands))
+    replies: list[Any] = []
+    for _ in commands:
+        try:
+            replies.append(connection.read_response())
+        except (redis.ResponseError, redis.BusyLoadingError, redis.AuthenticationError) as error:
+            replies.append(error)
+    return replies
 
 
 def _split(url: str) -> tuple[str, dict[str, str]]:

@@ -26,7 +26,7 @@ from index.item_json import attributes_from_json, attributes_to_json
 from index.locks import FileLease, Lease, one_at_a_time
 from index.sqlite_connections import Connections
 from index.words import is_unicode
-from seqrec.errors import CatalogueError, ItemNotFound, LogTruncated
+from seqrec.errors import CatalogueError, CatalogueReplaced, ItemNotFound, LogTruncated
 from seqrec.item_text import TokenizedItem
 from seqrec.items import Item, attribute_text
 
@@ -68,12 +68,28 @@ class SqliteCatalogue:
             self._connections.close()
             raise
         self.catalogue_id: str = meta["catalogue_id"]
+        self._seen = 0
 
     def head(self) -> int:
+        seen = self._seen  # before the reading: others may see more meanwhile
         with self._connections.use() as connection:
             # What AUTOINCREMENT keeps: also right after the newest records were compacted away.
-            row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'log'").fetchone()
-        return int(row[0]) if row else 0
+            catalogue_id, head = connection.execute(
+                "SELECT value, (SELECT seq FROM sqlite_sequence WHERE name = 'log') FROM meta "
+                "WHERE name = 'catalogue_id'"
+            ).fetchone()
+        head = int(head or 0)
+        if catalogue_id != self.catalogue_id:
+            raise CatalogueReplaced(
+                f"the catalogue {self._connections.path} is another one now, {catalogue_id}; restart"
+            )
+        if head < seen:
+            raise CatalogueReplaced(
+                f"the catalogue {self._connections.path}: an older state of it was restored, it is at {head} and was "
+                f"at {seen}; restart"
+            )
+        self._seen = max(self._seen, head)
+        return head
 
     def put(self, entries: Sequence[CatalogueItem]) -> PutResult:
         check_repeated(entries)

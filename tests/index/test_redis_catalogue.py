@@ -280,13 +280,25 @@ def test_a_server_that_syncs_each_second_is_waited_for(server: Server) -> None:
 
 
 def test_without_waitaof_it_must_sync_always(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(RedisConnections, "_knows_waitaof", lambda self: False)
+    monkeypatch.setattr(RedisConnections, "_knows_waitaof", lambda self, connection: False)
     catalogue = open_or_create(server().url)
     assert catalogue.weaker_promises == ()
     put(catalogue, "a")
     catalogue.close()
     with pytest.raises(CatalogueError, match="its appendfsync is everysec, not always, and it has no WAITAOF"):
         open_or_create(server(appendfsync="everysec").url)
+
+
+def test_a_server_that_comes_back_with_weaker_settings_is_not_written(server: Server) -> None:
+    one = server()
+    catalogue = open_or_create(one.url)
+    put(catalogue, "a")
+    one._command += ["--maxmemory-policy", "allkeys-lru"]
+    one.restart()
+    with pytest.raises(CatalogueError, match="its maxmemory-policy is allkeys-lru"):
+        put(catalogue, "b")
+    assert catalogue.head() == catalogue.count() == 1
+    catalogue.close()
 
 
 def test_a_server_that_stops_syncing_is_not_trusted(server: Server) -> None:

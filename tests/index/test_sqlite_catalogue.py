@@ -110,6 +110,25 @@ def test_a_replaced_file_is_noticed(tmp_path: Path) -> None:
     catalogue.close()
 
 
+def test_a_backup_restored_in_place_is_noticed(tmp_path: Path) -> None:
+    catalogue = SqliteCatalogue(tmp_path / "c.sqlite3")
+    catalogue.put([entry("a")])
+    with sqlite3.connect(tmp_path / "older.sqlite3") as older, catalogue._connections.use() as connection:
+        connection.backup(older)
+    catalogue.put([entry("b")])
+    assert catalogue.head() == 2
+    with catalogue._connections.use() as connection:
+        older.backup(connection)
+    with pytest.raises(CatalogueReplaced, match="it is at 1 and was at 2"):
+        catalogue.head()
+    with catalogue._connections.use() as connection:
+        connection.execute("UPDATE meta SET value = 'other' WHERE name = 'catalogue_id'")
+    with pytest.raises(CatalogueReplaced, match="another one now, other"):
+        catalogue.head()
+    older.close()
+    catalogue.close()
+
+
 def test_a_closed_catalogue_says_so(tmp_path: Path) -> None:
     catalogue = SqliteCatalogue(tmp_path / "c.sqlite3")
     catalogue.close()
