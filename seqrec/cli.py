@@ -63,13 +63,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"seqrec {argv[0]}: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print(f"\nseqrec {argv[0]}: interrupted; what was not finished was not written", file=sys.stderr)
+        print(f"\nseqrec {argv[0]}: interrupted; nothing half-written is left", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
         where = f": {error.filename}" if error.filename else ""
-        print(f"seqrec {argv[0]}: {error.strerror}{where}; what was not finished was not written", file=sys.stderr)
+        print(f"seqrec {argv[0]}: {error.strerror}{where}; nothing half-written is left", file=sys.stderr)
         sys.exit(1)
     finally:
         signal.signal(signal.SIGTERM, before)

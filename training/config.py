@@ -83,6 +83,8 @@ class RunConfig:
         known = [entry.name for entry in fields(self) if isinstance(getattr(self, entry.name), StageConfig)]
         if not self.stages:
             raise InputError(f"name at least one; there are {', '.join(known)}", "stages")
+        if "residual" in self.stages[:-1]:
+            raise InputError("'residual' comes last: it freezes the text model", "stages")
         for number, stage in enumerate(self.stages):
             if stage not in known:
                 raise InputError(f"no stage {stage!r}; there are {', '.join(known)}", "stages")

@@ -1,15 +1,14 @@
 """The residual stage: what the text cannot say, learnt for every item that training saw (seqrec.models.residual).
 
-The text model is frozen, so every text vector is made once, and an epoch is a few matrix products: softmax cross
-entropy over all items seen in training. The text model's scores stand in every logit, so the residual learns only
-what they lack.
+The text model is frozen, so text vectors are made once, and an epoch is a few matrix products: softmax cross entropy
+over all items seen in training. The text model's scores stand in every logit, so the residual learns only what they
+lack.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -31,15 +30,6 @@ from training.ranking import PROTOCOLS, case_ranks
 from training.stage import Stage, StageContext
 from training.texts import DistinctTexts
 
-
-@dataclass(frozen=True, eq=False)
-class Questions:
-    """What is asked of the model, m times: text vectors [m, dim], and rows [m, history] of items, newest first."""
-
-    text: Tensor
-    rows: Tensor
-
-
 HISTORIES_AT_ONCE = 4096
 """Encoded from one list, so that memory stays bounded."""
 
@@ -48,7 +38,13 @@ class ResidualStage(Stage):
     name = "residual"
 
     def __init__(self, context: StageContext) -> None:
-        """Puts a `Residual` in the place of the text model in `context.towers`. Raises InputError if it is one."""
+        """Puts a `Residual` in the place of the text model in `context.towers`.
+
+        Raises InputError for a model that has no text part to stand beside, and for weights that are in shards:
+        centering them, before each check, needs them whole.
+        """
+        if context.config.sharding == "full":
+            raise InputError("the residual stage needs whole weights; say sharding = 'none'", "sharding")
         self.config, self.seed = context.config.residual, context.config.seed
         [self.data] = context.data[:1]
         dataset = self.data.dataset
@@ -72,16 +68,25 @@ class ResidualStage(Stage):
 
     def begin_epoch(self, number: int, model: SequenceModel, device: torch.device) -> None:
         """Make all text vectors, the first time: the text model does not change any more."""
-        if number or self.encoded:
+        if self.encoded:
             return
-        dataset = self.data.dataset
-        asked = list(zip(self.users, self.places, strict=True))
+        sequences = [self.data.dataset.sequence(user) for user in self.users]
+        histories = [sequence[:place] for sequence, place in zip(sequences, self.places, strict=True)]
+        whole = np.random.default_rng(self.seed).permutation(len(histories))[: self.config.encoded]
         with StageBars(prefix="encoding ") as bars:
             self.vectors = self._item_vectors(bars).to(device)
-            self.examples = self._questions([dataset.sequence(u)[:p] for u, p in asked], "histories", bars, device)
-            self.exam = self._questions(self.cases.histories, "validation histories", bars, device)
-        self.known_vectors = self.vectors[torch.from_numpy(self.known).to(device)]
-        self.targets = torch.from_numpy(self.row_of[[dataset.sequence(u)[p] for u, p in asked]]).to(device)
+            encoded = self._history_vectors([histories[number] for number in whole], "histories", bars).to(device)
+            self.exam = self._history_vectors(self.cases.histories, "validation histories", bars).to(device)
+        # The vector of a history's last item is that of the history cut to one item: it costs nothing, and is close.
+        text = np.array([history[-1] for history in histories])
+        text[whole] = len(self.vectors) + np.arange(len(whole))
+        targets = np.array([sequence[place] for sequence, place in zip(sequences, self.places, strict=True)])
+        self.texts = torch.cat([self.vectors, encoded])  # [n + encoded, dim]
+        self.text_of = torch.from_numpy(text).to(device)  # [m], rows of `texts`
+        self.rows = self._rows(histories).to(device)  # [m, history]
+        self.exam_rows = self._rows(self.cases.histories).to(device)
+        self.targets = torch.from_numpy(self.row_of[targets]).to(device)  # [m]
+        self.known_vectors = self.vectors[torch.from_numpy(self.known).to(device)]  # [known, dim]
         self.all_rows = torch.arange(len(self.known), device=device)
         self.encoded = True
 
@@ -92,7 +97,8 @@ class ResidualStage(Stage):
         done = Following(bars, "items", len(distinct))
         return torch.from_numpy(self.text_encoder.encode_item_tokens(distinct, done)[texts.text_of])
 
-    def _questions(self, histories: Sequence[Rows], what: str, bars: StageBars, device: torch.device) -> Questions:
+    def _history_vectors(self, histories: Sequence[Rows], what: str, bars: StageBars) -> Tensor:
+        """Text vectors [len(histories), dim]."""
         items = list(self.data.tokens)
         text = np.empty((len(histories), self.text_encoder.dim), dtype=np.float32)
         for begin in range(0, len(histories), HISTORIES_AT_ONCE):
@@ -100,8 +106,12 @@ class ResidualStage(Stage):
             tokenized = [TokenizedHistory([items[row] for row in history]) for history in some]
             text[begin : begin + len(some)] = self.text_encoder.encode_history_tokens(tokenized)
             bars(what, begin + len(some), len(histories))
-        rows = newest_first([self.row_of[history].tolist() for history in histories], self.config.history, self.unknown)
-        return Questions(torch.from_numpy(text).to(device), rows.to(device))
+        return torch.from_numpy(text)
+
+    def _rows(self, histories: Sequence[Rows]) -> Tensor:
+        """Rows of the residual [len(histories), history], newest first."""
+        size = self.config.history
+        return newest_first([self.row_of[history[-size:]].tolist() for history in histories], size, self.unknown)
 
     def _beside(self, context: StageContext) -> None:
         """Each tower becomes a `Residual` over what it was; both have the same learnt part."""
@@ -128,11 +138,11 @@ class ResidualStage(Stage):
         assert isinstance(model, Residual)
         assert self.vectors is not None
         batch = batch.to(device)
-        rows = self.examples.rows[batch]
+        rows = self.rows[batch]
         if self.config.dropout:
             # Items of the history are left out, so that no single one is relied on.
             rows = rows.masked_fill(torch.rand(rows.shape, device=device) < self.config.dropout, model.unknown)
-        logits = self.examples.text[batch] @ self.known_vectors.T  # [b, known]
+        logits = self.texts[self.text_of[batch]] @ self.known_vectors.T  # [b, known]
         logits = logits + model.history_part(rows) @ model.item_part(self.all_rows).T
         loss = F.cross_entropy(logits / self.config.temperature, self.targets[batch])
         return loss, len(batch) + int((rows != model.unknown).sum().item())
@@ -145,7 +155,7 @@ class ResidualStage(Stage):
         with torch.inference_mode():
             rows = torch.from_numpy(self.row_of).to(encoder.device)
             items = torch.cat([self.vectors, model.item_part(rows)], dim=1).cpu().numpy()
-            queries = torch.cat([self.exam.text, model.history_part(self.exam.rows)], dim=1).cpu().numpy()
+            queries = torch.cat([self.exam, model.history_part(self.exam_rows)], dim=1).cpu().numpy()
         ranked = case_ranks(
             lambda numbers: model.metric.scores(queries[numbers], items), self.cases, len(items), PROTOCOLS[:1]
         )

@@ -146,6 +146,16 @@ def test_a_limit_on_examples_draws_the_same_ones_again(follows: Dataset) -> None
     np.testing.assert_array_equal(stages[0].places, stages[1].places)
 
 
+@pytest.mark.parametrize("encoded", [0, 100, 10**6])
+def test_it_learns_from_histories_that_are_not_encoded(follows: Dataset, encoded: int) -> None:
+    context = context_of(follows, BagOfWords(BagOfWordsConfig()), encoded=encoded)
+    stage = trained(context, 40)
+    assert len(stage.texts) == ITEMS + min(encoded, len(stage.users))
+    metrics, _ = stage.validate(context.towers.encoder(CPU))
+    assert metrics.recall == 1
+    assert metrics.ndcg > 0.85  # not quite the text that it is asked with
+
+
 def test_data_in_which_nothing_follows_anything_is_refused() -> None:
     items = [make_item(name, {"title": name}) for name in "abc"]
     dataset = join(items, Interactions(["u", "u", "u"], ["a", "b", "c"], np.arange(3)))
