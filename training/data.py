@@ -210,6 +210,14 @@ def _tell(dataset: Dataset) -> None:
             )
         return
     if dataset.cuts.moments:
+        assert dataset.timestamps is not None
+        begins = dataset.timestamps[dataset.offsets[:-1]]
+        if len(begins) > 1 and (begins == begins[0]).all():
+            log.warning(
+                "every user begins at timestamp %s: these look like places in a sequence, not moments, and a split by "
+                "time then tests users with long histories only",
+                begins[0],
+            )
         log.info("validation begins at timestamp %s, test at %s", *dataset.cuts.moments)
     log.info(
         "split %s: %d of %d events train; %d of %d users validate, %d test",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from seqrec.errors import InputError
 from seqrec.items import Interactions, Item
-from training.data import Dataset, join
+from training.data import Dataset, join, read_dataset
 from training.floors import item_knns, popularity
 from training.splits import SplitConfig
 
@@ -70,6 +72,20 @@ def test_one_timestamp_for_all_cannot_be_split_by_time() -> None:
         _ = dataset_of(SplitConfig(split="time"), u=[(name, 5) for name in "abcd"]).cuts
     with pytest.raises(InputError, match="needs the timestamps of the events"):
         _ = Dataset(ITEMS, ["u"], np.array([0, 1]), np.array([0, 2]), None, BY_TIME).cuts
+
+
+@pytest.mark.parametrize(("step", "warned"), [(0, 1), (1, 0)])
+def test_timestamps_that_only_count_are_no_moments(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, step: int, warned: int
+) -> None:
+    (tmp_path / "items.jsonl").write_text(
+        "".join(f'{{"item_id": "{item.item_id}", "attributes": {{"title": "t"}}}}\n' for item in ITEMS)
+    )
+    lines = [f"u{user},{name},{place + user * step}" for user in range(4) for place, name in enumerate("abcdefgh")]
+    (tmp_path / "events.csv").write_text("\n".join(["user_id,item_id,timestamp", *lines]))
+    read_dataset(tmp_path / "items.jsonl", tmp_path / "events.csv", rule=SplitConfig(split="time"))
+    said = [record for record in caplog.records if "look like places in a sequence" in record.getMessage()]
+    assert len(said) == warned
 
 
 def test_the_last_basket_is_found_whole() -> None:
