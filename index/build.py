@@ -9,6 +9,9 @@ from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from index.batches import batches
 from index.catalogue import Catalogue, CatalogueItem
 from index.import_items import Progress, has_text, refuse_silent
@@ -20,7 +23,7 @@ from seqrec.encoder import Encoder
 from seqrec.errors import CheckpointError
 from seqrec.files import new_directory
 from seqrec.item_text import TokenizedItem
-from seqrec.items import OnError, read_interactions
+from seqrec.items import Item, OnError, read_interactions
 
 log = logging.getLogger(__name__)
 
@@ -119,10 +122,16 @@ class _Source:
             made = {entry.item.item_id: self._known(seq, entry) for seq, entry in batch}
             unknown = [entry.item for _, entry in batch if made[entry.item.item_id] is None]
             pairs = zip(unknown, self._encoder.tokenize_items(unknown), strict=True)
-            readable = [(item, tokens) for item, tokens in pairs if self._reads(tokens)]
-            count(len(batch) - len(readable))
-            vectors = self._encoder.encode_item_tokens([tokens for _, tokens in readable], count)
-            for (item, tokens), vector in zip(readable, vectors, strict=True):
+            bare: list[tuple[Item, TokenizedItem]] = []
+            for item, tokens in pairs:
+                vector = self._of_same_text(item.item_id, tokens)
+                if vector is not None:
+                    made[item.item_id] = CatalogueItem(item, tokens, vector, self._tower)
+                elif self._reads(tokens):
+                    bare.append((item, tokens))
+            count(len(batch) - len(bare))
+            vectors = self._encoder.encode_item_tokens([tokens for _, tokens in bare], count)
+            for (item, tokens), vector in zip(bare, vectors, strict=True):
                 made[item.item_id] = CatalogueItem(item, tokens, vector, self._tower)
             yield [entry for entry in made.values() if entry is not None]
 
@@ -136,6 +145,15 @@ class _Source:
         if row is None:
             return None
         return CatalogueItem(entry.item, previous.tokens[row], previous.vectors[row], self._tower)
+
+    def _of_same_text(self, item_id: str, tokens: TokenizedItem) -> npt.NDArray[np.float32] | None:
+        """The vector that the snapshot before has of the same text: the item changed since, but no word of it."""
+        row = None if self._previous is None else self._previous.row_of(item_id)
+        if self._previous is None or row is None:
+            return None
+        before = self._previous.tokens[row]
+        same = np.array_equal(before.ids, tokens.ids) and np.array_equal(before.types, tokens.types)
+        return self._previous.vectors[row] if same else None
 
     def _reads(self, tokens: TokenizedItem) -> bool:
         return has_text(tokens) if self._encoder.cold_items else bool(len(tokens.ids))

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 State = Literal["queued", "running", "done", "failed"]
 _ID = re.compile(r"[0-9a-f]{12}")
 _NICE = 10
+_KEEP = 100
+"""Jobs that are remembered."""
 _LOOK_BACK = 8
 """Newest jobs that are looked at for one that is running."""
 _BEGIN_SECONDS = 60.0
@@ -82,6 +84,9 @@ class Reindexer:
         return next((job for job in jobs if job.state in ("queued", "running")), None)
 
     def _begin(self, by: str) -> Job:
+        for old in sorted(self._directory.glob("*.json"), key=lambda path: path.stat().st_mtime)[:-_KEEP]:
+            old.with_suffix(".log").unlink(missing_ok=True)
+            old.unlink(missing_ok=True)
         job_id = uuid.uuid4().hex[:12]
         path = self._directory / f"{job_id}.json"
         write_text(path, json.dumps({"id": job_id, "state": "queued"}))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from index.build import build_snapshot, checkpoint_path, has_checkpoint, keep_checkpoint
 from index.catalogue import CatalogueItem
 from index.import_items import Imported, import_items
+from index.reindex import Request, make_snapshot
 from index.snapshot import SnapshotStore
 from index.sqlite_catalogue import SqliteCatalogue
 from seqrec.encoder import Encoder, load_model
@@ -248,3 +250,19 @@ def test_the_checkpoint_is_kept_beside_the_snapshots(
     assert not has_checkpoint(home, manifest)
     keep_checkpoint(home, encoder.checkpoint)
     assert has_checkpoint(home, manifest)
+
+
+def test_an_item_that_changed_but_for_its_text_is_not_encoded_again(
+    build: Build, encoded: list[int], catalogue: SqliteCatalogue, home: Path, tiny_items: list[Item]
+) -> None:
+    """Also where who wrote it encoded nothing, as a restored backup of another model's."""
+    build()
+    assert encoded == [8]
+    for item in tiny_items:
+        catalogue.put([CatalogueItem(replace(item, available=not item.available))])
+    manifest = make_snapshot(home, Request()).manifest
+    assert sum(encoded) == 8
+    snapshot = SnapshotStore(home).open(manifest.snapshot_id)
+    assert [bool(shown) for shown in snapshot.available] == [
+        not item.available for item in sorted(tiny_items, key=lambda item: item.item_id)
+    ]
