@@ -109,10 +109,6 @@ def with_known_vectors(catalogue: Catalogue, entries: Sequence[CatalogueItem]) -
     ]
 
 
-def with_known_vector(catalogue: Catalogue, entry: CatalogueItem) -> CatalogueItem:
-    return with_known_vectors(catalogue, [entry])[0]
-
-
 def _with_vector_of(before: CatalogueItem, entry: CatalogueItem) -> CatalogueItem:
     if before.tokens is None or entry.tokens is None or before.item_tower != entry.item_tower:
         return entry
