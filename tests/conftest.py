@@ -31,6 +31,7 @@ TINY = [
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="run the proofs of tests/e2e long, with other random numbers")
     parser.addoption("--checkpoint", type=Path, help="run tests/e2e with this model, not a small untrained one")
 
 

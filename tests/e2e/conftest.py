@@ -17,6 +17,12 @@ from tests.e2e.processes import Server
 
 
 @pytest.fixture(scope="session")
+def soak(request: pytest.FixtureRequest) -> bool:
+    """Whether to take the time that it takes."""
+    return bool(request.config.getoption("--soak"))
+
+
+@pytest.fixture(scope="session")
 def items(online_retail: Path) -> list[Item]:
     return read_items(online_retail / "items.jsonl.gz")
 

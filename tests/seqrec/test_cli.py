@@ -66,11 +66,11 @@ def test_every_command_refuses_an_option_it_does_not_know(command: str, capsys: 
     [
         (SeqrecError("the desk is missing"), 1, "seqrec train: the desk is missing"),
         (InputError("not a number", "k"), 1, "seqrec train: k: not a number"),
-        (KeyboardInterrupt(), 130, "seqrec train: interrupted; what was not finished was not written"),
+        (KeyboardInterrupt(), 130, "seqrec train: interrupted; nothing half-written is left"),
         (
             OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "var/x"),
             1,
-            "seqrec train: No space left on device: var/x; what was not finished was not written",
+            "seqrec train: No space left on device: var/x; nothing half-written is left",
         ),
         (OSError(errno.EACCES, os.strerror(errno.EACCES), "var"), 1, "seqrec train: Permission denied: var"),
         (OSError(errno.EROFS, os.strerror(errno.EROFS)), 1, "seqrec train: Read-only file system; what"),
@@ -121,4 +121,4 @@ def test_a_signal_is_answered_in_one_line(number: signal.Signals) -> None:
         process.send_signal(number)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert err == "\nseqrec train: interrupted; what was not finished was not written\n"
+    assert err == "\nseqrec train: interrupted; nothing half-written is left\n"
