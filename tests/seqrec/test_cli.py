@@ -73,7 +73,7 @@ def test_every_command_refuses_an_option_it_does_not_know(command: str, capsys: 
             "seqrec train: No space left on device: var/x; nothing half-written is left",
         ),
         (OSError(errno.EACCES, os.strerror(errno.EACCES), "var"), 1, "seqrec train: Permission denied: var"),
-        (OSError(errno.EROFS, os.strerror(errno.EROFS)), 1, "seqrec train: Read-only file system; what"),
+        (OSError(errno.EROFS, os.strerror(errno.EROFS)), 1, "seqrec train: Read-only file system; nothing"),
     ],
 )
 def test_what_a_failure_says(
