@@ -40,6 +40,7 @@ def evaluate(argv: list[str]) -> None:
     recipes = [_recipe(encoder) for encoder in encoders]
     known = [recipe for recipe in recipes if recipe is not None]
     dataset = read_dataset(arguments.items, arguments.interactions, known, arguments.on_error, rule)
+    dataset.cases(arguments.split)  # nothing held out is said before minutes of encoding
     for path in arguments.checkpoint:
         _compare_split(path, rule)
     with StageBars(prefix="evaluating: ") as progress:

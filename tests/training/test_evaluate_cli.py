@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from seqrec.checkpoint import save_checkpoint
+from seqrec.cli import main
 from seqrec.errors import InputError
 from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
 from training.evaluate_cli import evaluate
@@ -138,12 +139,48 @@ def test_a_run_trained_with_another_split_is_said_and_not_refused(
     config.write_text('[data]\nsplit = "time"\n[optimizer]\nmax_steps = 1\n')
     with caplog.at_level(logging.WARNING):
         ask(*runs)
-    (said,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert "was trained with the split time, first later item and is evaluated with leave-one-out" in said
+    assert caplog.text.count("was trained with the split") == 1
+    assert "was trained with the split time, first later item and is evaluated with leave-one-out" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         ask(runs[0], "--split-by", "time")
-    assert caplog.records == []
+    assert "was trained with the split" not in caplog.text
+
+
+CONFIG = """
+threads = 1
+device = "cpu"
+[data]
+split = "{split}"
+[text]
+attributes = ["title"]
+vocab_size = 320
+[model]
+name = "embedding_bag"
+[joint]
+negatives = 8
+[optimizer]
+max_steps = 2
+[validation]
+checks = 1
+"""
+
+
+@pytest.mark.parametrize("split", ["time", "last-basket"])
+def test_training_holds_out_what_evaluation_does(
+    embedding_bag: type, world_files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], split: str
+) -> None:
+    config, out = tmp_path / "config.toml", tmp_path / "run"
+    config.write_text(CONFIG.format(split=split))
+    data = ["--items", str(world_files[0]), "--interactions", str(world_files[1])]
+    main(["train", *data, "--config", str(config), "--out", str(out)])
+    capsys.readouterr()
+    main(["evaluate", str(out / "checkpoint"), *data, "--split-by", split, "--split", "valid", "--json"])
+    said = capsys.readouterr()
+    record, run = json.loads(said.out), json.loads((out / "run.json").read_text())
+    assert record["data_digest"] == run["data_digest"]
+    assert record["split_by"].startswith(split)
+    assert "may have trained it" not in said.err
 
 
 def test_buckets_begin_at_the_least_there_can_be() -> None:
