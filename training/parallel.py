@@ -43,7 +43,8 @@ def join_processes(device: str) -> str:
     from accelerate import PartialState
 
     cpu = device == "cpu" or not torch.cuda.is_available()
-    return str(PartialState(cpu=cpu, timeout=PATIENCE).device)
+    own = PartialState(cpu=cpu, timeout=PATIENCE).device
+    return "cpu" if cpu else str(own)
 
 
 def leave_processes() -> None:

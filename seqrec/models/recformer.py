@@ -22,6 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from seqrec.errors import InputError
 from seqrec.item_text import ItemText, ItemTokens, TokenizedHistory, TokenizedItem
@@ -243,6 +244,7 @@ class Recformer(nn.Module):
         self.embedding_norm = nn.LayerNorm(d, config.layer_norm_eps)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         self.lm_head = LanguageModelHead(config) if config.lm_head else None
+        self.gradient_checkpointing = False  # in training: keep what goes into a layer, and compute the rest again
         # With the usual 0.02 everywhere [CLS] of a small model hardly hears its tokens: vectors begin alike and stay so
         # (NDCG@10 0.015 after 300 steps on the demo's data, 0.103 like this).
         for module in self.modules():
@@ -305,9 +307,8 @@ class Recformer(nn.Module):
         """The last layer's [CLS], no pooling layer on top. -> [b, d]"""
         x = self.embed(batch)
         for layer in self.layers[:-1]:
-            x = layer(x, batch, cls_only=False)
-        vectors: Tensor = self.layers[-1](x, batch, cls_only=True)
-        return vectors
+            x = self._through(layer, x, batch, cls_only=False)
+        return self._through(self.layers[-1], x, batch, cls_only=True)
 
     def embed(self, batch: PackedBatch) -> Tensor:
         """E_w = LayerNorm(token + position + type + item position). -> [t, d]"""
@@ -322,8 +323,15 @@ class Recformer(nn.Module):
         """Every token after the embedding and each layer: num_layers + 1 tensors [t, d]. The last is for `lm_head`."""
         states = [self.embed(batch)]
         for layer in self.layers:
-            states.append(layer(states[-1], batch, cls_only=False))
+            states.append(self._through(layer, states[-1], batch, cls_only=False))
         return states
+
+    def _through(self, layer: nn.Module, x: Tensor, batch: PackedBatch, cls_only: bool) -> Tensor:
+        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+            out: Tensor = checkpoint(layer, x, batch, cls_only, use_reentrant=False)
+        else:
+            out = layer(x, batch, cls_only)
+        return out
 
     def _read(self, history: TokenizedHistory) -> Sequence[TokenizedItem]:
         """The items that fit, newest first."""
