@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 from weakref import WeakSet
 
 import redis
@@ -198,10 +198,10 @@ def _exchange(connection: redis.Connection, commands: Sequence[Sequence[Any]]) -
 
 def _split(url: str) -> tuple[str, dict[str, str]]:
     """The URL as redis-py reads it, and our own options."""
-    parts = urlsplit(url)
-    options = dict(parse_qsl(parts.query))
+    address, _, query = url.partition("?")
+    options = dict(parse_qsl(query))
     own: dict[str, str] = {name: options.pop(name) for name in ("prefix", "timeout") if name in options}
-    return urlunsplit(parts._replace(query=urlencode(options))), own
+    return f"{address}?{urlencode(options)}" if options else address, own
 
 
 def _without_password(url: str) -> str:

@@ -320,6 +320,14 @@ def test_no_message_tells_the_password(tmp_path: Path) -> None:
     assert "secret" not in str(broken.value)
 
 
+def test_through_a_unix_socket(server: Server, tmp_path: Path) -> None:
+    server(unixsocket=str(tmp_path / "s.sock"))
+    for url in (f"unix://{tmp_path}/s.sock", f"unix://{tmp_path}/s.sock?db=1&prefix=other"):
+        catalogue = open_or_create(url)
+        assert put(catalogue, "a") == 1
+        catalogue.close()
+
+
 # Leases
 
 
