@@ -13,18 +13,23 @@ import logging
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from index.catalogue import Catalogue
 from seqrec.errors import CatalogueError, CatalogueReplaced, LogTruncated, NotReady, SeqrecError
 from service.live import LiveState, View
+from service.memory import give_back
 
 log = logging.getLogger(__name__)
 
 CHANGES_AT_ONCE = 1000
 RETRY_SECONDS = 30.0
 """How long a snapshot that could not be loaded is left alone before it is tried again."""
+
+AWAY_SECONDS = 1.0
+"""The same where it could not be loaded because the catalogue did not answer."""
 
 Load = Callable[[str, LiveState | None], LiveState]
 """Snapshot id and the state so far (whose model can be kept) -> the state at the snapshot, warmed."""
@@ -61,6 +66,7 @@ class Follower:
         self._lock = threading.Lock()  # of the waiters
         self._wake = threading.Event()
         self._closing = threading.Event()
+        self._released = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
         # What follows is the follower's own, but for reading.
         self._published: str | None = None
@@ -158,6 +164,9 @@ class Follower:
                 self._tick(self._state)
             except Exception:
                 log.exception("what is done beside following failed")
+            if self._released.is_set():
+                self._released.clear()
+                give_back()
             self._wake.wait(self._every)
 
     def _look(self) -> None:
@@ -269,17 +278,24 @@ class Follower:
         loaded = self._loaded
         if loaded is None:
             return
-        self._loaded = self._loading = None
         if isinstance(loaded, Exception):
+            self._loaded = self._loading = None
             # What is wrong with a snapshot stays wrong; a catalogue comes back.
-            wait = RETRY_SECONDS if not isinstance(loaded, CatalogueError) else self._every
-            self._retry_at = time.monotonic() + wait
+            comes_back = isinstance(loaded, CatalogueError) and not isinstance(loaded, LogTruncated)
+            self._retry_at = time.monotonic() + (AWAY_SECONDS if comes_back else RETRY_SECONDS)
             self._trouble = f"snapshot {self._published} cannot be loaded: {loaded}"
             if isinstance(loaded, CatalogueReplaced):
                 raise loaded
             log.error("%s", self._trouble)
             return
-        self._catch_up(loaded, self.head)
+        try:
+            self._catch_up(loaded, self.head)
+        except LogTruncated:  # by now it is too old itself
+            self._loaded = self._loading = self._published = None
+            raise
+        self._loaded = self._loading = None
+        if self._state is not None:
+            weakref.finalize(self._state, self._released.set)  # when the last request that holds it has ended
         self._state = loaded
         self._trouble = None
         self._look_up = True  # another one may have been published meanwhile

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -154,3 +155,29 @@ def test_a_client_that_leaves_takes_its_work_out_of_the_queue(serve_process: Ser
         assert time.monotonic() < end
         time.sleep(0.01)
     assert httpx.get(f"{process.url}/items/n999").status_code == 404, "nothing was written"
+
+
+def test_a_disk_that_takes_no_more_is_told_reads_go_on_and_it_recovers(serve_process: ServeProcess) -> None:
+    """The kernel refuses every write of the process to a file, as a full disk does."""
+    process = serve_process()
+    body = {"items": [{"item_id": "kite", "attributes": {"title": "Paper kite"}}]}
+    with httpx.Client(base_url=process.url, timeout=60) as client:
+        before = client.post("/recommend", json={"history": ["desk-1"]}).json()
+        limits = resource.prlimit(process.popen.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        for method, path, sent in (
+            ("POST", "/items", body),
+            ("DELETE", "/items/desk-2", None),
+            ("POST", "/events", {"events": [{"user_id": "ann", "item_id": "desk-1"}]}),
+            ("POST", "/reindex", None),
+        ):
+            refused = client.request(method, path, json=sent)
+            assert refused.status_code == 503, refused.text
+            assert refused.headers["content-type"] == "application/problem+json"
+        assert client.post("/recommend", json={"history": ["desk-1"]}).json() == before
+        assert client.get("/items/kite").status_code == 404
+        assert client.get("/items/desk-2").status_code == 200
+        assert client.get("/readyz").status_code == 200
+        resource.prlimit(process.popen.pid, resource.RLIMIT_FSIZE, limits)
+        assert client.post("/items", json=body).status_code == 200
+        found = client.post("/recommend", json={"history": [{"attributes": {"title": "paper kite"}}], "k": 1}).json()
+        assert found["items"][0]["item_id"] == "kite"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,10 +15,13 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from starlette.testclient import TestClient
 
 from seqrec.errors import InputError
-from service import workers
+from service import queries, workers
+from service.app import create_app
 from service.settings import Settings
+from tests.service.conftest import wait_until_ready
 
 ServeProcess = Callable[..., Any]
 SECONDS = 120  # for a process to start: it imports torch
@@ -134,3 +138,16 @@ def test_each_worker_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
     for lock in workers._held:
         lock.close()
+
+
+def test_a_worker_whose_compute_thread_has_died_ends_itself(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def deadly(*arguments: Any) -> Any:
+        raise SystemExit("gone")
+
+    ended = threading.Event()
+    with TestClient(create_app(Settings(home=home), end=ended.set), raise_server_exceptions=False) as client:
+        wait_until_ready(client)
+        assert not ended.is_set()
+        monkeypatch.setattr(queries, "search", deadly)
+        assert client.post("/recommend", json={"history": ["desk-1"]}).status_code == 503
+        assert ended.wait(10)
