@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
+import os
 from pathlib import Path
 
 from training import run, runs
@@ -24,6 +26,8 @@ def train(argv: list[str]) -> None:
     add_data(parser)
     add_run(parser)
     arguments = parser.parse_args(argv)
+    if os.environ.get("RANK", "0") != "0":
+        logging.getLogger("training").setLevel(logging.WARNING)  # one process tells
     try:
         fitted = run.train(
             run_config(arguments),

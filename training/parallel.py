@@ -113,7 +113,9 @@ class ParallelModel:
         if not self.sharded:
             optimizer.load_state_dict(state)
         else:
-            set_optimizer_state_dict(self.trained, optimizer, state, options=_WHOLE)
+            # Not strict: a weight that no loss has read yet has no state.
+            options = StateDictOptions(full_state_dict=True, strict=False)
+            set_optimizer_state_dict(self.trained, optimizer, state, options=options)
 
 
 class _Call(nn.Module):

@@ -80,9 +80,10 @@ def read_run(path: Path) -> Run:
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
-    """The settings that are not the same in all runs."""
-    names = sorted({name for run in runs for name in run.settings})
-    return [name for name in names if len({repr(run.settings.get(name)) for run in runs}) > 1]
+    """The settings that are not the same in all runs; runs whose settings cannot be read do not count."""
+    read = [run.settings for run in runs if run.settings]
+    names = sorted({name for settings in read for name in settings} - {"stages"})  # which has a column of its own
+    return [name for name in names if len({repr(settings.get(name)) for settings in read}) > 1]
 
 
 def as_json(runs: Sequence[Run]) -> list[dict[str, Any]]:

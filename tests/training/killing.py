@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import socket
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -18,17 +19,37 @@ def train_and_die(at: str, call: int, config: Path, items: Path, interactions: P
 
     `at`: "module:name" or "module:Class.name". -> the exit code: -9, or 0 if the training was done before that.
     """
+    [code] = train_together(1, at, call, config, items, interactions, out)
+    return code
+
+
+def train_together(
+    processes: int, at: str, call: int, config: Path, items: Path, interactions: Path, out: Path
+) -> list[int | None]:
+    """The same in several processes that train one model; all of them die. `call` 0: none does."""
     _SERVER.set_forkserver_preload(
         ["training.run", "training.joint", "training.two_stage", "torch.utils.tensorboard", "tests.training.killing"]
     )
-    process = _SERVER.Process(target=_train, args=(at, call, config, items, interactions, out))
-    process.start()
-    process.join(120)
-    return process.exitcode
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+    started = []
+    for rank in range(processes):
+        places = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+        arguments = (places | address, at, call, config, items, interactions, out)
+        started.append(_SERVER.Process(target=_train, args=arguments))
+        started[-1].start()
+    for process in started:
+        process.join(240)
+    return [process.exitcode for process in started]
 
 
-def _train(at: str, call: int, config: Path, items: Path, interactions: Path, out: Path) -> None:
+def _train(
+    environment: dict[str, str], at: str, call: int, config: Path, items: Path, interactions: Path, out: Path
+) -> None:
+    os.environ |= environment
     from training.config import load_config
+    from training.parallel import leave_processes
     from training.run import train
 
     module, _, name = at.partition(":")
@@ -38,6 +59,7 @@ def _train(at: str, call: int, config: Path, items: Path, interactions: Path, ou
         owner = getattr(owner, part)
     setattr(owner, attribute, _deadly(getattr(owner, attribute), call))
     train(load_config(config), items, interactions, out)
+    leave_processes()
 
 
 def _deadly(function: Callable[..., Any], call: int) -> Callable[..., Any]:

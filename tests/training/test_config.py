@@ -101,6 +101,7 @@ def test_a_stage_changes_what_is_common_to_all(tmp_path: Path) -> None:
         ("stages = []\n" + ENOUGH, "stages: name at least one; there are .*joint"),
         ('stages = ["jont"]\n' + ENOUGH, "stages: no stage 'jont'; there are .*joint"),
         ('stages = ["joint", "joint"]\n' + ENOUGH, "stages: 'joint' is there twice"),
+        ('stages = ["residual", "joint"]\n' + ENOUGH, "stages: 'residual' comes last: it freezes"),
         (
             ENOUGH + "[joint.optimizer]\nrate = 1\n",
             r"joint\.optimizer\.rate: unknown setting; there are .*learning_rate",

@@ -10,7 +10,7 @@ import pytest
 
 from seqrec.checkpoint import load_checkpoint
 from seqrec.errors import CheckpointError, InputError
-from tests.training.killing import train_and_die
+from tests.training.killing import train_and_die, train_together
 from training import run
 from training.config import load_config
 from training.run_directory import RunDirectory, is_running
@@ -119,6 +119,25 @@ def test_a_run_killed_again_and_again_ends_like_one_that_was_not(
     assert digest_of(out) == digest_of(unbroken)
     assert told(out) == told(unbroken)
     assert not list(out.rglob(".tmp-*.pt*"))
+
+
+def test_two_processes_that_were_killed_end_like_two_that_were_not(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """With sharded weights: the harder case."""
+    config = config_of(
+        tmp_path,
+        ('["joint", "stage1", "stage2"]', '["joint"]\nsharding = "full"'),
+        ("max_steps = 6", "max_steps = 5"),
+        ("[stage1]\nbatch_size = 16\n[stage2]\nbatch_size = 16\n", ""),
+    )
+    loss = "training.joint:JointStage.loss"
+    assert train_together(2, loss, 0, config, *files, tmp_path / "unbroken") == [0, 0]
+    out = tmp_path / "run"
+    assert train_together(2, loss, 4, config, *files, out) == [-9, -9]
+    with pytest.raises(InputError, match="was begun with 2 processes; go on with as many"):
+        run.train(load_config(config), *files, out)
+    assert train_together(2, loss, 0, config, *files, out) == [0, 0]
+    assert digest_of(out) == digest_of(tmp_path / "unbroken")
+    assert told(out) == told(tmp_path / "unbroken")
 
 
 def test_another_configuration_or_other_data_is_refused(files: tuple[Path, Path], tmp_path: Path) -> None:
