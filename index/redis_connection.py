@@ -130,14 +130,17 @@ class RedisConnections:
         self._fresh.add(connection)
 
     def _ask(self, connection: redis.Connection, *commands: Sequence[Any]) -> list[Any]:
-        try:
-            replies = _exchange(connection, commands)
-        except redis.RedisError as error:
-            raise self._refused(error) from error
+        replies = self._replies(connection, *commands)
         for reply in replies:
             if isinstance(reply, redis.RedisError):
                 raise self._refused(reply)
         return replies
+
+    def _replies(self, connection: redis.Connection, *commands: Sequence[Any]) -> list[Any]:
+        try:
+            return _exchange(connection, commands)
+        except redis.RedisError as error:
+            raise self._refused(error) from error
 
     def _check_promises(self, connection: redis.Connection) -> None:
         """Find out what the server keeps. Raises CatalogueError where that is too little."""
@@ -167,11 +170,11 @@ class RedisConnections:
         self._fresh.discard(connection)
 
     def _knows_waitaof(self, connection: redis.Connection) -> bool:
-        answer = _exchange(connection, [("COMMAND", "INFO", "WAITAOF")])[0]
+        answer = self._replies(connection, ("COMMAND", "INFO", "WAITAOF"))[0]
         return not isinstance(answer, redis.RedisError) and bool(answer[0])
 
     def _setting(self, connection: redis.Connection, name: str) -> str:
-        answer = _exchange(connection, [("CONFIG", "GET", name)])[0]
+        answer = self._replies(connection, ("CONFIG", "GET", name))[0]
         # Hosted servers hide their settings.
         return "" if isinstance(answer, redis.RedisError) or not answer else str(answer[1].decode())
 
