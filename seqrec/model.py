@@ -69,3 +69,20 @@ class SequenceModel(Protocol):
     def history_tokens(self, history: TokenizedHistory) -> int:
         """How many tokens of the history are read; what a request costs."""
         ...
+
+
+@runtime_checkable
+class TrainsItself(SequenceModel, Protocol):
+    """A model with a loss of its own; the stage "sequence" trains it on whole sequences of users."""
+
+    def prepare_training(self, sequences: Sequence[TokenizedHistory], generator: torch.Generator) -> Batch:
+        """CPU. Everything that each user had in training, oldest first; chance comes from `generator` alone."""
+        ...
+
+    def training_loss(self, batch: Any) -> Tensor:
+        """-> [], an average, so that it does not grow with the batch."""
+        ...
+
+    def after_step(self) -> None:
+        """Called after each step of the optimiser, such as to hold weights within bounds."""
+        ...

@@ -147,6 +147,8 @@ def _methods(
         ),
     ]
     for model in models:
+        if not model.encoder.cold_items:
+            continue  # its items and queries lie in spaces of their own: what is near an item says nothing
         name = "last item" if len(models) == 1 else f"last item, {model.name}"
         methods.append((name, _nearest(model.items, last)))
     for model in models:

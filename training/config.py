@@ -12,8 +12,8 @@ from seqrec.errors import InputError
 from training import hardware, toml
 from training.settings import OptimizerConfig, StageConfig, ValidationConfig, at_least
 from training.splits import SplitConfig
-from training.stage_config import FineTuningConfig, PretrainConfig, ResidualConfig
-from training.toml import Numbers
+from training.stage_config import FineTuningConfig, PretrainConfig, ResidualConfig, SequenceConfig
+from training.toml import Table
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -35,7 +35,7 @@ class TextConfig:
 class ModelConfig:
     name: str = "recformer"
     start_from: str = ""
-    settings: Numbers = field(default_factory=lambda: MappingProxyType({}))
+    settings: Table = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ class RunConfig:
     stage1: FineTuningConfig = field(default_factory=FineTuningConfig)
     stage2: FineTuningConfig = field(default_factory=FineTuningConfig)
     residual: ResidualConfig = field(default_factory=ResidualConfig)
+    sequence: SequenceConfig = field(default_factory=SequenceConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 

@@ -23,12 +23,17 @@ from training.texts import DistinctTexts
 
 @dataclass(frozen=True, eq=False)
 class EncodedItems:
-    """Item vectors, one for each distinct text, so that items that read the same tie exactly."""
+    """Item vectors, one for each distinct text, so that items that read the same tie exactly.
+
+    An item that the model cannot encode, since it only knows the items that training saw, has the score -inf: it comes
+    after all others, and is never recommended.
+    """
 
     tokens: ItemTokens
     texts: DistinctTexts
     vectors: Vectors  # [t, dim]
     metric: Metric
+    unknown: Rows  # [u], items without a vector
 
     @classmethod
     def of(
@@ -42,12 +47,15 @@ class EncodedItems:
         tokens = encoder.tokenize_items(dataset.items) if tokens is None else tokens
         texts = DistinctTexts.of(tokens)
         following = Following(progress, "items", len(texts))
-        vectors = encoder.encode_item_tokens([tokens[row] for row in texts.rows], following)
-        return cls(tokens, texts, _finite(vectors, "item"), encoder.metric)
+        vectors = _finite(encoder.encode_item_tokens([tokens[row] for row in texts.rows], following), "item")
+        unknown = np.zeros(0, np.int64) if encoder.cold_items else np.flatnonzero(tokens.lengths == 0)
+        return cls(tokens, texts, vectors, encoder.metric, unknown)
 
     def scores(self, queries: Vectors) -> npt.NDArray[np.float32]:
         """queries [b, dim] -> [b, n]"""
-        return self.metric.scores(queries, self.vectors)[:, self.texts.text_of]
+        scores = self.metric.scores(queries, self.vectors)[:, self.texts.text_of]
+        scores[:, self.unknown] = -np.inf
+        return scores
 
     def of_rows(self, rows: Rows) -> Vectors:
         """-> [len(rows), dim]"""

@@ -195,6 +195,8 @@ class _Loop:
         loss.backward()  # type: ignore[no-untyped-call]
         self.model.clip(self.optimization.clip_norm)
         self.optimizer.step()
+        with torch.no_grad():
+            self.stage.after_step(self.model.whole)
         self.step += 1
         return loss.detach(), tokens
 

@@ -78,7 +78,7 @@ def train_on(
     device = join_processes(config.device)
     set_threads(config.threads)
     seed_everything(config.seed)
-    model = start.build([item for dataset in datasets for item in dataset.items])
+    model = start.build(datasets)
     trainable(model)
     towers = Towers(start.model_name, model)
     encoder = towers.encoder(device)

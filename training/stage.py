@@ -29,6 +29,7 @@ STAGES = {
     "stage1": "training.two_stage:StageOne",
     "stage2": "training.two_stage:StageTwo",
     "residual": "training.residual:ResidualStage",
+    "sequence": "training.sequence:SequenceStage",
 }
 
 
@@ -116,6 +117,10 @@ class Stage(Protocol):
 
         A run that goes on in mid-epoch calls it again where `state` is empty: it must then make the same as before.
         """
+        return
+
+    def after_step(self, model: SequenceModel) -> None:
+        """After each step of the optimiser, such as to hold weights within bounds."""
         return
 
     def validate(self, encoder: Encoder) -> tuple[Metrics, Mapping[str, Any]] | None:

@@ -1,4 +1,4 @@
-"""Settings of pretraining and of the two stages of fine-tuning. `presets/paper.toml` documents every one."""
+"""Settings of the stages; each is documented in the preset that has the stage."""
 
 from __future__ import annotations
 
@@ -58,6 +58,16 @@ class ResidualConfig(StageConfig):
         _above_zero("residual", self)
         if not self.dropout < 1:
             raise InputError(f"{self.dropout} is not a share from 0 to below 1", "residual.dropout")
+
+
+@dataclass(frozen=True)
+class SequenceConfig(StageConfig):
+    """Whole sequences, for models that bring their own loss (training.sequence)."""
+
+    batch_size: int = 128
+
+    def __post_init__(self) -> None:
+        at_least("sequence", self, batch_size=1)
 
 
 def _above_zero(table: str, config: PretrainConfig | FineTuningConfig | ResidualConfig) -> None:

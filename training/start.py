@@ -7,15 +7,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from seqrec.checkpoint import load_checkpoint
 from seqrec.errors import InputError
+from seqrec.id_model import IdModel
 from seqrec.item_text import ItemText, Recipe
 from seqrec.items import Item
 from seqrec.model import SequenceModel
 from seqrec.models import model_class
 from seqrec.text_encoder import recformer_from_text_encoder
 from seqrec.tokenizer import CLS, MASK, train_bpe
+from training import toml
 from training.config import ModelConfig, RunConfig, TextConfig
+from training.data import Dataset
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +31,7 @@ LIMITS = frozenset({"attention_window", "max_token_num", "max_item_embeddings", 
 
 @dataclass(frozen=True)
 class Start:
-    """`recipe` says what is text (None: the model reads none); `build` makes the model, given the catalogue.
+    """`recipe` says what is text (None: the model reads none); `build` makes the model, given the data.
 
     `config` is the run's, without what the starting point brings itself.
     """
@@ -34,7 +39,7 @@ class Start:
     config: RunConfig
     model_name: str
     recipe: Recipe | None
-    build: Callable[[Sequence[Item]], SequenceModel]
+    build: Callable[[Sequence[Dataset]], SequenceModel]
 
 
 def starting_point(config: RunConfig) -> Start:
@@ -48,10 +53,17 @@ def starting_point(config: RunConfig) -> Start:
         return _from_text_encoder(config, source, recipe)
     build = model_class(name)
     settings = dict(config.model.settings)
+    if issubclass(build, IdModel):
+        return _knowing_items(config, name, build)
     for given in VOCABULARY & settings.keys():
         raise InputError("follows from the tokenizer; set text.vocab_size", f"model.settings.{given}")
 
-    def fresh(items: Sequence[Item]) -> SequenceModel:
+    for key, value in settings.items():
+        if isinstance(value, str | bool):
+            raise InputError(f"a number is needed, not {value!r}", f"model.settings.{key}")
+
+    def fresh(datasets: Sequence[Dataset]) -> SequenceModel:
+        items = [item for dataset in datasets for item in dataset.items]
         item_text = ItemText(recipe, train_bpe(_texts(items, recipe), text.vocab_size))
         ids = {"cls_id": item_text.token_id(CLS), "mask_id": item_text.token_id(MASK)}
         try:
@@ -65,6 +77,18 @@ def starting_point(config: RunConfig) -> Start:
     return Start(config, name, recipe, fresh)
 
 
+def _knowing_items(config: RunConfig, name: str, kind: type[IdModel]) -> Start:
+    settings = toml.build(kind.settings_class, dict(config.model.settings), "model.settings.")
+
+    def fresh(datasets: Sequence[Dataset]) -> SequenceModel:
+        dataset = datasets[0]
+        seen = [dataset.items[int(row)].item_id for row in np.flatnonzero(dataset.trained_rows)]
+        users = [dataset.user_ids[int(user)] for user in np.flatnonzero(dataset.cuts.train_end > 1)]
+        return kind.from_ids(settings, seen, users)
+
+    return Start(config, name, None, fresh)
+
+
 def _from_checkpoint(config: RunConfig, source: str) -> Start:
     model_config = replace(config.model, name=ModelConfig().name, settings=ModelConfig().settings)
     if (config.text, config.model) != (TextConfig(), model_config):
@@ -73,7 +97,7 @@ def _from_checkpoint(config: RunConfig, source: str) -> Start:
     checkpoint = load_checkpoint(source)
     model = checkpoint.history_model
     recipe = None if model.item_text is None else model.item_text.recipe
-    return Start(config, checkpoint.model_name, recipe, lambda items: model)
+    return Start(config, checkpoint.model_name, recipe, lambda datasets: model)
 
 
 def _from_text_encoder(config: RunConfig, source: str, recipe: Recipe) -> Start:
@@ -83,7 +107,7 @@ def _from_text_encoder(config: RunConfig, source: str, recipe: Recipe) -> Start:
     for given in limits.keys() - LIMITS:
         raise InputError(f"comes from {source}; only {', '.join(sorted(LIMITS))} can be set", f"model.settings.{given}")
     return Start(
-        config, "recformer", recipe, lambda items: recformer_from_text_encoder(source, recipe, limits, config.seed)
+        config, "recformer", recipe, lambda datasets: recformer_from_text_encoder(source, recipe, limits, config.seed)
     )
 
 

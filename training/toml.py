@@ -14,7 +14,6 @@ from seqrec.errors import FileFormatError, InputError
 
 Table = Mapping[str, int | float | str | bool]
 """A table whose keys are checked elsewhere."""
-Numbers = Mapping[str, int | float]
 
 _WANTED = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
 
@@ -88,11 +87,10 @@ def _value(hint: Any, value: object, path: str) -> Any:
         return value
     if hint == tuple[str, ...] and isinstance(value, list) and all(isinstance(part, str) for part in value):
         return tuple(value)
-    if hint in (Numbers, Table):
-        kinds = (int, float) if hint == Numbers else (int, float, str, bool)
-        if isinstance(value, dict) and all(type(part) in kinds for part in value.values()):
+    if hint == Table:
+        if isinstance(value, dict) and all(type(part) in (int, float, str, bool) for part in value.values()):
             return MappingProxyType(value)
-        raise InputError(f"a table of {'numbers' if hint == Numbers else 'settings'} is needed, not {value!r}", path)
+        raise InputError(f"a table of settings is needed, not {value!r}", path)
     raise InputError(f"{_WANTED.get(hint, 'a list of strings')} is needed, not {value!r}", path)
 
 

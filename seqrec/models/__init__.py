@@ -9,6 +9,7 @@ MODELS = {
     "bag_of_words": "seqrec.models.bag_of_words:BagOfWords",
     "recformer": "seqrec.models.recformer:Recformer",
     "residual": "seqrec.models.residual:Residual",
+    "sasrec": "seqrec.models.sasrec:SASRec",
 }
 
 

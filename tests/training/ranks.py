@@ -74,7 +74,7 @@ def one_step(
     assert files is not None
     dataset = read_dataset(*files)
     torch.manual_seed(0)
-    model = starting_point(config).build(dataset.items)
+    model = starting_point(config).build([dataset])
     model.gradient_checkpointing = gradient_checkpointing  # type: ignore[attr-defined]
     towers = Towers("recformer", model)
     data = TrainingData(dataset, model.tokenize_items(dataset.items))

@@ -95,7 +95,7 @@ def test_a_stage_changes_what_is_common_to_all(tmp_path: Path) -> None:
         (ENOUGH + "[joint]\ntemperature = 0\n", r"joint\.temperature: 0\.0 is not above 0"),
         (ENOUGH + "[joint]\nbatch_size = 0\n", r"joint\.batch_size: 0 is below 1"),
         (ENOUGH + "warmup = 1.0\n", r"optimizer\.warmup: 1\.0 is not a share"),
-        (ENOUGH + '[model.settings]\nsize = "big"\n', r"model\.settings: a table of numbers is needed"),
+        (ENOUGH + "[model.settings]\nsize = [1]\n", r"model\.settings: a table of settings is needed"),
         ("joint = 3\n" + ENOUGH, r"joint\.: a table is needed|joint: a table is needed"),
         ("", "optimizer: set at least one of max_epochs, max_steps, max_minutes: nothing would end stage joint"),
         ("stages = []\n" + ENOUGH, "stages: name at least one; there are .*joint"),
