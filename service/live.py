@@ -14,7 +14,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +24,9 @@ from index.snapshot import Snapshot
 from seqrec.encoder import Encoder, Vectors
 from seqrec.item_text import TokenizedHistory, TokenizedItem
 from seqrec.items import Item
+from service.delta import NEVER, Delta
 
 Vector = npt.NDArray[np.float32]
-_NEVER = np.iinfo(np.int64).max
 _FIRST_CAPACITY = 256
 ENCODE_AT_ONCE = 64
 """Records that another tower made, encoded before what was done so far is shown."""
@@ -55,46 +54,6 @@ class Towers:
             return self.encoder.encode_history_tokens(histories)
 
 
-class _Entry(NamedTuple):
-    """What a row says of its item; without `item` and `tokens` it says that the item was deleted."""
-
-    item_id: str
-    item: Item | None = None
-    tokens: TokenizedItem | None = None
-
-
-@dataclass(eq=False)
-class _Log:
-    """The delta's columns. Rows [:length] of a view are final but for `ended`, which tells views apart."""
-
-    vectors: npt.NDArray[np.float32]  # [capacity, dim]; zero for a delete
-    popularity: npt.NDArray[np.float64]  # [capacity], of the item in the snapshot; 0 for a new one
-    available: npt.NDArray[np.bool_]  # [capacity]; false for a delete
-    ended: npt.NDArray[np.int64]  # [capacity], the row that replaced this one
-    entries: list[_Entry]
-    rows_of: dict[str, list[int]]  # rising
-
-    @classmethod
-    def empty(cls, capacity: int, dim: int) -> _Log:
-        return cls(
-            np.zeros((capacity, dim), np.float32),
-            np.zeros(capacity, np.float64),
-            np.zeros(capacity, np.bool_),
-            np.full(capacity, _NEVER),
-            [],
-            {},
-        )
-
-    def grown(self) -> _Log:
-        """Twice the room. Views made before keep the old arrays, in which nothing they see changes any more."""
-        more = _Log.empty(2 * len(self.ended), self.vectors.shape[1])
-        for name in ("vectors", "popularity", "available", "ended"):
-            old = getattr(self, name)
-            getattr(more, name)[: len(old)] = old
-        more.entries, more.rows_of = self.entries, self.rows_of
-        return more
-
-
 @dataclass(frozen=True, eq=False)
 class View:
     """The live catalogue as of `seq`. Safe to read from any thread, also while changes are applied."""
@@ -104,16 +63,16 @@ class View:
     seq: int
     length: int  # rows of the delta
     snapshot_hidden: int  # rows of the snapshot that are not shown: unavailable, replaced or deleted
-    _log: _Log
+    _delta: Delta
     _hidden_at: npt.NDArray[np.int64]  # [n], the delta row that replaced or deleted this row of the snapshot
     _popular: npt.NDArray[np.int64]  # [n], rows of the snapshot, most popular first
 
     def position_of(self, item_id: str) -> int | None:
         """Where an item is; None if there is no such item (any more). It may be unavailable."""
         n = len(self.snapshot.item_ids)
-        for row in reversed(self._log.rows_of.get(item_id, ())):
-            if row < self.length:
-                return None if self._log.entries[row].item is None else n + row
+        row = self._delta.row_of(item_id, self.length)
+        if row is not None:
+            return None if self._delta.deleted[row] else n + row
         snapshot_row = self.snapshot.row_of(item_id)
         if snapshot_row is None or self._hidden_at[snapshot_row] < self.length:
             return None
@@ -128,47 +87,39 @@ class View:
 
     def item_id(self, position: int) -> str:
         n = len(self.snapshot.item_ids)
-        return self.snapshot.item_ids[position] if position < n else self._log.entries[position - n].item_id
+        return self.snapshot.item_ids[position] if position < n else self._delta.item_ids[position - n]
 
     def item(self, position: int) -> Item:
         n = len(self.snapshot.item_ids)
-        if position < n:
-            return self.snapshot.item(position)
-        item = self._log.entries[position - n].item
-        assert item is not None
-        return item
+        return self.snapshot.item(position) if position < n else self._delta.item(position - n)
 
     def tokens(self, position: int) -> TokenizedItem:
         n = len(self.snapshot.item_ids)
-        if position < n:
-            return self.snapshot.tokens[position]
-        tokens = self._log.entries[position - n].tokens
-        assert tokens is not None
-        return tokens
+        return self.snapshot.tokens[position] if position < n else self._delta.tokens(position - n)
 
     def vectors(self, positions: Sequence[int]) -> Vectors:
         """-> float32 [len(positions), dim]"""
         n = len(self.snapshot.item_ids)
         wanted = np.asarray(positions, dtype=np.int64)
-        out = np.empty((len(wanted), self._log.vectors.shape[1]), np.float32)
+        out = np.empty((len(wanted), self._delta.vectors.shape[1]), np.float32)
         in_delta = wanted >= n
-        out[in_delta] = self._log.vectors[wanted[in_delta] - n]
+        out[in_delta] = self._delta.vectors[wanted[in_delta] - n]
         out[~in_delta] = self.snapshot.vectors[wanted[~in_delta]]
         return out
 
     def popularity(self, position: int) -> float:
         n = len(self.snapshot.item_ids)
-        return float(self.snapshot.popularity[position] if position < n else self._log.popularity[position - n])
+        return float(self.snapshot.popularity[position] if position < n else self._delta.popularity[position - n])
 
     @property
     def delta_vectors(self) -> npt.NDArray[np.float32]:
         """[length, dim]; rows that are not shown are among them."""
-        return self._log.vectors[: self.length]
+        return self._delta.vectors[: self.length]
 
     @cached_property
     def delta_shown(self) -> npt.NDArray[np.bool_]:
         """[length]"""
-        return self._log.available[: self.length] & (self._log.ended[: self.length] >= self.length)
+        return self._delta.available[: self.length] & (self._delta.ended[: self.length] >= self.length)
 
     @cached_property
     def snapshot_shown(self) -> npt.NDArray[np.bool_]:
@@ -183,14 +134,14 @@ class View:
     def _delta_by_popularity(self) -> Iterator[int]:
         """New items were never had, and may be very many: they are put in order only if it comes to them."""
         n, shown = len(self.snapshot.item_ids), np.flatnonzero(self.delta_shown)
-        had = self._log.popularity[shown] > 0
+        had = self._delta.popularity[shown] > 0
         yield from sorted((n + shown[had]).tolist(), key=self._popularity_key)
         yield from self._never_had
 
     @cached_property
     def _never_had(self) -> list[int]:
         n, shown = len(self.snapshot.item_ids), np.flatnonzero(self.delta_shown)
-        return sorted((n + shown[self._log.popularity[shown] <= 0]).tolist(), key=self.item_id)
+        return sorted((n + shown[self._delta.popularity[shown] <= 0]).tolist(), key=self.item_id)
 
     def _popularity_key(self, position: int) -> tuple[float, str]:
         return -self.popularity(position), self.item_id(position)
@@ -200,9 +151,8 @@ class LiveState:
     """A snapshot and its delta. One writer at a time calls `apply`; `view` is what has been applied."""
 
     view: View
-    _log: _Log
+    _delta: Delta
     _hidden_at: npt.NDArray[np.int64]
-    _length: int
     _ended: int  # rows that show nothing in any view to come
 
     def __init__(self, snapshot: Snapshot, towers: Towers) -> None:
@@ -214,7 +164,7 @@ class LiveState:
         self._not_shown = int(available.size - np.count_nonzero(available))
         # Stable, and rows are in the order of item ids: so are equally popular ones.
         self._popular = np.argsort(-np.asarray(snapshot.popularity), kind="stable")
-        self._start(np.full(len(snapshot.item_ids), _NEVER), _Log.empty(_FIRST_CAPACITY, towers.encoder.dim))
+        self._start(np.full(len(snapshot.item_ids), NEVER), Delta.empty(_FIRST_CAPACITY, towers.encoder.dim))
         self._publish(snapshot.manifest.seq)
 
     def portions(self, changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
@@ -239,12 +189,12 @@ class LiveState:
             if change.op == "put":
                 item, tokens, vector = next(fresh)
                 if has_text(tokens):
-                    self._append(_Entry(item.item_id, item, tokens), vector)
+                    self._append(item.item_id, item, tokens, vector)
                 else:
-                    self._append(_Entry(item.item_id))
+                    self._append(item.item_id)
             elif change.op == "delete":
                 assert change.item_id is not None
-                self._append(_Entry(change.item_id))
+                self._append(change.item_id)
         self._publish(seq)
         if self._ended > COMPACT_ABOVE and 2 * self._ended > self.view.length:
             self._pack()
@@ -277,55 +227,49 @@ class LiveState:
         same = np.array_equal(before.ids, tokens.ids) and np.array_equal(before.types, tokens.types)
         return self.view.vectors([position])[0] if same else None
 
-    def _append(self, entry: _Entry, vector: Vector | None = None) -> None:
-        log, row = self._log, self._length
-        if row == len(log.ended):
-            log = self._log = log.grown()
-        snapshot_row = self.snapshot.row_of(entry.item_id)
-        if entry.item is not None:
-            log.vectors[row] = vector
-            log.available[row] = entry.item.available
-            log.popularity[row] = 0 if snapshot_row is None else self.snapshot.popularity[snapshot_row]
-        log.entries.append(entry)
-        earlier = log.rows_of.setdefault(entry.item_id, [])
-        if earlier:
-            log.ended[earlier[-1]] = row
-            self._ended += log.entries[earlier[-1]].item is not None
-        elif snapshot_row is not None and self._hidden_at[snapshot_row] == _NEVER:
+    def _append(
+        self,
+        item_id: str,
+        item: Item | None = None,
+        tokens: TokenizedItem | None = None,
+        vector: Vector | None = None,
+    ) -> None:
+        if self._delta.full:
+            self._delta = self._delta.grown()
+        delta, row = self._delta, len(self._delta.item_ids)
+        snapshot_row = self.snapshot.row_of(item_id)
+        popularity = 0 if snapshot_row is None else self.snapshot.popularity[snapshot_row]
+        before = delta.append(item_id, item, tokens, vector, popularity)
+        if before is not None:
+            self._ended += not delta.deleted[before]
+        elif snapshot_row is not None and self._hidden_at[snapshot_row] == NEVER:
             self._hidden_at[snapshot_row] = row
             self.tombstones += 1
             self._not_shown += bool(self.snapshot.available[snapshot_row])
-        earlier.append(row)
-        self._ended += entry.item is None
-        self._length += 1
+        self._ended += item is None
 
-    def _start(self, hidden_at: npt.NDArray[np.int64], log: _Log) -> None:
-        self._hidden_at, self._log = hidden_at, log
-        self._length = self._ended = 0
+    def _start(self, hidden_at: npt.NDArray[np.int64], delta: Delta) -> None:
+        self._hidden_at, self._delta = hidden_at, delta
+        self._ended = 0
 
     def _publish(self, seq: int) -> None:
         self.view = View(
             self.snapshot,
             self.towers,
             seq,
-            self._length,
+            len(self._delta.item_ids),
             self._not_shown,
-            self._log,
+            self._delta,
             self._hidden_at,
             self._popular,
         )
 
     def _pack(self) -> None:
         """Begin a new log that holds the living rows only, so that items which change often do not fill the memory."""
-        old, length, hidden_at = self._log, self._length, self._hidden_at
-        living = [
-            row
-            for row, (entry, ended) in enumerate(zip(old.entries, old.ended[:length].tolist(), strict=True))
-            if entry.item is not None and ended == _NEVER
-        ]
+        old, living = self._delta, self._delta.living()
         # What the snapshot held of them, and of what was deleted, stays hidden in every view of the new log.
-        hidden = np.where(hidden_at == _NEVER, _NEVER, -1)
-        self._start(hidden, _Log.empty(max(_FIRST_CAPACITY, 2 * len(living)), old.vectors.shape[1]))
+        hidden = np.where(self._hidden_at == NEVER, NEVER, -1)
+        self._start(hidden, Delta.empty(max(_FIRST_CAPACITY, 2 * len(living)), old.vectors.shape[1]))
         for row in living:
-            self._append(old.entries[row], old.vectors[row])
+            self._append(old.item_ids[row], old.item(row), old.tokens(row), old.vectors[row])
         self._publish(self.view.seq)

@@ -41,8 +41,8 @@ from service.user_history import with_stored
 
 T = TypeVar("T")
 RECOMMEND, ITEMS = "recommend", "items"
-_MARGIN = 0.05
-"""Seconds before its deadline that a request which waits for a change gives up, to say so."""
+_PATIENCE = 0.8
+"""Share of its deadline that a request waits for the change it asks for: time must be left to answer or refuse."""
 _THREADS = 8
 _STORE_STAGES = ("read", "write", "history")
 
@@ -218,7 +218,7 @@ class Recommender:
         head = view.seq if self._several_hosts else await self._on_threads("follow", trace, self._head)
         if view.seq < head:
             view = await self._reached(head, self._settings.deadline / 2, trace)
-        left = self._settings.deadline - _MARGIN - (time.perf_counter() - began)
+        left = _PATIENCE * self._settings.deadline - (time.perf_counter() - began)
         if view.seq < min_seq:
             view = await self._reached(min_seq, left, trace)
         if view.seq < min_seq:

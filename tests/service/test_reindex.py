@@ -139,7 +139,8 @@ def test_adds_and_deletes_leave_nothing_behind(towers: Towers, monkeypatch: pyte
                     item = make_item(item_id, {"title": "oak"})
                     entry = type(template)(item, template.tokens, vector, template.item_tower)
                 state.apply([Change(seq, op, item_id, entry)], seq)  # type: ignore[arg-type]
-    log = state.view._log
+    delta = state.view._delta
     assert state.view.length <= 2 * 200 + 2
-    assert len(log.rows_of) <= len(log.entries) == state.view.length
-    assert log.vectors.nbytes <= 4 * 200 * 4 * towers.encoder.dim * np.float32().nbytes
+    assert len(delta.last_row) <= len(delta.item_ids) == state.view.length
+    assert delta.vectors.nbytes <= 4 * 200 * 4 * towers.encoder.dim * np.float32().nbytes
+    assert len(delta.texts) + len(delta.token_ids) <= 100 * state.view.length

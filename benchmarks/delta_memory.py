@@ -1,0 +1,151 @@
+"""Does a worker's memory come back? Items are added and deleted by the hundred thousand, then there is a reindex.
+
+    python -m benchmarks.delta_memory            200,000 adds and as many deletes; about 3 minutes
+    python -m benchmarks.delta_memory --items 20000
+
+A real `seqrec serve` with a catalogue of its own and the bag-of-words model. Items are put through the catalogue (the
+HTTP API deletes one at a time), so the worker follows the log, as it does for what other workers write. Resident memory
+without what is only mapped from files: before, at the top, and after the reindex that follows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+import psutil
+
+from index.catalogue import Catalogue, CatalogueItem
+from index.reindex import Request, make_snapshot
+from index.stores import open_catalogue
+from seqrec.checkpoint import save_checkpoint
+from seqrec.encoder import Encoder, load_model
+from seqrec.items import Item
+from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
+
+AT_ONCE = 1000
+DIM = 256
+T = TypeVar("T")
+WAIT_SECONDS = 300.0
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int, default=200_000, help="items added, and then deleted")
+    parser.add_argument("--catalogue", type=int, default=20_000, help="items of the snapshot")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    arguments = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory(prefix="seqrec-memory-") as home:
+        result = measure(Path(home), arguments.items, arguments.catalogue)
+    if arguments.json:
+        print(json.dumps(result))
+        return
+    for name, value in result.items():
+        print(f"{name:>32}: {value:,.3f}" if name.endswith("ratio") else f"{name:>32}: {value:,.0f}")
+
+
+def measure(home: Path, items: int, size: int) -> dict[str, float]:
+    """Resident memory in MB before, with all added, with all deleted, and after the reindex; and after / before."""
+    checkpoint = home / "checkpoint"
+    save_checkpoint(checkpoint, "bag_of_words", BagOfWords(BagOfWordsConfig(dim=DIM)))
+    stock = [_item(f"stock-{n}", n) for n in range(size)]
+    make_snapshot(home, Request(checkpoint=checkpoint, items=stock))
+    encoder = load_model(checkpoint, device="cpu")
+    # Never by itself: what is measured would be another thing each time.
+    settings = {"SEQREC_HOME": str(home), "SEQREC_PORT": "0", "SEQREC_REINDEX_AT": "0", "SEQREC_DEVICE": "cpu"}
+    log = home / "serve.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "seqrec", "serve"], env=os.environ | settings, stdout=output, stderr=output
+        )
+    try:
+        (url,) = until(lambda: re.findall(r"listening on (http://\S+)", log.read_text(encoding="utf-8")))
+        with httpx.Client(base_url=url, timeout=60) as client:
+            return _run(client, process.pid, open_catalogue(home), encoder, items)
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def _run(client: httpx.Client, process_id: int, catalogue: Catalogue, encoder: Encoder, items: int) -> dict[str, float]:
+    until(lambda: client.get("/readyz").status_code == 200)
+    _use(client)
+    before = _resident(process_id)
+    ids = [f"new-{n}" for n in range(items)]
+    for begin in range(0, items, AT_ONCE):
+        catalogue.put(_encoded(encoder, [_item(item_id, n) for n, item_id in enumerate(ids[begin : begin + AT_ONCE])]))
+    _follow(client, catalogue.head())
+    added = _resident(process_id)
+    for begin in range(0, items, AT_ONCE):
+        catalogue.delete(ids[begin : begin + AT_ONCE])
+    _follow(client, catalogue.head())
+    deleted = _resident(process_id)
+    served = client.get("/readyz").json()["snapshot"]
+    job = client.post("/reindex").json()["id"]
+    until(lambda: client.get("/readyz").json()["snapshot"] != served)
+    until(lambda: client.get(f"/reindex/{job}").json()["state"] == "done")
+    _use(client)
+    after = _resident(process_id)
+    catalogue.close()
+    return {
+        "items added and deleted": items,
+        "before, MB": before,
+        "all added, MB": added,
+        "all deleted, MB": deleted,
+        "after the reindex, MB": after,
+        "after to before, ratio": after / before,
+    }
+
+
+def _item(item_id: str, number: int) -> Item:
+    return Item(item_id, {"title": f"article {number % 977} of kind {number % 89}", "price": number % 100})
+
+
+def _encoded(encoder: Encoder, items: Sequence[Item]) -> list[CatalogueItem]:
+    tokens = encoder.tokenize_items(items)
+    vectors = encoder.encode_item_tokens(tokens)
+    tower = encoder.item_tower
+    return [CatalogueItem(item, its, v, tower) for item, its, v in zip(items, tokens, vectors, strict=True)]
+
+
+def _use(client: httpx.Client) -> None:
+    """What a service at work does, and a moment to give back what it can."""
+    with ThreadPoolExecutor(8) as threads:
+        for answer in threads.map(lambda n: client.post("/recommend", json={"history": [f"stock-{n}"]}), range(300)):
+            answer.raise_for_status()
+    time.sleep(2)
+
+
+def _follow(client: httpx.Client, seq: int) -> None:
+    until(lambda: client.get("/readyz").json()["seq"] >= seq)
+    _use(client)
+
+
+def _resident(process_id: int) -> float:
+    """MB that are the process's own. Mapped snapshots are files: what is cached of them is the kernel's to drop."""
+    memory = psutil.Process(process_id).memory_info()
+    return float(memory.rss - memory.shared) / 1e6
+
+
+def until(condition: Callable[[], T]) -> T:
+    """What the condition gives, once it is true."""
+    end = time.monotonic() + WAIT_SECONDS
+    while not (value := condition()):
+        assert time.monotonic() < end, "it did not come true in time"
+        time.sleep(0.1)
+    return value
+
+
+if __name__ == "__main__":
+    main()
