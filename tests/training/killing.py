@@ -5,11 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import socket
+import uuid
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from tests.training.ranks import become
 
 _SERVER = multiprocessing.get_context("forkserver")
 
@@ -30,13 +32,10 @@ def train_together(
     _SERVER.set_forkserver_preload(
         ["training.run", "training.joint", "training.two_stage", "torch.utils.tensorboard", "tests.training.killing"]
     )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+    store = config.with_name(f"store-{uuid.uuid4().hex}")
     started = []
     for rank in range(processes):
-        places = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
-        arguments = (places | address, at, call, config, items, interactions, out)
+        arguments = ((rank, processes, store), at, call, config, items, interactions, out)
         started.append(_SERVER.Process(target=_train, args=arguments))
         started[-1].start()
     for process in started:
@@ -45,9 +44,9 @@ def train_together(
 
 
 def _train(
-    environment: dict[str, str], at: str, call: int, config: Path, items: Path, interactions: Path, out: Path
+    place: tuple[int, int, Path], at: str, call: int, config: Path, items: Path, interactions: Path, out: Path
 ) -> None:
-    os.environ |= environment
+    become(*place)
     from training.config import load_config
     from training.parallel import leave_processes
     from training.run import train

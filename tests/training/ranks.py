@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 _SERVER = multiprocessing.get_context("forkserver")
 
@@ -25,12 +25,8 @@ def steps_of(
     They run on the CPU and talk by gloo. -> for each of `cases`, the steps by rank
     """
     _SERVER.set_forkserver_preload(["accelerate", "training.run", "training.joint", "tests.training.ranks"])
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     workers = [
-        _SERVER.Process(target=_work, args=(rank, processes, port, list(cases), files, folder / f"{rank}.pt"))
-        for rank in range(processes)
+        _SERVER.Process(target=_work, args=(rank, processes, list(cases), files, folder)) for rank in range(processes)
     ]
     for worker in workers:
         worker.start()
@@ -110,19 +106,22 @@ SETTINGS = {
 }
 
 
-def _work(
-    rank: int, processes: int, port: int, cases: list[Mapping[str, Any]], files: tuple[Path, Path], out: Path
-) -> None:
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+def become(rank: int, processes: int, store: Path) -> None:
+    """Make this process one of several, as torchrun does; they find one another by a file that is not there yet."""
     torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+    if processes > 1:
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}  # asked for, but not used
+        dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=processes)
+
+
+def _work(rank: int, processes: int, cases: list[Mapping[str, Any]], files: tuple[Path, Path], folder: Path) -> None:
     from training.parallel import join_processes, leave_processes
 
+    become(rank, processes, folder / "store")
     assert join_processes("cpu") == "cpu"
-    try:
-        torch.save([one_step(**case, files=files) for case in cases], out)
-    finally:
-        leave_processes()
+    torch.save([one_step(**case, files=files) for case in cases], folder / f"{rank}.pt")
+    leave_processes()
 
 
 def _whole(gradient: torch.Tensor) -> torch.Tensor:

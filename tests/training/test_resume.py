@@ -132,7 +132,9 @@ def test_two_processes_that_were_killed_end_like_two_that_were_not(files: tuple[
     loss = "training.joint:JointStage.loss"
     assert train_together(2, loss, 0, config, *files, tmp_path / "unbroken") == [0, 0]
     out = tmp_path / "run"
-    assert train_together(2, loss, 4, config, *files, out) == [-9, -9]
+    codes = train_together(2, loss, 4, config, *files, out)
+    assert -9 in codes  # the other one may be told of it before it is killed
+    assert 0 not in codes
     with pytest.raises(InputError, match="was begun with 2 processes; go on with as many"):
         run.train(load_config(config), *files, out)
     assert train_together(2, loss, 0, config, *files, out) == [0, 0]
