@@ -1,4 +1,4 @@
-"""A Redis-compatible server (Valkey) as a process of its own, to be killed and started again on the same port and files."""
+"""A Redis-compatible server (Valkey) as a process of its own: killed, and started again on the same port and files."""
 
 from __future__ import annotations
 

@@ -34,10 +34,11 @@ class NpyWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._file.seek(0)
-        self._header()
-        self._file.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        with self._file:  # closed also where the disk is full
+            if kind is None:
+                self._file.seek(0)
+                self._header()
 
 
 def map_npy(path: Path) -> npt.NDArray[Any]:

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.cold_items import most_alike
+from benchmarks.service_process import seqrec
 from seqrec import load_model
 from seqrec.items import Item
-from tests.e2e.processes import Server, seqrec
+from tests.e2e.processes import Server
 
 WITHHELD = 50
 

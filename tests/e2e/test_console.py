@@ -14,10 +14,11 @@ from typing import Any
 import httpx
 import pytest
 
+from benchmarks.service_process import seqrec
 from service.app import create_app
 from service.settings import Settings
 from tests.e2e.browser import PROGRAMS, Browser, chromedriver
-from tests.e2e.processes import Server, seqrec
+from tests.e2e.processes import Server
 
 STATIC = Path(__file__).parents[2] / "service" / "static"
 TEXTS = sorted(path for path in STATIC.iterdir() if path.suffix in {".html", ".css", ".js", ".svg"})

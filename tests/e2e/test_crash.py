@@ -12,7 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.processes import Server, environment, seqrec
+from benchmarks.service_process import environment, seqrec
+from tests.e2e.processes import Server
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.service_process import seqrec
 from seqrec import load_model
 from seqrec.items import Item
 from seqrec.metric import TIE, ranked
-from tests.e2e.processes import Server, seqrec
+from tests.e2e.processes import Server
 from training.data import read_dataset
 from training.evaluation import top_k
 

