@@ -144,7 +144,7 @@ class ResidualStage(Stage):
             rows = rows.masked_fill(torch.rand(rows.shape, device=device) < self.config.dropout, model.unknown)
         logits = self.texts[self.text_of[batch]] @ self.known_vectors.T  # [b, known]
         logits = logits + model.history_part(rows) @ model.item_part(self.all_rows).T
-        loss = F.cross_entropy(logits / self.config.temperature, self.targets[batch])
+        loss = F.cross_entropy(logits * model.sharpness, self.targets[batch])
         return loss, len(batch) + int((rows != model.unknown).sum().item())
 
     def validate(self, encoder: Encoder) -> tuple[Metrics, Mapping[str, Any]]:

@@ -39,7 +39,7 @@ class ResidualConfig:
     id_bytes: int  # of their ids (ItemIds.size)
     dim: int = 128  # of p and r
     history: int = 20  # items of a history that p is summed over, the newest ones
-    temperature: float = 0.07  # that the losses divided by
+    temperature: float = 0.07  # where `scale` and `sharpness` begin, and what biases are multiplied by
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ class Residual(nn.Module):
         self.history_vectors = nn.Embedding(rows, config.dim, padding_idx=unknown)
         self.recency = nn.Parameter(-0.3 * torch.arange(config.history, dtype=torch.float32))
         self.scale = nn.Parameter(torch.tensor(config.temperature))
+        self.sharpness = nn.Parameter(torch.tensor(1 / config.temperature))  # scores are multiplied by it in the loss
         with torch.no_grad():
             for table in (self.item_vectors, self.history_vectors):
                 table.weight[:-1].normal_(std=0.02)
@@ -97,7 +98,8 @@ class Residual(nn.Module):
     def share_residual(self, other: Residual) -> None:
         """From now on what is learnt of the items is that of `other`: the two towers of one checkpoint have one."""
         self.item_vectors, self.item_biases = other.item_vectors, other.item_biases
-        self.history_vectors, self.recency, self.scale = other.history_vectors, other.recency, other.scale
+        self.history_vectors, self.recency = other.history_vectors, other.recency
+        self.scale, self.sharpness = other.scale, other.sharpness
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], item_text: ItemText | None) -> Self:

@@ -113,7 +113,14 @@ def test_only_the_residual_is_trained(follows: Dataset) -> None:
     model = context.towers.history_model
     assert isinstance(model, Residual)
     names = {name for name, one in model.named_parameters() if one.requires_grad}
-    assert names == {"item_vectors.weight", "item_biases.weight", "history_vectors.weight", "recency", "scale"}
+    assert names == {
+        "item_vectors.weight",
+        "item_biases.weight",
+        "history_vectors.weight",
+        "recency",
+        "scale",
+        "sharpness",
+    }
     assert model.config.items == 23
     assert context.towers.model_name == "residual"
 
