@@ -105,8 +105,9 @@ class RedisConnections:
         return reply
 
     def close(self) -> None:
+        """What another thread is using is closed after its use."""
         self._closed = True
-        self._pool.disconnect()
+        self._pool.disconnect(inuse_connections=False)
 
     @contextmanager
     def _connection(self) -> Iterator[redis.Connection]:
@@ -123,6 +124,8 @@ class RedisConnections:
             connection.disconnect()
             raise
         finally:
+            if self._closed:
+                connection.disconnect()
             self._pool.release(connection)
 
     def _connected(self, connection: redis.Connection) -> None:

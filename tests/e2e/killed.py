@@ -82,7 +82,9 @@ class Oracle:
                     client.delete(key)
 
     def ask(self, served: str) -> None:
-        with Client(create_app(Settings(home=self.home, redis_url=self.redis_url, follow_seconds=0.05))) as client:
+        with Client(
+            create_app(Settings(home=self.home, redis_url=self.redis_url, follow_seconds=0.05, deadline=60))
+        ) as client:
             until_served(client, served)
             for chosen in ({}, {"candidates": list(self.items)}):
                 body = {"history": [{"attributes": {"title": "thing"}}], "k": 1000, "min_seq": self.head, **chosen}

@@ -166,7 +166,7 @@ def compact(order: dict[str, Any]) -> Any:
 
 def swap(order: dict[str, Any]) -> Any:
     """A service that is ready is told of another snapshot, swaps, and is posted an item."""
-    settings = Settings(home=Path(order["home"]), redis_url=order["redis_url"], follow_seconds=0.01)
+    settings = Settings(home=Path(order["home"]), redis_url=order["redis_url"], follow_seconds=0.01, deadline=60)
     with Client(create_app(settings)) as client:
         until_served(client, None)
         yield

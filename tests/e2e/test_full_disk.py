@@ -37,7 +37,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def client(disk: Path, tiny_items: list[Item], bag_of_words_checkpoint: Path) -> Iterator[TestClient]:
     make_snapshot(disk / "home", Request(checkpoint=bag_of_words_checkpoint, items=tiny_items))
-    with Client(create_app(Settings(home=disk / "home", follow_seconds=0.05))) as client:
+    with Client(create_app(Settings(home=disk / "home", follow_seconds=0.05, deadline=60))) as client:
         until_served(client, None)
         assert put(client, "before") == 200
         yield client
@@ -108,7 +108,7 @@ def test_a_disk_that_is_read_only_at_the_start(client: TestClient, disk: Path) -
     client.__exit__(None, None, None)
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     try:
-        with Client(create_app(Settings(home=disk / "home", follow_seconds=0.05))) as again:
+        with Client(create_app(Settings(home=disk / "home", follow_seconds=0.05, deadline=60))) as again:
             told = again.get("/readyz")
             assert told.status_code == 503
             assert "may be written" in told.json()["detail"]

@@ -50,7 +50,7 @@ def test_every_command_runs(
                 cli.run(arguments[0], arguments[1:])
             elif program == "curl":
                 if home not in clients:
-                    app = create_app(Settings(home=Path(home), follow_seconds=0.05))
+                    app = create_app(Settings(home=Path(home), follow_seconds=0.05, deadline=60))
                     clients[home] = stack.enter_context(Client(app))
                     until_served(clients[home], None)
                 method = arguments[1] if arguments[0] == "-X" else "GET"

@@ -263,7 +263,9 @@ class Machine(RuleBasedStateMachine):
 
     def _start(self) -> TestClient:
         app = create_app(
-            Settings(home=self.home, redis_url=self.redis_url, follow_seconds=0.02, max_history=MAX_HISTORY)
+            Settings(
+                home=self.home, redis_url=self.redis_url, follow_seconds=0.02, max_history=MAX_HISTORY, deadline=60
+            )
         )
         client = TestClient(app, raise_server_exceptions=False)
         client.__enter__()
