@@ -6,7 +6,10 @@ from seqrec.model import SequenceModel
 from seqrec.registry import choose
 
 MODELS = {
+    "attrec": "seqrec.models.attrec:AttRec",
     "bag_of_words": "seqrec.models.bag_of_words:BagOfWords",
+    "bert4rec": "seqrec.models.bert4rec:BERT4Rec",
+    "gru4rec": "seqrec.models.gru4rec:GRU4Rec",
     "recformer": "seqrec.models.recformer:Recformer",
     "residual": "seqrec.models.residual:Residual",
     "sasrec": "seqrec.models.sasrec:SASRec",

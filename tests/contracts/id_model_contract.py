@@ -60,8 +60,9 @@ class IdModelContract(ModelContract):
         """Item n is followed by item n + 1, and the last by the first; one item is in no sequence."""
         items = [*self.items(), NEW]
         count = len(items) - 1
-        users = [f"user {user}" for user in range(count) for _ in range(9)]
-        ids = [items[(user + step) % count].item_id for user in range(count) for step in range(9)]
+        steps = [(user, step) for user in range(3 * count) for step in range(5 + user % 7)]
+        users = [f"user {user}" for user, _ in steps]
+        ids = [items[(user + step) % count].item_id for user, step in steps]
         return join(items, Interactions(users, ids, np.arange(len(ids))))
 
     def trained(self, dataset: Dataset, epochs: int) -> IdModel:

@@ -40,13 +40,13 @@ def brute_states(model: SASRec, history: list[int]) -> torch.Tensor:
 class TestSASRec(IdModelContract):
     name = "sasrec"
     settings: ClassVar[dict[str, Any]] = {**SMALL, "loss": "ce"}
-    epochs = 20
+    epochs = 10
 
     def score(self, model: Any, history: list[int], user: int | None, item: int) -> float:
         return float(brute_states(model, history)[-1] @ model.items.weight[item])
 
 
-@pytest.mark.parametrize(("loss", "epochs"), [("bce", 60), ("gbce", 40)])
+@pytest.mark.parametrize(("loss", "epochs"), [("bce", 25), ("gbce", 25)])
 def test_the_other_losses_learn_as_well(loss: str, epochs: int, tmp_path: Path) -> None:
     contract = TestSASRec()
     contract.settings = {**SMALL, "loss": loss, "negatives": 16}  # type: ignore[misc]
