@@ -44,7 +44,6 @@ class JointConfig(StageConfig):
 
     batch_size: int = 64
     negatives: int = 512
-    bank: bool = False
     temperature: float = 0.07
     targets: Literal["all", "later_half"] = "all"
     examples_per_user: int = 1

@@ -4,15 +4,11 @@ An example is one user cut at one position of the training part: the items befor
 target. The targets of a batch and random negatives are the candidates of all its examples; the loss is the softmax
 cross entropy of score / temperature, as in the contrastive objective of Recformer's pretraining (section 2.3.1).
 Candidates are distinct texts: an item that reads like the target is never its negative.
-
-With `bank` the other items of the catalogue are negatives as well, by vectors without gradient: each as it was when the
-item was last encoded, and all of them afresh at the start of an epoch. The loss is then a softmax over the whole
-catalogue, for the price of the few items that get gradients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -28,7 +24,6 @@ from seqrec.model import SequenceModel
 from training.config import JointConfig
 from training.data import Dataset, Rows
 from training.encoding import PLAIN, Encoding
-from training.evaluation import encoder_of
 from training.stage import Stage, StageContext
 from training.texts import DistinctTexts
 
@@ -65,7 +60,6 @@ class JointStage(Stage):
         if not len(users):
             raise InputError(f"no user has more than min_history = {config.min_history} events to train on")
         self.examples = np.repeat(users, config.examples_per_user)
-        self.bank: Tensor | None = None
 
     @classmethod
     def from_context(cls, context: StageContext) -> Self:
@@ -76,25 +70,12 @@ class JointStage(Stage):
     def steps_per_epoch(self) -> int:
         return -(-len(self.examples) // self.config.batch_size)
 
-    def begin_epoch(self, number: int, model: SequenceModel, device: torch.device) -> None:
-        """Encode the whole catalogue into the bank, where one is kept."""
-        if self.config.bank:
-            items = [self.tokens[row] for row in self.texts.rows]
-            encoded = encoder_of(model, "", str(device)).encode_item_tokens(items)
-            self.bank = torch.from_numpy(encoded).to(device)  # [texts, dim]
-
     def epoch(self, number: int) -> Iterator[Examples]:
         """The batches of one pass over the users; the same for the same seed and number."""
         rng = np.random.default_rng([self.seed, number])
         order = rng.permutation(self.examples)
         for begin in range(0, len(order), self.config.batch_size):
             yield self._examples(order[begin : begin + self.config.batch_size], rng)
-
-    def state(self) -> dict[str, Tensor]:
-        return {} if self.bank is None else {"bank": self.bank}
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        self.bank = state.get("bank")
 
     def loss(self, model: SequenceModel, batch: Examples, device: torch.device) -> tuple[Tensor, int]:
         """-> the loss [] with its graph, and how many tokens were read for it."""
@@ -103,11 +84,6 @@ class JointStage(Stage):
         vectors, item_tokens = self.encoding.items(model, candidate_items, device)  # [c, dim]
         logits = compare(model.metric, queries, vectors)  # [b, c]
         labels = torch.from_numpy(batch.labels).to(device)
-        if self.bank is not None:
-            candidates = torch.from_numpy(self.texts.text_of[batch.candidates]).to(device)
-            self.bank[candidates] = vectors.detach()
-            others = compare(model.metric, queries, self.bank).index_fill(1, candidates, -torch.inf)  # [b, texts]
-            logits = torch.cat([logits, others], dim=1)
         loss = F.cross_entropy(logits / self.config.temperature, labels)
         return loss, history_tokens + item_tokens
 

@@ -63,7 +63,7 @@ def one_step(
         "stages": [stage],
         "model": {"settings": SETTINGS | {"dropout": dropout}},
         "optimizer": {"max_steps": 1},
-        stage: {"batch_size": batch_size} | ({"negatives": 7, "bank": True} if stage == "joint" else {}),
+        stage: {"batch_size": batch_size} | ({"negatives": 7} if stage == "joint" else {}),
     }
     config = build(RunConfig, table | {"text": {"attributes": ["title"], "vocab_size": 320}})
     assert isinstance(config.text, TextConfig)

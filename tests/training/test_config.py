@@ -121,7 +121,7 @@ def test_a_wrong_override_is_refused() -> None:
         load_config(preset_path("demo"), ["optimizer.max_steps"])
     with pytest.raises(InputError, match=r"'seed' of 'seed\.x' is a setting, not a table"):
         load_config(preset_path("demo"), ["seed.x=1"])
-    with pytest.raises(InputError, match="no preset 'dmeo'; there are .*demo, "):
+    with pytest.raises(InputError, match=r"no preset 'dmeo'; there are .*demo, "):
         preset_path("dmeo")
 
 

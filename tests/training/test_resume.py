@@ -38,7 +38,6 @@ dropout = 0.1
 [joint]
 batch_size = 16
 negatives = 8
-bank = true
 [stage1]
 batch_size = 16
 [stage2]
