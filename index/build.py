@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from index.batches import batches
 from index.catalogue import Catalogue, CatalogueItem
-from index.import_items import Progress, has_text, refuse_silent
+from index.import_items import Progress, readable, refuse_silent
 from index.manifest import Manifest
 from index.snapshot import Snapshot, SnapshotStore
 from index.snapshot_writer import write_snapshot
@@ -103,7 +103,7 @@ class _Source:
         for batch in batches(rows):
             unknown = [entry.item for seq, entry in batch if self._known(seq, entry) is None]
             tokens = self._encoder.tokenize_items(unknown)
-            silent += [item.item_id for item, its in zip(unknown, tokens, strict=True) if not self._reads(its)]
+            silent += [item.item_id for item, its in zip(unknown, tokens, strict=True) if not readable(its)]
             total += len(batch)
         return total, silent
 
@@ -127,7 +127,7 @@ class _Source:
                 vector = self._of_same_text(item.item_id, tokens)
                 if vector is not None:
                     made[item.item_id] = CatalogueItem(item, tokens, vector, self._tower)
-                elif self._reads(tokens):
+                elif readable(tokens):
                     bare.append((item, tokens))
             count(len(batch) - len(bare))
             vectors = self._encoder.encode_item_tokens([tokens for _, tokens in bare], count)
@@ -154,9 +154,6 @@ class _Source:
         before = self._previous.tokens[row]
         same = np.array_equal(before.ids, tokens.ids) and np.array_equal(before.types, tokens.types)
         return self._previous.vectors[row] if same else None
-
-    def _reads(self, tokens: TokenizedItem) -> bool:
-        return has_text(tokens) if self._encoder.cold_items else bool(len(tokens.ids))
 
 
 def count_interactions(path: Path, known_items: Collection[str], on_error: OnError = "raise") -> dict[str, int]:

@@ -12,7 +12,7 @@ from index.batches import batches
 from index.catalogue import Catalogue, CatalogueItem
 from seqrec.encoder import Encoder
 from seqrec.errors import InputError
-from seqrec.item_text import VALUE, TokenizedItem
+from seqrec.item_text import NAME, TokenizedItem
 from seqrec.items import Item, OnError
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def import_items(
     silent: list[str] = []
     for batch in batches(pending):
         for item, tokens in zip(batch, encoder.tokenize_items(batch), strict=True):
-            if encoder.cold_items and not has_text(tokens):
+            if encoder.cold_items and not readable(tokens):
                 silent.append(item.item_id)
             else:
                 fresh.append((item, tokens))
@@ -59,7 +59,7 @@ def import_items(
     for pairs in batches(fresh):
         entries = with_known_vectors(catalogue, [CatalogueItem(item, tokens, None, tower) for item, tokens in pairs])
         # A model that only knows ids has no token, and so no vector, for an item that training never saw.
-        bare = [row for row, entry in enumerate(entries) if entry.vector is None and len(pairs[row][1].ids)]
+        bare = [row for row, entry in enumerate(entries) if entry.vector is None and readable(pairs[row][1])]
         vectors = encoder.encode_item_tokens([pairs[row][1] for row in bare])
         for row, vector in zip(bare, vectors, strict=True):
             entries[row] = replace(entries[row], vector=vector)
@@ -69,9 +69,9 @@ def import_items(
     return Imported(created, updated, len(items) - len(pending), len(silent))
 
 
-def has_text(tokens: TokenizedItem) -> bool:
-    """Whether a model reads anything but names of attributes in the item."""
-    return bool((tokens.types == VALUE).any())
+def readable(tokens: TokenizedItem) -> bool:
+    """Whether a model reads anything in the item but names of attributes: its text, or that it knows it by its id."""
+    return bool((tokens.types != NAME).any())
 
 
 def refuse_silent(encoder: Encoder, silent: Sequence[str], on_error: OnError) -> None:

@@ -49,8 +49,8 @@ class FileFormatError(InputError):
 
 
 class ItemNotFound(SeqrecError):
-    def __init__(self, item_id: str) -> None:
-        super().__init__(f"no item {item_id!r} in the catalogue")
+    def __init__(self, item_id: str, where: str = "in the catalogue") -> None:
+        super().__init__(f"no item {item_id!r} {where}")
         self.item_id = item_id
 
 

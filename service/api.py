@@ -158,7 +158,9 @@ class RecommendAnswer(StateView):
     source: Literal["model", "fallback:popular"] = Field(
         description="`fallback:popular`: the history says nothing; most popular items, scored by popularity"
     )
-    unknown: list[str] = Field(description="ids of the histories that are in no catalogue; they were skipped")
+    unknown: list[str] = Field(
+        description="ids of the histories that are in no catalogue, or not known to a model of ids; they were skipped"
+    )
     degraded: list[str] = Field(
         default=[], description="what could not be taken into account, such as a stored history that cannot be read"
     )
@@ -176,7 +178,12 @@ class PutAnswer(Answer):
     seq: int = Field(description="the number of the last change")
     created: int
     updated: int
-    searchable: Literal[True] = Field(description="the next request finds them")
+    searchable: bool = Field(description="the next request finds them; false where that is not so of all of them")
+    not_searchable: list[str] | None = Field(
+        default=None,
+        description="ids of those that are stored, but not found by any request; absent where there is none",
+    )
+    detail: str | None = Field(default=None, description="why they are not searchable")
 
 
 class DeleteAnswer(Answer):
@@ -197,7 +204,8 @@ class EventsAnswer(Answer):
     stored: int = Field(description="events that are new")
     known: int = Field(description="events whose `event_id` was there already")
     unknown: list[str] = Field(
-        description="item ids that are in no catalogue now; their events are stored all the same"
+        description="item ids that are in no catalogue now, or that the model does not know; their events are stored "
+        "all the same"
     )
 
 

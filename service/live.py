@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from index.catalogue import CatalogueItem, Change
-from index.import_items import has_text
+from index.import_items import readable
 from index.snapshot import Snapshot
 from seqrec.encoder import Encoder, Vectors
 from seqrec.item_text import TokenizedHistory, TokenizedItem
@@ -188,7 +188,7 @@ class LiveState:
         for change in changes:
             if change.op == "put":
                 item, tokens, vector = next(fresh)
-                if has_text(tokens):
+                if readable(tokens):
                     self._append(item.item_id, item, tokens, vector)
                 else:
                     self._append(item.item_id)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from index.import_items import has_text
+from index.import_items import readable
 from seqrec.errors import InputError, ItemNotFound
 from seqrec.item_text import TokenizedHistory, TokenizedItem
 from seqrec.items import Item, check_attributes, check_item_id
@@ -23,6 +23,7 @@ from service.live import Towers, View
 from service.search import Hit, Wanted, search
 
 Source = Literal["model", "fallback:popular"]
+ONLY_IDS = "this model reads no text: it knows items by their ids, and only those that its training saw"
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ def prepare_similar(view: View, item_id: str | None, attributes: Mapping[str, An
     if item_id is not None:
         position = view.position_of(item_id)
         if position is None:
-            raise ItemNotFound(item_id)
+            known = view.towers.encoder.cold_items
+            raise ItemNotFound(item_id) if known else ItemNotFound(item_id, "among those that the model knows")
         wanted = Wanted(k, frozenset([position]))
         if view.towers.metric is Metric.COSINE:
             return Query(view, wanted, vector=view.vectors([position])[0])
@@ -107,7 +109,7 @@ def prepare_similar(view: View, item_id: str | None, attributes: Mapping[str, An
         return Query(view, wanted, view.towers.checkpoint.history_model.history_tokens(history), history=history)
     assert attributes is not None
     [item] = view.towers.encoder.tokenize_items([check_attributes(attributes)])
-    if not has_text(item):
+    if not readable(item):
         raise InputError(no_text(view.towers), "attributes")
     return Query(view, Wanted(k), len(item.ids) + 1, item=item)
 
@@ -152,6 +154,8 @@ def answers(view: View, prepared: Sequence[Prepared], hits: Sequence[Sequence[Hi
 
 def no_text(towers: Towers) -> str:
     """What to say of an item without text."""
+    if not towers.encoder.cold_items:
+        return ONLY_IDS
     item_text = towers.checkpoint.item_model.item_text
     names = None if item_text is None else item_text.recipe.attributes
     if names is None:
@@ -198,7 +202,7 @@ def _prepared(view: View, request: Request, texts: Iterator[TokenizedItem]) -> P
         candidates = sorted(_positions(view, request.candidates, f"{request.field}candidates"))
     unknown = list(dict.fromkeys(unknown))
     wanted = Wanted(request.k, frozenset(excluded), candidates)
-    if not any(has_text(item) for item in tokens):
+    if not any(readable(item) for item in tokens):
         return Prepared(unknown, None, _popular(view, wanted), request.degraded)
     history = TokenizedHistory(tokens, request.user_id)
     cost = view.towers.checkpoint.history_model.history_tokens(history)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from index.catalogue import Catalogue, CatalogueItem, PutResult
 from index.histories import Event, HistoryStore
-from index.import_items import has_text, with_known_vectors
+from index.import_items import readable, with_known_vectors
 from seqrec.errors import CatalogueError, CatalogueReplaced, DeadlineExceeded, InputError, ItemNotFound, NotReady
 from seqrec.item_text import TokenizedItem
 from seqrec.items import Item, check_item_id, make_item
@@ -124,9 +124,12 @@ class Recommender:
             [answer] = await self._on_threads("answer", trace, answers, view, [Prepared([], query, [])], hits)
             return answer
 
-    async def put(self, posted: Sequence[tuple[str, Mapping[str, Any], bool]], trace: Trace) -> PutResult:
+    async def put(
+        self, posted: Sequence[tuple[str, Mapping[str, Any], bool]], trace: Trace
+    ) -> tuple[PutResult, list[str]]:
         """Upsert items (id, attributes, available), all or none; every view made after this returns holds them.
 
+        Also the ids of those that are stored but cannot be searched: a model that knows items by id has not met them.
         Raises InputError, NotReady, Overloaded, DeadlineExceeded (nothing was written then), CatalogueError.
         """
         if len(posted) > self._settings.max_items:
@@ -134,14 +137,16 @@ class Recommender:
         async with _deadline(self._settings.write_deadline):
             view = await self._view(0, trace)
             entries = await self._on_threads("read", trace, _entries, self._catalogue, view.towers, posted)
-            units = [(view.towers, entry.tokens) for entry in entries if entry.vector is None]
-            costs = [len(tokens.ids) + 1 for _, tokens in units if tokens is not None]
-            vectors = iter(await self._submit(ITEMS, units, costs, trace))
-            entries = [entry if entry.vector is not None else replace(entry, vector=next(vectors)) for entry in entries]
+            searched = [entry.tokens is not None and readable(entry.tokens) for entry in entries]
+            bare = [row for row, entry in enumerate(entries) if entry.vector is None and searched[row]]
+            units = [(view.towers, tokens) for row in bare if (tokens := entries[row].tokens) is not None]
+            vectors = await self._submit(ITEMS, units, [len(tokens.ids) + 1 for _, tokens in units], trace)
+            for row, vector in zip(bare, vectors, strict=True):
+                entries[row] = replace(entries[row], vector=vector)
         # From here on it is written whatever the clock says: a 504 means that nothing was.
         result = await self._on_threads("write", trace, self._catalogue.put, entries)
         await self._written(result.seq, trace)
-        return result
+        return result, [entry.item.item_id for entry, found in zip(entries, searched, strict=True) if not found]
 
     async def delete(self, item_id: str, trace: Trace) -> int:
         """Delete an item; the sequence number after it. Raises ItemNotFound, NotReady, CatalogueError."""
@@ -298,7 +303,7 @@ def _entries(
         items[item_id] = item
     all_tokens = towers.encoder.tokenize_items(list(items.values()))
     for row, tokens in enumerate(all_tokens):
-        if not has_text(tokens):
+        if towers.encoder.cold_items and not readable(tokens):
             raise InputError(no_text(towers), f"items[{row}].attributes")
     tower = towers.encoder.item_tower
     bare = [CatalogueItem(item, tokens, None, tower) for item, tokens in zip(items.values(), all_tokens, strict=True)]

@@ -27,7 +27,7 @@ from service.api import (
     StoredItem,
 )
 from service.endpoint import READ, Traced, With, problems
-from service.queries import Answer
+from service.queries import ONLY_IDS, Answer
 from service.queries import Request as Recommendation
 
 STATIC = Path(__file__).parent / "static"
@@ -61,12 +61,16 @@ async def similar(body: SimilarBody, parts: With, trace: Traced) -> SimilarAnswe
     return SimilarAnswer(items=_scored(answer.items), **_state(answer))
 
 
-@router.post("/items", responses=READ, tags=["items"])
+@router.post("/items", responses=READ, tags=["items"], response_model_exclude_none=True)
 async def put_items(body: ItemsBody, parts: With, trace: Traced) -> PutAnswer:
-    """Add items or replace them, all or none. Once answered they are durable, and the next request finds them."""
+    """Add items or replace them, all or none. Once answered they are durable, and the next request finds them.
+
+    A model that knows items by id cannot search those that its training did not see: they are stored, and named.
+    """
     posted = [(item.item_id, item.attributes, item.available) for item in body.items]
-    result = await parts.recommender.put(posted, trace)
-    return PutAnswer(seq=result.seq, created=result.created, updated=result.updated, searchable=True)
+    result, unknown = await parts.recommender.put(posted, trace)
+    answer = PutAnswer(seq=result.seq, created=result.created, updated=result.updated, searchable=not unknown)
+    return answer.model_copy(update={"not_searchable": unknown, "detail": ONLY_IDS}) if unknown else answer
 
 
 @router.get("/items", responses=problems(422, 503), tags=["items"])

@@ -228,5 +228,6 @@ def test_text_of_every_kind_is_taken_as_it_is(make_client: Callable[..., TestCli
 
 def test_an_item_without_text_is_told_what_the_model_reads() -> None:
     item_text = SimpleNamespace(recipe=Recipe(("title", "brand")))
-    towers: Any = SimpleNamespace(checkpoint=SimpleNamespace(item_model=SimpleNamespace(item_text=item_text)))
+    checkpoint = SimpleNamespace(item_model=SimpleNamespace(item_text=item_text))
+    towers: Any = SimpleNamespace(checkpoint=checkpoint, encoder=SimpleNamespace(cold_items=True))
     assert "which is title, brand; give it at least one of them" in no_text(towers)

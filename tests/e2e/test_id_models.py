@@ -1,0 +1,137 @@
+"""Models that know items by id, from a few real shoppers to answers over HTTP: trained, evaluated, indexed, served."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from index.cli import index
+from seqrec import History, load_model
+from seqrec.items import Item, read_interactions, read_items
+from service.app import create_app
+from service.settings import Settings
+from tests.service.conftest import wait_until_ready
+from training.cli import train
+from training.data import read_dataset
+from training.evaluate_cli import evaluate
+
+USERS = 60
+SMALL = {
+    "sasrec": ["dim=16", "max_length=20", "negatives=20"],
+    "bert4rec": ["dim=16", "max_length=20", "layers=1"],
+    "gru4rec": ["dim=16", "hidden=16", "max_length=20"],
+    "attrec": ["dim=16"],
+}
+NEW = {"item_id": "brand-new", "attributes": {"title": "A mug that nobody has had"}}
+
+
+@pytest.fixture(scope="module")
+def files(online_retail: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The items and events of the first users of the bundled data, at most 15 events each."""
+    folder = tmp_path_factory.mktemp("shoppers")
+    items = read_items(online_retail / "items.jsonl.gz")
+    events = read_interactions(online_retail / "interactions.csv.gz", {item.item_id for item in items})
+    chosen: dict[str, list[tuple[str, Any]]] = {}
+    for user, item_id, time in zip(events.user_ids, events.item_ids, events.timestamps.tolist(), strict=True):
+        if user in chosen or len(chosen) < USERS:
+            chosen.setdefault(user, []).append((item_id, time))
+    lines = [
+        f"{user},{item_id},{time}" for user, had in chosen.items() for item_id, time in sorted(set(had), key=_time)[:15]
+    ]
+    there = {line.split(",")[1] for line in lines}
+    (folder / "interactions.csv").write_text("\n".join(["user_id,item_id,timestamp", *lines]) + "\n", encoding="utf-8")
+    with (folder / "items.jsonl").open("w", encoding="utf-8") as file:
+        for item in items:
+            if item.item_id in there:
+                file.write(json.dumps({"item_id": item.item_id, "attributes": dict(item.attributes)}) + "\n")
+    return folder / "items.jsonl", folder / "interactions.csv"
+
+
+def _time(event: tuple[str, Any]) -> Any:
+    return event[1]
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_from_events_to_answers(
+    name: str,
+    files: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("SEQREC_HOME", str(tmp_path / "home"))
+    data = ["--items", str(files[0]), "--interactions", str(files[1])]
+    changes = [f"model.settings.{one}" for one in SMALL[name]]
+    changes += ["sequence.batch_size=16", "optimizer.max_epochs=2", "validation.checks=2", "device=cpu", "threads=1"]
+    overrides = [word for change in changes for word in ("--set", change)]
+    train(["--preset", name, *overrides, *data, "--out", str(tmp_path / "run")])
+    checkpoint = tmp_path / "run" / "checkpoint"
+
+    capsys.readouterr()
+    evaluate([str(checkpoint), *data, "--json", "--resamples", "20"])
+    report = json.loads(capsys.readouterr().out)
+    methods = {row["method"] for row in report["rows"]}
+    assert name in methods
+    assert not any(method.startswith("last item") for method in methods)
+
+    index(["build", "--checkpoint", str(checkpoint), *data, "--publish"])
+    encoder = load_model(checkpoint, "cpu")
+    dataset = read_dataset(*files)
+    known = [dataset.items[int(row)] for row in np.flatnonzero(dataset.trained_rows)]
+    cold = [item for item, seen in zip(dataset.items, dataset.trained_rows, strict=True) if not seen]
+    assert cold
+    with TestClient(create_app(Settings(home=tmp_path / "home", follow_seconds=0.02))) as client:
+        wait_until_ready(client)
+        history = known[:4]
+        for user in (None, dataset.user_ids[0], "nobody knows me"):
+            expected = best(encoder, known, History(tuple(history), user))
+            body = {"history": [item.item_id for item in history], "k": 5, "exclude_seen": False}
+            answer = client.post("/recommend", json=body if user is None else body | {"user_id": user}).json()
+            assert answer["source"] == "model"
+            assert answer["metric"] == "dot"
+            np.testing.assert_allclose([one["score"] for one in answer["items"]], expected, atol=1e-5)
+
+        # Items that training did not see are in the catalogue, not in answers; histories are read without them.
+        stored = client.get(f"/items/{cold[0].item_id}").json()
+        assert stored["attributes"] == dict(cold[0].attributes)
+        assert stored["searchable"] is False
+        assert client.post("/similar", json={"item_id": cold[0].item_id}).status_code == 404
+        before = client.post("/recommend", json={"history": [known[1].item_id], "k": 1000}).json()
+        assert len(before["items"]) == len(known) - 1
+        posted = client.post("/items", json={"items": [NEW, as_json(known[0])]})
+        assert posted.status_code == 200, posted.text
+        told = posted.json()
+        assert (told["searchable"], told["not_searchable"]) == (False, [NEW["item_id"]])
+        assert "only those that its training saw" in told["detail"]
+        assert client.get("/items/brand-new").json()["attributes"] == NEW["attributes"]
+        body = {"history": [cold[0].item_id, "brand-new", "never", {"attributes": {"title": "mug"}}, known[1].item_id]}
+        after = client.post("/recommend", json=body | {"k": 1000}).json()
+        assert after["unknown"] == [cold[0].item_id, "brand-new", "never"]
+        assert after["seq"] >= told["seq"]
+        assert [one["item_id"] for one in after["items"]] == [one["item_id"] for one in before["items"]]
+        nothing = client.post("/recommend", json={"history": ["brand-new", {"attributes": {"title": "mug"}}]}).json()
+        assert nothing["source"] == "fallback:popular"
+        refused = client.post("/similar", json={"attributes": {"title": "mug"}})
+        assert refused.status_code == 422
+        assert "reads no text" in refused.json()["detail"]
+
+        # What follows an item is what is like it.
+        similar = client.post("/similar", json={"item_id": known[2].item_id, "k": 5}).json()
+        alone = client.post("/recommend", json={"history": [known[2].item_id], "k": 5}).json()
+        assert similar["items"] == alone["items"]
+
+
+def best(encoder: Any, items: Sequence[Item], history: History, k: int = 5) -> list[float]:
+    """The best scores there are, by brute force."""
+    scores = encoder.encode_histories([history]) @ encoder.encode_items(items).T
+    return sorted(scores[0].tolist(), reverse=True)[:k]
+
+
+def as_json(item: Item) -> dict[str, Any]:
+    return {"item_id": item.item_id, "attributes": dict(item.attributes)}
