@@ -4,8 +4,8 @@
     python -m benchmarks.delta_memory --items 20000
 
 A real `seqrec serve` with a catalogue of its own and the bag-of-words model. Items are put through the catalogue (the
-HTTP API deletes one at a time), so the worker follows the log, as it does for what other workers write. Resident memory
-without what is only mapped from files: before, at the top, and after the reindex that follows.
+HTTP API deletes one at a time), so the worker follows the log, as it does for what other workers write. Resident
+memory: before, at the top, and after the reindex that follows; with and without what is mapped from files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import httpx
 import psutil
@@ -63,7 +63,7 @@ def measure(home: Path, items: int, size: int) -> dict[str, float]:
     make_snapshot(home, Request(checkpoint=checkpoint, items=stock))
     encoder = load_model(checkpoint, device="cpu")
     # Never by itself: what is measured would be another thing each time.
-    settings = {"SEQREC_HOME": str(home), "SEQREC_PORT": "0", "SEQREC_REINDEX_AT": "0", "SEQREC_DEVICE": "cpu"}
+    settings = {"SEQREC_HOME": str(home), "SEQREC_PORT": "0", "SEQREC_REINDEX_AT": "0", "SEQREC_DEADLINE": "30"}
     log = home / "serve.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -81,30 +81,30 @@ def measure(home: Path, items: int, size: int) -> dict[str, float]:
 def _run(client: httpx.Client, process_id: int, catalogue: Catalogue, encoder: Encoder, items: int) -> dict[str, float]:
     until(lambda: client.get("/readyz").status_code == 200)
     _use(client)
-    before = _resident(process_id)
+    before = _memory(process_id)
     ids = [f"new-{n}" for n in range(items)]
     for begin in range(0, items, AT_ONCE):
         catalogue.put(_encoded(encoder, [_item(item_id, n) for n, item_id in enumerate(ids[begin : begin + AT_ONCE])]))
     _follow(client, catalogue.head())
-    added = _resident(process_id)
+    added = _memory(process_id)
     for begin in range(0, items, AT_ONCE):
         catalogue.delete(ids[begin : begin + AT_ONCE])
     _follow(client, catalogue.head())
-    deleted = _resident(process_id)
+    deleted = _memory(process_id)
     served = client.get("/readyz").json()["snapshot"]
     job = client.post("/reindex").json()["id"]
     until(lambda: client.get("/readyz").json()["snapshot"] != served)
     until(lambda: client.get(f"/reindex/{job}").json()["state"] == "done")
     _use(client)
-    after = _resident(process_id)
+    after = _memory(process_id)
     catalogue.close()
+    steps = {"before": before, "all added": added, "all deleted": deleted, "after the reindex": after}
     return {
         "items added and deleted": items,
-        "before, MB": before,
-        "all added, MB": added,
-        "all deleted, MB": deleted,
-        "after the reindex, MB": after,
-        "after to before, ratio": after / before,
+        **{f"{step}, MB": memory.resident for step, memory in steps.items()},
+        **{f"{step}, not shared, MB": memory.own for step, memory in steps.items()},
+        "after to before, ratio": after.resident / before.resident,
+        "not shared, ratio": after.own / before.own,
     }
 
 
@@ -132,10 +132,16 @@ def _follow(client: httpx.Client, seq: int) -> None:
     _use(client)
 
 
-def _resident(process_id: int) -> float:
-    """MB that are the process's own. Mapped snapshots are files: what is cached of them is the kernel's to drop."""
+class Memory(NamedTuple):
+    """MB. `own` is without what is mapped from files, which processes share and the kernel may drop."""
+
+    resident: float
+    own: float
+
+
+def _memory(process_id: int) -> Memory:
     memory = psutil.Process(process_id).memory_info()
-    return float(memory.rss - memory.shared) / 1e6
+    return Memory(memory.rss / 1e6, (memory.rss - memory.shared) / 1e6)
 
 
 def until(condition: Callable[[], T]) -> T:

@@ -120,8 +120,9 @@ def measure(
     clients: int,
     workers: int,
     pause: float,
+    nice: int = 10,
 ) -> Result:
-    """At least so many requests across so many swaps and one to the second checkpoint."""
+    """At least so many requests across so many swaps and one to the second checkpoint; reindexes run as `nice`."""
     home = folder / "home"
     chance = random.Random(0)
     titles = [str(item.attributes["title"]) for item in items if item.attributes.get("title")]
@@ -149,7 +150,7 @@ def measure(
             _interactions(counted, popular, number)
             model = checkpoints[1] if number == swaps // 2 + 1 else None
             begin = time.time()
-            numbers[_reindex(home, counted, model)] = number
+            numbers[_reindex(home, counted, model, nice)] = number
             making.append((begin, time.time()))
             time.sleep(pause)
         while len(sent) < requests and any(thread.is_alive() for thread in threads):
@@ -178,12 +179,12 @@ def _count(number: int, place: int) -> int:
     return (number + 1) * 20 - place
 
 
-def _reindex(home: Path, interactions: Path, checkpoint: Path | None) -> str:
-    """As the service starts it: a process of its own, with low priority. Returns the snapshot that it published."""
+def _reindex(home: Path, interactions: Path, checkpoint: Path | None, nice: int) -> str:
+    """As the service starts it: a process of its own. Returns the snapshot that it published."""
     command = [sys.executable, "-m", "seqrec", "reindex", "--json", "--interactions", str(interactions)]
     command += ["--checkpoint", str(checkpoint)] if checkpoint else []
     with subprocess.Popen(command, env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as job:
-        os.setpriority(os.PRIO_PROCESS, job.pid, 10)
+        os.setpriority(os.PRIO_PROCESS, job.pid, nice)
         assert job.stdout is not None
         snapshot: str = json.load(job.stdout)["snapshot"]
     return snapshot

@@ -341,7 +341,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_small")
 def test_sqlite(models: list[tuple[Path, Model]], soak: bool) -> None:
-    _run(type("SqliteMachine", (Machine,), {"models": models}), 15, soak)
+    _run(type("SqliteMachine", (Machine,), {"models": models}), 12, soak)
 
 
 @pytest.fixture
@@ -358,7 +358,7 @@ def redis(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @pytest.mark.usefixtures("_small")
 def test_redis(models: list[tuple[Path, Model]], redis: str, soak: bool) -> None:
-    _run(type("RedisMachine", (Machine,), {"models": models, "server": redis}), 10, soak)
+    _run(type("RedisMachine", (Machine,), {"models": models, "server": redis}), 6, soak)
 
 
 def _run(machine: type[Machine], examples: int, long: bool) -> None:
