@@ -15,6 +15,7 @@ from typing import Any
 
 from index.stores import CATALOGUE_FILE, open_catalogue
 from seqrec.errors import InputError, NotReady
+from service.memory import limit_arenas
 from service.settings import Settings, load_settings
 from service.workers import quiet_libraries, run_workers, worker_count
 
@@ -110,6 +111,7 @@ def _run_one(settings: Settings, listener: socket.socket, options: dict[str, Any
     # uvicorn raises the signal again once it has stopped; stopping when told to is no failure.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
+    limit_arenas()
     server = uvicorn.Server(uvicorn.Config(create_app(settings), **options))
     _say_listening(listener)
     server.run(sockets=[listener])

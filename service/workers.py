@@ -23,6 +23,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from seqrec.errors import InputError, NotReady
+from service.memory import limit_arenas
 from service.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def worker_app() -> FastAPI:
         level=settings.log_level.upper(), format=f"%(asctime)s %(levelname)s {os.getpid()} %(name)s: %(message)s"
     )
     quiet_libraries()
+    limit_arenas()
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     _take_gpu()
 
