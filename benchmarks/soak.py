@@ -91,7 +91,8 @@ def soak(
         service.start(workers=str(workers))
         for number in range(1, kills + 1):
             load.start(service.url)
-            time.sleep(chance.uniform(0.05, 1.5))
+            load.until(chance.randrange(20), most=10.0)
+            time.sleep(chance.uniform(0, 0.05))
             victim, begin = _kill(chance, service, server, workers), time.monotonic()
             counts[f"kills of {victim}"] += 1
             time.sleep(chance.uniform(0, 0.3))  # what lives goes on meanwhile

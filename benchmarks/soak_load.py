@@ -65,6 +65,13 @@ class Load:
         for thread in self._threads:
             thread.start()
 
+    def until(self, writes: int, most: float) -> None:
+        """Wait until so many more writes were acknowledged, or for `most` seconds."""
+        writes += self.counts["acknowledged writes"]
+        end = time.monotonic() + most
+        while self.counts["acknowledged writes"] < writes and time.monotonic() < end:
+            time.sleep(0.001)
+
     def stop(self) -> None:
         self._stopping.set()
         for thread in self._threads:
