@@ -2,7 +2,7 @@
 
 The text model is frozen, so text vectors are made once, and an epoch is a few matrix products: softmax cross entropy
 over all items seen in training. The text model's scores stand in every logit, so the residual learns only what they
-lack.
+lack. What goes together has no direction, so sequences are read backwards as well (`reverse`).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from training.evaluation import Following
 from training.metrics import Metrics
 from training.ranking import PROTOCOLS, case_ranks
 from training.stage import Stage, StageContext
+from training.stage_config import ResidualConfig
 from training.texts import DistinctTexts
 
 HISTORIES_AT_ONCE = 4096
@@ -52,7 +53,7 @@ class ResidualStage(Stage):
         self.unknown = len(self.known)
         self.row_of = np.full(len(dataset.items), self.unknown)  # the other way
         self.row_of[self.known] = np.arange(len(self.known))
-        self.users, self.places = _examples(dataset, self.config.examples, self.seed)
+        self.histories, self.targets = _examples(dataset, self.config, self.seed)
         self.cases = dataset.cases("valid").sample(context.config.validation_of(self.name).users, context.config.seed)
         self.text_encoder = context.towers.encoder(context.device)
         self.encoded = False
@@ -64,14 +65,13 @@ class ResidualStage(Stage):
 
     @property
     def steps_per_epoch(self) -> int:
-        return math.ceil(len(self.users) / self.config.batch_size)
+        return math.ceil(len(self.histories) / self.config.batch_size)
 
     def begin_epoch(self, number: int, model: SequenceModel, device: torch.device) -> None:
         """Make all text vectors, the first time: the text model does not change any more."""
         if self.encoded:
             return
-        sequences = [self.data.dataset.sequence(user) for user in self.users]
-        histories = [sequence[:place] for sequence, place in zip(sequences, self.places, strict=True)]
+        histories = self.histories
         whole = np.random.default_rng(self.seed).permutation(len(histories))[: self.config.encoded]
         with StageBars(prefix="encoding ") as bars:
             self.vectors = self._item_vectors(bars).to(device)
@@ -80,12 +80,11 @@ class ResidualStage(Stage):
         # The vector of a history's last item is that of the history cut to one item: it costs nothing, and is close.
         text = np.array([history[-1] for history in histories])
         text[whole] = len(self.vectors) + np.arange(len(whole))
-        targets = np.array([sequence[place] for sequence, place in zip(sequences, self.places, strict=True)])
         self.texts = torch.cat([self.vectors, encoded])  # [n + encoded, dim]
         self.text_of = torch.from_numpy(text).to(device)  # [m], rows of `texts`
         self.rows = self._rows(histories).to(device)  # [m, history]
         self.exam_rows = self._rows(self.cases.histories).to(device)
-        self.targets = torch.from_numpy(self.row_of[targets]).to(device)  # [m]
+        self.labels = torch.from_numpy(self.row_of[self.targets]).to(device)  # [m]
         self.known_vectors = self.vectors[torch.from_numpy(self.known).to(device)]  # [known, dim]
         self.all_rows = torch.arange(len(self.known), device=device)
         self.encoded = True
@@ -130,7 +129,7 @@ class ResidualStage(Stage):
 
     def epoch(self, number: int) -> Iterator[Tensor]:
         """Numbers of examples, [b] each."""
-        order = np.random.default_rng([self.seed, number]).permutation(len(self.users))
+        order = np.random.default_rng([self.seed, number]).permutation(len(self.histories))
         for begin in range(0, len(order), self.config.batch_size):
             yield torch.from_numpy(order[begin : begin + self.config.batch_size])
 
@@ -144,7 +143,7 @@ class ResidualStage(Stage):
             rows = rows.masked_fill(torch.rand(rows.shape, device=device) < self.config.dropout, model.unknown)
         logits = self.texts[self.text_of[batch]] @ self.known_vectors.T  # [b, known]
         logits = logits + model.history_part(rows) @ model.item_part(self.all_rows).T
-        loss = F.cross_entropy(logits * model.sharpness, self.targets[batch])
+        loss = F.cross_entropy(logits * model.sharpness, self.labels[batch])
         return loss, len(batch) + int((rows != model.unknown).sum().item())
 
     def validate(self, encoder: Encoder) -> tuple[Metrics, Mapping[str, Any]]:
@@ -162,15 +161,20 @@ class ResidualStage(Stage):
         return ranked["all items"].metrics(), {}
 
 
-def _examples(dataset: Dataset, limit: int, seed: int) -> tuple[Rows, Rows]:
-    """Users and places [m]: every event of the training part that has one before it, or `limit` of them at random.
+def _examples(dataset: Dataset, config: ResidualConfig, seed: int) -> tuple[list[Rows], Rows]:
+    """Histories [m] and what came next [m]: every event of the training part that has one before it, with `reverse` the
+    same of each sequence read backwards, or `examples` of them at random.
 
     Raises InputError if there is none.
     """
-    sizes = np.array([len(dataset.training_part(user)) for user in range(dataset.users)])
-    users = np.repeat(np.arange(dataset.users), np.maximum(sizes - 1, 0))
-    places = np.concatenate([np.arange(1, size) for size in sizes] or [np.zeros(0, np.int64)])
-    if not len(users):
+    parts = [dataset.training_part(user) for user in range(dataset.users)]
+    if config.reverse:
+        parts += [part[::-1] for part in parts]
+    sizes = np.array([len(part) for part in parts], dtype=np.int64)
+    numbers = np.repeat(np.arange(len(parts)), np.maximum(sizes - 1, 0))
+    if not len(numbers):
         raise InputError("no user has two events to train on, so there is nothing that follows anything", "residual")
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(users))[:limit])
-    return users[chosen], places[chosen]
+    places = np.concatenate([np.arange(1, size) for size in sizes])
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(numbers))[: config.examples])
+    pairs = [(parts[number], place) for number, place in zip(numbers[chosen], places[chosen], strict=True)]
+    return [part[:place] for part, place in pairs], np.array([part[place] for part, place in pairs], dtype=np.int64)

@@ -48,8 +48,9 @@ class ResidualConfig(StageConfig):
     dim: int = 128
     history: int = 20
     batch_size: int = 256
-    examples: int = 400_000
-    encoded: int = 50_000
+    reverse: bool = True
+    examples: int = 1_000_000
+    encoded: int = 0
     dropout: float = 0.2
     temperature: float = 0.07
 

@@ -49,7 +49,7 @@ def context_of(dataset: Dataset, model: Any, **settings: Any) -> StageContext:
     return StageContext(
         config=RunConfig(
             stages=("residual",),
-            residual=ResidualConfig(**{"dim": 16, "batch_size": 64} | settings),
+            residual=ResidualConfig(**{"dim": 16, "batch_size": 64, "encoded": 10**6, "reverse": False} | settings),
             optimizer=OptimizerConfig(learning_rate=3e-2, max_epochs=1),
         ),
         data=(TrainingData(dataset, tokens),),
@@ -147,20 +147,30 @@ def test_a_limit_on_examples_draws_the_same_ones_again(follows: Dataset) -> None
     stages = [
         ResidualStage.from_context(context_of(follows, BagOfWords(BagOfWordsConfig()), examples=50)) for _ in range(2)
     ]
-    assert len(stages[0].users) == 50
+    assert len(stages[0].histories) == 50
     assert stages[0].steps_per_epoch == 1
-    np.testing.assert_array_equal(stages[0].users, stages[1].users)
-    np.testing.assert_array_equal(stages[0].places, stages[1].places)
+    np.testing.assert_array_equal(stages[0].targets, stages[1].targets)
+    assert [list(history) for history in stages[0].histories] == [list(history) for history in stages[1].histories]
 
 
 @pytest.mark.parametrize("encoded", [0, 100, 10**6])
 def test_it_learns_from_histories_that_are_not_encoded(follows: Dataset, encoded: int) -> None:
     context = context_of(follows, BagOfWords(BagOfWordsConfig()), encoded=encoded)
     stage = trained(context, 40)
-    assert len(stage.texts) == ITEMS + min(encoded, len(stage.users))
+    assert len(stage.texts) == ITEMS + min(encoded, len(stage.histories))
     metrics, _ = stage.validate(context.towers.encoder(CPU))
     assert metrics.recall == 1
     assert metrics.ndcg > 0.85  # not quite the text that it is asked with
+
+
+def test_backwards_the_same_pairs_are_learnt_the_other_way(follows: Dataset) -> None:
+    context = context_of(follows, BagOfWords(BagOfWordsConfig()), reverse=True, encoded=0)
+    stage = ResidualStage.from_context(context)
+    pairs = {(int(history[-1]), int(target)) for history, target in zip(stage.histories, stage.targets, strict=True)}
+    assert pairs == {(after, before) for before, after in pairs}
+    held_out = {(user, int(rows[0])) for user, rows in enumerate(follows.cases("valid").relevant)}
+    assert len(held_out) == follows.users
+    assert len(stage.histories) == 2 * follows.users * 5  # of six events of the training part each
 
 
 def test_data_in_which_nothing_follows_anything_is_refused() -> None:
