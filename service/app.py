@@ -23,6 +23,9 @@ from service.settings import Settings
 from service.users import users
 from service.workers import shared_directory
 
+_LOADING_SECONDS = 30.0
+"""How long one of several workers may take before it accepts connections all the same, and says what is wrong."""
+
 
 def create_app(settings: Settings, end: Callable[[], object] = lambda: None) -> FastAPI:
     """The service as an ASGI app. Nothing is opened before it starts; the snapshot loads behind its back then.
@@ -36,6 +39,9 @@ def create_app(settings: Settings, end: Callable[[], object] = lambda: None) -> 
         opening = app.state.opening = Opening(lambda: open_parts(settings, metrics, end))
         try:
             await opening.start()
+            if shared_directory() is not None:
+                # Others answer meanwhile: a worker that is started anew takes no requests that it cannot answer.
+                await opening.loaded(_LOADING_SECONDS)
             yield
         finally:
             await opening.close()

@@ -28,6 +28,8 @@ CHANGES_AT_ONCE = 1000
 RETRY_SECONDS = 30.0
 """How long a snapshot that could not be loaded is left alone before it is tried again."""
 
+LOADING = "the snapshot is being loaded"
+
 AWAY_SECONDS = 1.0
 """The same where it could not be loaded because the catalogue did not answer."""
 
@@ -77,7 +79,7 @@ class Follower:
         self._replaced: CatalogueReplaced | None = None
         self._went_back = False
         self._unreadable: str | None = None
-        self._trouble: str | None = "the snapshot is being loaded"
+        self._trouble: str | None = LOADING
         self.head = 0
         """The last change of the log that was seen."""
         self.looked = 0.0
@@ -96,6 +98,11 @@ class Follower:
     def state(self) -> LiveState | None:
         """What is served now, perhaps behind the log."""
         return self._state
+
+    @property
+    def starting(self) -> bool:
+        """Whether the first snapshot is on its way, and nothing has gone wrong."""
+        return self._state is None and self.trouble == LOADING
 
     @property
     def settled(self) -> bool:

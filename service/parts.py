@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -67,6 +68,12 @@ class Opening:
         """Try once; if the catalogue is away, go on behind its back. Raises what cannot pass by itself."""
         if not await self._try():
             self._task = asyncio.create_task(self._try_again())
+
+    async def loaded(self, seconds: float) -> None:
+        """Wait for the first snapshot, unless it cannot be loaded or takes longer."""
+        until = time.monotonic() + seconds
+        while self._parts is not None and self._parts.follower.starting and time.monotonic() < until:
+            await asyncio.sleep(0.05)
 
     async def close(self) -> None:
         if self._task is not None:

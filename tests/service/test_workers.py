@@ -36,7 +36,8 @@ def each_worker(url: str, count: int, stack: ExitStack, but: set[int] | None = N
         client = stack.enter_context(httpx.Client(base_url=url, timeout=SECONDS))
         ready = client.get("/readyz")
         worker = int(ready.headers["x-worker"])
-        if ready.status_code == 200 and worker not in found and worker not in (but or ()):
+        assert ready.status_code == 200, ready.text  # a worker accepts when it can answer
+        if worker not in found and worker not in (but or ()):
             found[worker] = client
         else:
             client.close()
