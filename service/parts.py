@@ -19,6 +19,7 @@ from service.follower import Follower
 from service.jobs import Reindexer, StartedByItself
 from service.live import LiveState
 from service.loader import Loader
+from service.memory import spare_what_stays
 from service.metrics import Metrics
 from service.recommender import ITEMS, RECOMMEND, Recommender
 from service.settings import Settings
@@ -133,6 +134,7 @@ def open_parts(settings: Settings, metrics: Metrics, end: Callable[[], object]) 
     recommender = Recommender(catalogue, histories, follower, settings, batch_tokens, metrics.batch)
     parts = Parts(settings, catalogue, histories, follower, recommender, reindexer, metrics)
     metrics.state(lambda: _state(parts))
+    spare_what_stays()
     follower.start()
     return parts
 
