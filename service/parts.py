@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from service.settings import Settings
 log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1.0
+_SWITCH_SECONDS = 0.0005
+"""How long a thread may keep the interpreter from the others; Python's own 5 ms are for throughput."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,8 @@ def open_parts(settings: Settings, metrics: Metrics, end: Callable[[], object]) 
     parts = Parts(settings, catalogue, histories, follower, recommender, reindexer, metrics)
     metrics.state(lambda: _state(parts))
     spare_what_stays()
+    # A request passes between threads several times, and waits so long each time while a snapshot is being loaded.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     follower.start()
     return parts
 
