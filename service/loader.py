@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from contextlib import suppress
+from itertools import islice
 from typing import cast
 
 from index.build import checkpoint_path
@@ -47,11 +49,11 @@ class Loader:
             (before.snapshot.manifest.checkpoint, before.snapshot.manifest.precision)
             == (manifest.checkpoint, manifest.precision)
         ):
-            towers = before.towers
+            state = LiveState(snapshot, before.towers)
         else:
-            towers = self._towers(snapshot)
-        state = LiveState(snapshot, towers)
-        _warm(state)
+            state = LiveState(snapshot, self._towers(snapshot))
+            _warm_model(state)
+        _warm_search(state)
         return state
 
     def keep_alive(self, state: LiveState) -> None:
@@ -90,8 +92,15 @@ class Loader:
         return Towers(encoder)
 
 
-def _warm(state: LiveState) -> None:
-    """Encode and search as a request does: the first time libraries load, memory is mapped and buffers are made."""
+def _warm_model(state: LiveState) -> None:
+    """Encode as requests do: the first time libraries load and buffers are made."""
     items = [state.snapshot.tokens[row] for row in range(min(_WARM_ITEMS, len(state.snapshot.item_ids)))]
     state.towers.encode_items(items)
-    answer_queries([Query(state.view, Wanted(10), history=TokenizedHistory(items[:n])) for n in range(len(items) + 1)])
+    state.towers.encode_histories([TokenizedHistory(items[:n]) for n in range(len(items) + 1)])
+
+
+def _warm_search(state: LiveState) -> None:
+    """Search as requests do: memory is mapped, and what is made once for a view is made."""
+    vectors = state.snapshot.vectors[:_WARM_ITEMS]
+    answer_queries([Query(state.view, Wanted(10), vector=vector) for vector in vectors])
+    deque(islice(state.view.by_popularity(), _WARM_ITEMS), maxlen=0)
