@@ -12,7 +12,7 @@ from seqrec.errors import InputError
 from training import hardware, toml
 from training.settings import OptimizerConfig, StageConfig, ValidationConfig, at_least
 from training.splits import SplitConfig
-from training.stage_config import FineTuningConfig, PretrainConfig, ResidualConfig, SequenceConfig
+from training.stage_config import FineTuningConfig, JointConfig, PretrainConfig, ResidualConfig, SequenceConfig
 from training.toml import Table
 
 PRESETS = Path(__file__).parent / "presets"
@@ -36,25 +36,6 @@ class ModelConfig:
     name: str = "recformer"
     start_from: str = ""
     settings: Table = field(default_factory=lambda: MappingProxyType({}))
-
-
-@dataclass(frozen=True)
-class JointConfig(StageConfig):
-    """The joint stage: both towers trained, batch targets and random negatives (MODELS.md)."""
-
-    batch_size: int = 64
-    negatives: int = 512
-    temperature: float = 0.07
-    targets: Literal["all", "later_half"] = "all"
-    examples_per_user: int = 1
-    min_history: int = 0
-
-    def __post_init__(self) -> None:
-        at_least("joint", self, batch_size=1, negatives=0, examples_per_user=1, min_history=0)
-        if not self.temperature > 0:
-            raise InputError(f"{self.temperature} is not above 0", "joint.temperature")
-        if self.targets not in ("all", "later_half"):
-            raise InputError(f"{self.targets!r} is not one of all, later_half", "joint.targets")
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from seqrec.checkpoint import Checkpoint
 from seqrec.encoder import Encoder, Vectors
 from seqrec.errors import InputError
 from seqrec.item_text import ItemTokens, TokenizedHistory, TokenizedItem
 from seqrec.metric import TIE, Metric, ranked
-from seqrec.model import SequenceModel
 from training.data import Cases, Dataset, Rows, Split
 from training.metrics import Metrics
 from training.ranking import PROTOCOLS, case_ranks
@@ -85,12 +82,6 @@ def validation_metrics(encoder: Encoder, dataset: Dataset, cases: Cases, tokens:
     queries = encode_cases(encoder, encoded.tokens, dataset, cases)
     of_protocol = case_ranks(lambda numbers: encoded.scores(queries[numbers]), cases, len(dataset.items), PROTOCOLS[:1])
     return of_protocol["all items"].metrics()
-
-
-def encoder_of(model: SequenceModel, model_name: str, device: str | None) -> Encoder:
-    """An Encoder over a model in training, which is in no directory yet: the digests are empty."""
-    nowhere = Checkpoint(Path(), model_name, "", "", "", "", "", history_model=model, item_model=model)
-    return Encoder(nowhere, device)
 
 
 def top_k(

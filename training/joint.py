@@ -21,10 +21,10 @@ from seqrec.errors import InputError
 from seqrec.item_text import ItemTokens, TokenizedHistory
 from seqrec.metric import Metric
 from seqrec.model import SequenceModel
-from training.config import JointConfig
 from training.data import Dataset, Rows
 from training.encoding import PLAIN, Encoding
 from training.stage import Stage, StageContext
+from training.stage_config import JointConfig
 from training.texts import DistinctTexts
 
 

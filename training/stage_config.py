@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from seqrec.errors import InputError
 from training.settings import StageConfig, at_least
@@ -25,6 +26,24 @@ class PretrainConfig(StageConfig):
     def __post_init__(self) -> None:
         at_least("pretrain", self, zero_shot_users=1, batch_size=2, mlm_weight=0, held_out_items=0)
         _above_zero("pretrain", self)
+
+
+@dataclass(frozen=True)
+class JointConfig(StageConfig):
+    """The joint stage: both towers trained, batch targets and random negatives (MODELS.md)."""
+
+    batch_size: int = 64
+    negatives: int = 512
+    temperature: float = 0.07
+    targets: Literal["all", "later_half"] = "all"
+    examples_per_user: int = 1
+    min_history: int = 0
+
+    def __post_init__(self) -> None:
+        at_least("joint", self, batch_size=1, negatives=0, examples_per_user=1, min_history=0)
+        _above_zero("joint", self)
+        if self.targets not in ("all", "later_half"):
+            raise InputError(f"{self.targets!r} is not one of all, later_half", "joint.targets")
 
 
 @dataclass(frozen=True)
@@ -71,6 +90,6 @@ class SequenceConfig(StageConfig):
         at_least("sequence", self, batch_size=1)
 
 
-def _above_zero(table: str, config: PretrainConfig | FineTuningConfig | ResidualConfig) -> None:
+def _above_zero(table: str, config: PretrainConfig | JointConfig | FineTuningConfig | ResidualConfig) -> None:
     if not config.temperature > 0:
         raise InputError(f"{config.temperature} is not above 0", f"{table}.temperature")

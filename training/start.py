@@ -82,9 +82,9 @@ def _knowing_items(config: RunConfig, name: str, kind: type[IdModel]) -> Start:
 
     def fresh(datasets: Sequence[Dataset]) -> SequenceModel:
         dataset = datasets[0]
-        seen = [dataset.items[int(row)].item_id for row in np.flatnonzero(dataset.trained_rows)]
+        seen = [dataset.items[int(row)] for row in np.flatnonzero(dataset.trained_rows)]
         users = [dataset.user_ids[int(user)] for user in np.flatnonzero(dataset.cuts.train_end > 1)]
-        return kind.from_ids(settings, seen, users)
+        return kind.from_items(settings, seen, users)
 
     return Start(config, name, None, fresh)
 

@@ -23,7 +23,6 @@ from seqrec.item_text import TokenizedHistory
 from seqrec.model import SequenceModel
 from seqrec.models.recformer import Recformer
 from training.data import Rows
-from training.evaluation import encoder_of
 from training.joint import compare
 from training.metrics import Metrics
 from training.pretraining import take_language_model_head
@@ -116,7 +115,7 @@ class StageTwo(StageOne):
     def validate(self, encoder: Encoder) -> tuple[Metrics, Mapping[str, Any]] | None:
         """Both towers decide; beside it, what the history tower alone would score."""
         towers = self.context.towers
-        one = encoder_of(towers.history_model, towers.model_name, str(encoder.device))
+        one = Towers(towers.model_name, towers.history_model).encoder(encoder.device)
         return self.context.validate(encoder), {"one_tower_ndcg": self.context.validate(one).ndcg}
 
 

@@ -18,10 +18,11 @@ from seqrec.model import SequenceModel, TrainsItself
 from seqrec.models import model_class
 from tests.contracts.model_contract import ModelContract
 from training.data import Dataset, join
-from training.evaluation import EncodedItems, encoder_of, top_k, validation_metrics
+from training.evaluation import EncodedItems, top_k, validation_metrics
 from training.loop import adamw
 from training.sequence import SequenceStage
 from training.settings import OptimizerConfig
+from training.stage import Towers
 from training.stage_config import SequenceConfig
 
 CPU = torch.device("cpu")
@@ -49,9 +50,9 @@ class IdModelContract(ModelContract):
         torch.manual_seed(0)
         kind = self.kind()
         items = self.items() if dataset is None else dataset.items
-        known = [item.item_id for item in items if item.item_id != NEW.item_id]
+        known = [item for item in items if item.item_id != NEW.item_id]
         users = ["user 0", "user 1"] if dataset is None else list(dataset.user_ids)
-        return kind.from_ids(kind.settings_class(**self.settings | settings), known, users)
+        return kind.from_items(kind.settings_class(**self.settings | settings), known, users)
 
     def make(self) -> SequenceModel:
         return self.fresh()
@@ -111,7 +112,7 @@ class IdModelContract(ModelContract):
     def test_an_item_that_training_did_not_see(self) -> None:
         """It has no vector, comes last, is not recommended, and histories are read without it."""
         dataset = self.data()
-        encoder = encoder_of(self.fresh(dataset), self.name, "cpu")
+        encoder = Towers(self.name, self.fresh(dataset)).encoder("cpu")
         unknown = len(dataset.items) - 1
         assert not encoder.encode_items([NEW]).any()
         with_it, without = encoder.encode_histories([[dataset.items[3], NEW], [dataset.items[3]]])
@@ -128,7 +129,9 @@ class IdModelContract(ModelContract):
         items = [*self.items()[:4], NEW]
         ids = [items[n].item_id for n in (0, 1, 2, 3, 4, 0)]
         dataset = join(items, Interactions(["u"] * 6, ids, np.arange(6)))
-        metrics = validation_metrics(encoder_of(self.fresh(dataset), self.name, "cpu"), dataset, dataset.cases("valid"))
+        metrics = validation_metrics(
+            Towers(self.name, self.fresh(dataset)).encoder("cpu"), dataset, dataset.cases("valid")
+        )
         assert metrics.mrr == pytest.approx(1 / 5)
 
     def test_an_epoch_is_the_same_again(self) -> None:

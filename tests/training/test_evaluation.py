@@ -15,10 +15,11 @@ from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
 from training.comparison import Evaluation, Model
 from training.comparison import evaluate as compare
 from training.data import Dataset, Split, join
-from training.evaluation import EncodedItems, encoder_of, top_k, validation_metrics
+from training.evaluation import EncodedItems, top_k, validation_metrics
 from training.ranking import case_ranks
 from training.report import as_json, markdown_table, notes, text_table
 from training.shown_users import shown_users, spread_users
+from training.stage import Towers
 
 
 @pytest.fixture
@@ -121,7 +122,7 @@ def test_the_last_item_floor_finds_what_reads_like_it(encoder: Encoder) -> None:
 
 def test_validation_is_what_evaluate_says_of_the_split(world: Dataset, encoder: Encoder) -> None:
     model = BagOfWords(BagOfWordsConfig(dim=32))
-    metrics = validation_metrics(encoder_of(model, "bag_of_words", "cpu"), world, world.cases("valid"))
+    metrics = validation_metrics(Towers("bag_of_words", model).encoder("cpu"), world, world.cases("valid"))
     assert metrics_of(evaluate(encoder, world, "valid"), "bag")["all items"] == (metrics.users, metrics.ndcg)
 
 

@@ -12,9 +12,9 @@ from seqrec.item_text import ItemText, ItemTokens, Recipe
 from seqrec.items import Interactions, Item
 from seqrec.metric import Metric
 from seqrec.tokenizer import train_bpe
-from training.config import JointConfig
 from training.data import Dataset, join
 from training.joint import Examples, JointStage, compare
+from training.stage_config import JointConfig
 
 CPU = torch.device("cpu")
 
