@@ -50,6 +50,13 @@ class Block(nn.Module):
         return F.dropout(x, self.dropout, self.training)
 
 
+def post_norm_blocks(dim: int, layers: int, heads: int, inner: int, dropout: float) -> nn.ModuleList:
+    """As BERT has them, and RecBole's models of this kind."""
+    return nn.ModuleList(
+        Block(dim, heads, inner, dropout, norm_first=False, activation=nn.GELU()) for _ in range(layers)
+    )
+
+
 def initialise(module: nn.Module, std: float = 0.02) -> None:
     """Linear layers normally distributed within two `std` of 0, biases 0 (BERT, BERT4Rec)."""
     for part in module.modules():

@@ -51,6 +51,11 @@ class RowBatch:
         """bool [b, n]"""
         return torch.arange(self.rows.shape[1], device=self.rows.device) < self.lengths[:, None]
 
+    def but_last(self) -> RowBatch:
+        """Each sequence without its last item, which only is to be told."""
+        lengths = (self.lengths - 1).clamp(min=0)
+        return RowBatch(rows=self.rows[:, :-1], lengths=lengths, users=self.users, tokens=self.tokens)
+
 
 class IdModel(nn.Module, ABC):
     """Base of the models that know items by id. `settings.max_length`: items of a history that are read, the newest."""
@@ -61,6 +66,7 @@ class IdModel(nn.Module, ABC):
     dim: int
     settings_class: ClassVar[type[Any]]
     """A frozen dataclass of what can be set; `max_length` is among it."""
+    known_class: ClassVar[type[Known]] = Known
     knows_users: ClassVar[bool] = False
     """Whether users have weights of their own."""
 
@@ -72,19 +78,27 @@ class IdModel(nn.Module, ABC):
         self.item_ids, self.user_ids = ItemIds(known.item_bytes), ItemIds(known.user_bytes)
 
     @classmethod
-    def from_ids(cls, settings: Any, item_ids: Sequence[str], user_ids: Sequence[str]) -> Self:
-        """A model with fresh weights for what training sees. Raises InputError where that is fewer than two items."""
+    def from_items(cls, settings: Any, items: Sequence[Item], user_ids: Sequence[str]) -> Self:
+        """A model with fresh weights for what training sees; one that reads attributes does it here."""
+        return cls.from_ids(settings, [item.item_id for item in items], user_ids)
+
+    @classmethod
+    def from_ids(cls, settings: Any, item_ids: Sequence[str], user_ids: Sequence[str], **more: int) -> Self:
+        """The same by ids alone; `more` are fields that `known_class` has beside those of `Known`.
+
+        Raises InputError where training sees fewer than two items.
+        """
         if len(item_ids) < 2:
             raise InputError(f"training sees {len(item_ids)} item, so there is nothing to tell it from", "interactions")
         items, users = ItemIds.of(item_ids), ItemIds.of(user_ids if cls.knows_users else [])
-        known = Known(len(item_ids), items.size, len(user_ids) if cls.knows_users else 0, users.size)
+        known = cls.known_class(len(item_ids), items.size, len(user_ids) if cls.knows_users else 0, users.size, **more)
         model = cls(settings, known)
         model.item_ids, model.user_ids = items, users
         return model
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], item_text: ItemText | None) -> Self:
-        return cls(cls.settings_class(**config["settings"]), Known(**config["known"]))
+        return cls(cls.settings_class(**config["settings"]), cls.known_class(**config["known"]))
 
     def config_json(self) -> dict[str, Any]:
         return {"settings": asdict(self.settings), "known": asdict(self.known)}

@@ -25,6 +25,7 @@ USERS = 60
 SMALL = {
     "sasrec": ["dim=16", "max_length=20", "negatives=20"],
     "bert4rec": ["dim=16", "max_length=20", "layers=1"],
+    "fdsa": ["dim=16", "inner=16", "max_length=20", "layers=1"],
     "gru4rec": ["dim=16", "hidden=16", "max_length=20"],
     "attrec": ["dim=16"],
 }
