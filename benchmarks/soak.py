@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--redis", type=int, default=80, metavar="N", help="kills on Redis")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of all that is random")
     options = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # what runs and lies about is taken away all the same
     print(f"seed {options.seed}", flush=True)
     tables = []
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,10 @@ import pytest
 # Models in tests are tiny, and a machine that runs tests is often busy: two threads can be ten times as slow there
 # as one (OpenMP waits for a thread that has no core). It is read when torch is imported; processes inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell starts background jobs with Ctrl-C ignored, and so would be the programs that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from seqrec.checkpoint import save_checkpoint
 from seqrec.items import Item, make_item
