@@ -12,8 +12,8 @@ import threading
 import faiss
 import numpy as np
 import torch
-from torch import Tensor
 
+from index.exact import ExactSearch
 from index.vector_index import Allowed, Rows, Vectors, check_search, nothing
 from seqrec.errors import InputError
 from seqrec.metric import Metric
@@ -40,7 +40,7 @@ class FlatGpuIndex:
         kind = faiss.GpuIndexFlatL2 if metric is Metric.L2 else faiss.GpuIndexFlatIP
         self._index = kind(self._resources, self._vectors.shape[1])
         self._index.add(self._vectors)  # once: each add reallocates all of it
-        self._masked: MaskedSearch | None = None
+        self._masked: ExactSearch | None = None
 
     def search(self, queries: Vectors, k: int, allowed: Allowed | None = None) -> tuple[Rows, Vectors]:
         check_search(self._vectors.shape, queries, k, allowed)
@@ -51,32 +51,10 @@ class FlatGpuIndex:
         with self._lock:
             if best > MAX_K or (allowed is not None and any(mask is not None for mask in allowed)):
                 if self._masked is None:
-                    self._masked = MaskedSearch(torch.tensor(self._vectors, device="cuda"), self._metric)
+                    self._masked = ExactSearch(torch.tensor(self._vectors, device="cuda"), self._metric)
                 rows[:, :best], scores[:, :best] = self._masked.search(queries, best, allowed)
             else:
                 distances, found = self._index.search(np.ascontiguousarray(queries, dtype=np.float32), best)
                 rows[:, :best] = found
                 scores[:, :best] = -distances if self._metric is Metric.L2 else distances
         return rows, scores
-
-
-class MaskedSearch:
-    """A matrix product and the best k of what a mask lets through, on whatever device the vectors are."""
-
-    def __init__(self, vectors: Tensor, metric: Metric) -> None:
-        self._vectors = vectors  # [n, dim]
-        self._metric = metric
-
-    def search(self, queries: Vectors, k: int, allowed: Allowed | None) -> tuple[Rows, Vectors]:
-        """k is at most n. -> rows [b, k], scores [b, k]"""
-        wanted = torch.from_numpy(np.ascontiguousarray(queries, dtype=np.float32)).to(self._vectors.device)
-        scores = wanted @ self._vectors.T  # [b, n]
-        if self._metric is Metric.L2:
-            scores = 2 * scores - wanted.square().sum(1)[:, None] - self._vectors.square().sum(1)
-        for row, mask in enumerate(allowed or ()):
-            if mask is not None:
-                scores[row].masked_fill_(~torch.from_numpy(mask).to(scores.device), -torch.inf)
-        best = scores.topk(k, dim=1)
-        rows = best.indices.masked_fill(best.values == -torch.inf, -1)
-        found: tuple[Rows, Vectors] = rows.cpu().numpy(), best.values.cpu().numpy()
-        return found

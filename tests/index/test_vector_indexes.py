@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
 
-from index.flat import FlatIndex
-from index.flat_gpu import FlatGpuIndex, MaskedSearch, gpu_available
-from index.vector_index import Allowed, VectorIndex, check_search, index_class, nothing
+from index import exact
+from index.flat import FAISS_FROM, FlatIndex
+from index.flat_gpu import FlatGpuIndex, gpu_available
+from index.vector_index import VectorIndex, index_class
 from seqrec.errors import InputError
 from seqrec.metric import Metric
-from tests.contracts.vector_index_contract import VectorIndexContract, vectors
+from tests.contracts.vector_index_contract import METRICS, VectorIndexContract, vectors
 
 
 class TestFlat(VectorIndexContract):
@@ -26,8 +26,28 @@ class TestFlat(VectorIndexContract):
         mapped = np.load(tmp_path / "vectors.npy", mmap_mode="r")
         index = FlatIndex(mapped, Metric.COSINE)
         assert np.shares_memory(index._vectors, mapped)
+        assert np.shares_memory(index._exact._vectors.numpy(), mapped)
         rows, _ = index.search(vectors(50)[3:4], 1)
         assert rows.tolist() == [[3]]
+
+    @pytest.mark.parametrize("metric", METRICS)
+    @pytest.mark.parametrize("k", [1, 30, 60])
+    def test_large_batches_go_another_way(self, metric: Metric, k: int) -> None:
+        self.check(vectors(50), vectors(FAISS_FROM, seed=1), metric, k, None)
+        self.check(vectors(50), vectors(FAISS_FROM, seed=1), metric, k, [None] * (FAISS_FROM - 1) + [np.ones(50, bool)])
+
+    @pytest.mark.parametrize("block_scores", [1, 40, 700])
+    @pytest.mark.parametrize("metric", METRICS)
+    def test_blocks_of_any_size(self, block_scores: int, metric: Metric, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The best k come from several blocks, the last of which is shorter; so do those of a mask."""
+        monkeypatch.setattr(exact, "_TOPK_ROWS", 1)
+        monkeypatch.setattr(exact, "_GATHER_ROWS", 3)
+        monkeypatch.setitem(exact._BLOCK_SCORES, "cpu", block_scores)
+        rng = np.random.default_rng(3)
+        few = rng.random(300) < 0.1
+        masks = [None, few, rng.random(300) < 0.9, few, np.zeros(300, bool), None, ~few]
+        self.check(vectors(300), vectors(7, seed=1), metric, 13, masks)
+        self.check(vectors(300), vectors(7, seed=1), metric, 13, None)
 
 
 if gpu_available():
@@ -35,28 +55,6 @@ if gpu_available():
     class TestFlatGpu(VectorIndexContract):
         def make(self, base: npt.NDArray[np.float32], metric: Metric) -> VectorIndex:
             return FlatGpuIndex(base, metric)
-
-
-class _MaskedOnCpu:
-    """The GPU kind's exact fallback on a CPU: everything of it but the device."""
-
-    def __init__(self, base: npt.NDArray[np.float32], metric: Metric) -> None:
-        self._shape = base.shape
-        self._search = MaskedSearch(torch.from_numpy(base), metric)
-
-    def search(
-        self, queries: npt.NDArray[np.float32], k: int, allowed: Allowed | None = None
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        check_search(self._shape, queries, k, allowed)
-        rows, scores = nothing(len(queries), k)
-        best = min(k, self._shape[0])
-        rows[:, :best], scores[:, :best] = self._search.search(queries, best, allowed)
-        return rows, scores
-
-
-class TestMaskedSearch(VectorIndexContract):
-    def make(self, base: npt.NDArray[np.float32], metric: Metric) -> VectorIndex:
-        return _MaskedOnCpu(base, metric)
 
 
 def test_kinds_by_name() -> None:
