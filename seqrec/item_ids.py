@@ -60,3 +60,13 @@ class ItemIds(nn.Module):
 def known_row(item: TokenizedItem) -> int | None:
     """The row that the last token of an item names, if it is one of type KNOWN."""
     return int(item.ids[-1]) if len(item.types) and item.types[-1] == KNOWN else None
+
+
+def with_row(text: TokenizedItem, known: TokenizedItem) -> TokenizedItem:
+    """The tokens of a text, and after them what `ItemIds.token` made of its item."""
+    return TokenizedItem(np.concatenate([text.ids, known.ids]), np.concatenate([text.types, known.types]))
+
+
+def without_row(item: TokenizedItem) -> TokenizedItem:
+    """The text alone."""
+    return item if known_row(item) is None else TokenizedItem(item.ids[:-1], item.types[:-1])

@@ -86,3 +86,12 @@ class TrainsItself(SequenceModel, Protocol):
     def after_step(self) -> None:
         """Called after each step of the optimiser, such as to hold weights within bounds."""
         ...
+
+
+@runtime_checkable
+class TellsItemsApart(TrainsItself, Protocol):
+    """A model whose loss needs the items that there are, since it keeps no weights for each."""
+
+    def show_items(self, items: Sequence[TokenizedItem]) -> None:
+        """Once, before training: the items that training sees."""
+        ...

@@ -2,7 +2,8 @@
 
 An example is one user of any of the data sets, cut in the later half of the training part: the items before the cut,
 and the item there. A history has to find its own item among those of all histories of the batch, over all processes;
-an item that reads like the wanted one is never its negative. Of both texts words are hidden, and have to be told.
+an item that reads like the wanted one is never its negative. Of both texts words are hidden, and have to be told. With
+`sequence_weight` a history has to find itself as well, with items or words left out (UniSRec, section 2.3).
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from training.metrics import Metrics
 from training.stage import Stage, StageContext, TrainingData
 from training.stage_config import PretrainConfig
 from training.texts import DistinctTexts
+from training.views import another_view
 
 NOT_TOLD = -100
 """The label of a token that is not to be told; cross_entropy leaves it out."""
@@ -41,12 +43,14 @@ NOT_TOLD = -100
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """b histories and the items that came next. texts [b]: equal where items read the same; seeds [b]: of the masks."""
+    """b histories and the items that came next. texts [b]: equal where items read the same; seeds [b]: of the masks;
+    views: the histories seen otherwise, where they are to find themselves."""
 
     histories: list[TokenizedHistory]
     targets: list[TokenizedItem]
     texts: Rows
     seeds: Rows
+    views: Sequence[TokenizedHistory] = ()
 
 
 class PretrainStage(Stage):
@@ -118,12 +122,18 @@ class PretrainStage(Stage):
             yield self._pairs(batches[place], rng)
 
     def loss(self, model: SequenceModel, batch: Pairs, device: torch.device) -> tuple[Tensor, int]:
-        """-> contrastive + mlm_weight x (masked words of histories + of items) [], and how many tokens were read."""
+        """-> contrastive + sequence_weight x (histories against themselves) + mlm_weight x (masked words of histories +
+        of items) [], and how many tokens were read."""
         queries, query_tokens = self.encoding.histories(model, batch.histories, device)
         vectors, item_tokens = self.encoding.items(model, batch.targets, device)
         contrastive = contrastive_loss(model.metric, queries, vectors, batch.texts, self.config.temperature)
         self.parts = {"contrastive": contrastive.detach()}
         tokens = query_tokens + item_tokens
+        if batch.views:
+            views, view_tokens = self.encoding.histories(model, batch.views, device)
+            sequences = contrastive_loss(model.metric, queries, views, batch.texts, self.config.temperature)
+            self.parts |= {"sequences": sequences.detach()}
+            contrastive, tokens = contrastive + self.config.sequence_weight * sequences, tokens + view_tokens
         if not self.config.mlm_weight:
             return contrastive, tokens
         histories = self._masked_words(model, batch.histories, model.prepare_histories, batch.seeds, device)
@@ -205,7 +215,10 @@ class PretrainStage(Stage):
             texts.append(self.text_of[domain][part[place]])
         # An example's two texts take two neighbouring seeds.
         seeds = 2 * rng.integers(2**62, size=len(examples))
-        return Pairs(histories, targets, np.array(texts, dtype=np.int64), seeds)
+        config, views = self.config, []
+        if config.sequence_weight:
+            views = [another_view(history, config.drop, config.drop_words, rng) for history in histories]
+        return Pairs(histories, targets, np.array(texts, dtype=np.int64), seeds, views)
 
 
 def _names(folders: Sequence[str]) -> list[str]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from seqrec.errors import InputError
 from seqrec.item_text import ItemTokens, TokenizedHistory
-from seqrec.model import SequenceModel, TrainsItself
+from seqrec.model import SequenceModel, TellsItemsApart, TrainsItself
 from training.data import Dataset
 from training.distributed import rank, share, total
 from training.encoding import PLAIN, Encoding
@@ -64,6 +64,8 @@ class SequenceStage(Stage):
         if context.config.sharding == "full":
             raise InputError("the sequence stage needs whole weights; say sharding = 'none'", "sharding")
         data, config = context.data[0], context.config
+        if isinstance(model, TellsItemsApart):
+            model.show_items([data.tokens[int(row)] for row in np.flatnonzero(data.dataset.trained_rows)])
         return cls(data.dataset, data.tokens, config.sequence, config.seed, context.encoding)
 
     @property

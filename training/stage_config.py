@@ -19,12 +19,19 @@ class PretrainConfig(StageConfig):
     batch_size: int = 64
     temperature: float = 0.05
     mlm_weight: float = 0.1
+    sequence_weight: float = 0.0
+    drop: float = 0.2
+    drop_words: float = 0.1
     words_across_borders: bool = False
     one_domain_a_batch: bool = False
     held_out_items: int = 0
 
     def __post_init__(self) -> None:
-        at_least("pretrain", self, zero_shot_users=1, batch_size=2, mlm_weight=0, held_out_items=0)
+        at_least("pretrain", self, zero_shot_users=1, batch_size=2, mlm_weight=0, sequence_weight=0, held_out_items=0)
+        if not 0 <= self.drop < 1:
+            raise InputError(f"{self.drop} is not a share from 0 to below 1", "pretrain.drop")
+        if not 0 <= self.drop_words <= 1:
+            raise InputError(f"{self.drop_words} is not a share from 0 to 1", "pretrain.drop_words")
         _above_zero("pretrain", self)
 
 

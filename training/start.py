@@ -11,6 +11,7 @@ import numpy as np
 
 from seqrec.checkpoint import load_checkpoint
 from seqrec.errors import InputError
+from seqrec.frozen_text import FrozenTextModel
 from seqrec.id_model import IdModel
 from seqrec.item_text import ItemText, Recipe
 from seqrec.items import Item
@@ -21,6 +22,7 @@ from seqrec.tokenizer import CLS, MASK, train_bpe
 from training import toml
 from training.config import ModelConfig, RunConfig, TextConfig
 from training.data import Dataset
+from training.pretraining import take_language_model_head
 
 log = logging.getLogger(__name__)
 
@@ -45,16 +47,18 @@ class Start:
 def starting_point(config: RunConfig) -> Start:
     """What `config.model` names. Raises InputError, CheckpointError."""
     name, source = config.model.name, config.model.start_from
+    kind = model_class(name)
+    if issubclass(kind, FrozenTextModel):
+        return _on_frozen_text(config, name, kind)
     if source and (Path(source) / "digest").is_file():
         return _from_checkpoint(config, source)
     text = config.text
     recipe = Recipe(text.attributes or None, text.max_attr_num, text.max_attr_length)
     if source:
         return _from_text_encoder(config, source, recipe)
-    build = model_class(name)
     settings = dict(config.model.settings)
-    if issubclass(build, IdModel):
-        return _knowing_items(config, name, build)
+    if issubclass(kind, IdModel):
+        return _knowing_items(config, name, kind)
     for given in VOCABULARY & settings.keys():
         raise InputError("follows from the tokenizer; set text.vocab_size", f"model.settings.{given}")
 
@@ -67,7 +71,7 @@ def starting_point(config: RunConfig) -> Start:
         item_text = ItemText(recipe, train_bpe(_texts(items, recipe), text.vocab_size))
         ids = {"cls_id": item_text.token_id(CLS), "mask_id": item_text.token_id(MASK)}
         try:
-            return build.from_config({**settings, "vocab_size": item_text.vocab_size, **ids}, item_text)
+            return kind.from_config({**settings, "vocab_size": item_text.vocab_size, **ids}, item_text)
         except TypeError as error:
             if "unexpected keyword argument" not in str(error):
                 raise
@@ -82,11 +86,56 @@ def _knowing_items(config: RunConfig, name: str, kind: type[IdModel]) -> Start:
 
     def fresh(datasets: Sequence[Dataset]) -> SequenceModel:
         dataset = datasets[0]
-        seen = [dataset.items[int(row)] for row in np.flatnonzero(dataset.trained_rows)]
+        seen = _seen(dataset)
         users = [dataset.user_ids[int(user)] for user in np.flatnonzero(dataset.cuts.train_end > 1)]
         return kind.from_items(settings, seen, users)
 
     return Start(config, name, None, fresh)
+
+
+def _on_frozen_text(config: RunConfig, name: str, kind: type[FrozenTextModel]) -> Start:
+    """From a text encoder or any text model of ours, which stays as it is; or on from a checkpoint of the same name."""
+    source, text = config.model.start_from, config.text
+    settings = toml.build(kind.settings_class, dict(config.model.settings), "model.settings.")
+    if not source:
+        raise InputError(
+            f"{name} stands on a frozen text encoder: name the directory of one, or a checkpoint of a text model",
+            "model.start_from",
+        )
+
+    def item_ids(datasets: Sequence[Dataset]) -> list[str]:
+        return [item.item_id for item in _seen(datasets[0])]
+
+    if not (Path(source) / "digest").is_file():
+        recipe = Recipe(text.attributes or None, text.max_attr_num, text.max_attr_length)
+        limits = {"max_token_num": recipe.max_attr_num * recipe.max_attr_length + 1, "max_item_embeddings": 2}
+
+        def on_encoder(datasets: Sequence[Dataset]) -> SequenceModel:
+            encoder = recformer_from_text_encoder(source, recipe, limits, config.seed)
+            return kind.on(settings, "recformer", encoder, item_ids(datasets))
+
+        return Start(config, name, recipe, on_encoder)
+    if config.text != TextConfig():
+        log.info("%s brings its own item text: [text] does not count", source)
+        config = replace(config, text=TextConfig())
+    checkpoint = load_checkpoint(source)
+    model = checkpoint.item_model
+    own_recipe = None if model.item_text is None else model.item_text.recipe
+    if isinstance(model, kind):
+        log.info("%s brings its own settings: only %s count", source, ", ".join(kind.fine_tuning))
+        return Start(config, name, own_recipe, lambda datasets: model.going_on(settings, item_ids(datasets)))
+    take_language_model_head(model)
+    return Start(
+        config,
+        name,
+        own_recipe,
+        lambda datasets: kind.on(settings, checkpoint.model_name, model, item_ids(datasets)),
+    )
+
+
+def _seen(dataset: Dataset) -> list[Item]:
+    """The items that training sees."""
+    return [dataset.items[int(row)] for row in np.flatnonzero(dataset.trained_rows)]
 
 
 def _from_checkpoint(config: RunConfig, source: str) -> Start:

@@ -14,6 +14,7 @@ MODELS = {
     "recformer": "seqrec.models.recformer:Recformer",
     "residual": "seqrec.models.residual:Residual",
     "sasrec": "seqrec.models.sasrec:SASRec",
+    "unisrec": "seqrec.models.unisrec:UniSRec",
 }
 
 

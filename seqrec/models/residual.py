@@ -17,13 +17,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqrec.errors import InputError
-from seqrec.item_ids import ItemIds, known_row
+from seqrec.item_ids import ItemIds, known_row, with_row, without_row
 from seqrec.item_text import ItemText, ItemTokens, TokenizedHistory, TokenizedItem
 from seqrec.items import AttributeValue, Item
 from seqrec.metric import Metric
@@ -115,20 +114,20 @@ class Residual(nn.Module):
         tokenized = []
         for item, text in zip(items, self.text.tokenize_items(items), strict=True):
             known = self.item_ids.token(item.item_id) if isinstance(item, Item) else None
-            tokenized.append(text if known is None else _joined(text, known))
+            tokenized.append(text if known is None else with_row(text, known))
         return ItemTokens.concatenate(tokenized)
 
     def prepare_items(self, items: Sequence[TokenizedItem]) -> ResidualBatch:
         rows = torch.tensor([self._row(item) for item in items], dtype=torch.int64)
-        return ResidualBatch(self.text.prepare_items([_text(item) for item in items]), rows)
+        return ResidualBatch(self.text.prepare_items([without_row(item) for item in items]), rows)
 
     def prepare_histories(self, histories: Sequence[TokenizedHistory]) -> ResidualBatch:
-        texts = [TokenizedHistory([_text(item) for item in h.items], h.user_id) for h in histories]
+        texts = [TokenizedHistory([without_row(item) for item in h.items], h.user_id) for h in histories]
         rows = [[self._row(item) for item in h.items[-self.config.history :]] for h in histories]
         return ResidualBatch(self.text.prepare_histories(texts), newest_first(rows, self.config.history, self.unknown))
 
     def history_tokens(self, history: TokenizedHistory) -> int:
-        return self.text.history_tokens(TokenizedHistory([_text(item) for item in history.items]))
+        return self.text.history_tokens(TokenizedHistory([without_row(item) for item in history.items]))
 
     def encode_items(self, batch: ResidualBatch) -> Tensor:
         """-> [n, dim]"""
@@ -179,11 +178,3 @@ def newest_first(rows: Sequence[Sequence[int]], size: int, unknown: int) -> Tens
 
 def unit(vectors: Tensor) -> Tensor:
     return F.normalize(vectors.float(), dim=1)
-
-
-def _text(item: TokenizedItem) -> TokenizedItem:
-    return item if known_row(item) is None else TokenizedItem(item.ids[:-1], item.types[:-1])
-
-
-def _joined(text: TokenizedItem, known: TokenizedItem) -> TokenizedItem:
-    return TokenizedItem(np.concatenate([text.ids, known.ids]), np.concatenate([text.types, known.types]))

@@ -1,0 +1,101 @@
+"""Models on a frozen text encoder, from events to answers over HTTP: pretrained, trained, indexed, served."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from index.cli import index
+from seqrec import load_model
+from seqrec.checkpoint import load_checkpoint, save_checkpoint
+from seqrec.frozen_text import FrozenTextModel
+from seqrec.items import read_items
+from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
+from service.app import create_app
+from service.settings import Settings
+from tests.service.conftest import wait_until_ready
+from tests.training.conftest import write_world
+from training.cli import train
+from training.evaluate_cli import evaluate
+from training.pretrain_cli import pretrain
+
+SMALL = {"unisrec": ["dim=16", "inner=16", "layers=1", "experts=2", "max_length=20"]}
+QUICK = ["optimizer.max_epochs=2", "validation.checks=2", "device=cpu", "threads=1"]
+NEW = {"item_id": "brand-new", "attributes": {"title": "violet umbrella"}}
+
+
+@pytest.fixture
+def text_model(tmp_path: Path) -> Path:
+    save_checkpoint(tmp_path / "text", "bag_of_words", BagOfWords(BagOfWordsConfig(dim=32)))
+    return tmp_path / "text"
+
+
+def words(changes: list[str]) -> list[str]:
+    return [word for change in changes for word in ("--set", change)]
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_from_events_to_answers(
+    name: str, text_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SEQREC_HOME", str(tmp_path / "home"))
+    items, interactions = write_world(tmp_path)
+    data = ["--items", str(items), "--interactions", str(interactions)]
+    changes = [f"model.start_from={text_model}", "sequence.batch_size=16", *QUICK]
+    changes += [f"model.settings.{one}" for one in SMALL[name]]
+    train(["--preset", name, *words(changes), *data, "--out", str(tmp_path / "run")])
+    checkpoint = tmp_path / "run" / "checkpoint"
+
+    capsys.readouterr()
+    evaluate([str(checkpoint), *data, "--json", "--resamples", "20"])
+    assert name in {row["method"] for row in json.loads(capsys.readouterr().out)["rows"]}
+
+    index(["build", "--checkpoint", str(checkpoint), *data, "--publish"])
+    encoder = load_model(checkpoint, "cpu")
+    known = read_items(items)
+    with TestClient(create_app(Settings(home=tmp_path / "home", follow_seconds=0.02))) as client:
+        wait_until_ready(client)
+        body = {"history": [item.item_id for item in known[:4]], "k": 5, "exclude_seen": False}
+        answer = client.post("/recommend", json=body).json()
+        assert answer["source"] == "model"
+        scores = encoder.metric.scores(encoder.encode_histories([known[:4]]), encoder.encode_items(known))[0]
+        np.testing.assert_allclose([one["score"] for one in answer["items"]], np.sort(scores)[::-1][:5], atol=1e-5)
+
+        # An item that nobody has seen is searchable at once, through the encoder in the checkpoint.
+        assert client.post("/items", json={"items": [NEW]}).json()["searchable"] is True
+        scores = encoder.metric.scores(encoder.encode_histories([known[:4]]), encoder.encode_items([NEW["attributes"]]))
+        told = client.post("/recommend", json={**body, "k": 1000}).json()
+        found = {one["item_id"]: one["score"] for one in told["items"]}
+        assert found["brand-new"] == pytest.approx(float(scores[0, 0]), abs=1e-5)
+        history = [{"attributes": NEW["attributes"]}, known[1].item_id]
+        assert client.post("/recommend", json={"history": history}).json()["unknown"] == []
+
+
+def test_pretrained_on_two_data_sets_and_fine_tuned_with_ids(text_model: Path, tmp_path: Path) -> None:
+    for folder in ("one", "other"):
+        (tmp_path / folder).mkdir()
+        write_world(tmp_path / folder)
+    changes = [f"model.start_from={text_model}", "pretrain.batch_size=16", *QUICK]
+    changes += [f"model.settings.{one}" for one in SMALL["unisrec"]]
+    folders = ["--data", str(tmp_path / "one"), "--data", str(tmp_path / "other")]
+    pretrain(["--preset", "unisrec_pretrain", *words(changes), *folders, "--out", str(tmp_path / "before")])
+    before = load_checkpoint(tmp_path / "before" / "checkpoint").history_model
+    assert isinstance(before, FrozenTextModel)
+    assert before.items == 0
+
+    changes = [f"model.start_from={tmp_path / 'before' / 'checkpoint'}", "sequence.batch_size=16", *QUICK]
+    changes += ["model.settings.ids=true", "model.settings.adaptor_only=true"]
+    data = ["--items", str(tmp_path / "one" / "items.jsonl")]
+    data += ["--interactions", str(tmp_path / "one" / "interactions.csv")]
+    train(["--preset", "unisrec", *words(changes), *data, "--out", str(tmp_path / "after")])
+    after = load_checkpoint(tmp_path / "after" / "checkpoint").history_model
+    assert isinstance(after, FrozenTextModel)
+    assert (after.items, after.dim, after.settings.experts) == (30, 16, 2)
+    weights, pretrained = after.state_dict(), before.state_dict()
+    same = {name for name, weight in pretrained.items() if name in weights and weights[name].equal(weight)}
+    assert {name.partition(".")[0] for name in same} >= {"blocks", "norm", "position_vectors"}
+    assert "whitenings" not in same

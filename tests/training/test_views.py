@@ -1,0 +1,93 @@
+"""Histories seen twice, and what pretraining makes of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from seqrec.errors import InputError
+from seqrec.item_text import KNOWN, NAME, VALUE, TokenizedHistory, TokenizedItem
+from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
+from seqrec.models.unisrec import UniSRec, UniSRecSettings
+from training.data import Dataset
+from training.encoding import PLAIN
+from training.pretraining import PretrainStage, contrastive_loss
+from training.stage import TrainingData
+from training.stage_config import PretrainConfig
+from training.views import another_view, without_words
+
+CPU = torch.device("cpu")
+ITEMS = [
+    TokenizedItem(np.arange(n, n + 8, dtype=np.int32), np.array([NAME] + [VALUE] * 7, np.uint8)) for n in range(50)
+]
+HISTORY = TokenizedHistory(ITEMS, "user")
+
+
+def test_a_share_of_the_items_is_left_out_in_order() -> None:
+    rng = np.random.default_rng(0)
+    lengths = []
+    for _ in range(50):
+        view = another_view(HISTORY, 0.2, 0.0, rng)
+        firsts = [int(item.ids[0]) for item in view.items]
+        assert firsts == sorted(firsts)
+        assert view.user_id == "user"
+        lengths.append(len(firsts))
+    assert np.mean(lengths) == pytest.approx(40, abs=2)
+
+
+@pytest.mark.parametrize("items", [0, 1, 2])
+def test_something_is_left_of_every_history_that_has_something(items: int) -> None:
+    rng = np.random.default_rng(0)
+    views = [another_view(TokenizedHistory(ITEMS[:items]), 0.99, 0.0, rng) for _ in range(20)]
+    assert {len(view.items) for view in views} >= {min(items, 1)}
+    assert all(view.items for view in views) == bool(items)
+
+
+def test_words_are_left_out_and_names_stay_the_same_ones_each_time() -> None:
+    rng = np.random.default_rng(0)
+    one, other = (another_view(HISTORY, 0.2, 1.0, rng) for _ in range(2))
+    assert len(one.items) == len(HISTORY.items)
+    for item, again, whole in zip(one.items, other.items, ITEMS, strict=True):
+        assert item.ids.tolist() == again.ids.tolist()
+        assert set(item.ids.tolist()) <= set(whole.ids.tolist())
+        assert item.types[0] == NAME
+    assert np.mean([len(item.ids) for item in one.items]) == pytest.approx(1 + 0.8 * 7, abs=0.5)
+
+
+def test_the_item_itself_is_no_word() -> None:
+    known = TokenizedItem(np.array([1, 2, 3], np.int32), np.array([VALUE, VALUE, KNOWN], np.uint8))
+    assert without_words(known, 0.999).types.tolist() == [KNOWN]
+
+
+def test_a_history_has_to_find_itself_too(world: Dataset) -> None:
+    torch.manual_seed(0)
+    model = UniSRec.on(UniSRecSettings(dim=8, heads=1, inner=8), "bag_of_words", BagOfWords(BagOfWordsConfig(dim=16)))
+    model.eval()
+    domain = TrainingData(world, model.tokenize_items(world.items))
+    config = PretrainConfig(batch_size=16, temperature=0.07, mlm_weight=0.0, sequence_weight=0.5)
+    stage = PretrainStage([domain], config, 1)
+    batch = next(iter(stage.epoch(0)))
+    assert len(batch.views) == len(batch.histories) == 16
+    with torch.no_grad():
+        loss, tokens = stage.loss(model, batch, CPU)
+        queries, queries_read = PLAIN.histories(model, batch.histories, CPU)
+        views, views_read = PLAIN.histories(model, batch.views, CPU)
+        items, items_read = PLAIN.items(model, batch.targets, CPU)
+        nearest = contrastive_loss(model.metric, queries, items, batch.texts, 0.07)
+        itself = contrastive_loss(model.metric, queries, views, batch.texts, 0.07)
+    torch.testing.assert_close(loss, nearest + 0.5 * itself)
+    torch.testing.assert_close(stage.parts["sequences"], itself)
+    assert tokens == queries_read + views_read + items_read
+
+
+def test_without_a_weight_histories_are_seen_once(world: Dataset) -> None:
+    model = BagOfWords(BagOfWordsConfig())
+    stage = PretrainStage([TrainingData(world, model.tokenize_items(world.items))], PretrainConfig(mlm_weight=0.0), 1)
+    assert not next(iter(stage.epoch(0))).views
+
+
+@pytest.mark.parametrize("settings", [{"drop": 1.0}, {"drop_words": 1.5}, {"sequence_weight": -1.0}])
+def test_a_wrong_setting_is_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=rf"pretrain\.{next(iter(settings))}"):
+        PretrainConfig(**settings)  # type: ignore[arg-type]

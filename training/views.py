@@ -1,0 +1,31 @@
+"""A history seen twice: with items left out, or words. What pretraining tells from other histories (UniSRec, 2.3)."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+from seqrec.item_text import VALUE, TokenizedHistory, TokenizedItem
+
+
+def another_view(
+    history: TokenizedHistory, share: float, of_words: float, rng: np.random.Generator
+) -> TokenizedHistory:
+    """The history without a share of its items, at least one of them left; or, with the probability `of_words`, without
+    that share of each item's words.
+
+    An item is always without the same words, so that a model which remembers texts reads two of each and no more.
+    """
+    if rng.random() < of_words:
+        return TokenizedHistory([without_words(item, share) for item in history.items], history.user_id)
+    drawn = rng.random(len(history.items))
+    kept = drawn >= min(share, drawn.max(initial=0.0))
+    return TokenizedHistory([item for item, keep in zip(history.items, kept, strict=True) if keep], history.user_id)
+
+
+def without_words(item: TokenizedItem, share: float) -> TokenizedItem:
+    """The item without that share of the tokens of its values, which ones being decided by the item itself."""
+    rng = np.random.default_rng(zlib.crc32(item.ids.tobytes()))
+    kept = (rng.random(len(item.ids)) >= share) | (item.types != VALUE)
+    return TokenizedItem(item.ids[kept], item.types[kept])
