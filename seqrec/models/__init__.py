@@ -15,6 +15,7 @@ MODELS = {
     "residual": "seqrec.models.residual:Residual",
     "sasrec": "seqrec.models.sasrec:SASRec",
     "unisrec": "seqrec.models.unisrec:UniSRec",
+    "zesrec": "seqrec.models.zesrec:ZESRec",
 }
 
 

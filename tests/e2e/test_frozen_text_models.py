@@ -23,7 +23,10 @@ from training.cli import train
 from training.evaluate_cli import evaluate
 from training.pretrain_cli import pretrain
 
-SMALL = {"unisrec": ["dim=16", "inner=16", "layers=1", "experts=2", "max_length=20"]}
+SMALL = {
+    "unisrec": ["dim=16", "inner=16", "layers=1", "experts=2", "max_length=20"],
+    "zesrec": ["dim=16", "hidden=16", "max_length=20"],
+}
 QUICK = ["optimizer.max_epochs=2", "validation.checks=2", "device=cpu", "threads=1"]
 NEW = {"item_id": "brand-new", "attributes": {"title": "violet umbrella"}}
 
