@@ -95,3 +95,16 @@ class TellsItemsApart(TrainsItself, Protocol):
     def show_items(self, items: Sequence[TokenizedItem]) -> None:
         """Once, before training: the items that training sees."""
         ...
+
+
+@runtime_checkable
+class PretrainsItself(TrainsItself, Protocol):
+    """A model that first learns from sequences as such; the stage "self_supervised" does it."""
+
+    def prepare_pretraining(self, sequences: Sequence[TokenizedHistory], generator: torch.Generator) -> Batch:
+        """CPU. As `prepare_training`."""
+        ...
+
+    def pretraining_loss(self, batch: Any) -> Tensor:
+        """-> [], an average, so that it does not grow with the batch."""
+        ...

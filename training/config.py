@@ -12,7 +12,14 @@ from seqrec.errors import InputError
 from training import hardware, toml
 from training.settings import OptimizerConfig, StageConfig, ValidationConfig, at_least
 from training.splits import SplitConfig
-from training.stage_config import FineTuningConfig, JointConfig, PretrainConfig, ResidualConfig, SequenceConfig
+from training.stage_config import (
+    FineTuningConfig,
+    JointConfig,
+    PretrainConfig,
+    ResidualConfig,
+    SelfSupervisedConfig,
+    SequenceConfig,
+)
 from training.toml import Table
 
 PRESETS = Path(__file__).parent / "presets"
@@ -55,6 +62,7 @@ class RunConfig:
     stage1: FineTuningConfig = field(default_factory=FineTuningConfig)
     stage2: FineTuningConfig = field(default_factory=FineTuningConfig)
     residual: ResidualConfig = field(default_factory=ResidualConfig)
+    self_supervised: SelfSupervisedConfig = field(default_factory=SelfSupervisedConfig)
     sequence: SequenceConfig = field(default_factory=SequenceConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)

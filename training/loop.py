@@ -89,7 +89,7 @@ def fit(
     resumed: State | None = None,
 ) -> Fitted:
     """Train until the steps or the time are used up, or `patience` checks brought nothing; the model ends with the
-    weights of the best check, in evaluation mode.
+    weights of the best check (of the last one where the stage `keeps_last`), in evaluation mode.
 
     The best check is the one with the highest pessimistic NDCG@10: a model whose vectors all collapse into one ties
     every item, and must not win by it. `resumed` is what `saving` was given once: the loop goes on from there as if it
@@ -118,7 +118,7 @@ class _Loop:
         self.reports, self.saving = reports, saving
         self.optimizer = adamw(model.trained, optimization)
         self.schedule = Schedule(optimization, stage.steps_per_epoch)
-        self.best = _Best(validation.patience)
+        self.best = _Best(0 if stage.keeps_last else validation.patience, stage.keeps_last)
         self.step = self.checks = 0
         self.epoch = self.batch = 0  # of the batch that comes next
         self.began = reports.clock()
@@ -258,10 +258,10 @@ class _Loop:
 
 
 class _Best:
-    """The weights of the best check so far, and how many checks ago that was."""
+    """The weights of the best check so far, and how many checks ago that was; with `latest` of the last one."""
 
-    def __init__(self, patience: int) -> None:
-        self.patience = patience
+    def __init__(self, patience: int, latest: bool = False) -> None:
+        self.patience, self.latest = patience, latest
         self.metrics: Metrics | None = None
         self.step = self.checks_since = 0
         self.weights: dict[str, Tensor] = {}
@@ -269,7 +269,7 @@ class _Best:
     def offer(self, step: int, metrics: Metrics) -> bool:
         """-> whether they are better than all before; then `weights` are to be those of now."""
         self.checks_since += 1
-        if self.metrics is not None and metrics.ndcg_pessimistic <= self.metrics.ndcg_pessimistic:
+        if not self.latest and self.metrics is not None and metrics.ndcg_pessimistic <= self.metrics.ndcg_pessimistic:
             return False
         self.metrics, self.step, self.checks_since = metrics, step, 0
         return True

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from seqrec.errors import InputError
 from seqrec.item_text import ItemTokens, TokenizedHistory
-from seqrec.model import SequenceModel, TellsItemsApart, TrainsItself
+from seqrec.model import Batch, SequenceModel, TellsItemsApart, TrainsItself
 from training.data import Dataset
 from training.distributed import rank, share, total
 from training.encoding import PLAIN, Encoding
 from training.stage import Stage, StageContext
-from training.stage_config import SequenceConfig
+from training.stage_config import SelfSupervisedConfig, SequenceConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,12 @@ class SequenceStage(Stage):
     name = "sequence"
 
     def __init__(
-        self, dataset: Dataset, tokens: ItemTokens, config: SequenceConfig, seed: int, encoding: Encoding = PLAIN
+        self,
+        dataset: Dataset,
+        tokens: ItemTokens,
+        config: SequenceConfig | SelfSupervisedConfig,
+        seed: int,
+        encoding: Encoding = PLAIN,
     ) -> None:
         """`tokens` are the items of `dataset` as the model reads them; what it cannot read is left out of a sequence.
 
@@ -61,8 +66,7 @@ class SequenceStage(Stage):
         model, name = context.towers.history_model, context.towers.model_name
         if not isinstance(model, TrainsItself):
             raise InputError(f"{name} has no loss of its own; the stages joint, stage1 and stage2 train it", "stages")
-        if context.config.sharding == "full":
-            raise InputError("the sequence stage needs whole weights; say sharding = 'none'", "sharding")
+        needs_whole_weights(cls.name, context)
         data, config = context.data[0], context.config
         if isinstance(model, TellsItemsApart):
             model.show_items([data.tokens[int(row)] for row in np.flatnonzero(data.dataset.trained_rows)])
@@ -80,16 +84,30 @@ class SequenceStage(Stage):
 
     def loss(self, model: SequenceModel, batch: Sequences, device: torch.device) -> tuple[Tensor, int]:
         """-> the loss [] with its graph: with several processes, the average of what each has of its own sequences."""
-        assert isinstance(model, TrainsItself)
         own = batch.histories[share(len(batch.histories))]
         seed = np.random.SeedSequence([*batch.chance, rank()]).generate_state(1)[0]
         generator = torch.Generator().manual_seed(int(seed))
         # A process without a share computes something that does not count: the others wait for its gradients.
-        prepared = model.prepare_training(own or batch.histories[:1], generator).to(device)
+        prepared = self.prepared(model, own or batch.histories[:1], generator).to(device)
         with self.encoding.autocast(device):
-            loss = model.training_loss(prepared)
+            loss = self.loss_of(model, prepared)
         return total(loss.float() * (len(own) / len(batch.histories))), prepared.tokens
+
+    def prepared(self, model: SequenceModel, histories: list[TokenizedHistory], generator: torch.Generator) -> Batch:
+        assert isinstance(model, TrainsItself)
+        return model.prepare_training(histories, generator)
+
+    def loss_of(self, model: SequenceModel, batch: Batch) -> Tensor:
+        """-> []"""
+        assert isinstance(model, TrainsItself)
+        return model.training_loss(batch)
 
     def after_step(self, model: SequenceModel) -> None:
         assert isinstance(model, TrainsItself)
         model.after_step()
+
+
+def needs_whole_weights(stage: str, context: StageContext) -> None:
+    """Raises InputError where each process has a part of them."""
+    if context.config.sharding == "full":
+        raise InputError(f"the stage {stage} needs whole weights; say sharding = 'none'", "sharding")

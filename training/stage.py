@@ -29,6 +29,7 @@ STAGES = {
     "stage1": "training.two_stage:StageOne",
     "stage2": "training.two_stage:StageTwo",
     "residual": "training.residual:ResidualStage",
+    "self_supervised": "training.self_supervised:SelfSupervisedStage",
     "sequence": "training.sequence:SequenceStage",
 }
 
@@ -91,6 +92,8 @@ class Stage(Protocol):
     """Batches, and their loss. A stage derives from this and gets the defaults below."""
 
     name: str
+    keeps_last: bool = False
+    """Whether the weights of the last check are kept, and not those of the best one: where checks do not tell."""
     freezes_items: bool = False
     """Whether items are encoded, from this stage on, by the weights that the stage before it ended with."""
     parts: Mapping[str, Tensor] = {}

@@ -88,6 +88,16 @@ class ResidualConfig(StageConfig):
 
 
 @dataclass(frozen=True)
+class SelfSupervisedConfig(StageConfig):
+    """Whole sequences, for models that pretrain themselves (training.self_supervised)."""
+
+    batch_size: int = 128
+
+    def __post_init__(self) -> None:
+        at_least("self_supervised", self, batch_size=1)
+
+
+@dataclass(frozen=True)
 class SequenceConfig(StageConfig):
     """Whole sequences, for models that bring their own loss (training.sequence)."""
 

@@ -13,6 +13,7 @@ MODELS = {
     "gru4rec": "seqrec.models.gru4rec:GRU4Rec",
     "recformer": "seqrec.models.recformer:Recformer",
     "residual": "seqrec.models.residual:Residual",
+    "s3rec": "seqrec.models.s3rec:S3Rec",
     "sasrec": "seqrec.models.sasrec:SASRec",
     "unisrec": "seqrec.models.unisrec:UniSRec",
     "zesrec": "seqrec.models.zesrec:ZESRec",

@@ -26,6 +26,7 @@ SMALL = {
     "sasrec": ["dim=16", "max_length=20", "negatives=20"],
     "bert4rec": ["dim=16", "max_length=20", "layers=1"],
     "fdsa": ["dim=16", "inner=16", "max_length=20", "layers=1"],
+    "s3rec": ["dim=16", "inner=16", "max_length=20", "layers=1", 'features="title"'],
     "gru4rec": ["dim=16", "hidden=16", "max_length=20"],
     "attrec": ["dim=16"],
 }
@@ -69,6 +70,8 @@ def test_from_events_to_answers(
     monkeypatch.setenv("SEQREC_HOME", str(tmp_path / "home"))
     data = ["--items", str(files[0]), "--interactions", str(files[1])]
     changes = [f"model.settings.{one}" for one in SMALL[name]]
+    if name == "s3rec":
+        changes += ["self_supervised.batch_size=16"]
     changes += ["sequence.batch_size=16", "optimizer.max_epochs=2", "validation.checks=2", "device=cpu", "threads=1"]
     overrides = [word for change in changes for word in ("--set", change)]
     train(["--preset", name, *overrides, *data, "--out", str(tmp_path / "run")])
