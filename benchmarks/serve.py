@@ -1,0 +1,323 @@
+"""The service under load over HTTP, against the same encoder and search in a bare loop, and against others.
+
+    python -m benchmarks.serve                                  # a random model of 6 x 384 on online-retail; 8 minutes
+    python -m benchmarks.serve --items S/items.jsonl.gz --interactions S/interactions.csv.gz --json serve.json
+
+Requests are real users' histories by item id. It tells: requests/s at saturation against the bare loop; latency
+percentiles against offered load (open loop: requests come when they are due, whether or not the ones before are
+answered); the 99th percentile at 60 % of saturation against the longest request served alone; requests/s where 80 %
+repeat an unchanged history; items/s posted in bulk against bare encoding. With sentence-transformers installed
+(benchmarks/README.md): the same load on FastAPI with its `encode` and faiss's search, the shortest way to such a
+service, with a model of the same size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.http_load import Answers, closed_loop, open_loop
+from benchmarks.service_process import Service, environment, seqrec
+from benchmarks.turns import Others
+from index.snapshot import SnapshotStore
+from seqrec.checkpoint import load_checkpoint, save_checkpoint
+from seqrec.encoder import Encoder, load_model
+from seqrec.item_text import ItemText, Recipe, TokenizedHistory
+from seqrec.items import Item, read_interactions, read_items
+from seqrec.models.recformer import Recformer, RecformerConfig
+from seqrec.tokenizer import CLS, MASK, train_bpe
+
+DATA = Path(__file__).parents[1] / "data" / "online-retail"
+K = 10
+SHARES = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2)
+REPEATED = 0.8
+ALTERNATIVE = "sentence-transformers behind FastAPI"
+
+
+@dataclass(frozen=True)
+class World:
+    items: Sequence[Item]
+    histories: Sequence[list[str]]  # item ids, oldest first
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = _arguments(argv)
+    world = read_world(args)
+    others = Others()
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = args.checkpoint or make_model(Path(folder) / "checkpoint", world, args)
+        found: dict[str, Any] = ours(Path(folder), checkpoint, world, args)
+        if not args.only_ours:
+            found |= alternative(Path(folder), checkpoint, world, args)
+    found["cores_taken_by_others"] = others.warn()
+    found["threads"], found["data"], found["cores"] = args.threads, args.items.parent.name, os.cpu_count()
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def read_world(args: argparse.Namespace) -> World:
+    items = read_items(args.items)
+    events = read_interactions(args.interactions, {item.item_id for item in items}, "skip")
+    of_user: dict[str, list[str]] = {}
+    for at in np.argsort(events.timestamps, kind="stable").tolist():
+        of_user.setdefault(events.user_ids[at], []).append(events.item_ids[at])
+    rng = np.random.default_rng(args.seed)
+    histories = [ids[:-1] for ids in of_user.values() if len(ids) > 1]
+    return World(items, [histories[at] for at in rng.permutation(len(histories)).tolist()])
+
+
+def make_model(path: Path, world: World, args: argparse.Namespace) -> Path:
+    """A Recformer of random weights: as fast as a trained one."""
+    recipe = Recipe(tuple(args.attributes.split(",")))
+    texts = (part for item in world.items for pair in recipe.texts(item.attributes) for part in pair)
+    item_text = ItemText(recipe, train_bpe(texts, 4000))
+    torch.manual_seed(args.seed)
+    config = RecformerConfig(
+        vocab_size=item_text.vocab_size,
+        hidden_size=args.hidden,
+        num_layers=args.layers,
+        num_heads=args.hidden // 32,
+        intermediate_size=4 * args.hidden,
+        cls_id=item_text.token_id(CLS) or 0,
+        mask_id=item_text.token_id(MASK) or 3,
+    )
+    save_checkpoint(path, "recformer", Recformer(config, item_text))
+    return path
+
+
+def ours(folder: Path, checkpoint: Path, world: World, args: argparse.Namespace) -> dict[str, Any]:
+    home = folder / "home"
+    items = folder / "items.jsonl"
+    with items.open("w", encoding="utf-8") as file:
+        file.writelines(
+            json.dumps({"item_id": i.item_id, "attributes": dict(i.attributes)}) + "\n" for i in world.items
+        )
+    precision = ("--precision", args.precision)
+    threads = {"threads": str(args.threads), "follow_seconds": "0.1"}
+    _say("building the index")
+    seqrec(
+        home,
+        "index",
+        "build",
+        "--checkpoint",
+        str(checkpoint),
+        "--items",
+        str(items),
+        *precision,
+        "--publish",
+        **threads,
+    )
+    count = min(args.requests, len(world.histories) // 3)
+    first, second, warm = (world.histories[at * count : (at + 1) * count] for at in range(3))
+    bare_before = bare_loop(home, checkpoint, first, args)
+    service = Service(home, folder / "service.log", deadline="60").start(**threads)
+    try:
+        found = measure(service.url, first, second, warm, args)
+        found["posted items/s"] = post_items(service.url, world.items[: args.posted])
+    finally:
+        service.kill()
+    bare_after = bare_loop(home, checkpoint, first, args)
+    bare = (bare_before + bare_after) / 2
+    found["bare histories/s"] = [bare_before, bare_after]
+    found["bare items/s"] = bare_items(checkpoint, world.items[: args.posted], args)
+    saturation = found["saturation/s"]
+    print(f"\nours, {args.layers} x {args.hidden}, {args.precision}, {args.threads} threads, {args.items.parent.name}")
+    print(f"bare encode + search loop: {bare_before:.1f} and {bare_after:.1f} histories/s, before and after")
+    print(f"/recommend at saturation, {args.clients} clients: {saturation:.1f}/s = {saturation / bare:.2f} of it")
+    _print_load(found)
+    print(f"{REPEATED:.0%} repeat an unchanged history: {found['repeating/s']:.1f}/s = ", end="")
+    print(f"{found['repeating/s'] / saturation:.2f} of the cold throughput")
+    print(f"POST /items: {found['posted items/s']:.1f} items/s = ", end="")
+    print(f"{found['posted items/s'] / found['bare items/s']:.2f} of bare encoding")
+    return {"ours": found}
+
+
+def measure(
+    url: str,
+    first: Sequence[list[str]],
+    second: Sequence[list[str]],
+    warm: Sequence[list[str]],
+    args: argparse.Namespace,
+) -> dict[str, Any]:
+    """What both services are asked. No history of the cold parts comes twice."""
+
+    def bodies(histories: Sequence[list[str]], salt: int = 0) -> list[bytes]:
+        # Rotated: other histories of the same length, which no cache has seen.
+        turned = [ids[salt % len(ids) :] + ids[: salt % len(ids)] for ids in histories]
+        return [json.dumps({"history": ids[-1000:], "k": K}).encode() for ids in turned]
+
+    _say("warming")
+    closed_loop(url, "/recommend", bodies(warm[: 4 * args.clients], 1), args.clients)
+    _say("saturation")
+    saturation = closed_loop(url, "/recommend", bodies(first), args.clients)
+    longest = max(second, key=len)
+    alone = [closed_loop(url, "/recommend", bodies([longest], salt), 1).seconds[0] for salt in range(1, 8)]
+    loads = []
+    for number, share in enumerate(SHARES):
+        _say(f"open loop at {share:.0%} of saturation")
+        one = open_loop(
+            url, "/recommend", bodies(second, 10 + number), share * saturation.per_s, args.seconds, seed=number
+        )
+        loads.append({"share": share} | _told(one))
+    _say(f"{REPEATED:.0%} repeated")
+    fresh = round(len(warm) * (1 - REPEATED))
+    rng = np.random.default_rng(args.seed)
+    often = bodies(warm[fresh:])
+    closed_loop(url, "/recommend", often, args.clients)
+    mixed = bodies(warm[:fresh], 5) + [often[at] for at in rng.integers(len(often), size=4 * fresh)]
+    repeating = closed_loop(url, "/recommend", [mixed[at] for at in rng.permutation(len(mixed))], args.clients)
+    return {
+        "saturation/s": saturation.per_s,
+        "saturation statuses": saturation.statuses,
+        "longest alone, ms": 1000 * float(np.median(alone)),
+        "loads": loads,
+        "repeating/s": repeating.per_s,
+    }
+
+
+def _told(answers: Answers) -> dict[str, Any]:
+    percentiles = {f"p{percent}": 1000 * answers.percentile(percent) for percent in (50, 90, 99)}
+    return {"per_s": answers.per_s, **percentiles, "statuses": answers.statuses, "client late ms": 1000 * answers.late}
+
+
+def _print_load(found: dict[str, Any]) -> None:
+    print(f"the longest request alone: {found['longest alone, ms']:.1f} ms")
+    print(
+        f"{'offered load':>14}{'answered/s':>12}{'p50 ms':>9}{'p90 ms':>9}{'p99 ms':>9}{'p99/alone':>11}  not answered"
+    )
+    for load in found["loads"]:
+        refused = {status: count for status, count in load["statuses"].items() if status != 200}
+        print(f"{load['share']:>14.0%}{load['per_s']:>12.1f}{load['p50']:>9.1f}{load['p90']:>9.1f}", end="")
+        print(f"{load['p99']:>9.1f}{load['p99'] / found['longest alone, ms']:>11.2f}  {refused or ''}")
+
+
+def bare_loop(home: Path, checkpoint: Path, histories: Sequence[list[str]], args: argparse.Namespace) -> float:
+    """Histories/s of encoding and searching in this process, as many at a time as there are clients."""
+    torch.set_num_threads(args.threads)
+    store = SnapshotStore(home)
+    snapshot, encoder = store.open(store.list()[-1]), load_model(checkpoint, "cpu", args.precision)
+    rows = [[row for item_id in ids if (row := snapshot.row_of(item_id)) is not None] for ids in histories]
+    tokens = [TokenizedHistory([snapshot.tokens[row] for row in of]) for of in rows]
+
+    def run(part: Sequence[TokenizedHistory]) -> None:
+        snapshot.index.search(encoder.encode_history_tokens(part), K)
+
+    run(tokens[: args.clients])
+    begin = time.perf_counter()
+    for at in range(0, len(tokens), args.clients):
+        run(tokens[at : at + args.clients])
+    return len(tokens) / (time.perf_counter() - begin)
+
+
+def bare_items(checkpoint: Path, items: Sequence[Item], args: argparse.Namespace) -> float:
+    """Items/s of tokenising and encoding in this process."""
+    encoder: Encoder = load_model(checkpoint, "cpu", args.precision)
+    encoder.encode_items(items[:64])
+    begin = time.perf_counter()
+    encoder.encode_items(items)
+    return len(items) / (time.perf_counter() - begin)
+
+
+def post_items(url: str, items: Sequence[Item], at_once: int = 500) -> float:
+    """Items/s, each with one word more than before, so that all of them are encoded."""
+    _say("posting items")
+    bodies = [
+        json.dumps({"items": [_changed(item) for item in items[at : at + at_once]]}).encode()
+        for at in range(0, len(items), at_once)
+    ]
+    answers = closed_loop(url, "/items", bodies, 2)
+    if set(answers.statuses) != {200}:
+        sys.exit(f"POST /items was answered with {dict(answers.statuses)}")
+    return len(items) / answers.took
+
+
+def _changed(item: Item) -> dict[str, Any]:
+    name, value = next(iter(item.attributes.items()))
+    return {"item_id": item.item_id, "attributes": {**item.attributes, name: f"{value} new"}}
+
+
+def alternative(folder: Path, checkpoint: Path, world: World, args: argparse.Namespace) -> dict[str, Any]:
+    """The same load on the shortest way to such a service; nothing where sentence-transformers is not installed."""
+    try:
+        import sentence_transformers  # noqa: F401
+    except ImportError:
+        _say("sentence-transformers is not installed: without it")
+        return {}
+    from benchmarks.formulations import sentence_transformer
+
+    model = load_checkpoint(checkpoint).history_model
+    assert isinstance(model, Recformer)
+    assert model.item_text is not None
+    recipe = model.item_text.recipe
+    torch.manual_seed(args.seed)
+    sentence_transformer(model.config, model.item_text, folder / "bert", 512).save(str(folder / "sentences"))
+    texts = {i.item_id: " ".join(f"{n} {v}" for n, v in recipe.texts(i.attributes)) for i in world.items}
+    (folder / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
+    count = min(args.requests, len(world.histories) // 3)
+    parts = [world.histories[at * count : (at + 1) * count] for at in range(3)]
+    with _alternative_process(folder, args.threads) as url:
+        found = measure(url, parts[0], parts[1], parts[2], args)
+    print(f"\n{ALTERNATIVE}, at most 512 tokens: {found['saturation/s']:.1f}/s at saturation")
+    _print_load(found)
+    return {ALTERNATIVE: found}
+
+
+@contextmanager
+def _alternative_process(folder: Path, threads: int) -> Iterator[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.alternative_service",
+        str(folder / "sentences"),
+        str(folder / "texts.json"),
+    ]
+    process = subprocess.Popen(
+        command, env=environment(folder) | {"OMP_NUM_THREADS": str(threads)}, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serve", description=__doc__.partition("\n")[0])
+    parser.add_argument("--items", type=Path, default=DATA / "items.jsonl.gz", help="JSON Lines")
+    parser.add_argument("--interactions", type=Path, default=DATA / "interactions.csv.gz", help="CSV or Parquet")
+    parser.add_argument("--checkpoint", type=Path, help="default: random weights of the size that follows")
+    parser.add_argument("--attributes", default="title,brand,category", help="which are text, in this order")
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--hidden", type=int, default=384, help="heads are of 32")
+    parser.add_argument("--precision", choices=["float32", "int8"], default="float32")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the service and of the loop")
+    parser.add_argument("--clients", type=int, default=32, help="at saturation")
+    parser.add_argument("--requests", type=int, default=800, help="distinct histories a part")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each offered load")
+    parser.add_argument("--posted", type=int, default=2000, help="items")
+    parser.add_argument("--only-ours", action="store_true")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything measured to FILE")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    main()
