@@ -36,6 +36,7 @@ def build_snapshot(
     previous: Snapshot | None = None,
     on_error: OnError = "raise",
     progress: Progress = lambda done, total: None,
+    index: str | None = None,
 ) -> Manifest:
     """Write a snapshot of the catalogue at its head; returns its manifest.
 
@@ -43,7 +44,9 @@ def build_snapshot(
     snapshot under the same condition, else it is encoded. `counts`: interactions of each item; None takes them over
     from `previous`. Items that the model cannot read are left out (with `on_error="raise"`, a model that reads text
     refuses: InputError); they stay in the catalogue. Items may be added all the while: those are in the log after S.
+    `index` flat, auto or a factory string; None: what was asked for when `previous` was made.
     """
+    index = index or ("flat" if previous is None else previous.manifest.index_asked)
     seq = catalogue.head()
     if previous is not None and previous.manifest.catalogue_id != catalogue.catalogue_id:
         previous = None
@@ -70,7 +73,7 @@ def build_snapshot(
         metric=encoder.metric.value,
         dim=encoder.dim,
         count=0,
-        index="flat",
+        index=index,
         recall=0.0,
         popularity=counts is not None or (previous is not None and previous.manifest.popularity),
         files={},

@@ -94,6 +94,12 @@ def _add_making(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu or cuda; default: a GPU where there is one")
     parser.add_argument("--precision", choices=get_args(Precision), help="to encode in; default: float32")
     parser.add_argument(
+        "--index",
+        metavar="KIND",
+        help="flat (exact), auto (flat, or IVF where there are very many items), or a FAISS factory string that begins "
+        "with IVF or HNSW; default: what the snapshot that is served was asked for, flat at first",
+    )
+    parser.add_argument(
         "--keep", type=int, default=KEEP, metavar="N", help=f"published snapshots to keep; default: {KEEP}"
     )
 
@@ -117,6 +123,7 @@ def _make(arguments: argparse.Namespace, job: JobFile) -> Result:
             on_error=arguments.on_error,
             device=arguments.device,
             precision=arguments.precision,
+            index=arguments.index,
             publish=arguments.publish,
             keep=arguments.keep,
         )
@@ -128,6 +135,9 @@ def _make(arguments: argparse.Namespace, job: JobFile) -> Result:
                 "snapshot": manifest.snapshot_id,
                 "seq": manifest.seq,
                 "count": manifest.count,
+                "index": manifest.index,
+                "index_why": manifest.index_why,
+                "index_effort": manifest.index_effort,
                 "recall": manifest.recall,
                 "published": result.published,
                 "created": imported.created,
@@ -145,6 +155,9 @@ def _make(arguments: argparse.Namespace, job: JobFile) -> Result:
         )
     state = "served from now on" if result.published else f"not served yet: seqrec index publish {manifest.snapshot_id}"
     print(f"snapshot {manifest.snapshot_id}: {manifest.count} items, recall {manifest.recall:.3f}; {state}")
+    if manifest.index_asked != "flat":
+        effort = f" with {manifest.index_effort}" if manifest.index_effort else ""
+        print(f"index {manifest.index}{effort}: {manifest.index_why}")
     for snapshot_id in result.removed:
         print(f"removed the old snapshot {snapshot_id}")
     return result
@@ -190,7 +203,8 @@ def _list(arguments: argparse.Namespace) -> None:
         try:
             manifest = read_manifest(store.path_of(snapshot_id))
             row |= {
-                name: getattr(manifest, name) for name in ("created", "seq", "count", "model", "checkpoint", "recall")
+                name: getattr(manifest, name)
+                for name in ("created", "seq", "count", "model", "checkpoint", "index", "recall")
             }
         except SnapshotError as error:
             row["error"] = str(error)
@@ -203,7 +217,8 @@ def _list(arguments: argparse.Namespace) -> None:
     for row in rows:
         told = (
             row["error"]
-            or f"{row['count']:>9,} items  {row['model']} {row['checkpoint'][:12]}  recall {row['recall']:.3f}"
+            or f"{row['count']:>9,} items  {row['model']} {row['checkpoint'][:12]}  "
+            f"{row['index']} recall {row['recall']:.3f}"
         )
         print(f"{'*' if row['served'] else ' '} {row['snapshot']}  {told}")
     if served is not None and not any(row["served"] for row in rows):

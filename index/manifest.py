@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from seqrec.errors import SnapshotError
@@ -38,11 +38,17 @@ class Manifest:
     metric: str
     dim: int
     count: int
-    index: str  # a kind of index.vector_index.INDEXES
+    index: str  # flat, or a FAISS factory string; what was asked for, until the snapshot is written
     recall: float
     """Recall@10 of the index against exact search, measured with vectors of the items as queries."""
     popularity: bool  # whether interactions were counted; all counts are 0 otherwise
     files: Mapping[str, FileRecord]
+    # Since there are other kinds than flat: what was written before lacks them.
+    index_asked: str = "flat"
+    """What the next reindex asks for again: flat, auto or a factory string."""
+    index_why: str = ""
+    index_effort: str = ""
+    """Search parameter of an approximate index, such as nprobe=16."""
 
     def to_json(self) -> str:
         record = {"format": FORMAT} | asdict(self)
@@ -57,7 +63,10 @@ class Manifest:
                 raise SnapshotError(f"it has format {record['format']!r}; this version reads format {FORMAT}")
             if record.pop("digest") != _digest(record):
                 raise SnapshotError("it was altered: its digest is another one")
-            values: dict[str, Any] = {field.name: record[field.name] for field in fields(cls)}
+            values: dict[str, Any] = {
+                field.name: record[field.name] if field.default is MISSING else record.get(field.name, field.default)
+                for field in fields(cls)
+            }
             values["files"] = {name: FileRecord(**file) for name, file in record["files"].items()}
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise SnapshotError("it is no manifest of a snapshot, or was cut short") from error

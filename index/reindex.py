@@ -15,6 +15,7 @@ from typing import Any, Self, cast
 
 from index.build import build_snapshot, checkpoint_path, count_interactions, keep_checkpoint
 from index.import_items import Imported, import_items
+from index.kinds import check_kind
 from index.manifest import Manifest
 from index.publication import KEEP, prune, publish, published
 from index.snapshot import Snapshot, SnapshotStore
@@ -40,6 +41,7 @@ class Request:
     on_error: OnError = "raise"
     device: str | None = None
     precision: Precision | None = None
+    index: str | None = None  # flat, auto or a factory string; None: as for the snapshot that is served, or flat
     publish: bool = True
     keep: int = KEEP
 
@@ -81,6 +83,8 @@ def make_snapshot(
             known = {item.item_id for item in request.items} | catalogue.ids()
             counts = count_interactions(request.interactions, known, request.on_error)
         encoder = load_model(checkpoint, request.device, precision or "float32")
+        if request.index is not None:
+            check_kind(request.index, encoder.dim, encoder.metric)
         imported = import_items(
             catalogue, encoder, request.items, request.on_error, lambda done, of: progress("import", done, of)
         )
@@ -93,6 +97,7 @@ def make_snapshot(
             previous,
             request.on_error,
             lambda done, of: progress("index", done, of),
+            request.index,
         )
         previous = None  # used no more
         removed: Sequence[str] = ()

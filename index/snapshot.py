@@ -7,6 +7,7 @@ token_ids.npy        int32 [t], token_types.npy uint8 [t], token_offsets.npy int
 attributes.jsonl     one JSON object a line, attribute_offsets.npy int64 [n + 1] where each line begins
 available.npy        bool [n]
 popularity.npy       float64 [n], interactions counted for each item
+index.faiss          where the index is not flat: FAISS's own file
 
 Vectors, token ids and attributes are memory-mapped: what is not used costs no memory, and processes share what is.
 """
@@ -32,11 +33,12 @@ import numpy as np
 import numpy.typing as npt
 
 from index.item_json import attributes_from_json
+from index.kinds import FLAT, INDEX_FILE, open_index
 from index.locks import one_at_a_time
 from index.manifest import Manifest
 from index.npy import map_npy
 from index.snapshot_use import Hold, alone, forget_marks
-from index.vector_index import VectorIndex, index_class
+from index.vector_index import VectorIndex
 from seqrec.errors import SnapshotError
 from seqrec.files import sha256_file, write_text
 from seqrec.item_text import ItemTokens
@@ -72,6 +74,7 @@ class Snapshot:
     _attributes: mmap | bytes
     _attribute_offsets: npt.NDArray[np.int64]  # [n + 1]
     _use: object = None  # as long as it lives, nobody removes the snapshot
+    _device: str | None = None  # where to search; None: on a GPU where there is one
 
     @property
     def id(self) -> str:
@@ -88,13 +91,10 @@ class Snapshot:
 
     @cached_property
     def index(self) -> VectorIndex:
-        """Made when it is first asked for. A flat index is searched on the GPU where there is one."""
-        kind = self.manifest.index
-        if kind == "flat":
-            from index.flat_gpu import gpu_available
-
-            kind = "flat-gpu" if gpu_available() else kind
-        return index_class(kind)(self.vectors, Metric(self.manifest.metric))
+        """Made when it is first asked for. Raises SnapshotError for an index file that cannot be read."""
+        manifest = self.manifest
+        path, metric = self.path / INDEX_FILE, Metric(manifest.metric)
+        return open_index(manifest.index, path, self.vectors, metric, manifest.index_effort, self._device)
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -118,7 +118,7 @@ def open_snapshot(path: Path, verify: bool = False) -> Snapshot:
     shapes are checked always.
     """
     manifest = read_manifest(path)
-    for name in FILES:
+    for name in FILES if manifest.index == FLAT else (*FILES, INDEX_FILE):
         if name not in manifest.files:
             raise SnapshotError(f"{path / MANIFEST} does not name {name}: it was made by something else")
     for name, record in manifest.files.items():
@@ -159,8 +159,10 @@ def open_snapshot(path: Path, verify: bool = False) -> Snapshot:
 class SnapshotStore:
     """The snapshots of one SEQREC_HOME, in `<home>/snapshots/<snapshot id>`."""
 
-    def __init__(self, home: Path | str) -> None:
+    def __init__(self, home: Path | str, device: str | None = None) -> None:
+        """`device` to search on; None: a GPU where there is one."""
         self.directory = Path(home) / "snapshots"
+        self._device = device
 
     def new_id(self, seq: int) -> str:
         """Time (UTC, seconds), sequence number, chance: ids sort by age."""
@@ -189,15 +191,16 @@ class SnapshotStore:
         self._check_name(path)
         mark = self._mark(snapshot_id)
         if _says(mark, _fingerprint(path)):
-            return replace(open_snapshot(path), _use=use)
+            return replace(open_snapshot(path), _use=use, _device=self._device)
         try:
             mark.parent.mkdir(exist_ok=True)
             lock = one_at_a_time(mark.with_suffix(".lock"), wait=True)  # workers that start together hash once
         except OSError:
-            return replace(self.verify(snapshot_id), _use=use)
+            return replace(self.verify(snapshot_id), _use=use, _device=self._device)
         with lock:
             known = _says(mark, _fingerprint(path))
-            return replace(open_snapshot(path) if known else self.verify(snapshot_id), _use=use)
+            opened = open_snapshot(path) if known else self.verify(snapshot_id)
+            return replace(opened, _use=use, _device=self._device)
 
     def verify(self, snapshot_id: str) -> Snapshot:
         """Hash every byte, whatever was hashed before, and open. Raises SnapshotError."""

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
+from index.approximate import build_approximate
 from index.catalogue import CatalogueItem
+from index.flat import FlatIndex
 from index.item_json import attributes_to_json
+from index.kinds import FLAT, INDEX_FILE, choose_kind
 from index.manifest import FileRecord, Manifest
 from index.npy import NpyWriter, map_npy
-from index.recall import measure_recall
+from index.recall import RecallSample, measure_recall
 from index.snapshot import FILES, MANIFEST
-from index.vector_index import index_class
 from seqrec.errors import SnapshotError
 from seqrec.files import new_directory, sha256_file
 from seqrec.item_text import ItemTokens
@@ -31,16 +33,32 @@ def write_snapshot(
 ) -> Manifest:
     """Write a snapshot to `path`, whole or not at all; returns its manifest.
 
-    Of the `manifest` handed in, count, recall and files are still open: they are found out here. `batches` hold the
-    items in the order of their ids, all with token ids and vector. Memory does not grow with their number. Raises
-    SnapshotError for items out of order or a vector that cannot be searched.
+    Of the `manifest` handed in, count, recall and files are still open: they are found out here, and `index` is what is
+    asked for. `batches` hold the items in the order of their ids, all with token ids and vector. With a flat index
+    memory does not grow with their number. Raises SnapshotError for items out of order or a vector that cannot be
+    searched, InputError for an index that cannot be made of these vectors.
     """
     with new_directory(path) as directory:
         count = _write_items(directory, manifest.dim, batches, popularity)
         vectors, metric = map_npy(directory / "vectors.npy"), Metric(manifest.metric)
-        recall = measure_recall(vectors, metric, index_class(manifest.index)(vectors, metric))
-        files = {name: FileRecord((directory / name).stat().st_size, sha256_file(directory / name)) for name in FILES}
-        manifest = replace(manifest, count=count, recall=recall, files=files)
+        choice = choose_kind(manifest.index, count, manifest.dim)
+        if choice.kind == FLAT:
+            effort, recall = "", measure_recall(vectors, metric, FlatIndex(vectors, metric))
+        else:
+            sample = RecallSample(vectors, metric)
+            effort, recall = build_approximate(directory / INDEX_FILE, vectors, metric, choice.kind, sample)
+        names = FILES if choice.kind == FLAT else (*FILES, INDEX_FILE)
+        files = {name: FileRecord((directory / name).stat().st_size, sha256_file(directory / name)) for name in names}
+        manifest = replace(
+            manifest,
+            count=count,
+            index=choice.kind,
+            index_asked=manifest.index,
+            index_why=choice.why,
+            index_effort=effort,
+            recall=recall,
+            files=files,
+        )
         (directory / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
 
