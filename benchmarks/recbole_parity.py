@@ -1,16 +1,16 @@
 """The same weights in RecBole's models and in ours: are the scores the same?
 
     pip install torch==2.13.0 recbole==1.2.1 "numpy<2" "pandas<2.2" "scipy<1.13" "setuptools<80" tokenizers safetensors
-    python -m benchmarks.recbole_parity             # in an environment of its own, for RecBole asks for old versions; seconds
+    python -m benchmarks.recbole_parity             # seconds; in an environment of its own, for RecBole wants old versions
 
-For each model that RecBole has, RecBole builds it on a small data set with random weights, those are copied into ours, and
-both score all items for histories of every length. For S3-Rec the loss of pretraining is compared as well, on the same
-masks and segments. Known to differ, and taken account of here:
+RecBole builds each of its models on a small data set, with random weights; those are copied into ours, and both score
+all items for histories of every length. For S3-Rec the loss of pretraining is compared as well, on the same masks and
+segments. Known to differ, and taken account of here:
 
 - RecBole counts positions from the oldest item, ours from the newest: the rows of the table are moved for each length.
 - RecBole's BERT4Rec drops the oldest item when it appends [mask], also where there is room for it.
 - RecBole's norms have an epsilon of 1e-12, ours of 1e-5: it is set to ours there.
-- An attribute that an item lacks is a learnt vector in RecBole's fields of one token, nothing in ours: all items have it.
+- An attribute that an item lacks is a learnt vector in RecBole's fields of one token, and 0 here: all items have it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import logging
 import random
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,10 +59,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     sys.argv = sys.argv[:1]  # RecBole reads it too
     logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore", FutureWarning)  # of its data frames
+    torch.set_num_threads(1)  # the models are small
     with tempfile.TemporaryDirectory() as folder:
         write_atomic_files(Path(folder) / "parity", arguments.seed)
         results = [compared(name, Path(folder), arguments.seed) for name in MODELS]
-    print(f"{'model':10} {'histories':>9} {'items':>6} {'largest score':>14} {'largest difference':>19} {'same best item':>15}")
+    titles = ("histories", 9), ("items", 6), ("largest score", 14), ("largest difference", 19), ("same best item", 15)
+    print(f"{'model':10} " + " ".join(f"{title:>{width}}" for title, width in titles))
     for one in results:
         print(
             f"{one['model']:10} {one['histories']:9} {one['items']:6} {one['largest']:14.3f} {one['difference']:19.2e} "
@@ -139,7 +143,7 @@ def compared(name: str, folder: Path, seed: int) -> dict[str, Any]:
     return result
 
 
-def recbole_model(name: str, folder: Path, seed: int) -> tuple[nn.Module, Any]:
+def recbole_model(name: str, folder: Path, seed: int) -> tuple[Any, Any]:
     """With weights that are all random, so that none is left out unnoticed; and the data set it was built on."""
     from recbole.config import Config
     from recbole.data import create_dataset
@@ -151,7 +155,10 @@ def recbole_model(name: str, folder: Path, seed: int) -> tuple[nn.Module, Any]:
         dataset="parity",
         config_dict={
             "data_path": str(folder),
-            "load_col": {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "brand", "title", "category"]},
+            "load_col": {
+                "inter": ["user_id", "item_id", "timestamp"],
+                "item": ["item_id", "brand", "title", "category"],
+            },
             "MAX_ITEM_LIST_LENGTH": LENGTH,
             "hidden_size": INNER if name == "gru4rec" else DIM,
             "embedding_size": DIM,
@@ -162,6 +169,7 @@ def recbole_model(name: str, folder: Path, seed: int) -> tuple[nn.Module, Any]:
             "layer_norm_eps": 1e-5,
             "loss_type": "CE",
             "train_neg_sample_args": None,
+            "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"},
             "selected_features": [field.partition(":")[0] for field in feature_names(FEATURES)],
             "item_attribute": "category",
             "train_stage": "pretrain",
@@ -172,7 +180,7 @@ def recbole_model(name: str, folder: Path, seed: int) -> tuple[nn.Module, Any]:
         },
     )
     init_seed(seed, True)
-    dataset = create_dataset(config)
+    dataset = create_dataset(config).build()[0]
     model = get_model(their_name)(config, dataset).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -203,6 +211,7 @@ def histories_of(model: IdModel, items: Sequence[Item], rows: Sequence[Sequence[
     return [TokenizedHistory([tokens[row] for row in some]) for some in rows]
 
 
+@torch.no_grad()
 def move_positions(theirs: Any, ours: Any, length: int) -> None:
     """For histories of so many items: the oldest is at 0 there, the newest at the last place here."""
     if hasattr(ours, "position_vectors"):
@@ -262,9 +271,7 @@ def take_tags(ours: Any, items: Sequence[Item], vector: Callable[[str, str], Ten
         ours.tags.weight[number] = vector(field.partition(":")[0], tag)
 
 
-def pretraining_losses(
-    theirs: Any, ours: S3Rec, items: Sequence[Item], dataset: Any, seed: int
-) -> tuple[float, float]:
+def pretraining_losses(theirs: Any, ours: S3Rec, items: Sequence[Item], dataset: Any, seed: int) -> tuple[float, float]:
     """Of RecBole's S3-Rec and ours, summed, on the same masks, negatives and segments."""
     move_positions(theirs, ours, LENGTH)
     chance = random.Random(seed)

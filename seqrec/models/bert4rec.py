@@ -31,6 +31,9 @@ class BERT4RecSettings:
     dropout: float = 0.1
     mask_share: float = 0.2  # larger for short sequences: published 0.6 Beauty, 0.4 Steam, 0.2 MovieLens
     last_share: float = 0.1  # of the sequences, those with only the last item masked
+    norms: bool = (
+        False  # whether what comes in, and g, are normalised, as in BERT's code and RecBole's; not in the paper
+    )
 
     def __post_init__(self) -> None:
         at_least(self, dim=1, layers=1, heads=1, max_length=2, mask_share=0, last_share=0)
@@ -65,6 +68,7 @@ class BERT4Rec(IdModel):
             for _ in range(settings.layers)
         )
         self.transform = nn.Linear(d, d)
+        self.norm_in, self.norm_out = (nn.LayerNorm(d) if settings.norms else nn.Identity() for _ in range(2))
         initialise(self)
         nn.init.zeros_(self.biases.weight)
 
@@ -86,7 +90,7 @@ class BERT4Rec(IdModel):
 
     def states(self, batch: RowBatch) -> Tensor:
         """[b, n, d]"""
-        x: Tensor = self.items(batch.rows) + self.position_vectors[self.positions(batch)]
+        x: Tensor = self.norm_in(self.items(batch.rows) + self.position_vectors[self.positions(batch)])
         x = F.dropout(x, self.settings.dropout, self.training)
         allowed = batch.real[:, None, None, :]  # [b, 1, 1, n]; there is always something real
         for block in self.blocks:
@@ -95,7 +99,8 @@ class BERT4Rec(IdModel):
 
     def queries(self, states: Tensor) -> Tensor:
         """What items are compared with: [m, d] -> [m, d]"""
-        return F.gelu(self.transform(states))
+        queries: Tensor = self.norm_out(F.gelu(self.transform(states)))
+        return queries
 
     def prepare_training(self, sequences: Sequence[TokenizedHistory], generator: torch.Generator) -> ClozeBatch:
         """The newest `max_length` items of each."""

@@ -41,8 +41,8 @@ class S3RecSettings:
     dropout: float = 0.5
     features: str = "brand:token,category,genres"  # attributes, by their words; `brand:token` is one as it is
     mask_share: float = 0.2
-    aap: float = 1.0
-    mip: float = 0.2
+    aap: float = 0.2
+    mip: float = 1.0
     map: float = 1.0
     sp: float = 0.5
 

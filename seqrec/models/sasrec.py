@@ -10,6 +10,9 @@ score of item i is h . e_i, with e the table that the items come in by. At every
 
 Negatives are drawn from all items but the next one, those of the sequence too: they are candidates when all items are
 ranked, and what is never a negative comes first then. (The paper leaves the sequence out, and ranks without it.)
+`form = "bert"` is the network of RecBole's SASRec: what comes in is normalised, the blocks are BERT's (GELU, norms
+after the sums), and nothing comes after them.
+
 For gbce the negatives are drawn once a sequence, for all of its positions: the expectation is that of drawing them at
 each, and they take 1/n of the memory. Where one of them is the next item, it does not count there.
 """
@@ -23,12 +26,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seqrec.blocks import Block, initialise, position_table
+from seqrec.blocks import Block, initialise, position_table, post_norm_blocks
 from seqrec.errors import InputError
 from seqrec.id_model import IdModel, Known, RowBatch, at_least, choice, newest, next_items, share
 from seqrec.item_text import TokenizedHistory
 
 LOSSES = ("bce", "ce", "gbce")
+FORMS = ("paper", "bert")
 
 
 @dataclass(frozen=True)
@@ -38,14 +42,17 @@ class SASRecSettings:
     heads: int = 2
     max_length: int = 200  # the published one for MovieLens; 50 is for sets of short histories
     dropout: float = 0.5
+    form: str = "paper"
+    inner: int = 0  # of the feed-forward network; 0: dim, as published
     loss: str = "gbce"
     negatives: int = 256  # of gbce; bce has one
     t: float = 0.75  # of gbce: 0 trusts sampled negatives as they are, 1 makes up for all that were not drawn
 
     def __post_init__(self) -> None:
-        at_least(self, dim=1, layers=1, heads=1, max_length=1, negatives=1, t=0)
+        at_least(self, dim=1, layers=1, heads=1, max_length=1, inner=0, negatives=1, t=0)
         share(self, "dropout")
         choice(self.loss, LOSSES, "loss")
+        choice(self.form, FORMS, "form")
         if self.t > 1:
             raise InputError(f"{self.t} is above 1", "model.settings.t")
         if self.dim % self.heads:
@@ -66,10 +73,13 @@ class SASRec(IdModel):
         self.dim = d = settings.dim
         self.items = self.item_table(d)
         self.position_vectors = position_table(settings.max_length, d)
+        inner = settings.inner or d
         self.blocks = nn.ModuleList(
-            Block(d, settings.heads, d, settings.dropout, norm_first=True, activation=nn.ReLU())
+            Block(d, settings.heads, inner, settings.dropout, norm_first=True, activation=nn.ReLU())
             for _ in range(settings.layers)
         )
+        if settings.form == "bert":
+            self.blocks = post_norm_blocks(d, settings.layers, settings.heads, inner, settings.dropout)
         self.norm = nn.LayerNorm(d)
         initialise(self)
 
@@ -84,11 +94,13 @@ class SASRec(IdModel):
 
     def states(self, batch: RowBatch) -> Tensor:
         """What each item predicts the next one by, [b, n, d]. Padding comes last, so no item attends to it."""
-        x = self.items(batch.rows) * self.dim**0.5 + self.position_vectors[self.positions(batch)]
+        items, positions = self.items(batch.rows), self.position_vectors[self.positions(batch)]
+        paper = self.settings.form == "paper"
+        x = items * self.dim**0.5 + positions if paper else self.norm(items + positions)
         x = F.dropout(x, self.settings.dropout, self.training)  # [b, n, d]
         for block in self.blocks:
             x = block(x)
-        states: Tensor = self.norm(x)
+        states: Tensor = self.norm(x) if paper else x
         return states
 
     def prepare_training(self, sequences: Sequence[TokenizedHistory], generator: torch.Generator) -> TrainingBatch:

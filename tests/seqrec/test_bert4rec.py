@@ -21,7 +21,7 @@ SMALL: dict[str, Any] = {"dim": 32, "layers": 1, "heads": 2, "max_length": 12, "
 
 def brute_states(model: BERT4Rec, rows: list[int]) -> torch.Tensor:
     """[n, d] by loops over one layer and its heads."""
-    x = model.items.weight[rows] + model.position_vectors[-len(rows) :]
+    x = model.norm_in(model.items.weight[rows] + model.position_vectors[-len(rows) :])
     for block in model.blocks:
         query, key, value = block.qkv(x).chunk(3, dim=1)
         size = query.shape[1] // block.heads
@@ -66,6 +66,18 @@ def model_of(**settings: Any) -> BERT4Rec:
 
 def histories_of(model: BERT4Rec, *rows: list[int]) -> list[TokenizedHistory]:
     return [TokenizedHistory([model.item_ids.token(f"item {row}") for row in some]) for some in rows]
+
+
+def test_with_norms_what_comes_in_and_what_is_compared_is_normalised() -> None:
+    model = model_of(norms=True)
+    with torch.no_grad():
+        for norm in (model.norm_in, model.norm_out):
+            norm.weight.normal_()
+            norm.bias.normal_()
+        [query] = model.encode_histories(model.prepare_histories(histories_of(model, [3, 9, 1])))
+        hidden = brute_states(model, [3, 9, 1, model.mask])[-1]
+        torch.testing.assert_close(query[:-1], model.norm_out(F.gelu(model.transform(hidden))), atol=1e-5, rtol=1e-5)
+        assert not torch.allclose(query[:-1], F.gelu(model.transform(hidden)))
 
 
 def test_every_sequence_has_something_masked_and_nothing_else_is() -> None:

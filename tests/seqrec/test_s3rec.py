@@ -91,13 +91,14 @@ class TestS3Rec(IdModelContract):
                     head = model.map if masked[place] else model.aap
                     chances = torch.sigmoid(model.tags.weight @ head(state))
                     told = has[rows[place]]
-                    total -= (told * chances.log() + (1 - told) * (1 - chances).log()).sum()
+                    weight = 1.0 if masked[place] else 0.2
+                    total -= weight * (told * chances.log() + (1 - told) * (1 - chances).log()).sum()
                     if masked[place]:
                         right, wrong = (
                             torch.sigmoid(model.mip(state) @ model.items.weight[item])
                             for item in (rows[place], int(batch.negatives[row, place]))
                         )
-                        total -= 0.2 * torch.sigmoid(right - wrong).log()
+                        total -= torch.sigmoid(right - wrong).log()
                 rest, segment, other = (
                     brute_states(model, part[row, :length].tolist(), causal=False)[-1]
                     for part in (batch.rest, batch.segment, batch.other_segment)

@@ -14,6 +14,7 @@ from seqrec.errors import InputError
 from seqrec.item_text import TokenizedHistory
 from seqrec.models.sasrec import SASRec, SASRecSettings
 from tests.contracts.id_model_contract import IdModelContract
+from tests.seqrec.post_norm import brute_block
 
 SMALL: dict[str, Any] = {"dim": 32, "layers": 1, "heads": 2, "max_length": 12, "dropout": 0.0}
 
@@ -44,6 +45,20 @@ class TestSASRec(IdModelContract):
 
     def score(self, model: Any, history: list[int], user: int | None, item: int) -> float:
         return float(brute_states(model, history)[-1] @ model.items.weight[item])
+
+
+class TestBertForm(IdModelContract):
+    """The form that RecBole has."""
+
+    name = "sasrec"
+    settings: ClassVar[dict[str, Any]] = {**SMALL, "loss": "ce", "form": "bert", "inner": 48}
+    epochs = 10
+
+    def score(self, model: Any, history: list[int], user: int | None, item: int) -> float:
+        x = model.norm(model.items.weight[history] + model.position_vectors[-len(history) :])
+        for block in model.blocks:
+            x = brute_block(block, x, causal=True)
+        return float(x[-1] @ model.items.weight[item])
 
 
 @pytest.mark.parametrize(("loss", "epochs"), [("bce", 25), ("gbce", 25)])
@@ -135,6 +150,7 @@ def test_padding_learns_nothing() -> None:
     ("settings", "message"),
     [
         ({"loss": "hinge"}, "model.settings.loss: 'hinge' is not one of bce, ce, gbce"),
+        ({"form": "mine"}, "model.settings.form: 'mine' is not one of paper, bert"),
         ({"dim": 33}, "model.settings.dim: 33 is not a multiple of 2 heads"),
         ({"dropout": 1.0}, "model.settings.dropout: 1.0 is not from 0 to below 1"),
         ({"max_length": 0}, "model.settings.max_length: 0 is below 1"),
