@@ -1,7 +1,7 @@
 """The same weights in RecBole's models and in ours: are the scores the same?
 
     pip install torch==2.13.0 recbole==1.2.1 "numpy<2" "pandas<2.2" "scipy<1.13" "setuptools<80" tokenizers safetensors
-    python -m benchmarks.recbole_parity             # seconds; in an environment of its own, for RecBole wants old versions
+    python -m benchmarks.recbole_parity             # seconds; in an environment of its own, with old versions
 
 RecBole builds each of its models on a small data set, with random weights; those are copied into ours, and both score
 all items for histories of every length. For S3-Rec the loss of pretraining is compared as well, on the same masks and
