@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from seqrec.id_model import IdModel
-from seqrec.item_features import FeatureModel, feature_names, field_tags
+from seqrec.item_features import feature_names, field_tags
 from seqrec.item_text import TokenizedHistory
 from seqrec.items import Item, make_item
 from seqrec.models import model_class
@@ -260,7 +260,6 @@ def take_weights(name: str, theirs: Any, ours: Any, dataset: Any, items: Sequenc
 
 def take_tags(ours: Any, items: Sequence[Item], vector: Callable[[str, str], Tensor]) -> None:
     """Ours are numbered as they come, item by item and field by field."""
-    assert isinstance(ours, FeatureModel)
     numbers: dict[tuple[str, str], int] = {}
     for item in items:
         for field in feature_names(ours.settings.features):

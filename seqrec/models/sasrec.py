@@ -10,6 +10,7 @@ score of item i is h . e_i, with e the table that the items come in by. At every
 
 Negatives are drawn from all items but the next one, those of the sequence too: they are candidates when all items are
 ranked, and what is never a negative comes first then. (The paper leaves the sequence out, and ranks without it.)
+
 For gbce the negatives are drawn once a sequence, for all of its positions: the expectation is that of drawing them at
 each, and they take 1/n of the memory. Where one of them is the next item, it does not count there.
 
