@@ -36,6 +36,36 @@ Attributes = Annotated[
         }
     ),
 ]
+_VALUE = {"anyOf": [{"type": "string"}, {"type": "number"}]}
+_VALUES = {"anyOf": [*_VALUE["anyOf"], {"type": "array", "items": _VALUE}]}
+# Checked by service.filters.parse_filter, which names the condition.
+FilterValue = Annotated[
+    dict[str, Any],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "title": "Filter",
+            "description": "Conditions on attributes, read by the model or not; an item must meet all of them. "
+            "A value: equal, or in the item's list. A list: any of these. An object: `any`, `all`, `not` of values, "
+            "`gt`, `gte`, `lt`, `lte` a number. An item without the attribute meets no condition but `not`.",
+            "additionalProperties": {
+                "anyOf": [
+                    *_VALUES["anyOf"],
+                    {
+                        "type": "object",
+                        "properties": {
+                            **dict.fromkeys(("any", "all", "not"), _VALUES),
+                            **{word: {"type": "number"} for word in ("gt", "gte", "lt", "lte")},
+                        },
+                        "additionalProperties": False,
+                        "minProperties": 1,
+                    },
+                ]
+            },
+            "examples": [{"brand": ["Acme", "Lumen"], "price": {"gte": 10, "lt": 100}, "tags": {"all": ["gift"]}}],
+        }
+    ),
+]
 UserId = Annotated[
     str, Field(description="1 to 256 bytes of UTF-8 without control characters", examples=["customer-17850"])
 ]
@@ -88,6 +118,10 @@ class RecommendBody(Body):
     )
     exclude: list[ItemId] = Field(default=[], description="leave out these items; an unknown id is no error")
     candidates: list[ItemId] | None = Field(default=None, description="rank these only; an unknown id is no error")
+    filter: FilterValue | None = None
+    explain: bool = Field(
+        default=False, description="tell with each item which items of the history it is most like: `because`"
+    )
     min_seq: MinSeq = 0
 
 
@@ -144,6 +178,21 @@ class ScoredItem(ItemView):
     score: float = Field(description="compares items within one answer, nothing else; higher is better")
 
 
+class ReasonView(Answer):
+    item_id: str = Field(description="of the history")
+    similarity: float = Field(
+        description="cosine of the two items' vectors, -1 to 1: how alike they are, not what the model computed"
+    )
+
+
+class RecommendedItem(ScoredItem):
+    because: list[ReasonView] = Field(
+        default=[],
+        description="the three items of the history that this one is most like; only with `explain`. Empty where "
+        "no item of the history is in the catalogue",
+    )
+
+
 class StateView(Answer):
     """Which state answered."""
 
@@ -154,7 +203,7 @@ class StateView(Answer):
 
 
 class RecommendAnswer(StateView):
-    items: list[ScoredItem] = Field(description="best first")
+    items: list[RecommendedItem] = Field(description="best first")
     source: Literal["model", "fallback:popular"] = Field(
         description="`fallback:popular`: the history says nothing; most popular items, scored by popularity"
     )

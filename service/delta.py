@@ -7,6 +7,7 @@ times the memory, and much of it would stay behind in pieces when they go.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import Any
@@ -16,7 +17,8 @@ import numpy.typing as npt
 
 from index.item_json import attributes_from_json, attributes_to_json
 from seqrec.item_text import TokenizedItem
-from seqrec.items import Item
+from seqrec.items import AttributeValue, Item
+from service.columns import Columns
 
 NEVER = np.iinfo(np.int64).max
 _NONE = -1
@@ -41,6 +43,7 @@ class Delta:
     texts: bytearray = field(default_factory=bytearray)  # JSON
     token_ids: bytearray = field(default_factory=bytearray)  # int32
     token_types: bytearray = field(default_factory=bytearray)  # uint8
+    columns: Columns = field(default_factory=Columns)  # what filters read
 
     @classmethod
     def empty(cls, capacity: int, dim: int) -> Delta:
@@ -64,7 +67,7 @@ class Delta:
         for name in _COLUMNS:
             old = getattr(self, name)
             getattr(more, name)[: len(old)] = old
-        for name in ("earlier", "item_ids", "last_row", "texts", "token_ids", "token_types"):
+        for name in ("earlier", "item_ids", "last_row", "texts", "token_ids", "token_types", "columns"):
             setattr(more, name, getattr(self, name))
         return more
 
@@ -106,8 +109,12 @@ class Delta:
         return None if row == _NONE else row
 
     def item(self, row: int) -> Item:
+        return Item(self.item_ids[row], self.attributes(row), bool(self.available[row]))
+
+    def attributes(self, row: int) -> Mapping[str, AttributeValue]:
+        """None for a delete."""
         begin, end = self._span(self.text_end, row)
-        return Item(self.item_ids[row], attributes_from_json(bytes(self.texts[begin:end])), bool(self.available[row]))
+        return attributes_from_json(bytes(self.texts[begin:end])) if end > begin else {}
 
     def tokens(self, row: int) -> TokenizedItem:
         begin, end = self._span(self.token_end, row)

@@ -25,6 +25,7 @@ from seqrec.encoder import Encoder, Vectors
 from seqrec.item_text import TokenizedHistory, TokenizedItem
 from seqrec.items import Item
 from service.delta import NEVER, Delta
+from service.filters import Filter, Passed, SnapshotFilters
 
 Vector = npt.NDArray[np.float32]
 _FIRST_CAPACITY = 256
@@ -66,6 +67,15 @@ class View:
     _delta: Delta
     _hidden_at: npt.NDArray[np.int64]  # [n], the delta row that replaced or deleted this row of the snapshot
     _popular: npt.NDArray[np.int64]  # [n], rows of the snapshot, most popular first
+    _filters: SnapshotFilters
+
+    def passed(self, wanted: Filter) -> Passed:
+        """What the filter lets through, also of what is not shown."""
+        delta, length = self._delta, self.length
+        in_delta = delta.columns.evaluate(
+            wanted.attributes, length, delta.attributes, lambda columns: wanted.mask(columns, length)
+        )
+        return Passed(self._filters.mask(wanted), in_delta)
 
     def position_of(self, item_id: str) -> int | None:
         """Where an item is; None if there is no such item (any more). It may be unavailable."""
@@ -158,6 +168,7 @@ class LiveState:
     def __init__(self, snapshot: Snapshot, towers: Towers) -> None:
         self.snapshot = snapshot
         self.towers = towers
+        self.filters = SnapshotFilters(snapshot)
         self.tombstones = 0
         """Rows of the snapshot that were replaced or deleted."""
         available = np.asarray(snapshot.available)
@@ -262,6 +273,7 @@ class LiveState:
             self._delta,
             self._hidden_at,
             self._popular,
+            self.filters,
         )
 
     def _pack(self) -> None:

@@ -30,7 +30,7 @@ class Loader:
     def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
         self._settings = settings
         self._catalogue = catalogue
-        self._store = SnapshotStore(settings.home)
+        self._store = SnapshotStore(settings.home, settings.device)
         self._marked = -math.inf  # when, by the monotonic clock
 
     def __call__(self, snapshot_id: str, before: LiveState | None) -> LiveState:
@@ -53,6 +53,8 @@ class Loader:
         else:
             state = LiveState(snapshot, self._towers(snapshot))
             _warm_model(state)
+        if before is not None:
+            state.filters.read_as(before.filters)
         _warm_search(state)
         return state
 

@@ -19,6 +19,8 @@ from seqrec.errors import InputError, ItemNotFound
 from seqrec.item_text import TokenizedHistory, TokenizedItem
 from seqrec.items import Item, check_attributes, check_item_id
 from seqrec.metric import Metric
+from service.explain import Reason, reasons
+from service.filters import Filter
 from service.live import Towers, View
 from service.search import Hit, Wanted, search
 
@@ -44,6 +46,8 @@ class Request:
     stored: Sequence[str] = ()  # ids of the user's newest items, oldest first; they come before `history`
     had: Collection[str] = ()  # ids of all items that the user ever had
     degraded: Sequence[str] = ()  # what could not be taken into account
+    filter: Filter | None = None
+    explain: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +79,7 @@ class Prepared:
     query: Query | None
     popular: list[Hit]
     degraded: Sequence[str] = ()
+    explain: Sequence[int] | None = None  # positions of the history's items, which are to explain the answer
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +91,8 @@ class Answer:
     source: Source
     unknown: list[str]
     degraded: list[str]
+    because: list[list[Reason]] | None = None
+    """For each item, if it was asked for."""
 
 
 def prepare(view: View, requests: Sequence[Request]) -> list[Prepared]:
@@ -147,6 +154,7 @@ def answers(view: View, prepared: Sequence[Prepared], hits: Sequence[Sequence[Hi
             "fallback:popular" if one.query is None else "model",
             one.unknown,
             list(one.degraded),
+            None if one.explain is None else reasons(view, one.explain, [hit.position for hit in found]),
         )
         for one, found in zip(prepared, hits, strict=True)
     ]
@@ -201,12 +209,14 @@ def _prepared(view: View, request: Request, texts: Iterator[TokenizedItem]) -> P
     if request.candidates is not None:
         candidates = sorted(_positions(view, request.candidates, f"{request.field}candidates"))
     unknown = list(dict.fromkeys(unknown))
-    wanted = Wanted(request.k, frozenset(excluded), candidates)
+    passed = None if request.filter is None else view.passed(request.filter)
+    wanted = Wanted(request.k, frozenset(excluded), candidates, passed)
     if not any(readable(item) for item in tokens):
-        return Prepared(unknown, None, _popular(view, wanted), request.degraded)
+        return Prepared(unknown, None, _popular(view, wanted), request.degraded, [] if request.explain else None)
     history = TokenizedHistory(tokens, request.user_id)
     cost = view.towers.checkpoint.history_model.history_tokens(history)
-    return Prepared(unknown, Query(view, wanted, cost, history=history), [], request.degraded)
+    explain = sorted(seen) if request.explain else None
+    return Prepared(unknown, Query(view, wanted, cost, history=history), [], request.degraded, explain)
 
 
 def _positions(view: View, item_ids: Sequence[str], field: str) -> set[int]:
@@ -218,7 +228,11 @@ def _positions(view: View, item_ids: Sequence[str], field: str) -> set[int]:
 def _popular(view: View, wanted: Wanted) -> list[Hit]:
     """The most popular items; the score is how often the item was had."""
     among = None if wanted.candidates is None else set(wanted.candidates)
-    shown = (p for p in view.by_popularity() if p not in wanted.excluded and (among is None or p in among))
+    shown = (
+        p
+        for p in view.by_popularity()
+        if p not in wanted.excluded and (among is None or p in among) and (wanted.passed is None or p in wanted.passed)
+    )
     return [Hit(position, view.popularity(position)) for position in islice(shown, wanted.k)]
 
 

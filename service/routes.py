@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,14 +20,17 @@ from service.api import (
     ItemsBody,
     ItemView,
     PutAnswer,
+    ReasonView,
     RecommendAnswer,
     RecommendBody,
+    RecommendedItem,
     ScoredItem,
     SimilarAnswer,
     SimilarBody,
     StoredItem,
 )
 from service.endpoint import READ, Traced, With, problems
+from service.filters import parse_filter
 from service.queries import ONLY_IDS, Answer
 from service.queries import Request as Recommendation
 
@@ -35,20 +39,22 @@ STATIC = Path(__file__).parent / "static"
 router = APIRouter()
 
 
-@router.post("/recommend", responses=READ, tags=["recommend"])
+@router.post("/recommend", responses=READ, tags=["recommend"], response_model_exclude_unset=True)
 async def recommend(body: RecommendBody, parts: With, trace: Traced) -> RecommendAnswer:
     """What comes next after a history."""
-    [answer] = await parts.recommender.recommend([_recommendation(body, "")], body.min_seq, trace)
+    request = _recommendation(body, "", parts.settings.max_ids)
+    [answer] = await parts.recommender.recommend([request], body.min_seq, trace)
     return _recommend_answer(answer)
 
 
-@router.post("/recommend/batch", responses=READ, tags=["recommend"])
+@router.post("/recommend/batch", responses=READ, tags=["recommend"], response_model_exclude_unset=True)
 async def recommend_batch(body: BatchBody, parts: With, trace: Traced) -> BatchAnswer:
     """Many histories in one call, answered from one state."""
     most = parts.settings.max_batch
     if len(body.requests) > most:
         raise InputError(f"at most {most} in one call, not {len(body.requests)}", "requests")
-    requests = [_recommendation(one, f"requests[{i}].") for i, one in enumerate(body.requests)]
+    max_values = parts.settings.max_ids
+    requests = [_recommendation(one, f"requests[{i}].", max_values) for i, one in enumerate(body.requests)]
     min_seq = max(one.min_seq for one in body.requests)
     answers = await parts.recommender.recommend(requests, min_seq, trace)
     return BatchAnswer(answers=[_recommend_answer(answer) for answer in answers])
@@ -109,18 +115,32 @@ async def page() -> FileResponse:
     return FileResponse(STATIC / "index.html")
 
 
-def _recommendation(body: RecommendBody, field: str) -> Recommendation:
+def _recommendation(body: RecommendBody, field: str, max_values: int) -> Recommendation:
     if body.history is None and body.user_id is None:
         raise InputError("say a history, or a user_id whose history is stored, or both", f"{field}history")
     history = [entry if isinstance(entry, str) else entry.attributes for entry in body.history or ()]
     return Recommendation(
-        history, body.k, body.exclude_seen, body.exclude, body.candidates, field, user_id=body.user_id
+        history,
+        body.k,
+        body.exclude_seen,
+        body.exclude,
+        body.candidates,
+        field,
+        user_id=body.user_id,
+        filter=parse_filter(body.filter, f"{field}filter", max_values) if body.filter else None,
+        explain=body.explain,
     )
 
 
 def _recommend_answer(answer: Answer) -> RecommendAnswer:
+    items = [RecommendedItem(**_fields(item, score)) for item, score in answer.items]
+    if answer.because is not None:
+        items = [
+            item.model_copy(update={"because": [ReasonView(**asdict(reason)) for reason in reasons]})
+            for item, reasons in zip(items, answer.because, strict=True)
+        ]
     return RecommendAnswer(
-        items=_scored(answer.items),
+        items=items,
         source=answer.source,
         unknown=answer.unknown,
         degraded=answer.degraded,
@@ -139,4 +159,8 @@ def _state(answer: Answer) -> dict[str, Any]:
 
 
 def _scored(items: Sequence[tuple[Item, float]]) -> list[ScoredItem]:
-    return [ScoredItem(item_id=i.item_id, attributes=dict(i.attributes), score=score) for i, score in items]
+    return [ScoredItem(**_fields(item, score)) for item, score in items]
+
+
+def _fields(item: Item, score: float) -> dict[str, Any]:
+    return {"item_id": item.item_id, "attributes": dict(item.attributes), "score": score}

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from seqrec.encoder import Vectors
 from seqrec.metric import TIE, ranked
+from service.filters import Passed
 from service.live import View
 
 MARGIN = 8
@@ -25,11 +26,15 @@ MASK_ABOVE = 1024
 
 @dataclass(frozen=True, eq=False)
 class Wanted:
-    """What to find for one query: the k best that are shown, without `excluded`, and of `candidates` only."""
+    """What to find for one query: the k best that are shown.
+
+    Without `excluded`, of `candidates` only, and of what the filter has `passed`.
+    """
 
     k: int
     excluded: frozenset[int] = frozenset()  # positions
     candidates: Sequence[int] | None = None  # positions, each once
+    passed: Passed | None = None  # what the filter lets through; None: everything
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,12 @@ def search(view: View, queries: Vectors, wanted: Sequence[Wanted]) -> list[list[
             hits[query] = _ranked(view, beside[query], want.k)
         elif want.candidates is None:
             excluded = sum(position < n for position in want.excluded)
-            asks[query] = _Ask(want.k + excluded + min(want.k, view.snapshot_hidden) + MARGIN)
+            if want.passed is None:
+                asks[query] = _Ask(want.k + excluded + min(want.k, view.snapshot_hidden) + MARGIN)
+            elif excluded < MASK_ABOVE:  # so that all with one filter share its mask, and are searched together
+                asks[query] = _Ask(want.k + excluded + MARGIN, masked=True)
+            else:
+                asks[query] = _Ask(want.k + MARGIN, masked=True, exclude=True)
         else:
             hits[query] = _among(view, queries[query], want, want.candidates)
     while asks:
@@ -70,33 +80,45 @@ def search(view: View, queries: Vectors, wanted: Sequence[Wanted]) -> list[list[
 
 @dataclass(frozen=True)
 class _Ask:
-    """How many rows of the index a query asks for, and whether the index is told which rows it may return."""
+    """How many rows of the index a query asks for, and what the index is told of the rows it may return."""
 
     rows: int
-    masked: bool = False
+    masked: bool = False  # only rows that are shown and that the filter has passed
+    exclude: bool = False  # and that the query does not exclude
 
     def more(self, k: int) -> _Ask:
         if not self.masked and 2 * self.rows > MASK_ABOVE:
-            return _Ask(k + MARGIN, masked=True)
-        return _Ask(2 * self.rows, self.masked)
+            return _Ask(k + MARGIN, masked=True, exclude=True)
+        return _Ask(2 * self.rows, self.masked, self.exclude)
 
 
 def _fetch(
     view: View, queries: Vectors, wanted: Sequence[Wanted], asks: dict[int, _Ask]
 ) -> dict[int, tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
-    """Rows and scores for each query that asks, best first. Those without a mask are searched at once."""
+    """Rows and scores for each query that asks, best first: those without a mask at once, and those with one."""
     index, n = view.snapshot.index, len(view.snapshot.item_ids)
     found = {}
     plain = [query for query, ask in asks.items() if not ask.masked]
     if plain:
         rows, scores = index.search(queries[plain], min(n, max(asks[query].rows for query in plain)))
         found.update({query: (rows[i], scores[i]) for i, query in enumerate(plain)})
-    for query, ask in asks.items():
-        if ask.masked:
-            allowed = view.snapshot_shown.copy()
-            allowed[[position for position in wanted[query].excluded if position < n]] = False
-            rows, scores = index.search(queries[query : query + 1], min(n, ask.rows), [allowed])
-            found[query] = (rows[0], scores[0])
+    masked = [query for query, ask in asks.items() if ask.masked]
+    if masked:
+        shared: dict[int, npt.NDArray[np.bool_]] = {}  # by the mask of the filter
+        masks = []
+        for query in masked:
+            want = wanted[query]
+            passed = None if want.passed is None else want.passed.snapshot
+            if id(passed) not in shared:
+                shown = view.snapshot_shown
+                shared[id(passed)] = shown if passed is None else shown & passed
+            allowed = shared[id(passed)]
+            if asks[query].exclude:
+                allowed = allowed.copy()
+                allowed[[position for position in want.excluded if position < n]] = False
+            masks.append(allowed)
+        rows, scores = index.search(queries[masked], min(n, max(asks[query].rows for query in masked)), masks)
+        found.update({query: (rows[i], scores[i]) for i, query in enumerate(masked)})
     return found
 
 
@@ -113,14 +135,16 @@ def _in_delta(view: View, queries: Vectors, wanted: Sequence[Wanted]) -> list[li
         return [[] for _ in wanted]
     scores = view.towers.metric.scores(queries, view.delta_vectors)[:, shown]
     result = []
-    for want, mine in zip(wanted, scores, strict=True):
+    for want, all_of_them in zip(wanted, scores, strict=True):
+        passed = np.arange(shown.size) if want.passed is None else np.flatnonzero(want.passed.delta[shown])
+        mine = all_of_them[passed]
         reach = want.k + sum(position >= n for position in want.excluded)
         if reach < mine.size:
             border = np.partition(mine, mine.size - reach)[mine.size - reach]
             near = np.flatnonzero(mine >= border - TIE)
         else:
             near = np.arange(mine.size)
-        hits = [Hit(n + int(shown[i]), float(mine[i])) for i in near]
+        hits = [Hit(n + int(shown[passed[i]]), float(mine[i])) for i in near]
         result.append([hit for hit in hits if hit.position not in want.excluded])
     return result
 
@@ -134,7 +158,8 @@ def _among(view: View, query: npt.NDArray[np.float32], want: Wanted, candidates:
 
 
 def _may_answer(view: View, want: Wanted, position: int) -> bool:
-    return position not in want.excluded and view.is_shown(position)
+    in_question = position not in want.excluded and (want.passed is None or position in want.passed)
+    return in_question and view.is_shown(position)
 
 
 def _ranked(view: View, hits: Sequence[Hit], k: int) -> list[Hit]:
