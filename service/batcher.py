@@ -3,7 +3,9 @@
 There is no timer: while a batch computes, the next one gathers. A batch is cut by a token budget. There are lanes
 in order of urgency; the first goes first, but after `PATIENCE` batches of it in a row whoever waits behind gets one.
 The queue of a lane is bounded in tokens; beyond, requests are refused at once. A request that is cancelled leaves the
-queue. If a batch fails, each of its units is tried alone once, so that a poisoned one fails its own request only.
+queue; one that would wait longer than it has time for, by the pace of the last batches, is refused at once as well.
+If a batch fails, each of its units is tried alone once, so that a poisoned one fails its own request only; if it does
+not fit into memory, its halves are, and batches of that lane are smaller from then on.
 """
 
 from __future__ import annotations
@@ -18,12 +20,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from seqrec.errors import NotReady, Overloaded
 
 log = logging.getLogger(__name__)
 
 PATIENCE = 4
 """Batches of a more urgent lane in a row while a less urgent one waits."""
+
+_LIGHT_TOKENS = 4
+"""Tokens a unit, up to which nothing of it is encoded."""
 
 Compute = Callable[[list[Any]], Sequence[Any]]
 """Units in, one result for each; called on the compute thread only."""
@@ -72,6 +79,26 @@ class _Unit:
     tokens: int
 
 
+class Pace:
+    """How fast batches are computed: so many seconds for any batch, and so many for each token."""
+
+    def __init__(self) -> None:
+        self._seconds_per_batch = 0.0
+        self._tokens_per_second = 5_000.0  # a first guess; then measured
+
+    def observe(self, units: int, tokens: int, seconds: float) -> None:
+        # Where nothing is encoded (vectors were in the cache) a batch tells of the search, and nothing of the tokens.
+        if tokens <= _LIGHT_TOKENS * units:
+            self._seconds_per_batch += 0.2 * (seconds - self._seconds_per_batch)
+        else:
+            rate = tokens / max(seconds - self._seconds_per_batch, 0.2 * seconds, 1e-6)
+            self._tokens_per_second += 0.2 * (rate - self._tokens_per_second)
+
+    def seconds(self, tokens: int, batch_tokens: int) -> float:
+        """That so many tokens take, in batches of at most `batch_tokens`."""
+        return math.ceil(tokens / batch_tokens) * self._seconds_per_batch + tokens / self._tokens_per_second
+
+
 class Batcher:
     """Owns the compute thread. `submit` belongs to event loops, `compute` functions run on the thread."""
 
@@ -84,7 +111,8 @@ class Batcher:
         self._wake = threading.Condition()
         self._closing = False
         self._in_a_row = 0
-        self._tokens_per_second = 5_000.0  # a first guess, for Retry-After; then measured
+        self._pace = Pace()
+        self._budget = {lane.name: lane.batch_tokens for lane in lanes}
         self.failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
         self._thread.start()
@@ -97,8 +125,10 @@ class Batcher:
     def waiting_tokens(self, lane: str) -> int:
         return self._waiting[lane]
 
-    async def submit(self, lane: str, units: Sequence[Any], tokens: Sequence[int]) -> tuple[list[Any], Ticket]:
-        """The result of each unit, in order. `tokens` is what each costs.
+    async def submit(
+        self, lane: str, units: Sequence[Any], tokens: Sequence[int], deadline: float = math.inf
+    ) -> tuple[list[Any], Ticket]:
+        """The result of each unit, in order. `tokens` is what each costs, `deadline` how many seconds it may wait.
 
         Raises Overloaded at once if too much waits (a request is always taken where none waits), NotReady if the
         compute thread is gone, and what `compute` raised for a unit of this request. Cancelled, it leaves the queue.
@@ -108,7 +138,7 @@ class Batcher:
         if not units:
             return [], ticket
         cost = [max(1, count) for count in tokens]
-        self._enqueue(self._lanes[lane], ticket, units, cost)
+        self._enqueue(self._lanes[lane], ticket, units, cost, deadline)
         try:
             return await ticket.future, ticket
         finally:
@@ -121,16 +151,22 @@ class Batcher:
             self._wake.notify()
         self._thread.join(timeout)
 
-    def _enqueue(self, lane: Lane, ticket: Ticket, units: Sequence[Any], cost: Sequence[int]) -> None:
+    def _enqueue(self, lane: Lane, ticket: Ticket, units: Sequence[Any], cost: Sequence[int], deadline: float) -> None:
         total = sum(cost)
         with self._wake:
             if self.failure is not None or self._closing:
                 raise NotReady("the compute thread has ended; restart the service") from self.failure
             waiting = self._waiting[lane.name]
+            wait = self._pace.seconds(waiting, self._budget[lane.name])
             if waiting and waiting + total > lane.queue_tokens:
                 raise Overloaded(
                     f"{waiting} tokens of work are waiting, at most {lane.queue_tokens} may",
-                    retry_after=max(1, math.ceil(waiting / self._tokens_per_second)),
+                    retry_after=max(1, math.ceil(wait)),
+                )
+            if waiting and wait > deadline:
+                raise Overloaded(
+                    f"{waiting} tokens of work are waiting, which take about {wait:.1f} s; it may wait {deadline:g} s",
+                    retry_after=max(1, math.ceil(wait - deadline)),
                 )
             self._queues[lane.name].extend(
                 _Unit(ticket, position, unit, tokens)
@@ -181,7 +217,7 @@ class Batcher:
         queue = self._queues[lane.name]
         batch = [queue.popleft()]
         tokens = batch[0].tokens
-        while queue and tokens + queue[0].tokens <= lane.batch_tokens:
+        while queue and tokens + queue[0].tokens <= self._budget[lane.name]:
             tokens += queue[0].tokens
             batch.append(queue.popleft())
         self._waiting[lane.name] -= tokens
@@ -191,9 +227,7 @@ class Batcher:
         begin = time.perf_counter()
         failed = False
         try:
-            results: list[Any] = list(lane.compute([unit.payload for unit in batch]))
-            if len(results) != len(batch):
-                raise RuntimeError(f"{lane.name}: {len(results)} results for {len(batch)} units")
+            results = self._results(lane, batch)
         except Exception as error:
             failed = True
             if len(batch) == 1:
@@ -203,7 +237,7 @@ class Batcher:
                 results = [_alone(lane, unit) for unit in batch]
         seconds = time.perf_counter() - begin
         tokens = sum(unit.tokens for unit in batch)
-        self._tokens_per_second += 0.2 * (tokens / max(seconds, 1e-6) - self._tokens_per_second)
+        self._pace.observe(len(batch), tokens, seconds)
         done: list[tuple[Ticket, Exception | None]] = []
         for unit, result in zip(batch, results, strict=True):
             ticket = unit.ticket
@@ -218,6 +252,25 @@ class Batcher:
         self._deliver(done)
         self._observe(BatchRecord(lane.name, len(batch), tokens, seconds, failed))
 
+    def _results(self, lane: Lane, batch: list[_Unit]) -> list[Any]:
+        """Of all units; of each half where they do not fit into memory together."""
+        try:
+            results = list(lane.compute([unit.payload for unit in batch]))
+        except Exception as error:
+            if len(batch) == 1 or not _out_of_memory(error):
+                raise
+        else:
+            if len(results) != len(batch):
+                raise RuntimeError(f"{lane.name}: {len(results)} results for {len(batch)} units")
+            return results
+        # Outside of the handler, which holds on to what the failed attempt had in memory.
+        half, tokens = len(batch) // 2, sum(unit.tokens for unit in batch)
+        results = self._results(lane, batch[:half]) + self._results(lane, batch[half:])
+        # Now that they did fit: where one unit alone does not, smaller batches are no help.
+        self._budget[lane.name] = max(1, min(self._budget[lane.name], tokens // 2))
+        log.warning("%d tokens in lane %s do not fit into memory: batches are smaller from now on", tokens, lane.name)
+        return results
+
     def _deliver(self, outcomes: Sequence[tuple[Ticket, Exception | None]]) -> None:
         by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Ticket, Exception | None]]] = {}
         for ticket, error in outcomes:
@@ -227,6 +280,11 @@ class Batcher:
                 loop.call_soon_threadsafe(_resolve, theirs)
             except RuntimeError:  # the loop has closed: nobody waits any more
                 log.debug("%d results came after their event loop had closed", len(theirs))
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # torch's error on a GPU has a class, on a CPU only a text.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _alone(lane: Lane, unit: _Unit) -> Any:

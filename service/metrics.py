@@ -22,6 +22,8 @@ _STATE = {
     "seqrec_degraded": "Reasons why less is served than should be; /readyz names them",
     "seqrec_queue_tokens": "Tokens of recommendations that wait",
     "seqrec_queue_item_tokens": "Tokens of posted items that wait",
+    "seqrec_cache_bytes": "Memory of the user vectors that are remembered",
+    "seqrec_cache_entries": "User vectors that are remembered",
     "seqrec_snapshot_items": "Items of the snapshot",
     "seqrec_delta_rows": "Changes since the snapshot that are searched beside it",
     "seqrec_tombstones": "Items of the snapshot that were replaced or deleted since",
@@ -52,6 +54,12 @@ class Metrics:
         self._batch_tokens = Counter("seqrec_batch_tokens", "Tokens computed", ["lane"], registry=of)
         self._batch_seconds = Counter("seqrec_batch_seconds", "Time the compute thread was busy", ["lane"], registry=of)
         self._batch_failures = Counter("seqrec_batch_failures", "Batches that failed", ["lane"], registry=of)
+        self._cache_lookups = Counter(
+            "seqrec_cache_lookups",
+            "User vectors that were looked for, by where they were found",
+            ["result"],
+            registry=of,
+        )
         self.swaps = Counter("seqrec_swaps", "Snapshots that were taken into service", registry=of)
         self.reindexes = Counter("seqrec_reindexes", "Reindex jobs that were started", ["by"], registry=of)
         self._state = {
@@ -76,6 +84,10 @@ class Metrics:
         self._batch_seconds.labels(record.lane).inc(record.seconds)
         if record.failed:
             self._batch_failures.labels(record.lane).inc()
+
+    def cache(self, result: str, count: int) -> None:
+        """`result`: memory, redis or miss."""
+        self._cache_lookups.labels(result).inc(count)
 
     def state(self, read: Callable[[], tuple[Mapping[str, float], str | None]]) -> None:
         """Where `refresh` reads: gauges by name, and the id of the snapshot that is served."""

@@ -24,6 +24,7 @@ from service.memory import spare_what_stays
 from service.metrics import Metrics
 from service.recommender import ITEMS, RECOMMEND, Recommender
 from service.settings import Settings
+from service.vector_cache import VectorCache
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +135,8 @@ def open_parts(settings: Settings, metrics: Metrics, end: Callable[[], object]) 
     follower = Follower(catalogue, loader, settings.follow_seconds, tick, metrics.swaps.inc)
     device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
     batch_tokens = settings.batch_tokens or TOKEN_BUDGET.get(torch.device(device).type, TOKEN_BUDGET["cpu"])
-    recommender = Recommender(catalogue, histories, follower, settings, batch_tokens, metrics.batch)
+    cache = VectorCache(settings.cache_bytes, settings.cache_url, metrics.cache)
+    recommender = Recommender(catalogue, histories, follower, settings, batch_tokens, cache, metrics.batch)
     parts = Parts(settings, catalogue, histories, follower, recommender, reindexer, metrics)
     metrics.state(lambda: _state(parts))
     spare_what_stays()
@@ -153,6 +155,8 @@ def _state(parts: Parts) -> tuple[Mapping[str, float], str | None]:
         "seqrec_degraded": len(follower.degraded),
         "seqrec_queue_tokens": batcher.waiting_tokens(RECOMMEND),
         "seqrec_queue_item_tokens": batcher.waiting_tokens(ITEMS),
+        "seqrec_cache_bytes": parts.recommender.cache.bytes,
+        "seqrec_cache_entries": len(parts.recommender.cache),
         "seqrec_seq_head": follower.head,
         "seqrec_log_read_timestamp_seconds": follower.looked,
     }

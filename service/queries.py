@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from service.explain import Reason, reasons
 from service.filters import Filter
 from service.live import Towers, View
 from service.search import Hit, Wanted, search
+from service.vector_cache import VectorCache, cache_key
 
 Source = Literal["model", "fallback:popular"]
 ONLY_IDS = "this model reads no text: it knows items by their ids, and only those that its training saw"
@@ -60,13 +61,15 @@ class Query:
     history: TokenizedHistory | None = None
     item: TokenizedItem | None = None
     vector: npt.NDArray[np.float32] | None = None
+    key: bytes | None = None  # under which the vector of the history is to be remembered
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """The hits of one query; seconds that its whole batch was encoded and searched."""
+    """The hits of one query, and its vector; seconds that its whole batch was encoded and searched."""
 
     hits: list[Hit]
+    vector: npt.NDArray[np.float32]
     encode: float
     search: float
 
@@ -95,10 +98,30 @@ class Answer:
     """For each item, if it was asked for."""
 
 
-def prepare(view: View, requests: Sequence[Request]) -> list[Prepared]:
-    """Look ids up, tokenise attributes, and count what it will cost. Raises InputError."""
+def prepare(view: View, requests: Sequence[Request], cache: VectorCache) -> list[Prepared]:
+    """Look ids up, tokenise attributes, and count what it will cost. Raises InputError.
+
+    A history whose vector is in the cache costs no encoding.
+    """
     texts = iter(_tokenized(view, requests))
-    return [_prepared(view, request, texts) for request in requests]
+    prepared = [_prepared(view, request, texts) for request in requests]
+    if not cache.enabled:
+        return prepared
+    keys = {
+        row: cache_key(view.towers.encoder, one.query.history)
+        for row, one in enumerate(prepared)
+        if one.query is not None and one.query.history is not None
+    }
+    known = cache.get(list(keys.values()), view.towers.encoder.dim)
+    for row, key in keys.items():
+        query = prepared[row].query
+        assert query is not None
+        if key in known:
+            query = Query(view, query.wanted, vector=known[key])
+        else:
+            query = replace(query, key=key)
+        prepared[row] = replace(prepared[row], query=query)
+    return prepared
 
 
 def prepare_similar(view: View, item_id: str | None, attributes: Mapping[str, Any] | None, k: int) -> Query:
@@ -142,7 +165,7 @@ def answer_queries(queries: Sequence[Query]) -> list[Found]:
         matrix = np.stack([vectors[row] for row in rows])
         hits.update(zip(rows, search(view, matrix, [queries[row].wanted for row in rows]), strict=True))
     searched_at = time.perf_counter()
-    return [Found(hits[row], encoded_at - begin, searched_at - encoded_at) for row in range(len(queries))]
+    return [Found(hits[row], vectors[row], encoded_at - begin, searched_at - encoded_at) for row in range(len(queries))]
 
 
 def answers(view: View, prepared: Sequence[Prepared], hits: Sequence[Sequence[Hit]]) -> list[Answer]:

@@ -38,6 +38,7 @@ from service.queries import (
 from service.search import Hit
 from service.settings import Settings
 from service.user_history import with_stored
+from service.vector_cache import VectorCache
 
 T = TypeVar("T")
 RECOMMEND, ITEMS = "recommend", "items"
@@ -70,12 +71,14 @@ class Recommender:
         follower: Follower,
         settings: Settings,
         batch_tokens: int,
+        cache: VectorCache,
         observe: Callable[[BatchRecord], object] = lambda record: None,
     ) -> None:
         self._catalogue = catalogue
         self._histories = histories
         self._follower = follower
         self._settings = settings
+        self.cache = cache
         self._several_hosts = settings.redis_url is not None
         self._threads = ThreadPoolExecutor(_THREADS, "request")
         # Of their own: where a store does not answer, what needs none goes on.
@@ -89,6 +92,7 @@ class Recommender:
 
     def close(self) -> None:
         self.batcher.close()
+        self.cache.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._store_threads.shutdown(wait=False, cancel_futures=True)
 
@@ -103,7 +107,7 @@ class Recommender:
                 away = self._follower.unreadable if self._several_hosts else None
                 requests = await self._on_threads("history", trace, with_stored, self._histories, requests, most, away)
             view = await self._view(min_seq, trace)
-            prepared = await self._on_threads("prepare", trace, prepare, view, requests)
+            prepared = await self._on_threads("prepare", trace, prepare, view, requests, self.cache)
             found = iter(await self._find([one.query for one in prepared if one.query is not None], trace))
             hits = [one.popular if one.query is None else next(found) for one in prepared]
             return await self._on_threads("answer", trace, answers, view, prepared, hits)
@@ -262,11 +266,18 @@ class Recommender:
         if found:
             trace.add("encode", max(one.encode for one in found))
             trace.add("search", max(one.search for one in found))
+        made = {query.key: one.vector for query, one in zip(queries, found, strict=True) if query.key is not None}
+        if made:
+            self.cache.put(made)
+            if self.cache.shared:  # nobody waits for that
+                self._store_threads.submit(self.cache.share, made)
         return [one.hits for one in found]
 
     async def _submit(self, lane: str, units: Sequence[Any], costs: Sequence[int], trace: Trace) -> list[Any]:
         begin = time.perf_counter()
-        results, ticket = await self.batcher.submit(lane, units, costs)
+        settings = self._settings
+        deadline = settings.deadline if lane == RECOMMEND else settings.write_deadline
+        results, ticket = await self.batcher.submit(lane, units, costs, deadline)
         if units:
             trace.add("queue", ticket.waited)
             trace.add("compute", time.perf_counter() - begin - ticket.waited)

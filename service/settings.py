@@ -70,6 +70,17 @@ class Settings(BaseSettings):
         default=262_144, ge=1, description="tokens of posted items that may wait; beyond: 429"
     )
 
+    cache_bytes: int = Field(
+        default=64 * 1024 * 1024,
+        ge=0,
+        description="memory of each worker for user vectors: an unchanged history is not encoded again; 0: none",
+    )
+    cache_url: str | None = Field(
+        default=None,
+        pattern="^(redis|rediss|unix)://",
+        description="a Redis for user vectors of all workers and hosts; it may evict, so not that of SEQREC_REDIS_URL",
+    )
+
     follow_seconds: float = Field(
         default=0.1, gt=0, description="how often the log is followed; with SQLite each request looks as well"
     )

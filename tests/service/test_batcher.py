@@ -9,9 +9,10 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 import pytest
+import torch
 
 from seqrec.errors import NotReady, Overloaded
-from service.batcher import PATIENCE, Batcher, BatchRecord, Lane
+from service.batcher import PATIENCE, Batcher, BatchRecord, Lane, Pace
 
 
 class Gate:
@@ -258,3 +259,85 @@ def test_closing_computes_what_waits(gate: Gate) -> None:
         assert waiting.result()[0] == ["a!", "b!"]
 
     run(check)
+
+
+def test_who_would_wait_past_its_deadline_is_refused_at_once(batcher: Batcher, gate: Gate) -> None:
+    async def check() -> None:
+        batcher._pace._tokens_per_second = 10.0
+        first = await held(batcher, gate)
+        patient = asyncio.create_task(batcher.submit("recommend", ["patient"], [20], 1.5))  # nothing waits before it
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match=r"20 tokens .* take about 2\.0 s; it may wait 1\.5 s") as refused:
+            await batcher.submit("recommend", ["hasty"], [1], 1.5)
+        assert refused.value.retry_after == 1
+        fits = asyncio.create_task(batcher.submit("recommend", ["fits"], [1], 2.5))
+        await asyncio.sleep(0)
+        gate.open.set()
+        assert (await patient)[0] == ["patient!"]
+        assert (await fits)[0] == ["fits!"]
+        await first
+        assert not any("hasty" in batch for batch in gate.batches)
+
+    run(check)
+
+
+def test_the_pace_tells_encoding_from_what_any_batch_costs() -> None:
+    pace = Pace()
+    for _ in range(50):
+        pace.observe(units=8, tokens=8, seconds=0.01)  # vectors from the cache: search alone
+    assert pace.seconds(4_000, 4_000) == pytest.approx(0.01 + 0.8, rel=0.01)  # says nothing of tokens
+    for _ in range(50):
+        pace.observe(units=8, tokens=4_000, seconds=0.41)
+    assert pace.seconds(4_000, 4_000) == pytest.approx(0.41, rel=0.01)
+    assert pace.seconds(40_000, 4_000) == pytest.approx(4.1, rel=0.01)
+    assert pace.seconds(0, 4_000) == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("you tried: can't allocate memory")],
+)
+def test_what_does_not_fit_into_memory_is_halved(error: Exception, records: list[BatchRecord]) -> None:
+    batches: list[list[Any]] = []
+
+    def compute(units: list[Any]) -> list[Any]:
+        batches.append(units)
+        if len(units) > 2:
+            raise error
+        return [f"{unit}!" for unit in units]
+
+    batcher = Batcher([Lane("recommend", compute, 100, 1000)], records.append)
+
+    async def check() -> None:
+        results, _ = await batcher.submit("recommend", list("abcdefgh"), [10] * 8)
+        assert results == [f"{unit}!" for unit in "abcdefgh"]
+        assert [len(batch) for batch in batches] == [8, 4, 2, 2, 4, 2, 2]
+        batches.clear()
+        await batcher.submit("recommend", list("abcdefgh"), [10] * 8)
+        assert [len(batch) for batch in batches] == [2, 2, 2, 2]  # it has learned
+
+    run(check)
+    batcher.close()
+    assert not any(record.failed for record in records)
+
+
+def test_one_that_alone_does_not_fit_fails_alone(records: list[BatchRecord]) -> None:
+    def compute(units: list[Any]) -> list[Any]:
+        if "huge" in units:
+            raise MemoryError("huge")
+        return [f"{unit}!" for unit in units]
+
+    batcher = Batcher([Lane("recommend", compute, 100, 1000)], records.append)
+
+    async def check() -> None:
+        one = asyncio.create_task(batcher.submit("recommend", ["a"], [1]))
+        huge = asyncio.create_task(batcher.submit("recommend", ["huge"], [1]))
+        other = asyncio.create_task(batcher.submit("recommend", ["b"], [1]))
+        assert (await one)[0] == ["a!"]
+        assert (await other)[0] == ["b!"]
+        with pytest.raises(MemoryError, match="huge"):
+            await huge
+        assert batcher._budget == {"recommend": 100}  # no batch is smaller for its sake
+
+    run(check)
+    batcher.close()
