@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.encode import BUSY, Others
+from benchmarks.turns import BUSY, Others
 from index.exact import as_tensor
 from index.flat import FlatIndex
 from seqrec.metric import Metric

@@ -15,6 +15,7 @@ import faiss
 import numpy as np
 
 from index.exact import ExactSearch, as_tensor
+from index.gpu import MAX_K, to_gpu
 from index.recall import RecallSample
 from index.vector_index import Allowed, Rows, Vectors, check_search, nothing
 from seqrec.errors import InputError, SnapshotError
@@ -66,8 +67,13 @@ def build_approximate(
     return effort, recall
 
 
-def open_approximate(path: Path, vectors: Vectors, metric: Metric, effort: str) -> ApproximateIndex:
-    """The index that `build_approximate` wrote, mapped from its file where FAISS can. Raises SnapshotError."""
+def open_approximate(
+    path: Path, vectors: Vectors, metric: Metric, effort: str, gpu: int | None = None
+) -> ApproximateIndex:
+    """The index that `build_approximate` wrote, mapped from its file where FAISS can, or copied to a GPU.
+
+    Raises SnapshotError.
+    """
     flag = faiss.IO_FLAG_MMAP_IFC if _kind_of(path) == "HNSW" else faiss.IO_FLAG_MMAP
     try:
         index = faiss.read_index(str(path), flag | faiss.IO_FLAG_READ_ONLY)
@@ -75,6 +81,8 @@ def open_approximate(path: Path, vectors: Vectors, metric: Metric, effort: str) 
             raise SnapshotError(f"{path} holds {index.ntotal} x {index.d}, not {list(vectors.shape)}: it is another's")
         made = ApproximateIndex(index, vectors, metric)
         made.set_effort(effort)
+        if gpu is not None:
+            made = ApproximateIndex(to_gpu(index, gpu), vectors, metric, most=MAX_K)
     except RuntimeError as error:
         raise SnapshotError(f"{path} was altered, or FAISS cannot read it: {_reason(error)}") from error
     return made
@@ -83,8 +91,10 @@ def open_approximate(path: Path, vectors: Vectors, metric: Metric, effort: str) 
 class ApproximateIndex:
     """A FAISS index and the exact vectors it was made of. Safe for several threads, but for `set_effort`."""
 
-    def __init__(self, index: Any, vectors: Vectors, metric: Metric) -> None:
+    def __init__(self, index: Any, vectors: Vectors, metric: Metric, most: int | None = None) -> None:
+        """`most`: rows that one search of `index` can return; where that is too few the search is exact."""
         self._index = index
+        self._most = most or max(1, len(vectors))
         self._vectors = vectors
         self._metric = metric
         self._lossless = isinstance(index, faiss.IndexIVFFlat | faiss.IndexHNSWFlat)
@@ -103,7 +113,7 @@ class ApproximateIndex:
         plain = [query for query in range(len(queries)) if allowed is None or allowed[query] is None]
         exactly = set(range(len(queries))) - set(plain)
         if plain and n:
-            fetched = min(n, k if self._lossless else _OVERSAMPLED * k)
+            fetched = min(n, self._most, k if self._lossless else _OVERSAMPLED * k)
             _, found = self._index.search(queries[plain], fetched)  # [p, fetched]
             for query, candidates in zip(plain, found, strict=True):
                 candidates = candidates[candidates >= 0]

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from index.approximate import LEAST_VECTORS, check_factory, open_approximate
-from index.vector_index import VectorIndex, Vectors, index_class
+from index.flat import FlatIndex
+from index.gpu import FlatGpuIndex, gpu_available, gpu_for
+from index.owned import OwnedIndex
+from index.vector_index import VectorIndex, Vectors
 from seqrec.metric import Metric
 
 FLAT, AUTO = "flat", "auto"
@@ -32,7 +35,7 @@ def check_kind(asked: str, dim: int, metric: Metric) -> None:
 def choose_kind(asked: str, n: int, dim: int) -> Choice:
     """What to make of n vectors where `asked` was asked for."""
     if asked == AUTO:
-        most = EXACT_UP_TO_ON_GPU if _on_gpu(None) else EXACT_UP_TO
+        most = EXACT_UP_TO_ON_GPU if gpu_available() else EXACT_UP_TO
         if n * dim <= most:
             return Choice(FLAT, f"{n:,} x {dim} are compared exactly up to {most // dim:,}")
         lists = 2 ** round(math.log2(4 * math.sqrt(n)))
@@ -45,13 +48,13 @@ def choose_kind(asked: str, n: int, dim: int) -> Choice:
 def open_index(
     kind: str, path: Path, vectors: Vectors, metric: Metric, effort: str, device: str | None = None
 ) -> VectorIndex:
-    """The index of `kind`, over `vectors` and, unless it is flat, the file at `path`. Raises SnapshotError."""
-    if kind != FLAT:
+    """The index of `kind`, over `vectors` and, unless it is flat, the file at `path`.
+
+    On a GPU where there is one and `device` does not say cpu; HNSW is searched on the CPU. Raises SnapshotError.
+    """
+    gpu = gpu_for(device)
+    if kind == FLAT:
+        return FlatIndex(vectors, metric) if gpu is None else OwnedIndex(lambda: FlatGpuIndex(vectors, metric, gpu))
+    if gpu is None or not kind.startswith("IVF"):
         return open_approximate(path, vectors, metric, effort)
-    return index_class("flat-gpu" if _on_gpu(device) else FLAT)(vectors, metric)
-
-
-def _on_gpu(device: str | None) -> bool:
-    from index.flat_gpu import gpu_available
-
-    return (device is None or device.startswith("cuda")) and gpu_available()
+    return OwnedIndex(lambda: open_approximate(path, vectors, metric, effort, gpu))

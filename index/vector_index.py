@@ -9,26 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from seqrec.errors import InputError
-from seqrec.metric import Metric
-from seqrec.registry import choose
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 Allowed = Sequence[npt.NDArray[np.bool_] | None]
 """For each query the rows it may return [n], or None for all."""
 
-INDEXES = {
-    "flat": "index.flat:FlatIndex",
-    "flat-gpu": "index.flat_gpu:FlatGpuIndex",
-}
-
 
 class VectorIndex(Protocol):
-    """Sealed when it is made; safe to search from several threads at once."""
-
-    def __init__(self, vectors: Vectors, metric: Metric) -> None:
-        """vectors [n, dim], kept without a copy where the kind can; for cosine they are unit vectors."""
-        ...
+    """Sealed when it is made; safe to search from several threads at once (index.kinds makes those that are not so)."""
 
     def search(self, queries: Vectors, k: int, allowed: Allowed | None = None) -> tuple[Rows, Vectors]:
         """The best k rows for each query: queries [b, dim] -> rows [b, k], scores [b, k], best first.
@@ -37,12 +26,6 @@ class VectorIndex(Protocol):
         queries or masks of another shape.
         """
         ...
-
-
-def index_class(kind: str) -> type[VectorIndex]:
-    """The class behind a name of INDEXES. Raises InputError for any other."""
-    chosen: type[VectorIndex] = choose(INDEXES, kind, "index kind", "index")
-    return chosen
 
 
 def check_search(shape: tuple[int, int], queries: Vectors, k: int, allowed: Allowed | None) -> None:

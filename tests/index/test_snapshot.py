@@ -12,12 +12,13 @@ import pytest
 
 from index import snapshot_use
 from index.catalogue import CatalogueItem
+from index.flat import FlatIndex
 from index.manifest import Manifest
 from index.npy import NpyWriter, map_npy
 from index.recall import measure_recall
 from index.snapshot import FILES, Snapshot, SnapshotStore, open_snapshot
 from index.snapshot_writer import write_snapshot
-from index.vector_index import Allowed, Rows, Vectors, index_class
+from index.vector_index import Allowed, Rows, Vectors
 from seqrec.errors import InputError, SnapshotError
 from seqrec.item_text import TokenizedItem
 from seqrec.items import Item
@@ -324,14 +325,14 @@ def test_recall_is_measured(store: SnapshotStore) -> None:
         """Finds only even rows."""
 
         def __init__(self, vectors: Vectors, metric: Metric) -> None:
-            self._flat = index_class("flat")(vectors[::2], metric)
+            self._flat = FlatIndex(vectors[::2], metric)
 
         def search(self, queries: Vectors, k: int, allowed: Allowed | None = None) -> tuple[Rows, Vectors]:
             rows, scores = self._flat.search(queries, k, allowed)
             return rows * 2, scores
 
     for metric in Metric:
-        assert measure_recall(vectors, metric, index_class("flat")(vectors, metric)) == 1.0
+        assert measure_recall(vectors, metric, FlatIndex(vectors, metric)) == 1.0
         assert 0.35 < measure_recall(vectors, metric, Worse(vectors, metric)) < 0.65
 
 

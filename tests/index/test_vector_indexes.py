@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +13,9 @@ import pytest
 
 from index import exact
 from index.flat import FAISS_FROM, FlatIndex
-from index.flat_gpu import FlatGpuIndex, gpu_available
-from index.vector_index import VectorIndex, index_class
+from index.gpu import FlatGpuIndex, gpu_available, gpu_for
+from index.owned import OwnedIndex
+from index.vector_index import VectorIndex
 from seqrec.errors import InputError
 from seqrec.metric import Metric
 from tests.contracts.vector_index_contract import METRICS, VectorIndexContract, vectors
@@ -50,21 +54,56 @@ class TestFlat(VectorIndexContract):
         self.check(vectors(300), vectors(7, seed=1), metric, 13, None)
 
 
+class TestOwned(VectorIndexContract):
+    def make(self, base: npt.NDArray[np.float32], metric: Metric) -> VectorIndex:
+        return OwnedIndex(lambda: FlatIndex(base, metric))
+
+    def test_one_thread_makes_it_and_searches_it(self) -> None:
+        threads: list[str] = []
+
+        class Tells(FlatIndex):
+            def __init__(self) -> None:
+                super().__init__(vectors(5), Metric.COSINE)
+                threads.append(threading.current_thread().name)
+
+            def search(self, *arguments: Any) -> Any:
+                threads.append(threading.current_thread().name)
+                return super().search(*arguments)
+
+        index = OwnedIndex(Tells)
+        with ThreadPoolExecutor(4) as asking:
+            list(asking.map(index.search, [vectors(2)] * 8, [1] * 8))
+        assert len(threads) == 9
+        assert set(threads) == {"index_0"}
+        [thread] = [thread for thread in index._thread._threads if thread.is_alive()]
+        del index
+        thread.join(10)
+        assert not thread.is_alive()
+
+    def test_what_cannot_be_made_says_so(self) -> None:
+        with pytest.raises(InputError, match="no such thing"):
+            OwnedIndex(lambda: (_ for _ in ()).throw(InputError("no such thing")))
+
+
 if gpu_available():
 
     class TestFlatGpu(VectorIndexContract):
         def make(self, base: npt.NDArray[np.float32], metric: Metric) -> VectorIndex:
-            return FlatGpuIndex(base, metric)
+            return OwnedIndex(lambda: FlatGpuIndex(base, metric))
 
 
-def test_kinds_by_name() -> None:
-    assert index_class("flat") is FlatIndex
-    assert index_class("flat-gpu") is FlatGpuIndex
-    with pytest.raises(InputError, match="no index kind 'annoy'; there are flat, flat-gpu"):
-        index_class("annoy")
+@pytest.mark.parametrize(("device", "number"), [("cpu", None), (None, 0), ("cuda", 0), ("cuda:0", 0), ("cuda:1", 1)])
+def test_the_gpu_that_is_asked_for(device: str | None, number: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("index.gpu.gpu_available", lambda: True)
+    monkeypatch.setattr("faiss.get_num_gpus", lambda: 2, raising=False)
+    assert gpu_for(device) == number
+    with pytest.raises(InputError, match="there are 2 GPUs, counted from 0, and no cuda:2"):
+        gpu_for("cuda:2")
+    monkeypatch.setattr("index.gpu.gpu_available", lambda: False)
+    assert gpu_for(device) is None
 
 
 @pytest.mark.skipif(gpu_available(), reason="there is a GPU here")
 def test_the_gpu_kind_says_what_it_needs() -> None:
-    with pytest.raises(InputError, match=r"flat-gpu needs a GPU and faiss-gpu .* say flat"):
+    with pytest.raises(InputError, match=r"no faiss-gpu .* say SEQREC_DEVICE=cpu"):
         FlatGpuIndex(vectors(3), Metric.COSINE)
