@@ -15,8 +15,8 @@ from seqrec.metric import Metric
 
 FLAT, AUTO = "flat", "auto"
 INDEX_FILE = "index.faiss"
-EXACT_UP_TO = 768_000_000
-"""Numbers (vectors x dim) that `auto` compares exactly, here 2,000,000 x 384; docs/commands.md says why."""
+EXACT_UP_TO = 384_000_000
+"""Numbers (vectors x dim) that `auto` compares exactly, here 1,000,000 x 384; docs/commands.md says why."""
 EXACT_UP_TO_ON_GPU = 3_840_000_000  # 10,000,000 x 384
 
 

@@ -179,9 +179,9 @@ def test_every_byte_of_the_index_is_hashed(build: Build, home: Path, many_items:
 
 
 def test_auto_picks_by_size_and_says_why() -> None:
-    assert choose_kind("auto", 20_000, 384) == Choice("flat", "20,000 x 384 are compared exactly up to 2,000,000")
+    assert choose_kind("auto", 20_000, 384) == Choice("flat", "20,000 x 384 are compared exactly up to 1,000,000")
     many = choose_kind("auto", 3_000_000, 384)
-    assert many == Choice("IVF8192,Flat", "3,000,000 x 384 are more than the 2,000,000 compared exactly")
+    assert many == Choice("IVF8192,Flat", "3,000,000 x 384 are more than the 1,000,000 compared exactly")
     assert choose_kind("auto", EXACT_UP_TO // 64 + 1, 64).kind.startswith("IVF")
     few = choose_kind("IVF16,Flat", LEAST_VECTORS - 1, 384)
     assert few == Choice("flat", "999 vectors are too few for IVF16,Flat; it takes 1,000")
@@ -218,7 +218,7 @@ def test_the_command_says_what_it_chose(
     monkeypatch.setenv("SEQREC_HOME", str(home))
     data = ["--checkpoint", str(bag_of_words_checkpoint), "--items", str(items_file)]
     index_command(["build", *data, "--index", "auto"])
-    assert "index flat: 8 x 32 are compared exactly up to 24,000,000\n" in capsys.readouterr().out
+    assert "index flat: 8 x 32 are compared exactly up to 12,000,000\n" in capsys.readouterr().out
     index_command(["build", *data, "--index", "auto", "--json"])
     told = json.loads(capsys.readouterr().out)
     assert (told["index"], told["index_effort"]) == ("flat", "")
