@@ -17,7 +17,7 @@ import psutil
 from seqrec.checkpoint import save_checkpoint
 from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
 
-START_SECONDS = 120.0
+START_SECONDS = 200.0
 
 
 def environment(home: Path, **settings: str | None) -> dict[str, str]:

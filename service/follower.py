@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from index.catalogue import Catalogue
+from index.publication import published
 from seqrec.errors import CatalogueError, CatalogueReplaced, LogTruncated, NotReady, SeqrecError
 from service.live import LiveState, View
 from service.memory import give_back
@@ -241,14 +242,12 @@ class Follower:
                 log.debug("change %d was applied after its event loop had closed", waiter.seq)
 
     def _find_published(self) -> None:
-        published = self._catalogue.publications()
+        latest = published(self._catalogue)
         self._look_up = False
-        if not published:
+        if latest is None:
             self._trouble = "no snapshot is published; run `seqrec index build --publish`, or `seqrec demo`"
             self._retry_at = 0.0
             return
-        latest = published[0].snapshot_id
-        assert latest is not None
         if self._loading is not None:
             self._look_up = True  # when that is loaded
         elif self._state is not None and self._state.snapshot.id == latest and not self._left_behind():
@@ -303,7 +302,14 @@ class Follower:
         except LogTruncated:  # by now it is too old itself
             self._loaded = self._loading = self._published = None
             raise
+        # Somebody may have gone back to what is served while another was being loaded, perhaps since that is bad.
+        gone_back = self._state is not None and loaded.snapshot.id != self._state.snapshot.id == published(
+            self._catalogue
+        )
         self._loaded = self._loading = None
+        if gone_back:
+            self._look_up = True
+            return
         if self._state is not None:
             weakref.finalize(self._state, self._released.set)  # when the last request that holds it has ended
         self._state = loaded

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from index.catalogue import Catalogue, CatalogueItem
+from index.publication import rollback
 from index.reindex import Request, make_snapshot
 from index.stores import open_catalogue
 from seqrec.encoder import Encoder
@@ -219,6 +220,33 @@ def test_nothing_published_is_told_and_looked_at_again(home: Path, catalogue: Ca
         del steered.publications
         until(lambda: follower.state is not None)
         assert follower.view().snapshot.id == published
+
+
+def test_who_goes_back_while_the_new_snapshot_is_loaded_is_not_served_it(home: Path, catalogue: Catalogue) -> None:
+    load = Loader(Settings(home=home), catalogue)
+    first = catalogue.publications()[0].snapshot_id
+    loading, go_on, served = threading.Event(), threading.Event(), []
+
+    def load_slowly(snapshot_id: str, before: Any) -> Any:
+        state = load(snapshot_id, before)
+        if snapshot_id != first:
+            loading.set()
+            assert go_on.wait(20)
+        return state
+
+    follower = Follower(catalogue, load_slowly, 0.01, swapped=lambda: served.append(follower.view().snapshot.id))
+    follower.start()
+    try:
+        until(lambda: follower.state is not None)
+        make_snapshot(home, Request())
+        assert loading.wait(20)
+        assert rollback(home, catalogue) == first
+        go_on.set()
+        until(lambda: follower.settled and follower.view().seq == catalogue.head())
+    finally:
+        go_on.set()
+        follower.close()
+    assert served == [first]
 
 
 def test_a_snapshot_in_use_stays_and_goes_after_it(home: Path, catalogue: Catalogue, steered: Steered) -> None:
