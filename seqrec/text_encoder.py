@@ -27,9 +27,10 @@ def recformer_from_text_encoder(
     """A Recformer with the weights of a BERT, RoBERTa or Longformer encoder and its tokenizer.
 
     `source` is a directory, or a hub name (which downloads it). `limits` are fields of RecformerConfig:
-    attention_window, max_token_num, max_item_embeddings, dropout. Local and global projections both start as the
-    encoder's query, key and value; positions beyond its table repeat it; token types start at its type 0, item
-    positions at zero, both with a little noise from `seed`. Raises CheckpointError for any other model.
+    attention_window, max_token_num, max_item_embeddings, dropout, token_types, item_positions. Local and global
+    projections both start as the encoder's query, key and value; positions beyond its table repeat it; token types
+    start at its type 0, item positions at zero, both with a little noise from `seed`. Raises CheckpointError for any
+    other model.
     """
     theirs, weights, tokenizer = _load(source)
     wanted = RecformerConfig(
@@ -63,7 +64,9 @@ def recformer_from_text_encoder(
     weights["embeddings.token_type_embeddings.weight"] = noisy(types)
     items = torch.zeros(config.max_item_embeddings, config.hidden_size)
     weights["embeddings.item_position_embeddings.weight"] = noisy(items)
-    model.load_state_dict(convert_weights(weights, config.num_layers, lm_head=False))
+    converted = convert_weights(weights, config.num_layers, lm_head=False)
+    own = model.state_dict()  # without the embeddings that `limits` switch off
+    model.load_state_dict({name: tensor for name, tensor in converted.items() if name in own})
     return model.eval()
 
 

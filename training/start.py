@@ -27,7 +27,8 @@ from training.pretraining import take_language_model_head
 log = logging.getLogger(__name__)
 
 VOCABULARY = frozenset({"vocab_size", "cls_id", "mask_id"})
-LIMITS = frozenset({"attention_window", "max_token_num", "max_item_embeddings", "dropout"})
+SWITCHES = frozenset({"token_types", "item_positions"})
+LIMITS = SWITCHES | {"attention_window", "max_token_num", "max_item_embeddings", "dropout"}
 """What may be set of a model that starts from a text encoder."""
 
 
@@ -63,8 +64,9 @@ def starting_point(config: RunConfig) -> Start:
         raise InputError("follows from the tokenizer; set text.vocab_size", f"model.settings.{given}")
 
     for key, value in settings.items():
-        if isinstance(value, str | bool):
-            raise InputError(f"a number is needed, not {value!r}", f"model.settings.{key}")
+        if isinstance(value, str) or isinstance(value, bool) != (key in SWITCHES):
+            needed = "true or false" if key in SWITCHES else "a number"
+            raise InputError(f"{needed} is needed, not {value!r}", f"model.settings.{key}")
 
     def fresh(datasets: Sequence[Dataset]) -> SequenceModel:
         items = [item for dataset in datasets for item in dataset.items]

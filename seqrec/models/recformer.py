@@ -58,6 +58,9 @@ class RecformerConfig:
     cls_id: int = 0
     mask_id: int = 50264
     lm_head: bool = False  # only pretraining reads it
+    # False, an ablation of the paper's: without these embeddings.
+    token_types: bool = True
+    item_positions: bool = True
 
     def __post_init__(self) -> None:
         if self.hidden_size % self.num_heads:
@@ -239,8 +242,8 @@ class Recformer(nn.Module):
         self.config, self.item_text, self.dim = config, item_text, d
         self.word_embeddings = nn.Embedding(config.vocab_size, d)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, d)
-        self.token_type_embeddings = nn.Embedding(TOKEN_TYPES, d)
-        self.item_position_embeddings = nn.Embedding(config.max_item_embeddings, d)
+        self.token_type_embeddings = nn.Embedding(TOKEN_TYPES, d) if config.token_types else None
+        self.item_position_embeddings = nn.Embedding(config.max_item_embeddings, d) if config.item_positions else None
         self.embedding_norm = nn.LayerNorm(d, config.layer_norm_eps)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         self.lm_head = LanguageModelHead(config) if config.lm_head else None
@@ -311,12 +314,14 @@ class Recformer(nn.Module):
         return self._through(self.layers[-1], x, batch, cls_only=True)
 
     def embed(self, batch: PackedBatch) -> Tensor:
-        """E_w = LayerNorm(token + position + type + item position). -> [t, d]"""
+        """E_w = LayerNorm(token + position + type + item position), the last two where it has them. -> [t, d]"""
         # index_select: its gradient is several times as fast on a CPU as nn.Embedding's.
         x = self.word_embeddings.weight.index_select(0, batch.input_ids)
         x = x + self.position_embeddings.weight.index_select(0, batch.positions)
-        x = x + self.token_type_embeddings.weight.index_select(0, batch.token_types)
-        x = x + self.item_position_embeddings.weight.index_select(0, batch.item_positions)
+        if self.token_type_embeddings is not None:
+            x = x + self.token_type_embeddings.weight.index_select(0, batch.token_types)
+        if self.item_position_embeddings is not None:
+            x = x + self.item_position_embeddings.weight.index_select(0, batch.item_positions)
         return F.dropout(self.embedding_norm(x), self.config.dropout, self.training)
 
     def hidden_states(self, batch: PackedBatch) -> list[Tensor]:

@@ -72,6 +72,16 @@ def test_positions_beyond_the_table_repeat_it(tmp_path: Path) -> None:
     assert torch.equal(ours_table[2 + 63], table[23])
 
 
+def test_it_may_start_without_token_types_and_item_positions(tmp_path: Path) -> None:
+    save_encoder(tmp_path, "bert")
+    switches = {"token_types": False, "item_positions": False}
+    model = recformer_from_text_encoder(tmp_path, Recipe(None), switches)
+    whole = recformer_from_text_encoder(tmp_path, Recipe(None)).state_dict()
+    own = model.state_dict()
+    assert whole.keys() - own.keys() == {"token_type_embeddings.weight", "item_position_embeddings.weight"}
+    assert all(torch.equal(own[name], whole[name]) for name in own)
+
+
 def test_its_special_tokens_cannot_be_forged(tmp_path: Path) -> None:
     save_encoder(tmp_path, "bert")
     ours = recformer_from_text_encoder(tmp_path, Recipe(("title",)), LIMITS)
