@@ -7,23 +7,18 @@ Interactions are CSV or Parquet with the columns user_id, item_id, timestamp. `.
 from __future__ import annotations
 
 import csv
-import gzip
-import json
-import logging
 import math
 import re
-import zlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from seqrec.errors import FileFormatError, InputError
-
-log = logging.getLogger(__name__)
+from seqrec.lines import BrokenLines, json_object, kind_of, numbered_lines
+from seqrec.lines import OnError as OnError
 
 MAX_ITEM_ID_BYTES = 256
 MAX_ATTRIBUTES = 64
@@ -31,7 +26,6 @@ MAX_ATTRIBUTE_BYTES = 8192
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
-OnError = Literal["raise", "skip"]
 _Row = tuple[object, object, object]  # user_id, item_id, timestamp as they are in the file
 AttributeValue = str | int | float | tuple[str, ...]
 Timestamps = npt.NDArray[np.int64] | npt.NDArray[np.float64]
@@ -72,7 +66,7 @@ class Interactions:
 def check_item_id(item_id: object, field: str = "item_id") -> str:
     """The id, if it is 1-256 bytes of UTF-8 without control characters. Raises InputError."""
     if not isinstance(item_id, str):
-        raise InputError(f"an item id is a string, not {_kind(item_id)}", field)
+        raise InputError(f"an item id is a string, not {kind_of(item_id)}", field)
     try:
         size = len(item_id.encode())
     except UnicodeEncodeError:
@@ -91,7 +85,7 @@ def check_attributes(attributes: object, field: str = "attributes") -> dict[str,
     Raises InputError for anything but strings, finite numbers and lists of strings, and past the limits.
     """
     if not isinstance(attributes, Mapping):
-        raise InputError(f"attributes are an object of names and values, not {_kind(attributes)}", field)
+        raise InputError(f"attributes are an object of names and values, not {kind_of(attributes)}", field)
     if len(attributes) > MAX_ATTRIBUTES:
         raise InputError(f"an item has at most {MAX_ATTRIBUTES} attributes, this one has {len(attributes)}", field)
     checked: dict[str, AttributeValue] = {}
@@ -102,7 +96,7 @@ def check_attributes(attributes: object, field: str = "attributes") -> dict[str,
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, str | int | float | list | tuple):
-            raise InputError(f"a value is a string, a number or a list of strings, not {_kind(value)}", where)
+            raise InputError(f"a value is a string, a number or a list of strings, not {kind_of(value)}", where)
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"{value} is not a number that can be stored; leave the attribute out", where)
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
@@ -135,7 +129,7 @@ def attribute_text(value: AttributeValue) -> str:
 def make_item(item_id: object, attributes: object, available: object = True, field: str = "") -> Item:
     """A checked Item. `field` is put before the names of fields in errors, e.g. `items[3].`. Raises InputError."""
     if not isinstance(available, bool):
-        raise InputError(f"true or false, not {_kind(available)}", f"{field}available")
+        raise InputError(f"true or false, not {kind_of(available)}", f"{field}available")
     return Item(
         check_item_id(item_id, f"{field}item_id"), check_attributes(attributes, f"{field}attributes"), available
     )
@@ -150,12 +144,12 @@ def read_items(path: str | Path, on_error: OnError = "raise") -> list[Item]:
     path = Path(path)
     items: list[Item] = []
     line_of: dict[str, int] = {}
-    skipped = _Skipped(path, on_error)
-    for number, line in _lines(path):
+    skipped = BrokenLines(path, on_error)
+    for number, line in numbered_lines(path):
         if not line.strip():
             continue
         try:
-            record = _json_object(line)
+            record = json_object(line)
             unknown = record.keys() - {"item_id", "attributes", "available"}
             if unknown:
                 raise InputError(f"unknown field {sorted(unknown)[0]!r}; put it into attributes")
@@ -187,13 +181,13 @@ def read_interactions(
     users: list[str] = []
     items: list[str] = []
     times: list[int | float] = []
-    skipped = _Skipped(path, on_error)
+    skipped = BrokenLines(path, on_error)
     interned: dict[str, str] = {}  # a log repeats its ids: keep one copy of each
     for number, row in _parquet_rows(path) if path.suffix == ".parquet" else _csv_rows(path):
         try:
             if isinstance(row, InputError):
                 raise row
-            user_id, item_id, timestamp = _event(row, interned)
+            user_id, item_id, timestamp = check_event(*row, checked=interned)
             if known_items is not None and item_id not in known_items:
                 raise InputError(f"item {item_id!r} is not in the items file")
         except InputError as error:
@@ -210,59 +204,9 @@ def read_interactions(
     return Interactions(users, items, np.array(times, dtype=np.float64))
 
 
-class _Skipped:
-    def __init__(self, path: Path, on_error: OnError) -> None:
-        self.path, self.on_error, self.count = path, on_error, 0
-
-    def add(self, line: int, reason: str) -> None:
-        if self.on_error == "raise":
-            raise FileFormatError(self.path, line, f"{reason} (--on-error skip leaves broken lines out)")
-        self.count += 1
-        if self.count <= 5:
-            log.warning("skipped %s, line %d: %s", self.path, line, reason)
-
-    def report(self) -> None:
-        if self.count:
-            log.warning("skipped %d lines of %s", self.count, self.path)
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines. Bytes that are not UTF-8 become lone surrogates, which every check refuses by line."""
-    number = 0
-    try:
-        with _open(path) as file:
-            for number, line in enumerate(file, 1):
-                yield number, line
-    except FileNotFoundError:
-        raise FileFormatError(path, None, "no such file") from None
-    except IsADirectoryError:
-        raise FileFormatError(path, None, "a directory, not a file") from None
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise FileFormatError(path, number + 1, f"cannot be read on: {error}") from None
-
-
-def _open(path: Path) -> IO[str]:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="")
-    return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
-
-
-def _json_object(line: str) -> dict[str, Any]:
-    def no_constant(name: str) -> float:
-        raise InputError(f"{name} is not JSON; leave the attribute out")
-
-    try:
-        record = json.loads(line, parse_constant=no_constant)
-    except (ValueError, RecursionError) as error:  # ValueError also for integers of more than 4,300 digits
-        raise InputError(f"not JSON: {error}") from None
-    if not isinstance(record, dict):
-        raise InputError(f"a line is a JSON object, not {_kind(record)}")
-    return record
-
-
 def _csv_rows(path: Path) -> Iterator[tuple[int, _Row | InputError]]:
     """Rows with the line they begin in, the header left out."""
-    reader = csv.reader((line for _, line in _lines(path)), strict=True)
+    reader = csv.reader((line for _, line in numbered_lines(path)), strict=True)
     try:
         columns = next(reader, [])
     except csv.Error as error:
@@ -301,8 +245,13 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, _Row]]:
     yield from enumerate(zip(*(column.to_pylist() for column in table.columns), strict=True), 1)
 
 
-def _event(row: _Row, checked: Collection[object]) -> tuple[str, str, int | float]:
-    user_id, item_id, timestamp = row
+def check_event(
+    user_id: object, item_id: object, timestamp: object, checked: Collection[object] = ()
+) -> tuple[str, str, int | float]:
+    """An event's ids, and its timestamp as a number (text of one is read). Ids among `checked` are taken as they are.
+
+    Raises InputError for what is no id, and for a timestamp that is no finite number or does not fit 64 bits.
+    """
     # Parquet columns of ids are often integers: an id is its text.
     user = _id(user_id, "user_id", checked)
     item = _id(item_id, "item_id", checked)
@@ -325,8 +274,3 @@ def _id(value: object, field: str, checked: Collection[object]) -> str:
     if isinstance(value, str) and value in checked:
         return value
     return check_item_id(str(value) if isinstance(value, int) else value, field)
-
-
-def _kind(value: object) -> str:
-    names = {type(None): "null", bool: "true or false", int: "a number", float: "a number", str: "a string"}
-    return names.get(type(value), "a list" if isinstance(value, list | tuple) else "an object")
