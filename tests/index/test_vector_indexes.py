@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from index import exact
-from index.flat import FAISS_FROM, FlatIndex
+from index.flat import FEW_QUERIES, FEW_THREADS, FlatIndex
 from index.gpu import FlatGpuIndex, gpu_available, gpu_for
 from index.owned import OwnedIndex
 from index.vector_index import VectorIndex
@@ -35,10 +35,16 @@ class TestFlat(VectorIndexContract):
         assert rows.tolist() == [[3]]
 
     @pytest.mark.parametrize("metric", METRICS)
-    @pytest.mark.parametrize("k", [1, 30, 60])
-    def test_large_batches_go_another_way(self, metric: Metric, k: int) -> None:
-        self.check(vectors(50), vectors(FAISS_FROM, seed=1), metric, k, None)
-        self.check(vectors(50), vectors(FAISS_FROM, seed=1), metric, k, [None] * (FAISS_FROM - 1) + [np.ones(50, bool)])
+    @pytest.mark.parametrize("queries", [1, FEW_QUERIES, FEW_QUERIES + 1, 40])
+    @pytest.mark.parametrize("threads", [FEW_THREADS, FEW_THREADS + 1])
+    def test_every_way_finds_the_same(
+        self, metric: Metric, queries: int, threads: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("torch.get_num_threads", lambda: threads)
+        for k in (1, 30, 60):
+            self.check(vectors(50), vectors(queries, seed=1), metric, k, None)
+            masks = [None, *(np.arange(50) % 3 > 0 for _ in range(queries - 1))]
+            self.check(vectors(50), vectors(queries, seed=1), metric, k, masks)
 
     @pytest.mark.parametrize("block_scores", [1, 40, 700])
     @pytest.mark.parametrize("metric", METRICS)
