@@ -17,7 +17,8 @@ from seqrec.registry import load
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("seqrec.demo:main", "train, evaluate, index and serve the bundled data set"),
-    "import": ("seqrec.import_checkpoint:main", "turn a Recformer authors' checkpoint into ours"),
+    "import": ("seqrec.importing.cli:import_data", "turn others' data sets and checkpoints into ours"),
+    "export": ("seqrec.importing.cli:export_data", "turn items and interactions into RecBole's files"),
     "pretrain": ("training.pretrain_cli:pretrain", "train a model on several data sets, to start others from"),
     "train": ("training.cli:train", "train a model on items and interactions"),
     "runs": ("training.cli:list_runs", "list training runs and compare them"),

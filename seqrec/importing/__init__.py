@@ -1,0 +1,1 @@
+"""Data sets in others' formats become items.jsonl and interactions.csv; RecBole's atomic files also the other way."""
