@@ -24,11 +24,15 @@ from training.evaluation import EncodedItems, top_k
 from training.pictures import check_pictures, draw
 from training.shown_users import shown_users, spread_users
 from training.splits import SplitBy, SplitConfig, Targets
+from training.suite_cli import evaluate_suite
 
 log = logging.getLogger(__name__)
 
 
 def evaluate(argv: list[str]) -> None:
+    if any(argument.partition("=")[0] == "--suite" for argument in argv):
+        evaluate_suite(argv)
+        return
     arguments = _parser().parse_args(argv)
     rule = _rule(arguments)
     if arguments.out:
@@ -71,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Rank the whole catalogue for what is held out of every user: NDCG, Recall and MRR, with and "
         "without the history's items as candidates, beside popularity, the last item and item-kNN; with 95 % "
         "intervals and paired tests. docs/evaluation.md says what each figure means.",
+        epilog="`seqrec evaluate --suite paper DATA --out DIR` trains the models of the papers and writes "
+        "their tables; `seqrec evaluate --suite paper --help` says how.",
     )
     parser.add_argument("checkpoint", type=Path, nargs="+", metavar="CKPT", help="checkpoint directories")
     add_data(parser)
