@@ -257,6 +257,12 @@ class Follower:
             self._loading = threading.Thread(target=self._load_one, args=(latest,), name="loader", daemon=True)
             self._loading.start()
 
+    def _older(self, one: LiveState, other: LiveState) -> bool:
+        """Whether a snapshot was published last before the other was: somebody went back, perhaps since it is bad."""
+        order = [publication.snapshot_id for publication in self._catalogue.publications()]  # newest first
+        ages = [order.index(i) if i in order else len(order) for i in (one.snapshot.id, other.snapshot.id)]
+        return ages[0] > ages[1]
+
     def _left_behind(self) -> bool:
         """Whether the log no longer leads on from what is applied: even the same snapshot is to be loaded anew."""
         assert self._state is not None
@@ -302,10 +308,7 @@ class Follower:
         except LogTruncated:  # by now it is too old itself
             self._loaded = self._loading = self._published = None
             raise
-        # Somebody may have gone back to what is served while another was being loaded, perhaps since that is bad.
-        gone_back = self._state is not None and loaded.snapshot.id != self._state.snapshot.id == published(
-            self._catalogue
-        )
+        gone_back = self._state is not None and self._older(loaded, self._state)
         self._loaded = self._loading = None
         if gone_back:
             self._look_up = True
