@@ -23,12 +23,13 @@ class BrokenLines:
     def __init__(self, path: Path, on_error: OnError) -> None:
         self.path, self.on_error, self.count = path, on_error, 0
 
-    def add(self, line: int, reason: str) -> None:
+    def add(self, line: int | None, reason: str) -> None:
+        """`line` None: a record of a file that is not made of lines; the reason names it."""
         if self.on_error == "raise":
             raise FileFormatError(self.path, line, f"{reason} (--on-error skip leaves broken lines out)")
         self.count += 1
         if self.count <= 5:
-            log.warning("skipped %s, line %d: %s", self.path, line, reason)
+            log.warning("skipped %s", FileFormatError(self.path, line, reason))
 
     def report(self) -> None:
         if self.count:

@@ -17,7 +17,7 @@ import numpy as np
 
 from seqrec.errors import FileFormatError, InputError
 from seqrec.files import new_directory
-from seqrec.importing.source import Event, RawEvent, RawItem, event_lines, first_line, item_lines, number
+from seqrec.importing.source import Event, RawEvent, RawItem, event_lines, first_line, item_lines, number, present
 from seqrec.items import AttributeValue, Interactions, Item, attribute_text
 from seqrec.lines import OnError
 
@@ -72,8 +72,9 @@ class RecBoleSource:
         self._fields = fields
         self._events = _event_files(path)
         first = self._events[0]
-        stems = {f"{first.name.split('.inter')[0]}.item", f"{first.parent.name}.item"}
-        self._items = [first.parent / stem for stem in sorted(stems) if (first.parent / stem).is_file()][:1]
+        stem = first.name.split(".inter")[0].removesuffix(".train")
+        found = present(first.parent, f"{stem}.item")
+        self._items = [found] if found else []
 
     def items(self, on_error: OnError) -> Iterator[Item]:
         for path in self._items:
@@ -204,6 +205,8 @@ def export_recbole(
     """
     if out.exists() and not overwrite:
         raise InputError(f"{out} exists already; say --overwrite to replace it")
+    if out.name == "ml-100k":
+        raise InputError("RecBole reads its own copy of what is called ml-100k; give --out another name")
     for one in itertools.chain(interactions.user_ids, interactions.item_ids, (item.item_id for item in items)):
         if one in _MISSING:
             raise InputError(f"the id {one!r} is read as a missing value by RecBole; give it another name")

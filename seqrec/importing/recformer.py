@@ -31,14 +31,14 @@ class RecformerSource:
     def items(self, on_error: OnError) -> Iterator[Item]:
         path = self._folder / "meta_data.json"
         broken = BrokenLines(path, on_error)
-        for entry, (item_id, described) in enumerate(_read(path).items(), 1):
+        for item_id, described in _read(path).items():
             try:
                 # Some who took over the format write the title alone.
                 attributes = described if isinstance(described, dict) else {"title": described}
                 told = {name: fit(name, value) for name, value in attributes.items() if not _is_empty(value)}
                 item = make_item(item_id, told)
             except InputError as error:
-                broken.add(entry, f"item {item_id!r}: {error}")
+                broken.add(None, f"item {item_id!r}: {error}")
                 continue
             yield item
         broken.report()
@@ -46,28 +46,25 @@ class RecformerSource:
     def events(self, on_error: OnError) -> Iterator[Event]:
         item_ids = _by_number(self._folder / "smap.json")
         user_ids = _by_number(self._folder / "umap.json")
-        parts = [_read(self._folder / name) for name in PARTS]
-        for user in dict.fromkeys(user for part in parts for user in part):
-            train, validation, test = (part.get(user, []) for part in parts)
-            # Split by user, val.json and test.json hold the same whole histories.
-            history = test if not train and validation == test else None
-            pieces = (
-                [(PARTS[2], history)]
-                if history is not None
-                else list(zip(PARTS, (train, validation, test), strict=True))
-            )
+        parts = {name: _read(self._folder / name) for name in PARTS}
+        broken = {name: BrokenLines(self._folder / name, on_error) for name in PARTS}
+        for user in dict.fromkeys(user for part in parts.values() for user in part):
+            pieces = {name: part[user] for name, part in parts.items() if user in part}
+            if PARTS[0] not in pieces and pieces.get(PARTS[1]) == pieces.get(PARTS[2]):
+                del pieces[PARTS[1]]  # split by user: val.json and test.json hold the same whole histories
             place = 0
-            for name, items in pieces:
-                broken = BrokenLines(self._folder / name, on_error)
+            for name, items in pieces.items():
                 for item in items if isinstance(items, list) else [items]:
                     try:
-                        event = check_event(_named(user_ids, user, "umap"), _named(item_ids, item, "smap"), place)
+                        ids = _named(user_ids, user, "umap"), _named(item_ids, item, "smap")
+                        event = Event(*check_event(*ids, place), None)
                     except InputError as error:
-                        broken.add(1, f"user {user!r}: {error}")
+                        broken[name].add(None, f"user {user!r}: {error}")
                         continue
                     place += 1
-                    yield Event(*event, None)
-                broken.report()
+                    yield event
+        for one in broken.values():
+            one.report()
 
 
 def _read(path: Path) -> dict[str, Any]:
