@@ -11,6 +11,7 @@ from typing import cast
 
 from index.build import checkpoint_path
 from index.catalogue import Catalogue
+from index.manifest import Manifest
 from index.snapshot import Snapshot, SnapshotStore, read_manifest
 from index.snapshot_use import MARK_SECONDS, mark_used
 from seqrec.encoder import Precision, load_model
@@ -66,17 +67,18 @@ class Loader:
                 mark_used(state.snapshot.path)
 
     def _check_not_older(self) -> None:
-        head = self._catalogue.head()
+        made: list[Manifest] = []
         for snapshot_id in reversed(self._store.list()):
-            try:
-                manifest = read_manifest(self._store.path_of(snapshot_id))
-            except SnapshotError:
-                continue
+            with suppress(SnapshotError):
+                made.append(read_manifest(self._store.path_of(snapshot_id)))
+        head = self._catalogue.head()  # read last: a snapshot that is being made meanwhile tells of later changes too
+        for manifest in made:
             if manifest.catalogue_id == self._catalogue.catalogue_id and manifest.seq > head:
                 raise CatalogueReplaced(
-                    f"the catalogue is at {head}, and snapshot {snapshot_id} was made of it at {manifest.seq}: an "
-                    "older state of it was restored, so acknowledged changes are lost. Restore a newer backup; or, to "
-                    f"go on without them, remove {self._store.path_of(snapshot_id)} and run `seqrec reindex`"
+                    f"the catalogue is at {head}, and snapshot {manifest.snapshot_id} was made of it at "
+                    f"{manifest.seq}: an older state of it was restored, so acknowledged changes are lost. Restore a "
+                    "newer backup; or, to go on without them, remove "
+                    f"{self._store.path_of(manifest.snapshot_id)} and run `seqrec reindex`"
                 )
 
     def _towers(self, snapshot: Snapshot) -> Towers:

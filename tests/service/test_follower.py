@@ -163,6 +163,20 @@ def test_a_restart_tells_an_older_state_by_the_snapshots(home: Path, catalogue: 
             follower.view()
 
 
+def test_a_snapshot_made_while_another_is_loaded_is_no_sign_of_an_older_state(
+    home: Path, catalogue: Catalogue, steered: Steered
+) -> None:
+    def head_and_then_a_snapshot() -> int:
+        head = catalogue.head()
+        put(catalogue, f"new-{head}")
+        make_snapshot(home, Request())
+        return head
+
+    steered.head = head_and_then_a_snapshot
+    state = Loader(Settings(home=home), steered)(catalogue.publications()[0].snapshot_id or "", None)
+    assert state.snapshot.manifest.seq < catalogue.head()
+
+
 def test_who_waits_for_a_change_goes_on_when_it_is_applied(home: Path, catalogue: Catalogue, steered: Steered) -> None:
     async def wait(follower: Follower) -> None:
         seq = follower.view().seq
