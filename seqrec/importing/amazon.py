@@ -33,14 +33,27 @@ _PRICE = re.compile(r"\$?(\d[\d,]*(?:\.\d+)?)")
 
 
 class AmazonSource:
-    """`columns` names those of a CSV file that has no first line for it: user, item, rating, timestamp in its order."""
+    """`attributes`: which of ATTRIBUTES items get, where they have them, in this order.
 
-    def __init__(self, reviews: Sequence[Path], metadata: Sequence[Path], columns: Sequence[str] | None = None) -> None:
-        self._reviews, self._metadata, self._columns = reviews, metadata, columns
+    `columns` names those of a CSV file that has no first line for it: user, item, rating, timestamp in its order.
+    """
+
+    def __init__(
+        self,
+        reviews: Sequence[Path],
+        metadata: Sequence[Path],
+        attributes: Sequence[str] = PAPER_ATTRIBUTES,
+        columns: Sequence[str] | None = None,
+    ) -> None:
+        self._reviews, self._metadata, self._attributes, self._columns = reviews, metadata, attributes, columns
 
     def items(self, on_error: OnError) -> Iterator[Item]:
+        def parse(line: str) -> RawItem:
+            item_id, attributes = _item(line)
+            return item_id, {name: attributes[name] for name in self._attributes if name in attributes}
+
         for path in self._metadata:
-            yield from item_lines(path, _item, on_error)
+            yield from item_lines(path, parse, on_error)
 
     def events(self, on_error: OnError) -> Iterator[Event]:
         for path in self._reviews:

@@ -59,7 +59,7 @@ def import_data(argv: list[str]) -> None:
         _add_filters(command, PAPER_ATTRIBUTES if command is amazon else None)
     arguments = parser.parse_args(argv)
     filters = Filters(
-        tuple(arguments.attributes) if arguments.attributes else None,
+        tuple(arguments.attributes) if arguments.attributes and arguments.kind != "amazon" else None,
         arguments.min_rating,
         arguments.textless,
         arguments.repeated,
@@ -146,7 +146,7 @@ def _source(arguments: argparse.Namespace) -> tuple[Source, list[Path]]:
     """The source, and the paths that name it."""
     if arguments.kind == "amazon":
         files = [*arguments.reviews, *arguments.metadata]
-        return AmazonSource(arguments.reviews, arguments.metadata, arguments.columns), files
+        return AmazonSource(arguments.reviews, arguments.metadata, arguments.attributes, arguments.columns), files
     if arguments.kind == "recbole":
         fields = RecBoleFields(
             arguments.user_field,
