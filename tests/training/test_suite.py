@@ -21,7 +21,7 @@ from training.data import Dataset
 from training.evaluate_cli import evaluate
 from training.floors import popularity
 from training.held_out import read_folder
-from training.suite import Asked, Suite
+from training.suite import Asked, Estimate, Suite
 from training.suite_cells import Workshop
 from training.suite_data import PartlyTrained, sample_users, write_folder
 from training.suite_plan import TABLES, Plan, cells_of
@@ -199,7 +199,7 @@ def test_an_estimate_says_what_is_left(
 
 
 def _die(out: Path, data: Path, at: str, call: int) -> None:
-    """Kills its own process just before the `call`-th call of a method of a Workshop or of a run's directory."""
+    """Kills its own process just before the `call`-th time that a cell is made, or the state of a training saved."""
     from training.run_directory import RunDirectory
 
     owner: Any = {"make": Workshop, "save_state": RunDirectory}[at]
@@ -213,40 +213,43 @@ def _die(out: Path, data: Path, at: str, call: int) -> None:
         return real(*args)
 
     setattr(owner, at, deadly)
-    suite = _suite(out, data)
-    suite.run(suite.estimate())
+    _suite(out, data).run(Estimate({}))
 
 
 def _suite(out: Path, data: Path) -> Suite:
-    changes = [*TINY, "recformer:save_minutes=0.0"]
-    return Suite(Asked(data, out, ["recformer", "gru4rec"], ["overall"], [1], (), None, True, changes, 1, "cpu"))
+    return Suite(Asked(data, out, ["recformer", "gru4rec"], ["overall"], [1], (), None, True, TINY, 1, "cpu"))
 
 
-@pytest.mark.parametrize(("at", "call", "finished"), [("make", 3, 2), ("save_state", 3, 1)])
-def test_a_killed_suite_goes_on(
-    folders: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture, at: str, call: int, finished: int
-) -> None:
-    process = multiprocessing.get_context("forkserver").Process(
-        target=_die, args=(tmp_path / "killed", folders[0], at, call)
-    )
-    process.start()
-    process.join(120)
-    assert process.exitcode == -signal.SIGKILL
-    before = made(tmp_path / "killed")
-    assert len(before) == finished
-    suite = _suite(tmp_path / "killed", folders[0])
-    assert len(suite.missing()) == 4 - finished
-    with caplog.at_level(logging.INFO):
-        assert suite.run(suite.estimate()) == {}
-    assert ("is an unfinished run: going on with" in caplog.text) is (at == "save_state")
-    assert before.items() <= made(tmp_path / "killed").items()
-    unbroken = _suite(tmp_path / "unbroken", folders[0])
-    unbroken.run(unbroken.estimate())
+def test_a_suite_that_is_killed_goes_on(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["training.suite", "training.pretraining", "training.two_stage"])
+    killed, data = tmp_path / "killed", folders[0]
+    before: dict[str, int] = {}
+    # In the middle of the second cell, a pretraining; then between that and the next.
+    for at, call, finished in (("save_state", 2, 1), ("make", 2, 2)):
+        process = server.Process(target=_die, args=(killed, data, at, call))
+        process.start()
+        process.join(240)
+        assert process.exitcode == -signal.SIGKILL
+        assert before.items() <= made(killed).items()
+        before = made(killed)
+        assert len(before) == finished
+        left = list((killed / "cells").glob("recformer-pretrained-*/last/state.pt"))
+        assert len(left) == (at == "save_state")  # what the next process goes on from
+    suite = _suite(killed, data)
+    assert [cell.name for cell in suite.missing()] == ["recformer, seed 1", "gru4rec, seed 1"]
+    assert suite.run(Estimate({})) == {}
+    assert before.items() <= made(killed).items()
+    _suite(tmp_path / "unbroken", data).run(Estimate({}))
     reports = [json.loads((tmp_path / out / "report.json").read_text()) for out in ("killed", "unbroken")]
     for report in reports:
         for line in report["lines"]:
             del line["seconds"]
     assert reports[0] == reports[1]
+    [log] = (killed / "cells").glob("recformer-pretrained-*/metrics.jsonl")
+    [whole] = (tmp_path / "unbroken" / "cells").glob("recformer-pretrained-*/metrics.jsonl")
+    steps = [[json.loads(line).get("step") for line in path.read_text().splitlines()] for path in (log, whole)]
+    assert steps[0] == steps[1]
 
 
 def test_a_cell_that_fails_stops_no_other(ask: Ask, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
