@@ -22,7 +22,6 @@ from index.publication import published
 from seqrec.errors import CatalogueError, CatalogueReplaced, LogTruncated, NotReady, SeqrecError
 from service.live import LiveState, View
 from service.memory import give_back
-from service.priority import step_back
 
 log = logging.getLogger(__name__)
 
@@ -275,8 +274,6 @@ class Follower:
     def _load_one(self, snapshot_id: str) -> None:
         """On a thread of its own: load, and catch up far enough that the rest is little."""
         begin = time.perf_counter()
-        if self._state is not None:  # there are answers to give meanwhile
-            step_back()
         try:
             state = self._load(snapshot_id, self._state)
             self._catch_up(state, self._catalogue.head())
