@@ -74,6 +74,8 @@ class Suite:
 
     def __init__(self, asked: Asked) -> None:
         self.asked = asked
+        if asked.data.resolve() in [folder.resolve() for folder in asked.pretrain_data]:
+            raise InputError(f"{asked.data} is what is evaluated; leave it out", "--pretrain-data")
         recipe = Recipe(ATTRIBUTES, 3, 32)
         dataset = read_folder(asked.data, recipe, asked.on_error)
         dataset.cases("test")

@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 def evaluate_suite(argv: list[str]) -> None:
     parser = _parser()
     arguments = parser.parse_args(argv)
+    if arguments.seeds < 0:
+        parser.error(f"argument --seeds: {arguments.seeds} is below 0")
     check_pictures()
     seeds = range(1, 1 + (arguments.seeds or (1 if arguments.quick else 3)))
     suite = Suite(

@@ -269,6 +269,8 @@ def test_what_cannot_be_made_is_refused(ask: Ask, folders: tuple[Path, Path], tm
         ask("--set", "gru:seed=2")
     with pytest.raises(InputError, match="need other models, or --pretrain-data"):
         ask("--models", "gru4rec", "--only", "zero-shot")
+    with pytest.raises(InputError, match=r"--pretrain-data: .* is what is evaluated"):
+        ask("--pretrain-data", str(folders[0]))
     with pytest.raises(InputError, match=r"is not a folder with items\.jsonl"):
         evaluate(["--suite", "paper", str(tmp_path / "nothing"), "--out", str(tmp_path / "out")])
 
