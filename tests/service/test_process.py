@@ -143,10 +143,10 @@ def test_killed_while_items_are_posted_nothing_acknowledged_is_lost(serve_proces
 def test_a_client_that_leaves_takes_its_work_out_of_the_queue(serve_process: ServeProcess) -> None:
     process = serve_process()
     items = [
-        {"item_id": f"n{n}", "attributes": {"title": " ".join(f"w{n}x{i}" for i in range(40))}} for n in range(1000)
+        {"item_id": f"n{n}", "attributes": {"title": " ".join(f"w{n}x{i}" for i in range(300))}} for n in range(1000)
     ]
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{process.url}/items", json={"items": items}, timeout=httpx.Timeout(20, read=0.3))
+        httpx.post(f"{process.url}/items", json={"items": items}, timeout=httpx.Timeout(20, read=0.2))
     end = time.monotonic() + 20
     while True:
         lines = httpx.get(f"{process.url}/metrics").text.splitlines()

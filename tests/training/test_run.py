@@ -241,8 +241,8 @@ def test_a_text_encoder_sets_its_own_size(world_files: tuple[Path, Path], tmp_pa
     config = config_file(tmp_path, "recformer", RECFORMER)
     with pytest.raises(InputError, match=r"model\.settings\.\w+: comes from encoder; only attention_window"):
         run.train(load_config(config, ["model.start_from=encoder"]), *world_files, tmp_path / "o")
-    empty = load_config(config, ["model.start_from=encoder", "model.settings={}", "model.name=embedding_bag"])
-    with pytest.raises(InputError, match="embedding_bag cannot start from encoder"):
+    empty = load_config(config, ["model.start_from=encoder", "model.settings={}", "model.name=bag_of_words"])
+    with pytest.raises(InputError, match="bag_of_words cannot start from encoder"):
         run.train(empty, *world_files, tmp_path / "o")
 
 
