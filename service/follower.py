@@ -94,6 +94,7 @@ class Follower:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(timeout)
+        self._state = self._loaded = None  # what is frozen (service.memory) would keep its files open
 
     @property
     def state(self) -> LiveState | None:
