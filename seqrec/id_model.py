@@ -64,6 +64,8 @@ class IdModel(nn.Module, ABC):
     cold_items = False
     item_text: ItemText | None = None
     dim: int
+    items: Any
+    """The table of the items' vectors, as `item_table` makes it, unless a model encodes items itself."""
     settings_class: ClassVar[type[Any]]
     """A frozen dataclass of what can be set; `max_length` is among it."""
     known_class: ClassVar[type[Known]] = Known
@@ -103,9 +105,10 @@ class IdModel(nn.Module, ABC):
     def config_json(self) -> dict[str, Any]:
         return {"settings": asdict(self.settings), "known": asdict(self.known)}
 
-    @abstractmethod
     def encode_items(self, batch: RowBatch) -> Tensor:
-        """-> [n, dim], from a batch of one column; zeros for padding."""
+        """-> [n, dim], from a batch of one column; zeros for padding. Here: the item's row of the table `items`."""
+        vectors: Tensor = self.items(batch.rows[:, 0])
+        return vectors
 
     @abstractmethod
     def encode_histories(self, batch: RowBatch) -> Tensor:

@@ -23,6 +23,14 @@ MORE_EPOCHS = {"recformer": 3.0}
 MORE_EPOCHS_OTHERS = 10.0
 
 _ENDS_QUICK = ("validation.users=2000", "validation.at_start=false")
+_PRETRAINS_QUICK = (
+    "pretrain.batch_size=256",
+    "pretrain.optimizer.max_epochs=20",
+    "pretrain.optimizer.max_minutes=1.5",
+    "pretrain.validation.users=200",
+    "pretrain.held_out_items=1000",
+    "pretrain.zero_shot_users=500",
+)
 _QUICK: Mapping[str, Sequence[str]] = {
     "recformer": (
         "text.vocab_size=8000",
@@ -64,23 +72,13 @@ _QUICK: Mapping[str, Sequence[str]] = {
         "sequence.optimizer.max_epochs=40",
         "sequence.optimizer.max_minutes=1.5",
         "sequence.validation.checks=10",
-        "pretrain.batch_size=256",
-        "pretrain.optimizer.max_epochs=20",
-        "pretrain.optimizer.max_minutes=1.5",
-        "pretrain.validation.users=200",
-        "pretrain.held_out_items=1000",
-        "pretrain.zero_shot_users=500",
+        *_PRETRAINS_QUICK,
     ),
     "zesrec": (
         "sequence.optimizer.max_epochs=60",
         "sequence.optimizer.max_minutes=1.5",
         "sequence.validation.checks=10",
-        "pretrain.batch_size=256",
-        "pretrain.optimizer.max_epochs=20",
-        "pretrain.optimizer.max_minutes=1.5",
-        "pretrain.validation.users=200",
-        "pretrain.held_out_items=1000",
-        "pretrain.zero_shot_users=500",
+        *_PRETRAINS_QUICK,
     ),
     "sasrec": ("model.settings.dim=64", *_ENDS_QUICK, "optimizer.max_epochs=100", "optimizer.max_minutes=1"),
     "bert4rec": (*_ENDS_QUICK, "optimizer.max_epochs=200", "optimizer.max_minutes=2"),

@@ -41,11 +41,6 @@ class GRU4Rec(IdModel):
         self.gru = nn.GRU(settings.dim, settings.hidden, batch_first=True)
         self.out = nn.Linear(settings.hidden, settings.dim)
 
-    def encode_items(self, batch: RowBatch) -> Tensor:
-        """-> [n, dim]"""
-        vectors: Tensor = self.items(batch.rows[:, 0])
-        return vectors
-
     def encode_histories(self, batch: RowBatch) -> Tensor:
         """-> [b, dim]"""
         queries: Tensor = self.out(newest(self.states(batch.rows), batch.lengths))

@@ -82,11 +82,6 @@ class S3Rec(FeatureModel):
         nn.init.normal_(self.tags.weight, std=0.02)
         initialise(self)
 
-    def encode_items(self, batch: RowBatch) -> Tensor:
-        """-> [n, dim]"""
-        vectors: Tensor = self.items(batch.rows[:, 0])
-        return vectors
-
     def encode_histories(self, batch: RowBatch) -> Tensor:
         """-> [b, dim]"""
         return newest(self.states(batch), batch.lengths)

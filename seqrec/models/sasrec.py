@@ -84,11 +84,6 @@ class SASRec(IdModel):
         self.norm = nn.LayerNorm(d)
         initialise(self)
 
-    def encode_items(self, batch: RowBatch) -> Tensor:
-        """-> [n, dim]"""
-        vectors: Tensor = self.items(batch.rows[:, 0])
-        return vectors
-
     def encode_histories(self, batch: RowBatch) -> Tensor:
         """-> [b, dim]"""
         return newest(self.states(batch), batch.lengths)
