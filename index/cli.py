@@ -18,6 +18,7 @@ from seqrec.encoder import Precision
 from seqrec.errors import SnapshotError
 from seqrec.items import read_items
 from seqrec.progress import StageBars
+from seqrec.threads import choose, use
 
 
 def index(argv: list[str]) -> None:
@@ -109,6 +110,7 @@ def _build(arguments: argparse.Namespace) -> None:
 
 
 def _make(arguments: argparse.Namespace, job: JobFile) -> Result:
+    use(choose())
     items = getattr(arguments, "items", None)
     with StageBars(unit=" items") as bars:
 

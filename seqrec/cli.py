@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from seqrec.errors import SeqrecError
 from seqrec.registry import load
+from seqrec.threads import wait_asleep
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("seqrec.demo:main", "train, evaluate, index and serve the bundled data set"),
@@ -27,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "reindex": ("index.cli:reindex", "make a new snapshot of the catalogue and publish it"),
     "catalogue": ("index.catalogue_cli:catalogue", "dump, restore and show the catalogue"),
     "serve": ("service.cli:serve", "answer over HTTP"),
+    "bench": ("benchmarks.cli:bench", "measure speed and memory beside what people would use instead"),
 }
 
 
@@ -52,9 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     for library in ("httpx", "faiss.loader"):
         logging.getLogger(library).setLevel(logging.WARNING)
-    # Threads of torch that wait for one another by spinning make a shared machine several times slower (measured: a
-    # training step beside another busy process took 3.3 s spinning, 0.9 s asleep). Read when torch is first imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    wait_asleep()
     # The tokenizers warn when a process forks after their thread pool was used; nothing here forks without exec.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     before = signal.signal(signal.SIGTERM, _interrupt)

@@ -6,7 +6,6 @@ import argparse
 import errno
 import logging
 import math
-import os
 import signal
 import socket
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 from index.stores import CATALOGUE_FILE, open_catalogue
 from seqrec.errors import InputError, NotReady
+from seqrec.threads import choose, use
 from service.memory import limit_arenas
 from service.settings import Settings, load_settings
 from service.workers import quiet_libraries, run_workers, worker_count
@@ -42,10 +42,13 @@ def serve(argv: Sequence[str]) -> None:
     logging.getLogger().setLevel(settings.log_level.upper())
     quiet_libraries()
     listener = _listen(settings)
-    _limit_threads(settings)
     try:
+        count = worker_count(settings)
+        threads = choose(settings.threads, count)
+        use(threads, hand_on=True)
+        log.info("computing with %s%s", threads, " each" if count > 1 else "")
         _require_publication(settings)
-        _run(settings, listener)
+        _run(settings, listener, count)
     finally:
         listener.close()
 
@@ -86,8 +89,7 @@ def _require_publication(settings: Settings) -> None:
             raise NotReady(f"no snapshot is published in {settings.home.absolute()}; {advice}")
 
 
-def _run(settings: Settings, listener: socket.socket) -> None:
-    count = worker_count(settings)
+def _run(settings: Settings, listener: socket.socket, count: int) -> None:
     options = {
         "lifespan": "on",
         "log_config": None,
@@ -122,9 +124,3 @@ def _run_one(settings: Settings, listener: socket.socket, options: dict[str, Any
 def _say_listening(listener: socket.socket, how: str = "") -> None:
     host, port = listener.getsockname()[:2]
     log.info("listening on http://%s:%d%s", f"[{host}]" if ":" in host else host, port, how)
-
-
-def _limit_threads(settings: Settings) -> None:
-    """Set how many threads torch and FAISS compute with; OpenMP reads it when they are imported."""
-    if settings.threads:
-        os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(settings.threads)

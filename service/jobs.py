@@ -21,6 +21,7 @@ from prometheus_client import Counter
 from index.locks import one_at_a_time
 from seqrec.errors import SnapshotError
 from seqrec.files import write_text
+from seqrec.threads import variables
 from service.live import LiveState
 from service.problems import JobNotFound
 from service.settings import Settings
@@ -90,13 +91,11 @@ class Reindexer:
         job_id = uuid.uuid4().hex[:12]
         path = self._directory / f"{job_id}.json"
         write_text(path, json.dumps({"id": job_id, "state": "queued"}))
-        threads = str(self._settings.reindex_threads)
         environment = os.environ | {
             "SEQREC_HOME": str(self._settings.home),
             "SEQREC_REDIS_URL": self._settings.redis_url or "",
             "SEQREC_ACCEPT_WEAKER": str(self._settings.accept_weaker).lower(),
-            "OMP_NUM_THREADS": threads,
-            "MKL_NUM_THREADS": threads,
+            **variables(self._settings.reindex_threads),
         }
         with path.with_suffix(".log").open("wb") as output:
             process = subprocess.Popen(

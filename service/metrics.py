@@ -20,6 +20,7 @@ _UNITS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _STATE = {
     "seqrec_ready": "1 where requests can be answered",
     "seqrec_degraded": "Reasons why less is served than should be; /readyz names them",
+    "seqrec_threads": "Threads that the model and the search compute with",
     "seqrec_queue_tokens": "Tokens of recommendations that wait",
     "seqrec_queue_item_tokens": "Tokens of posted items that wait",
     "seqrec_cache_bytes": "Memory of the user vectors that are remembered",

@@ -153,6 +153,7 @@ def _state(parts: Parts) -> tuple[Mapping[str, float], str | None]:
     values: dict[str, float] = {
         "seqrec_ready": follower.trouble is None and batcher.alive,
         "seqrec_degraded": len(follower.degraded),
+        "seqrec_threads": torch.get_num_threads(),
         "seqrec_queue_tokens": batcher.waiting_tokens(RECOMMEND),
         "seqrec_queue_item_tokens": batcher.waiting_tokens(ITEMS),
         "seqrec_cache_bytes": parts.recommender.cache.bytes,

@@ -61,9 +61,6 @@ def run_workers(settings: Settings, listener: socket.socket, count: int, options
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(_gpus(settings)))))
         for name in visible.split(","):
             (Path(directory) / f"gpu-{name}.lock").touch()
-    if not settings.threads and "OMP_NUM_THREADS" not in os.environ:
-        share = max(1, (os.cpu_count() or 1) // count)
-        os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(share)
     config = uvicorn.Config(
         "service.workers:worker_app",
         factory=True,

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from torch import nn
 
@@ -23,6 +22,7 @@ from seqrec.encoder import Encoder
 from seqrec.errors import InputError, SeqrecError
 from seqrec.items import OnError
 from seqrec.model import SequenceModel
+from seqrec.threads import Threads, choose, use
 from training import curves
 from training.config import RunConfig
 from training.data import Dataset, read_dataset
@@ -76,7 +76,7 @@ def train_on(
     directory.check(config, overwrite)
     classes = [stage_class(name) for name in config.stages]
     device = join_processes(config.device)
-    set_threads(config.threads)
+    log.info("computing with %s", set_threads(config.threads))
     seed_everything(config.seed)
     model = start.build(datasets)
     trainable(model)
@@ -339,10 +339,8 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def set_threads(threads: int) -> None:
-    """0: what OMP_NUM_THREADS says, or else one per physical core among those this process may run on."""
-    if not threads:
-        if "OMP_NUM_THREADS" in os.environ:
-            return
-        threads = min(len(os.sched_getaffinity(0)), psutil.cpu_count(logical=False) or 1)
-    torch.set_num_threads(threads)
+def set_threads(threads: int) -> Threads:
+    """0: what OMP_NUM_THREADS says, or else one per core that is really there, shared with the host's other ranks."""
+    chosen = choose(threads, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    use(chosen)
+    return chosen
