@@ -1,6 +1,6 @@
 """Items that neither training nor the index saw, posted with their text alone: does the very next request find them?
 
-    python -m benchmarks.cold_items                 # about 4 minutes, most of it training with the demo's preset
+    seqrec bench cold-items                 # about 4 minutes, most of it training with the demo's preset
 
 Takes items that have a near duplicate out of the items, the interactions and the index, trains on what is left, serves
 it, posts each item with its text alone, and recommends after its twin.
@@ -36,7 +36,7 @@ Pair = tuple[Item, Item]
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print how many were found and at which place; exit code 1 unless all were."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.cold_items", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="seqrec bench cold-items", description=__doc__.partition("\n")[0])
     parser.add_argument("--items", type=Path, default=DATA / "items.jsonl.gz")
     parser.add_argument("--interactions", type=Path, default=DATA / "interactions.csv.gz")
     parser.add_argument("--preset", default="demo", help="of `seqrec train`")

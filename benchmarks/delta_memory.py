@@ -1,7 +1,7 @@
 """Does a worker's memory come back? Items are added and deleted by the hundred thousand, then there is a reindex.
 
-    python -m benchmarks.delta_memory            200,000 adds and as many deletes; about 3 minutes
-    python -m benchmarks.delta_memory --items 20000
+    seqrec bench delta-memory            200,000 adds and as many deletes; about 3 minutes
+    seqrec bench delta-memory --items 20000
 
 A real `seqrec serve` with a catalogue of its own and the bag-of-words model. Items are put through the catalogue (the
 HTTP API deletes one at a time), so the worker follows the log, as it does for what other workers write. Resident
@@ -41,7 +41,9 @@ WAIT_SECONDS = 300.0
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "seqrec bench delta-memory", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--items", type=int, default=200_000, help="items added, and then deleted")
     parser.add_argument("--catalogue", type=int, default=20_000, help="items of the snapshot")
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -9,30 +9,26 @@
 
 `authors` and `dense` get batches of 32 items and 16 histories as they come. All take turns in one process.
 
-python -m benchmarks.encode --help
+seqrec bench encode --help
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import json
-import os
-import platform
-import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from benchmarks.formulations import AuthorsRecformer, DenseBert, sentence_transformer
-from benchmarks.turns import Others, Turns, take_turns
+from benchmarks.report import Report, add_output
+from benchmarks.turns import take_turns
 from seqrec.checkpoint import Checkpoint
 from seqrec.encoder import Encoder, Precision, Vectors
 from seqrec.import_checkpoint import convert_weights
@@ -67,18 +63,6 @@ class World:
         recipe = self.item_text.recipe
         said = [" ".join(f"{name} {value}" for name, value in recipe.texts(item.attributes)) for item in self.items]
         return [" ".join(said[row] for row in reversed(of)) for of in rows]
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of the table: a contestant's rate (median), and how many times as fast as the first of its part."""
-
-    part: str
-    contestant: str
-    per_s: float
-    ratio_median: float
-    ratio_min: float
-    ratio_max: float
 
 
 def read_world(args: argparse.Namespace) -> World:
@@ -154,15 +138,6 @@ def _encoder(model: Recformer, device: str, precision: Precision) -> Encoder:
     return Encoder(nowhere, device, precision)
 
 
-def lines_of(part: str, turns: Turns, sequences: int) -> list[Line]:
-    first = next(iter(turns.seconds))
-    found = []
-    for name in turns.seconds:
-        ratios = turns.ratios(name, first)
-        found.append(Line(part, name, sequences / turns.median(name), statistics.median(ratios), ratios[0], ratios[-1]))
-    return found
-
-
 def alike(vectors: Mapping[str, Vectors]) -> dict[str, float]:
     """The largest difference of ours in float32 from the authors' components; the least cosine of the others to it."""
     exact = vectors["ours float32"]
@@ -177,7 +152,41 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     world = read_world(args)
-    config = RecformerConfig(
+    config = config_of(args, world)
+    contest = Contest(world, config, args.device)
+    title = f"{config.num_layers} layers x {config.hidden_size}, {config.num_heads} heads of {args.head_dim}, window "
+    title += f"{config.attention_window}, {args.device}, {args.threads} threads; {args.items.parent.name}"
+    batches = {"items": ITEM_BATCH, "histories": HISTORY_BATCH}
+    report = Report("encode", title, vars(args) | {"model": asdict(config), "batch": batches})
+    exact = {}
+    with torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
+        for part, rows in (("items", world.sampled), ("histories", world.histories)):
+            contestants = contest.tokens(rows, batches[part])
+            exact[part] = alike({name: run() for name, run in contestants.items()})
+            report.add_turns(part, take_turns(part, contestants, args.rounds), len(rows), "/s")
+            real = [
+                min(config.max_token_num, 1 + sum(len(item.ids) for item in h.items)) for h in world.tokenized(rows)
+            ]
+            report.notes.append(f"{len(rows)} {part} of {np.mean(real):.1f} tokens on average")
+        try:
+            contestants = contest.texts(world.histories, Path(folder))
+        except ImportError as error:
+            print(f"without sentence-transformers: {error}", file=sys.stderr)
+        else:
+            part = f"histories from text, {TEXT_TOKENS} tokens"
+            report.add_turns(part, take_turns(part, contestants, args.rounds), len(world.histories), "/s")
+    for part, values in exact.items():
+        for name, value in values.items():
+            of = "largest difference from authors" if name == "ours float32" else "least cosine to float32"
+            report.notes.append(f"{part}, {name}: {of} " + (f"{value:.2g}" if value < 0.1 else f"{value:.5f}"))
+    report.more["alike"] = exact
+    report.finish(args.json, args.picture)
+    if max(of["ours float32"] for of in exact.values()) > TOLERANCE:
+        sys.exit(f"ours and the authors' do not compute the same: vectors are more than {TOLERANCE} apart")
+
+
+def config_of(args: argparse.Namespace, world: World) -> RecformerConfig:
+    return RecformerConfig(
         vocab_size=world.item_text.vocab_size,
         hidden_size=args.hidden,
         num_layers=args.layers,
@@ -185,89 +194,32 @@ def main(argv: Sequence[str] | None = None) -> None:
         intermediate_size=4 * args.hidden,
         mask_id=3,
     )
-    contest = Contest(world, config, args.device)
-    others, lines, exact = Others(), [], {}
-    with torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
-        for part, rows, batch in (("items", world.sampled, ITEM_BATCH), ("histories", world.histories, HISTORY_BATCH)):
-            contestants = contest.tokens(rows, batch)
-            exact[part] = alike({name: run() for name, run in contestants.items()})
-            lines += lines_of(part, take_turns(part, contestants, args.rounds), len(rows))
-        try:
-            contestants = contest.texts(world.histories, Path(folder))
-        except ImportError as error:
-            print(f"without sentence-transformers: {error}", file=sys.stderr)
-        else:
-            part = f"histories from text, {TEXT_TOKENS} tokens"
-            lines += lines_of(part, take_turns(part, contestants, args.rounds), len(world.histories))
-    cores = others.warn()
-    _print(args, config, world, lines, exact)
-    if args.json:
-        record = _settings(args, config) | {"load_at_start": others.load, "cores_taken_by_others": cores}
-        record |= {"lines": [asdict(line) for line in lines], "alike": exact}
-        args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    if max(of["ours float32"] for of in exact.values()) > TOLERANCE:
-        sys.exit(f"ours and the authors' do not compute the same: vectors are more than {TOLERANCE} apart")
 
 
-def _print(
-    args: argparse.Namespace,
-    config: RecformerConfig,
-    world: World,
-    lines: Sequence[Line],
-    exact: Mapping[str, Mapping[str, float]],
-) -> None:
-    print(f"\n{config.num_layers} layers x {config.hidden_size}, {config.num_heads} heads of {args.head_dim}, ", end="")
-    print(f"window {config.attention_window}, {args.device}, {args.threads} threads; {args.items.parent.name}")
-    for part, rows in (("items", world.sampled), ("histories", world.histories)):
-        real = [min(config.max_token_num, 1 + sum(len(item.ids) for item in h.items)) for h in world.tokenized(rows)]
-        print(f"{len(rows)} {part} of {np.mean(real):.1f} tokens on average")
-    print(f"\n{'':<56}{'per s':>9}{'ratio':>7}  min - max")
-    for line in lines:
-        spread = f"{line.ratio_min:.2f} - {line.ratio_max:.2f}"
-        print(f"{line.part + ', ' + line.contestant:<56}{line.per_s:>9.1f}{line.ratio_median:>7.2f}  {spread}")
-    for part, values in exact.items():
-        for name, value in values.items():
-            of = "largest difference from authors" if name == "ours float32" else "least cosine to float32"
-            print(f"{part}, {name}: {of} {value:.2g}" if value < 0.1 else f"{part}, {name}: {of} {value:.5f}")
-
-
-def _settings(args: argparse.Namespace, config: RecformerConfig) -> dict[str, Any]:
-    device = torch.cuda.get_device_name() if args.device == "cuda" else platform.processor() or platform.machine()
-    return {
-        "benchmark": "encode",
-        "data": args.items.parent.name,
-        "attributes": args.attributes,
-        "tokenizer": "trained on the items" if args.tokenizer is None else args.tokenizer.name,
-        "model": asdict(config),
-        "batch": {"items": ITEM_BATCH, "histories": HISTORY_BATCH},
-        "rounds": args.rounds,
-        "seed": args.seed,
-        "device": device,
-        "threads": args.threads,
-        "cores": os.cpu_count(),
-        "torch": torch.__version__,
-    }
-
-
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.encode", description="Our packed Recformer against what people would use instead."
-    )
+def add_world(parser: argparse.ArgumentParser) -> None:
+    """Options of `read_world` and `config_of`."""
     parser.add_argument("--items", type=Path, default=DATA / "items.jsonl.gz", help="JSON Lines")
     parser.add_argument("--interactions", type=Path, default=DATA / "interactions.csv.gz", help="CSV or Parquet")
     parser.add_argument("--attributes", default="title,brand,category", help="which are text, in this order")
     parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--hidden", type=int, default=384)
+    parser.add_argument("--hidden", type=int, default=384, help="a multiple of --head-dim")
     parser.add_argument("--head-dim", type=int, default=32, help="32 as in MiniLM of this size; 64 is Longformer's")
     parser.add_argument("--vocab-size", type=int, default=4000, help="of the byte-level BPE trained on the items")
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="instead of one trained on the items")
     parser.add_argument("--sample-items", type=int, default=320)
     parser.add_argument("--sample-histories", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="seqrec bench encode", description="Our packed Recformer against what people would use instead."
+    )
+    add_world(parser)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything measured to FILE")
+    add_output(parser)
     args = parser.parse_args(argv)
     if args.hidden % args.head_dim:
         parser.error(f"--hidden {args.hidden} is not a multiple of --head-dim {args.head_dim}")

@@ -1,6 +1,6 @@
 """An item is posted to one of two services on one Redis: how soon does the other one find it?
 
-    python -m benchmarks.freshness                  # 100 items; half a minute
+    seqrec bench freshness                  # 100 items; half a minute
 
 250 ms are promised, and at once where `min_seq` asks for it. Exit code 1 where either does not hold.
 """
@@ -37,7 +37,7 @@ class Result:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.freshness", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="seqrec bench freshness", description=__doc__.partition("\n")[0])
     parser.add_argument("--items", type=int, default=100)
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:

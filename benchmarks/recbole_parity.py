@@ -1,7 +1,7 @@
 """The same weights in RecBole's models and in ours: are the scores the same?
 
     pip install torch==2.13.0 recbole==1.2.1 "numpy<2" "pandas<2.2" "scipy<1.13" "setuptools<80" tokenizers safetensors
-    python -m benchmarks.recbole_parity             # seconds; in an environment of its own, with old versions
+    seqrec bench recbole-parity             # seconds; in an environment of its own, with old versions
 
 RecBole builds each of its models on a small data set, with random weights; those are copied into ours, and both score
 all items for histories of every length. For S3-Rec the loss of pretraining is compared as well, on the same masks and
@@ -52,7 +52,7 @@ MODELS: Mapping[str, tuple[str, dict[str, Any]]] = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the largest difference for each model; exit code 1 if one is above the tolerance."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.recbole_parity", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="seqrec bench recbole-parity", description=__doc__.partition("\n")[0])
     parser.add_argument("--tolerance", type=float, default=1e-4, help="of scores, which are about 1 to 10 here")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep what was measured")

@@ -24,6 +24,8 @@ import torch
 from benchmarks.turns import BUSY, Others, Turns
 from seqrec.threads import cores
 
+_OUTPUT = ("json", "picture")
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -73,8 +75,8 @@ class Report:
         """A line for each contestant: `count` of the unit were done a turn; all against the first contestant."""
         first = next(iter(turns.seconds))
         for name in turns.seconds:
-            ratio = Spread.of(turns.ratios(name, first))
-            self.add(Line(part, name, count / turns.median(name), unit, ratio, first))
+            ratio = None if name == first else Spread.of(turns.ratios(name, first))
+            self.add(Line(part, name, count / turns.median(name), unit, ratio, first if ratio else ""))
 
     def finish(self, json_file: Path | None, picture: Path | None) -> None:
         """Print the table, warn if the machine was busy, and write the files that were asked for."""
@@ -96,7 +98,9 @@ class Report:
                     line.name,
                     f"{number(line.value)} {line.unit}",
                     "" if ratio is None else number(ratio.median),
-                    "" if ratio is None else f"{number(ratio.least)} - {number(ratio.most)}",
+                    ""
+                    if ratio is None or ratio.least == ratio.most
+                    else f"{number(ratio.least)} - {number(ratio.most)}",
                     line.against,
                 )
             )
@@ -114,7 +118,7 @@ class Report:
         return {
             "benchmark": self.benchmark,
             "title": self.title,
-            "settings": {name: _plain(value) for name, value in self.settings.items()},
+            "settings": {name: _plain(value) for name, value in self.settings.items() if name not in _OUTPUT},
             "machine": machine(),
             "load_at_start": self.others.load,
             "cores_taken_by_others": taken,
@@ -176,11 +180,13 @@ def draw(report: Report, path: Path, taken: float) -> None:
         axes.set_xlabel("ratio: median, least and most")
     else:
         axes.set_xlabel(lines[0].unit if lines else "")
-    axes.set_yticks(list(places), [f"{line.part}: {line.name}" for line in lines])
+    said = [f"{line.name} against {line.against}" if line.against else line.name for line in lines]
+    axes.set_yticks(list(places), [f"{line.part}: {text}" for line, text in zip(lines, said, strict=True)], fontsize=8)
     axes.invert_yaxis()
     here = machine()
-    busy = f"; NOT TO BE TRUSTED: other processes took {taken:.2f} cores" if taken > BUSY else ""
-    axes.set_title(f"{report.title}\n{here['processor']}, {here['threads']} threads, {here['date']}{busy}", fontsize=9)
+    busy = f"\nNOT TO BE TRUSTED: other processes took {taken:.2f} cores" if taken > BUSY else ""
+    title = f"{report.title}\n{here['processor']}, {here['threads']} threads, {here['date']}{busy}"
+    figure.suptitle(title, fontsize=9)
     figure.savefig(path, dpi=150)
 
 
@@ -208,7 +214,7 @@ def _processor() -> str:
 
 
 def _plain(value: object) -> Any:
-    """For JSON: of a path its name alone, since the rest is a matter of one machine."""
+    """For JSON: of a path the last two names, since the rest is a matter of one machine."""
     if isinstance(value, Path):
-        return value.name
+        return "/".join(value.absolute().parts[-2:])
     return list(value) if isinstance(value, tuple) else value

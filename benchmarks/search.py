@@ -4,29 +4,22 @@ The bare product is `(queries @ vectors.T).topk(k)` in torch: nobody can do with
 all scores to memory. FAISS is the search under `IndexFlatIP`, at its default threshold for BLAS. All take turns in one
 process, on the same vectors, and only ratios of turns that stand side by side are quoted. Answers are compared.
 
-python -m benchmarks.search --help
+seqrec bench search --help
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.turns import BUSY, Others
+from benchmarks.report import Line, Report, Spread, add_output
+from benchmarks.turns import take_turns
 from index.exact import as_tensor
 from index.flat import FlatIndex
 from seqrec.metric import Metric
@@ -36,18 +29,9 @@ FAISS_DEFAULT = 128_000
 SHARES = (0.5, 0.01)
 """Of the rows, those that a filter lets through in the masked rows of the table."""
 
+NAMES = {"bare": "bare product", "faiss": "FAISS as it comes"}
+
 Vectors = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Result:
-    """One line of the table: medians over the rounds; a ratio is another's time over ours, round by round."""
-
-    vectors: int
-    batch: int
-    allowed: float  # share of rows; 1.0 without a mask
-    ours_ms: float
-    ratios: dict[str, list[float]]  # of each other: median, least, most
 
 
 def unit_vectors(n: int, dim: int, seed: int) -> Vectors:
@@ -73,7 +57,8 @@ def faiss_search(vectors: Vectors, queries: Vectors, k: int) -> Vectors:
     return scores
 
 
-def measure(vectors: Vectors, batch: int, share: float, k: int, rounds: int) -> Result:
+def measure(vectors: Vectors, batch: int, share: float, k: int, rounds: int) -> list[Line]:
+    """Each in ms, and how many times as fast as the others ours is."""
     queries = unit_vectors(batch, vectors.shape[1], seed=1)
     index, matrix, asked = FlatIndex(vectors, Metric.COSINE), as_tensor(vectors), torch.from_numpy(queries)
     # One mask for each query, as different filters are.
@@ -98,65 +83,33 @@ def measure(vectors: Vectors, batch: int, share: float, k: int, rounds: int) -> 
     for name, scores in answers.items():
         if not np.allclose(scores, answers["bare"], atol=1e-5):
             sys.exit(f"{name} found other scores than the bare product, {len(vectors)} vectors, batch {batch}")
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(rounds):
-        for name, side in sides.items():
-            begin = time.perf_counter()
-            side()
-            times[name].append(time.perf_counter() - begin)
-    ratios = {}
-    for name in sides.keys() - {"ours"}:
-        each = [theirs / own for theirs, own in zip(times[name], times["ours"], strict=True)]
-        ratios[name] = [statistics.median(each), min(each), max(each)]
-    return Result(len(vectors), batch, share, 1000 * statistics.median(times["ours"]), ratios)
+    part = f"{len(vectors):,} x {vectors.shape[1]}, batch {batch}, {share:.0%} allowed"
+    turns = take_turns(part, sides, rounds)
+    lines = []
+    for name in [other for other in sides if other != "ours"]:
+        ratio = Spread.of(turns.ratios("ours", name))
+        lines.append(Line(part, NAMES[name], 1000 * turns.median(name), "ms"))
+        lines.append(Line(part, "ours", 1000 * turns.median("ours"), "ms", ratio, NAMES[name]))
+    return lines
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = _arguments(argv)
     torch.set_num_threads(args.threads)
     faiss.omp_set_num_threads(args.threads)
-    others = Others()
-    results = []
-    print(f"{args.dim} dimensions, k {args.k}, {args.threads} threads; other's time over ours: median (min - max)")
-    print(f"{'vectors':>9} {'batch':>5} {'allowed':>7} {'ours ms':>9}   {'bare product':<22} {'FAISS as it comes':<22}")
+    title = f"{args.dim} dimensions, k {args.k}, {args.threads} threads; a ratio is how many times as fast"
+    report = Report("search", title, vars(args) | {"faiss": faiss.__version__})
     for n in args.sizes:
         vectors = unit_vectors(n, args.dim, seed=0)
         for batch in args.batches:
             for share in (1.0, *SHARES):
-                result = measure(vectors, batch, share, args.k, args.rounds)
-                results.append(result)
-                print(f"{n:>9,} {batch:>5} {share:>7.0%} {result.ours_ms:>9.2f}   ", end="")
-                for name in ("bare", "faiss"):
-                    if name in result.ratios:
-                        median, least, most = result.ratios[name]
-                        print(f"{median:>5.2f} ({least:.2f} - {most:.2f})     ", end="")
-                print(flush=True)
-    cores = others.cores()
-    if cores > BUSY:
-        print(
-            f"\nWARNING: other processes took {cores:.2f} cores during the run: do not trust these numbers.",
-            file=sys.stderr,
-        )
-    if args.json:
-        record: dict[str, Any] = {
-            "benchmark": "search",
-            "dim": args.dim,
-            "k": args.k,
-            "rounds": args.rounds,
-            "threads": args.threads,
-            "cores": os.cpu_count(),
-            "device": platform.processor() or platform.machine(),
-            "torch": torch.__version__,
-            "faiss": faiss.__version__,
-            "cores_taken_by_others": cores,
-            "results": [asdict(result) for result in results],
-        }
-        args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+                report.lines += measure(vectors, batch, share, args.k, args.rounds)
+    report.finish(args.json, args.picture)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.search", description="Exact search beside a bare product with top-k, and FAISS."
+        prog="seqrec bench search", description="Exact search beside a bare product with top-k, and FAISS."
     )
     parser.add_argument("--sizes", type=int, nargs="+", default=[20_000, 200_000, 1_000_000], help="vectors")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 64], help="queries at once")
@@ -164,7 +117,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything measured to FILE")
+    add_output(parser)
     return parser.parse_args(argv)
 
 

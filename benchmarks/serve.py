@@ -1,7 +1,7 @@
 """The service under load over HTTP, against the same encoder and search in a bare loop, and against others.
 
-    python -m benchmarks.serve                                  # a random model of 6 x 384 on online-retail; 8 minutes
-    python -m benchmarks.serve --items S/items.jsonl.gz --interactions S/interactions.csv.gz --json serve.json
+    seqrec bench serve                                  # a random model of 6 x 384 on online-retail; 8 minutes
+    seqrec bench serve --items S/items.jsonl.gz --interactions S/interactions.csv.gz --json serve.json
 
 Requests are real users' histories by item id. It tells: requests/s at saturation against the bare loop; latency
 percentiles against offered load (open loop: requests come when they are due, whether or not the ones before are
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -30,8 +29,8 @@ import numpy as np
 import torch
 
 from benchmarks.http_load import Answers, closed_loop, open_loop
+from benchmarks.report import Line, Report, Spread, add_output
 from benchmarks.service_process import Service, environment, seqrec
-from benchmarks.turns import Others
 from index.snapshot import SnapshotStore
 from seqrec.checkpoint import load_checkpoint, save_checkpoint
 from seqrec.encoder import Encoder, load_model
@@ -56,16 +55,14 @@ class World:
 def main(argv: Sequence[str] | None = None) -> None:
     args = _arguments(argv)
     world = read_world(args)
-    others = Others()
+    title = f"{args.layers} x {args.hidden}, {args.precision}, {args.threads} threads; {args.items.parent.name}"
+    report = Report("serve", title, vars(args))
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = args.checkpoint or make_model(Path(folder) / "checkpoint", world, args)
-        found: dict[str, Any] = ours(Path(folder), checkpoint, world, args)
+        ours(report, Path(folder), checkpoint, world, args)
         if not args.only_ours:
-            found |= alternative(Path(folder), checkpoint, world, args)
-    found["cores_taken_by_others"] = others.warn()
-    found["threads"], found["data"], found["cores"] = args.threads, args.items.parent.name, os.cpu_count()
-    if args.json:
-        args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            alternative(report, Path(folder), checkpoint, world, args)
+    report.finish(args.json, args.picture)
 
 
 def read_world(args: argparse.Namespace) -> World:
@@ -98,7 +95,7 @@ def make_model(path: Path, world: World, args: argparse.Namespace) -> Path:
     return path
 
 
-def ours(folder: Path, checkpoint: Path, world: World, args: argparse.Namespace) -> dict[str, Any]:
+def ours(report: Report, folder: Path, checkpoint: Path, world: World, args: argparse.Namespace) -> None:
     home = folder / "home"
     items = folder / "items.jsonl"
     with items.open("w", encoding="utf-8") as file:
@@ -129,20 +126,17 @@ def ours(folder: Path, checkpoint: Path, world: World, args: argparse.Namespace)
         found["posted items/s"] = post_items(service.url, world.items[: args.posted])
     finally:
         service.kill()
-    bare_after = bare_loop(home, checkpoint, first, args)
-    bare = (bare_before + bare_after) / 2
-    found["bare histories/s"] = [bare_before, bare_after]
-    found["bare items/s"] = bare_items(checkpoint, world.items[: args.posted], args)
-    saturation = found["saturation/s"]
-    print(f"\nours, {args.layers} x {args.hidden}, {args.precision}, {args.threads} threads, {args.items.parent.name}")
-    print(f"bare encode + search loop: {bare_before:.1f} and {bare_after:.1f} histories/s, before and after")
-    print(f"/recommend at saturation, {args.clients} clients: {saturation:.1f}/s = {saturation / bare:.2f} of it")
-    _print_load(found)
-    print(f"{REPEATED:.0%} repeat an unchanged history: {found['repeating/s']:.1f}/s = ", end="")
-    print(f"{found['repeating/s'] / saturation:.2f} of the cold throughput")
-    print(f"POST /items: {found['posted items/s']:.1f} items/s = ", end="")
-    print(f"{found['posted items/s'] / found['bare items/s']:.2f} of bare encoding")
-    return {"ours": found}
+    bare = [bare_before, bare_loop(home, checkpoint, first, args)]
+    encoded = bare_items(checkpoint, world.items[: args.posted], args)
+    report.more["ours"] = found | {"bare histories/s": bare, "bare items/s": encoded}
+    saturation, posted = found["saturation/s"], found["posted items/s"]
+    loop = Spread.of(bare)
+    ratio = Spread.of([saturation / one for one in bare])
+    report.add(Line("bare", "encode + search loop", loop.median, "/s"))
+    report.add(Line("bare", "items encoded", encoded, "/s"))
+    report.add(Line("ours", f"saturation, {args.clients} clients", saturation, "/s", ratio, "the bare loop"))
+    report.add(Line("ours", "POST /items", posted, "/s", Spread.of([posted / encoded]), "bare encoding"))
+    _add_load(report, "ours", found)
 
 
 def measure(
@@ -193,15 +187,18 @@ def _told(answers: Answers) -> dict[str, Any]:
     return {"per_s": answers.per_s, **percentiles, "statuses": answers.statuses, "client late ms": 1000 * answers.late}
 
 
-def _print_load(found: dict[str, Any]) -> None:
-    print(f"the longest request alone: {found['longest alone, ms']:.1f} ms")
-    print(
-        f"{'offered load':>14}{'answered/s':>12}{'p50 ms':>9}{'p90 ms':>9}{'p99 ms':>9}{'p99/alone':>11}  not answered"
-    )
+def _add_load(report: Report, whose: str, found: dict[str, Any]) -> None:
+    """A ratio of latencies above 1 is slower than the longest request alone."""
+    repeating, saturation, alone = (found[name] for name in ("repeating/s", "saturation/s", "longest alone, ms"))
+    again = Spread.of([repeating / saturation])
+    report.add(Line(whose, f"{REPEATED:.0%} repeat a history", repeating, "/s", again, "cold saturation"))
+    report.add(Line(whose, "longest request alone", alone, "ms"))
     for load in found["loads"]:
         refused = {status: count for status, count in load["statuses"].items() if status != 200}
-        print(f"{load['share']:>14.0%}{load['per_s']:>12.1f}{load['p50']:>9.1f}{load['p90']:>9.1f}", end="")
-        print(f"{load['p99']:>9.1f}{load['p99'] / found['longest alone, ms']:>11.2f}  {refused or ''}")
+        part = f"{whose}, {load['share']:.0%} of saturation offered" + (f", answered {refused}" if refused else "")
+        report.add(Line(part, "answered", load["per_s"], "/s"))
+        for name in ("p50", "p90", "p99"):
+            report.add(Line(part, name, load[name], "ms", Spread.of([load[name] / alone]), "longest alone"))
 
 
 def bare_loop(home: Path, checkpoint: Path, histories: Sequence[list[str]], args: argparse.Namespace) -> float:
@@ -249,13 +246,13 @@ def _changed(item: Item) -> dict[str, Any]:
     return {"item_id": item.item_id, "attributes": {**item.attributes, name: f"{value} new"}}
 
 
-def alternative(folder: Path, checkpoint: Path, world: World, args: argparse.Namespace) -> dict[str, Any]:
+def alternative(report: Report, folder: Path, checkpoint: Path, world: World, args: argparse.Namespace) -> None:
     """The same load on the shortest way to such a service; nothing where sentence-transformers is not installed."""
     try:
         import sentence_transformers  # noqa: F401
     except ImportError:
         _say("sentence-transformers is not installed: without it")
-        return {}
+        return
     from benchmarks.formulations import sentence_transformer
 
     model = load_checkpoint(checkpoint).history_model
@@ -270,9 +267,11 @@ def alternative(folder: Path, checkpoint: Path, world: World, args: argparse.Nam
     parts = [world.histories[at * count : (at + 1) * count] for at in range(3)]
     with _alternative_process(folder, args.threads) as url:
         found = measure(url, parts[0], parts[1], parts[2], args)
-    print(f"\n{ALTERNATIVE}, at most 512 tokens: {found['saturation/s']:.1f}/s at saturation")
-    _print_load(found)
-    return {ALTERNATIVE: found}
+    report.more[ALTERNATIVE] = found
+    report.add(Line(ALTERNATIVE, "saturation, at most 512 tokens", found["saturation/s"], "/s"))
+    _add_load(report, ALTERNATIVE, found)
+    mine, theirs = report.more["ours"]["saturation/s"], found["saturation/s"]
+    report.add(Line("ours", "saturation", mine, "/s", Spread.of([mine / theirs]), ALTERNATIVE))
 
 
 @contextmanager
@@ -300,7 +299,7 @@ def _say(text: str) -> None:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.serve", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="seqrec bench serve", description=__doc__.partition("\n")[0])
     parser.add_argument("--items", type=Path, default=DATA / "items.jsonl.gz", help="JSON Lines")
     parser.add_argument("--interactions", type=Path, default=DATA / "interactions.csv.gz", help="CSV or Parquet")
     parser.add_argument("--checkpoint", type=Path, help="default: random weights of the size that follows")
@@ -315,7 +314,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--posted", type=int, default=2000, help="items")
     parser.add_argument("--only-ours", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything measured to FILE")
+    add_output(parser)
     return parser.parse_args(argv)
 
 

@@ -1,7 +1,7 @@
 """Random kills under load, with a memory of everything that was acknowledged: what is lost is named.
 
-    python -m benchmarks.soak                            # 120 kills on SQLite, 80 on Redis; 15 to 30 minutes
-    python -m benchmarks.soak --sqlite 10 --redis 10 --seed 7
+    seqrec bench soak                            # 120 kills on SQLite, 80 on Redis; 15 to 30 minutes
+    seqrec bench soak --sqlite 10 --redis 10 --seed 7
 
 Writers put, change and delete items and post events; snapshots are made all the while. At random moments a SIGKILL goes
 to the whole service, to one of its workers, to the job that makes a snapshot, or to the Redis server. After each kill
@@ -35,7 +35,7 @@ ITEMS = 30
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print a table; exit code 1 where something acknowledged was lost, or anything else was wrong."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="seqrec bench soak", description=__doc__.partition("\n")[0])
     parser.add_argument("--sqlite", type=int, default=120, metavar="N", help="kills on SQLite")
     parser.add_argument("--redis", type=int, default=80, metavar="N", help="kills on Redis")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of all that is random")

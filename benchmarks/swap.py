@@ -1,7 +1,7 @@
 """Requests from concurrent clients while snapshots are made, published and swapped, one of them of another model.
 
-    python -m benchmarks.swap                       # 10,000 requests, 20 swaps and a model change; about 3 minutes
-    python -m benchmarks.swap --checkpoint var/demo/checkpoint --workers 2
+    seqrec bench swap                       # 10,000 requests, 20 swaps and a model change; about 3 minutes
+    seqrec bench swap --checkpoint var/demo/checkpoint --workers 2
 
 Each snapshot counts other interactions, so an answer of the most popular items tells by every score which snapshot it
 is from; answers by text are compared with a brute-force ranking by the model that they name. A request is *during a
@@ -73,7 +73,7 @@ class Result:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.swap", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="seqrec bench swap", description=__doc__.partition("\n")[0])
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--swaps", type=int, default=20, help="and one more, to another model")
     parser.add_argument("--clients", type=int, default=8)

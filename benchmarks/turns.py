@@ -40,7 +40,7 @@ def take_turns(what: str, contestants: Mapping[str, Callable[[], object]], round
             if number:
                 seconds[name].append(time.perf_counter() - begin)
         if number:
-            took = ", ".join(f"{name} {values[-1]:.2f} s" for name, values in seconds.items())
+            took = ", ".join(f"{name} {values[-1]:.3g} s" for name, values in seconds.items())
             print(f"{what}: round {number} of {rounds}: {took}", file=sys.stderr)
     return Turns(seconds)
 
