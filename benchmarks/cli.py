@@ -12,6 +12,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "encode": ("benchmarks.encode:main", "items and histories/s beside the authors' code and padded BERTs"),
     "search": ("benchmarks.search:main", "exact search beside a bare matrix product with top-k, and FAISS"),
     "serve": ("benchmarks.serve:main", "the service over HTTP beside a bare loop and others; latency against load"),
+    "train": ("benchmarks.train:main", "training tokens/s beside the authors' formulation, real lengths"),
     "cold-items": (
         "benchmarks.cold_items:main",
         "items posted with their text alone: does the next request find them?",

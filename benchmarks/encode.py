@@ -211,6 +211,13 @@ def add_world(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
 
 
+def parse_world(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    args = parser.parse_args(argv)
+    if args.hidden % args.head_dim:
+        parser.error(f"--hidden {args.hidden} is not a multiple of --head-dim {args.head_dim}")
+    return args
+
+
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="seqrec bench encode", description="Our packed Recformer against what people would use instead."
@@ -220,10 +227,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     add_output(parser)
-    args = parser.parse_args(argv)
-    if args.hidden % args.head_dim:
-        parser.error(f"--hidden {args.hidden} is not a multiple of --head-dim {args.head_dim}")
-    return args
+    return parse_world(parser, argv)
 
 
 if __name__ == "__main__":
