@@ -1,0 +1,42 @@
+"""A process that holds a published snapshot as a worker of the service does, without HTTP; what `memory` looks at.
+
+python -m benchmarks.loaded_process HOME      # says "ready", and ends when its standard input does
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from pathlib import Path
+
+from index.publication import published
+from index.stores import open_catalogue
+from service.loader import Loader
+from service.memory import give_back, limit_arenas, spare_what_stays
+from service.queries import Query, answer_queries
+from service.search import Wanted
+from service.settings import Settings
+
+SEARCHES = 5
+
+
+def main() -> None:
+    home = Path(sys.argv[1])
+    limit_arenas()
+    spare_what_stays()
+    with closing(open_catalogue(home)) as catalogue:
+        snapshot_id = published(catalogue)
+        assert snapshot_id is not None
+        state = Loader(Settings(home=home), catalogue)(snapshot_id, None)
+        give_back()
+        view = state.view
+        for row in range(SEARCHES):  # compares with every vector, so all of them are in memory
+            (found,) = answer_queries([Query(view, Wanted(10), vector=view.snapshot.vectors[row])])
+            best = view.item_id(found.hits[0].position)
+            assert best == view.item_id(row), f"{best} is nearer to item {row} than itself"
+        print("ready", flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""A home with a published snapshot of any size, made without encoding: vectors are random directions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from index.build import keep_checkpoint
+from index.catalogue import CatalogueItem
+from index.manifest import Manifest
+from index.publication import publish
+from index.snapshot import SnapshotStore
+from index.snapshot_writer import write_snapshot
+from index.stores import open_catalogue
+from seqrec.encoder import Encoder, load_model
+from seqrec.items import Item
+
+AT_ONCE = 10_000
+TEXTS = 1000
+"""Items are told apart by their ids; their texts begin again after so many."""
+
+
+def item(number: int) -> Item:
+    return Item(f"item-{number:08d}", {"title": f"article {number % TEXTS} of kind {number % 89}"})
+
+
+def make_home(home: Path, checkpoint: Path, count: int) -> Path:
+    """`home`, now with a published snapshot of so many items; the catalogue itself has none of them."""
+    encoder = load_model(checkpoint, device="cpu")
+    store, made = SnapshotStore(home), encoder.checkpoint
+    with closing(open_catalogue(home, create=True)) as catalogue:
+        seq = catalogue.head()
+        manifest = Manifest(
+            snapshot_id=store.new_id(seq),
+            created=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+            catalogue_id=catalogue.catalogue_id,
+            seq=seq,
+            checkpoint=made.digest,
+            model=made.model_name,
+            item_tower=made.item_tower,
+            history_tower=made.history_tower,
+            tokenizer=made.tokenizer,
+            item_text=made.item_text,
+            precision=encoder.precision,
+            dtype="float32",
+            metric=encoder.metric.value,
+            dim=encoder.dim,
+            count=0,
+            index="flat",
+            recall=0.0,
+            popularity=False,
+            files={},
+        )
+        keep_checkpoint(home, made)
+        path = store.path_of(manifest.snapshot_id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_snapshot(path, manifest, _batches(encoder, count), lambda item_id: 0)
+        publish(home, catalogue, manifest.snapshot_id)
+    return home
+
+
+def _batches(encoder: Encoder, count: int) -> Iterator[list[CatalogueItem]]:
+    tokens = list(encoder.tokenize_items([item(number) for number in range(min(count, TEXTS))]))
+    rng = np.random.default_rng(0)
+    for begin in range(0, count, AT_ONCE):
+        numbers = range(begin, min(begin + AT_ONCE, count))
+        vectors = rng.standard_normal((len(numbers), encoder.dim), dtype=np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        yield [
+            CatalogueItem(item(number), tokens[number % TEXTS], vector, encoder.item_tower)
+            for number, vector in zip(numbers, vectors, strict=True)
+        ]

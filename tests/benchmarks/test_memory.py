@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import memory
+from benchmarks.report import Report
+from benchmarks.service_process import make_checkpoint
+from benchmarks.synthetic import make_home
+from index.publication import check_servable, published
+from index.snapshot import SnapshotStore
+from index.stores import open_catalogue
+
+
+def test_a_home_is_made_that_can_be_served(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home", make_checkpoint(tmp_path / "checkpoint", dim=8), 1234)
+    with closing(open_catalogue(home)) as catalogue:
+        snapshot = SnapshotStore(home).open(str(published(catalogue)))
+        check_servable(home, catalogue, snapshot.manifest)
+    assert len(snapshot.item_ids) == 1234
+    assert np.allclose(np.linalg.norm(snapshot.vectors, axis=1), 1, atol=1e-5)
+    assert len(np.unique(snapshot.vectors, axis=0)) == 1234
+
+
+def test_both_processes_are_measured(tmp_path: Path) -> None:
+    arguments = ["--sizes", "50", "20000", "--dim", "64", "--rounds", "1", "--json", str(tmp_path / "out.json")]
+    memory.main(arguments)
+    values = {(line["part"], line["name"]): line for line in json.loads((tmp_path / "out.json").read_text())["lines"]}
+    grown = values["growth", "one process"]
+    assert 5.1 * 0.9 < grown["value"] < 5.1 * 3, "20,000 x 64 numbers of 4 bytes, and what else items take"
+    assert values["growth", "a second process"]["value"] < grown["value"]
+
+
+def test_ratios_are_of_the_vectors() -> None:
+    def held(pss: float, second: float) -> memory.Held:
+        return memory.Held(memory.Memory(pss, pss / 2), pss + second)
+
+    report = Report("memory", "", {})
+    memory.tell(report, {10: [held(100, 50), held(110, 50)], 1000: [held(220, 60), held(230, 62)]}, 100)
+    *_, process, anonymous, second = report.lines
+    assert (process.value, anonymous.value, second.value) == (120, 60, 11)
+    assert second.ratio is not None
+    assert (second.ratio.least, second.ratio.most) == (0.1, 0.12)
