@@ -13,6 +13,8 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "search": ("benchmarks.search:main", "exact search beside a bare matrix product with top-k, and FAISS"),
     "serve": ("benchmarks.serve:main", "the service over HTTP beside a bare loop and others; latency against load"),
     "train": ("benchmarks.train:main", "training tokens/s beside the authors' formulation, real lengths"),
+    "reindex": ("benchmarks.reindex:main", "items/s of the batch job beside bare encoding, 1,000 to 1,000,000 items"),
+    "startup": ("benchmarks.startup:main", "seconds from the start of the process to /healthz and /readyz"),
     "memory": ("benchmarks.memory:main", "memory from 1,000 to 1,000,000 items, and of a second worker"),
     "cold-items": (
         "benchmarks.cold_items:main",
