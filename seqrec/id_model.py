@@ -71,6 +71,8 @@ class IdModel(nn.Module, ABC):
     known_class: ClassVar[type[Known]] = Known
     knows_users: ClassVar[bool] = False
     """Whether users have weights of their own."""
+    knows_domains: ClassVar[bool] = False
+    """Whether it learns from other data sets as well: `from_ids` is told `others`, how many items each of them has."""
 
     def __init__(self, settings: Any, known: Known) -> None:
         """Fresh weights. A subclass makes its own after calling this."""
@@ -85,7 +87,7 @@ class IdModel(nn.Module, ABC):
         return cls.from_ids(settings, [item.item_id for item in items], user_ids)
 
     @classmethod
-    def from_ids(cls, settings: Any, item_ids: Sequence[str], user_ids: Sequence[str], **more: int) -> Self:
+    def from_ids(cls, settings: Any, item_ids: Sequence[str], user_ids: Sequence[str], **more: Any) -> Self:
         """The same by ids alone; `more` are fields that `known_class` has beside those of `Known`.
 
         Raises InputError where training sees fewer than two items.

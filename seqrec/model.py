@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, Self, runtime_checkable
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -107,4 +109,32 @@ class PretrainsItself(TrainsItself, Protocol):
 
     def pretraining_loss(self, batch: Any) -> Tensor:
         """-> [], an average, so that it does not grow with the batch."""
+        ...
+
+
+@runtime_checkable
+class AlignsDomains(TrainsItself, Protocol):
+    """A model that represents users of several data sets alike; the stage "adversarial" makes it.
+
+    Domain 0 is the data set that it is for. Of the others it knows items by number alone, so that equal ids do not
+    meet, and it can forget them.
+    """
+
+    def other_items(self, domain: int) -> Sequence[TokenizedItem]:
+        """The items that training sees of another domain, in its order."""
+        ...
+
+    def prepare_alignment(
+        self, domains: Sequence[Sequence[TokenizedHistory]], twins: npt.NDArray[np.bool_], generator: torch.Generator
+    ) -> Batch:
+        """CPU. b sequences of two items or more of each domain; twins [domains - 1, b]: where that sequence is of the
+        same user as domain 0's in its place. Chance comes from `generator` alone."""
+        ...
+
+    def alignment_losses(self, batch: Any) -> Mapping[str, Tensor]:
+        """Each [], an average: `reconstruction`; of several domains `discriminator`, `confusion` and `overlap` too."""
+        ...
+
+    def leave_domains(self) -> None:
+        """Keep what domain 0 needs alone. A second time it does nothing."""
         ...

@@ -13,6 +13,7 @@ from training import hardware, toml
 from training.settings import OptimizerConfig, StageConfig, ValidationConfig, at_least
 from training.splits import SplitConfig
 from training.stage_config import (
+    AdversarialConfig,
     FineTuningConfig,
     JointConfig,
     PretrainConfig,
@@ -62,6 +63,7 @@ class RunConfig:
     stage1: FineTuningConfig = field(default_factory=FineTuningConfig)
     stage2: FineTuningConfig = field(default_factory=FineTuningConfig)
     residual: ResidualConfig = field(default_factory=ResidualConfig)
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     self_supervised: SelfSupervisedConfig = field(default_factory=SelfSupervisedConfig)
     sequence: SequenceConfig = field(default_factory=SequenceConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

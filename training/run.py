@@ -24,6 +24,7 @@ from seqrec.items import OnError
 from seqrec.model import SequenceModel
 from seqrec.threads import Threads, choose, use
 from training import curves
+from training.adversarial import AdversarialStage, leave_domains, other_datasets
 from training.config import RunConfig
 from training.data import Dataset, read_dataset
 from training.distributed import from_first, meet, objects_of_all, processes, rank
@@ -58,7 +59,7 @@ def train(
     start = starting_point(config)
     RunDirectory(out).check(start.config, overwrite)
     dataset = read_dataset(items, interactions, start.recipe, on_error, config.data)
-    return train_on(start, [dataset], out, overwrite)
+    return train_on(start, [dataset, *other_datasets(start.config, on_error)], out, overwrite)
 
 
 def train_on(
@@ -68,7 +69,8 @@ def train_on(
     overwrite: bool = False,
     about: Mapping[str, Any] = {},
 ) -> Fitted:
-    """The same with data that is read already; several only for pretraining. `about` goes into run.json.
+    """The same with data that is read already, the run's own first; others are for `pretrain` and `adversarial`.
+    `about` goes into run.json.
 
     -> how the last stage ended, with the steps and seconds of all. With several processes, all of them call this.
     """
@@ -185,6 +187,8 @@ class _Run:
             raise InputError(f"{self.towers.model_name} has none", "optimizer.gradient_checkpointing")
         if name != PretrainStage.name:
             take_language_model_head(self.towers.history_model)  # of pretraining; nothing else reads it
+        if name != AdversarialStage.name:
+            leave_domains(self.towers.history_model)
         if kind.freezes_items:
             self.towers.freeze_items()
         cuda = self.device.type == "cuda"

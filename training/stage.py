@@ -29,6 +29,7 @@ STAGES = {
     "stage1": "training.two_stage:StageOne",
     "stage2": "training.two_stage:StageTwo",
     "residual": "training.residual:ResidualStage",
+    "adversarial": "training.adversarial:AdversarialStage",
     "self_supervised": "training.self_supervised:SelfSupervisedStage",
     "sequence": "training.sequence:SequenceStage",
 }
@@ -77,7 +78,7 @@ class Towers:
 
 @dataclass(frozen=True, eq=False)
 class StageContext:
-    """What a stage is made from. `data`: the run's own first; only pretraining takes several."""
+    """What a stage is made from. `data`: the run's own first; others are for `pretrain` and `adversarial`."""
 
     config: RunConfig
     data: tuple[TrainingData, ...]

@@ -98,6 +98,20 @@ class SelfSupervisedConfig(StageConfig):
 
 
 @dataclass(frozen=True)
+class AdversarialConfig(StageConfig):
+    """Users of several data sets, represented alike (training.adversarial)."""
+
+    data: tuple[str, ...] = ()
+    batch_size: int = 128
+    alone_epochs: int = 10
+    confusion_weight: float = 1.0
+    overlap_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        at_least("adversarial", self, batch_size=1, alone_epochs=0, confusion_weight=0, overlap_weight=0)
+
+
+@dataclass(frozen=True)
 class SequenceConfig(StageConfig):
     """Whole sequences, for models that bring their own loss (training.sequence)."""
 

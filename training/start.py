@@ -90,6 +90,9 @@ def _knowing_items(config: RunConfig, name: str, kind: type[IdModel]) -> Start:
         dataset = datasets[0]
         seen = _seen(dataset)
         users = [dataset.user_ids[int(user)] for user in np.flatnonzero(dataset.cuts.train_end > 1)]
+        if kind.knows_domains:
+            others = tuple(len(_seen(other)) for other in datasets[1:])
+            return kind.from_ids(settings, [item.item_id for item in seen], users, others=others)
         return kind.from_items(settings, seen, users)
 
     return Start(config, name, None, fresh)

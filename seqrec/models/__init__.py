@@ -12,6 +12,7 @@ MODELS = {
     "fdsa": "seqrec.models.fdsa:FDSA",
     "gru4rec": "seqrec.models.gru4rec:GRU4Rec",
     "recformer": "seqrec.models.recformer:Recformer",
+    "recguru": "seqrec.models.recguru:RecGURU",
     "residual": "seqrec.models.residual:Residual",
     "s3rec": "seqrec.models.s3rec:S3Rec",
     "sasrec": "seqrec.models.sasrec:SASRec",

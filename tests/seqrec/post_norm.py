@@ -12,6 +12,13 @@ from torch.nn import functional as F
 
 def brute_block(block: Any, x: Tensor, causal: bool) -> Tensor:
     """One sequence through a block that normalises sums: x [n, d] -> [n, d]"""
+    x = brute_attention(block, x, causal)
+    out: Tensor = block.feed_forward_norm(x + block.narrow(F.gelu(block.widen(x))))
+    return out
+
+
+def brute_attention(block: Any, x: Tensor, causal: bool) -> Tensor:
+    """Its first half."""
     n, d = x.shape
     query, key, value = block.qkv(x).chunk(3, dim=1)
     read = torch.zeros_like(x)
@@ -22,6 +29,5 @@ def brute_block(block: Any, x: Tensor, causal: bool) -> Tensor:
             seen = slice(0, place + 1 if causal else n)
             weights = (key[seen, part] @ query[place, part] / math.sqrt(size)).softmax(0)
             read[place, part] = weights @ value[seen, part]
-    x = block.attention_norm(x + block.out(read))
-    out: Tensor = block.feed_forward_norm(x + block.narrow(F.gelu(block.widen(x))))
+    out: Tensor = block.attention_norm(x + block.out(read))
     return out

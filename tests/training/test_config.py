@@ -84,7 +84,7 @@ def test_a_stage_changes_what_is_common_to_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sed = 1\n" + ENOUGH, "sed: unknown setting; there are data, device"),
+        ("sed = 1\n" + ENOUGH, "sed: unknown setting; there are adversarial, data, device"),
         (ENOUGH + "max_step = 1\n", r"optimizer\.max_step: unknown setting; there are .*max_steps"),
         (ENOUGH + "[train]\n", "train: unknown setting"),
         ('seed = "one"\n' + ENOUGH, "seed: a whole number is needed, not 'one'"),
