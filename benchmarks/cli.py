@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "reindex": ("benchmarks.reindex:main", "items/s of the batch job beside bare encoding, 1,000 to 1,000,000 items"),
     "startup": ("benchmarks.startup:main", "seconds from the start of the process to /healthz and /readyz"),
     "memory": ("benchmarks.memory:main", "memory from 1,000 to 1,000,000 items, and of a second worker"),
+    "threads": ("benchmarks.threads:main", "what a second busy process costs, with waiting threads asleep or spinning"),
     "cold-items": (
         "benchmarks.cold_items:main",
         "items posted with their text alone: does the next request find them?",

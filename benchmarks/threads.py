@@ -1,0 +1,159 @@
+"""How much a second busy process costs: one forward pass, and /recommend over HTTP, beside one burning thread a core.
+
+    seqrec bench threads                         # 2 minutes
+
+Two processes that each want all cores get half of them: twice the time is what there is to be had. Threads that spin
+while they wait for one another get far less, since the one that they wait for has no core: they are shown beside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from benchmarks.http_load import closed_loop
+from benchmarks.report import Line, Report, Spread, add_output
+from benchmarks.serve import DATA, World, make_model
+from benchmarks.service_process import Service
+from benchmarks.synthetic import item, make_home
+from seqrec.items import read_items
+from seqrec.threads import choose, cores, variables
+
+POLICIES = {"PASSIVE": "ours: threads that wait sleep", "ACTIVE": "for contrast: threads that wait spin"}
+CATALOGUE, HISTORY = 1000, 30
+"""Items that the service knows, and of each history that it is asked about."""
+
+Timed = Callable[[float], list[float]]
+"""So many seconds of work -> seconds that each piece of it took."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = _arguments(argv)
+    title = f"beside {cores()} burning processes on {cores()} cores: Recformer {args.layers} x {args.hidden}, "
+    report = Report("threads", title + f"{args.threads} threads", vars(args))
+    with tempfile.TemporaryDirectory(prefix="seqrec-threads-") as name:
+        folder = Path(name)
+        checkpoint = make_model(folder / "model", World(read_items(args.items), []), args)
+        for policy, said in POLICIES.items():
+            with forwards(checkpoint, policy, args) as timed:
+                tell(report, f"forward of {args.tokens} tokens", said, beside(timed, args))
+        home = make_home(folder / "home", checkpoint, CATALOGUE)
+        with requests(home, folder / "log", args) as timed:
+            tell(report, f"/recommend, {HISTORY} items", POLICIES["PASSIVE"], beside(timed, args))
+    report.finish(args.json, args.picture)
+
+
+def tell(report: Report, part: str, name: str, rounds: Sequence[tuple[list[float], list[float]]]) -> None:
+    """`rounds`: seconds of each piece of work, alone and beside the burning processes."""
+    alone, busy = ([1000 * median(of[side]) for of in rounds] for side in (0, 1))
+    worst = 1000 * max(max(of[1]) for of in rounds)
+    ratio = Spread.of([slow / fast for slow, fast in zip(busy, alone, strict=True)])
+    report.add(Line(part, f"{name}, alone", median(alone), "ms"))
+    report.add(Line(part, f"{name}, beside", median(busy), "ms", ratio, "alone"))
+    report.notes.append(f"{part}, {name}: the slowest beside took {worst:,.0f} ms")
+
+
+def beside(timed: Timed, args: argparse.Namespace) -> list[tuple[list[float], list[float]]]:
+    """Round by round: alone, then beside one burning process a core."""
+    rounds = []
+    for number in range(args.rounds):
+        alone = timed(args.seconds)
+        with burning(cores()):
+            busy = timed(args.seconds)
+        rounds.append((alone, busy))
+        ratio = median(busy) / median(alone)
+        print(f"round {number + 1} of {args.rounds}: {ratio:.1f} times as slow", file=sys.stderr, flush=True)
+    return rounds
+
+
+@contextmanager
+def burning(count: int) -> Iterator[None]:
+    """So many processes that compute without end."""
+    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        time.sleep(0.3)
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def forwards(checkpoint: Path, policy: str, args: argparse.Namespace) -> Iterator[Timed]:
+    """One process that encodes. There is no second one meanwhile: spinning threads spin between forwards as well."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.forward_process", str(checkpoint), str(args.tokens)],
+        env=os.environ | variables(args.threads) | {"OMP_WAIT_POLICY": policy, "CUDA_VISIBLE_DEVICES": ""},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+    def timed(seconds: float) -> list[float]:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        print(seconds, file=process.stdin, flush=True)
+        took: list[float] = json.loads(process.stdout.readline())
+        return took
+
+    try:
+        yield timed
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@contextmanager
+def requests(home: Path, log: Path, args: argparse.Namespace) -> Iterator[Timed]:
+    """One client that asks a service, one request after another, each with another history."""
+    service = Service(home, log, threads=str(args.threads), cache_bytes="0").start()
+    rng = np.random.default_rng(args.seed)
+
+    def timed(seconds: float) -> list[float]:
+        answers = closed_loop(service.url, "/recommend", _bodies(rng, time.perf_counter() + seconds), 1)
+        if set(answers.statuses) != {200}:
+            sys.exit(f"/recommend was answered with {dict(answers.statuses)}")
+        return answers.seconds
+
+    try:
+        timed(1.0)
+        yield timed
+    finally:
+        service.kill()
+
+
+def _bodies(rng: np.random.Generator, until: float) -> Iterator[bytes]:
+    while time.perf_counter() < until:
+        history = [item(number).item_id for number in rng.choice(CATALOGUE, HISTORY, replace=False).tolist()]
+        yield json.dumps({"history": history}).encode()
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="seqrec bench threads", description=__doc__.partition("\n")[0])
+    parser.add_argument("--items", type=Path, default=DATA / "items.jsonl.gz", help="whose words the tokenizer knows")
+    parser.add_argument("--attributes", default="title,brand,category", help="which are text, in this order")
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--hidden", type=int, default=384, help="heads are of 32")
+    parser.add_argument("--tokens", type=int, default=256, help="of the history that is encoded")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=choose().count)
+    parser.add_argument("--seed", type=int, default=0)
+    add_output(parser)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    main()
