@@ -64,7 +64,7 @@ class Workshop:
             cell.model,
             "" if config is None else config.to_toml(),
             self.data(cell.share).digest,
-            *[dataset.digest for dataset in self.others if cell.others],
+            *[dataset.digest for dataset in self.others if cell.others or cell.beside],
             "" if cell.start is None else self.digest(cell.start),
             self._encoder_digest if self._starts_from_encoder(cell) else "",
         ]
@@ -77,7 +77,9 @@ class Workshop:
         return self._shares[share]
 
     def trained_on(self, cell: Cell) -> Sequence[Dataset]:
-        return self.others if cell.others else [self.data(cell.share)]
+        if cell.others:
+            return self.others
+        return [self.data(cell.share), *(self.others if cell.beside else ())]
 
     def config(self, cell: Cell, start: Path | None = None) -> RunConfig:
         """With the paths that a cell's own configuration leaves out; `start` instead of what it starts from."""
@@ -92,6 +94,8 @@ class Workshop:
         if "pretrain" in config.stages:
             names = tuple(map(str, self.other_folders if cell.others else [self.folder]))
             config = replace(config, pretrain=replace(config.pretrain, data=names, zero_shot=(str(self.folder),)))
+        if cell.beside:
+            config = replace(config, adversarial=replace(config.adversarial, data=tuple(map(str, self.other_folders))))
         return config
 
     def evaluation(self, cell: Cell) -> Record | None:

@@ -15,6 +15,8 @@ SHARES = (0.01, 0.05, 0.1, 0.5, 1.0)
 LEARNERS = ("recformer", "unisrec", "sasrec")
 """Those that are trained on less data too, as in the paper's figure; all others only where none of these is chosen."""
 FLOORS = ("popularity", "item-kNN", "last item")
+ALIGNS = "adversarial"
+"""The stage that learns from other data sets beside the own one."""
 MODEL = "model"
 """The name of a cell's own model among the methods that it measures."""
 
@@ -24,7 +26,7 @@ class Cell:
     """One training and its evaluation; or, without `config`, the floors alone.
 
     share: of the users that train. start: whose checkpoint it starts from. others: it is trained on the data sets to
-    pretrain on, and evaluated as it is.
+    pretrain on, and evaluated as it is. beside: it is trained on those beside its own.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Cell:
     start: Cell | None = None
     on_encoder: bool = False  # it starts from the text encoder that was named, if there is one
     others: bool = False
+    beside: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,7 @@ class Plan:
         config = self.recipes.training(model, seed, share)
         name = _of_seed(_of_share(model, share), seed)
         if model not in TEXT_MODELS:
-            return Cell(name, model, config, share)
+            return Cell(name, model, config, share, beside=self.pretrained and ALIGNS in config.stages)
         start = None if self.text_encoder and not self.pretrained else self.frozen(model, share)
         return Cell(name, model, config, share, start, on_encoder=True)
 

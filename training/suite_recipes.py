@@ -13,7 +13,7 @@ from training.data import Dataset
 
 TEXT_MODELS = ("recformer", "unisrec", "zesrec")
 """Those that know an item by what it says; all others know it by its id."""
-MODELS = (*TEXT_MODELS, "sasrec", "bert4rec", "gru4rec", "attrec", "fdsa", "s3rec")
+MODELS = (*TEXT_MODELS, "sasrec", "bert4rec", "gru4rec", "attrec", "fdsa", "s3rec", "recguru")
 ATTRIBUTES = ("title", "brand", "category", "genres")
 """What is text of an item, in this order, for every model that reads text."""
 
@@ -89,6 +89,13 @@ _QUICK: Mapping[str, Sequence[str]] = {
         *_ENDS_QUICK,
         "self_supervised.optimizer.max_epochs=20",
         "optimizer.max_epochs=60",
+        "optimizer.max_minutes=1.5",
+    ),
+    "recguru": (
+        *_ENDS_QUICK,
+        "adversarial.optimizer.max_epochs=20",
+        "adversarial.alone_epochs=5",
+        "optimizer.max_epochs=100",
         "optimizer.max_minutes=1.5",
     ),
 }

@@ -17,6 +17,7 @@ from seqrec.items import Item, read_interactions, read_items
 from service.app import create_app
 from service.settings import Settings
 from tests.service.conftest import wait_until_ready
+from tests.training.conftest import write_world
 from training.cli import train
 from training.data import read_dataset
 from training.evaluate_cli import evaluate
@@ -29,6 +30,7 @@ SMALL = {
     "s3rec": ["dim=16", "inner=16", "max_length=20", "layers=1", 'features="title"'],
     "gru4rec": ["dim=16", "hidden=16", "max_length=20"],
     "attrec": ["dim=16"],
+    "recguru": ["dim=16", "inner=16", "max_length=20", "layers=1"],
 }
 NEW = {"item_id": "brand-new", "attributes": {"title": "A mug that nobody has had"}}
 
@@ -71,7 +73,14 @@ def test_from_events_to_answers(
     data = ["--items", str(files[0]), "--interactions", str(files[1])]
     changes = [f"model.settings.{one}" for one in SMALL[name]]
     if name == "s3rec":
-        changes += ["self_supervised.batch_size=16"]
+        changes += ["self_supervised.batch_size=16", "self_supervised.optimizer.max_epochs=2"]
+    if name == "recguru":
+        write_world(tmp_path)  # another data set, of which nothing is to be seen in the end
+        changes += [
+            f"adversarial.data=['{tmp_path}']",
+            "adversarial.optimizer.max_epochs=2",
+            "adversarial.alone_epochs=1",
+        ]
     changes += ["sequence.batch_size=16", "optimizer.max_epochs=2", "validation.checks=2", "device=cpu", "threads=1"]
     overrides = [word for change in changes for word in ("--set", change)]
     train(["--preset", name, *overrides, *data, "--out", str(tmp_path / "run")])

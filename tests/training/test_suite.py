@@ -17,6 +17,7 @@ import pytest
 from seqrec.cli import main
 from seqrec.errors import InputError, SeqrecError
 from tests.training.conftest import write_world
+from training.config import load_config
 from training.data import Dataset
 from training.evaluate_cli import evaluate
 from training.floors import popularity
@@ -49,6 +50,10 @@ TINY = [
     "gru4rec:optimizer.max_epochs=2",
     "sasrec:model.settings.dim=8",
     "sasrec:optimizer.max_epochs=1",
+    "recguru:model.settings.dim=8",
+    "recguru:adversarial.optimizer.max_epochs=2",
+    "recguru:adversarial.alone_epochs=1",
+    "recguru:optimizer.max_epochs=1",
     "validation.checks=1",
 ]
 Ask = Callable[..., dict[str, Any]]
@@ -138,6 +143,19 @@ def test_the_tables_hold_every_method_and_are_made_once(ask: Ask, folders: tuple
     assert len(made(out).keys() - before.keys()) == 1
     assert before.items() <= made(out).items()
     assert {line["table"] for line in more["lines"]} == {"overall"}
+
+
+def test_other_data_sets_are_aligned_where_there_are_some(ask: Ask, folders: tuple[Path, Path], tmp_path: Path) -> None:
+    only = ["--models", "recguru", "--only", "overall"]
+    for others in ([str(folders[1])], []):
+        before = made(tmp_path / "out")
+        assert ask(*only, *(word for other in others for word in ("--pretrain-data", other)))["failed"] == {}
+        [new] = [name for name in made(tmp_path / "out").keys() - before.keys() if name.startswith("recguru")]
+        run = tmp_path / "out" / "cells" / new
+        config = load_config(run / "config.toml")
+        assert list(config.adversarial.data) == others
+        assert config.stages == ("adversarial", "sequence")
+        assert len(json.loads((run / "run.json").read_text())["data_digest"].split(",")) == 1 + len(others)
 
 
 def test_less_data_and_seeds(ask: Ask, tmp_path: Path) -> None:
