@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from seqrec.checkpoint import save_checkpoint
 from seqrec.item_text import ItemText, Recipe
-from seqrec.items import Item, read_items
+from seqrec.items import Item, read_interactions, read_items
 from seqrec.models.recformer import Recformer, RecformerConfig
 from seqrec.tokenizer import train_bpe
 from tests.e2e.processes import Server
@@ -25,6 +27,31 @@ def soak(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture(scope="session")
 def items(online_retail: Path) -> list[Item]:
     return read_items(online_retail / "items.jsonl.gz")
+
+
+@pytest.fixture(scope="session")
+def shoppers(online_retail: Path, items: list[Item], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The items and events of the first users of the bundled data, at most 15 events each."""
+    folder = tmp_path_factory.mktemp("shoppers")
+    events = read_interactions(online_retail / "interactions.csv.gz", {item.item_id for item in items})
+    chosen: dict[str, list[tuple[str, Any]]] = {}
+    for user, item_id, time in zip(events.user_ids, events.item_ids, events.timestamps.tolist(), strict=True):
+        if user in chosen or len(chosen) < 60:
+            chosen.setdefault(user, []).append((item_id, time))
+    lines = [
+        f"{user},{item_id},{time}" for user, had in chosen.items() for item_id, time in sorted(set(had), key=_time)[:15]
+    ]
+    there = {line.split(",")[1] for line in lines}
+    (folder / "interactions.csv").write_text("\n".join(["user_id,item_id,timestamp", *lines]) + "\n", encoding="utf-8")
+    with (folder / "items.jsonl").open("w", encoding="utf-8") as file:
+        for item in items:
+            if item.item_id in there:
+                file.write(json.dumps({"item_id": item.item_id, "attributes": dict(item.attributes)}) + "\n")
+    return folder / "items.jsonl", folder / "interactions.csv"
+
+
+def _time(event: tuple[str, Any]) -> Any:
+    return event[1]
 
 
 @pytest.fixture(scope="session")

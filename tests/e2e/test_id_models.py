@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from index.cli import index
 from seqrec import History, load_model
-from seqrec.items import Item, read_interactions, read_items
+from seqrec.items import Item
 from service.app import create_app
 from service.settings import Settings
 from tests.service.conftest import wait_until_ready
@@ -22,7 +22,6 @@ from training.cli import train
 from training.data import read_dataset
 from training.evaluate_cli import evaluate
 
-USERS = 60
 SMALL = {
     "sasrec": ["dim=16", "max_length=20", "negatives=20"],
     "bert4rec": ["dim=16", "max_length=20", "layers=1"],
@@ -35,42 +34,16 @@ SMALL = {
 NEW = {"item_id": "brand-new", "attributes": {"title": "A mug that nobody has had"}}
 
 
-@pytest.fixture(scope="module")
-def files(online_retail: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The items and events of the first users of the bundled data, at most 15 events each."""
-    folder = tmp_path_factory.mktemp("shoppers")
-    items = read_items(online_retail / "items.jsonl.gz")
-    events = read_interactions(online_retail / "interactions.csv.gz", {item.item_id for item in items})
-    chosen: dict[str, list[tuple[str, Any]]] = {}
-    for user, item_id, time in zip(events.user_ids, events.item_ids, events.timestamps.tolist(), strict=True):
-        if user in chosen or len(chosen) < USERS:
-            chosen.setdefault(user, []).append((item_id, time))
-    lines = [
-        f"{user},{item_id},{time}" for user, had in chosen.items() for item_id, time in sorted(set(had), key=_time)[:15]
-    ]
-    there = {line.split(",")[1] for line in lines}
-    (folder / "interactions.csv").write_text("\n".join(["user_id,item_id,timestamp", *lines]) + "\n", encoding="utf-8")
-    with (folder / "items.jsonl").open("w", encoding="utf-8") as file:
-        for item in items:
-            if item.item_id in there:
-                file.write(json.dumps({"item_id": item.item_id, "attributes": dict(item.attributes)}) + "\n")
-    return folder / "items.jsonl", folder / "interactions.csv"
-
-
-def _time(event: tuple[str, Any]) -> Any:
-    return event[1]
-
-
 @pytest.mark.parametrize("name", sorted(SMALL))
 def test_from_events_to_answers(
     name: str,
-    files: tuple[Path, Path],
+    shoppers: tuple[Path, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("SEQREC_HOME", str(tmp_path / "home"))
-    data = ["--items", str(files[0]), "--interactions", str(files[1])]
+    data = ["--items", str(shoppers[0]), "--interactions", str(shoppers[1])]
     changes = [f"model.settings.{one}" for one in SMALL[name]]
     if name == "s3rec":
         changes += ["self_supervised.batch_size=16", "self_supervised.optimizer.max_epochs=2"]
@@ -95,7 +68,7 @@ def test_from_events_to_answers(
 
     index(["build", "--checkpoint", str(checkpoint), *data, "--publish"])
     encoder = load_model(checkpoint, "cpu")
-    dataset = read_dataset(*files)
+    dataset = read_dataset(*shoppers)
     known = [dataset.items[int(row)] for row in np.flatnonzero(dataset.trained_rows)]
     cold = [item for item, seen in zip(dataset.items, dataset.trained_rows, strict=True) if not seen]
     assert cold

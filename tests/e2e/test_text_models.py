@@ -1,4 +1,4 @@
-"""Models on a frozen text encoder, from events to answers over HTTP: pretrained, trained, indexed, served."""
+"""Models that read text, from a few real shoppers to answers over HTTP: pretrained, trained, indexed, served."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from seqrec import load_model
 from seqrec.checkpoint import load_checkpoint, save_checkpoint
 from seqrec.frozen_text import FrozenTextModel
 from seqrec.items import read_items
+from seqrec.models import MODELS
 from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
 from service.app import create_app
 from service.settings import Settings
+from tests.e2e import test_id_models
 from tests.service.conftest import wait_until_ready
 from tests.training.conftest import write_world
 from training.cli import train
@@ -26,7 +28,11 @@ from training.pretrain_cli import pretrain
 SMALL = {
     "unisrec": ["dim=16", "inner=16", "layers=1", "experts=2", "max_length=20"],
     "zesrec": ["dim=16", "hidden=16", "max_length=20"],
+    "recformer": ["hidden_size=16", "num_layers=1", "num_heads=2", "intermediate_size=16", "max_token_num=64"],
+    "residual": [],
 }
+STAGE = {"recformer": "joint", "residual": "residual"}
+PRESET = {"recformer": "demo"}
 QUICK = ["optimizer.max_epochs=2", "validation.checks=2", "device=cpu", "threads=1"]
 NEW = {"item_id": "brand-new", "attributes": {"title": "violet umbrella"}}
 
@@ -43,14 +49,22 @@ def words(changes: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("name", sorted(SMALL))
 def test_from_events_to_answers(
-    name: str, text_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str,
+    text_model: Path,
+    recformer: Path,
+    shoppers: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("SEQREC_HOME", str(tmp_path / "home"))
-    items, interactions = write_world(tmp_path)
+    items, interactions = shoppers
     data = ["--items", str(items), "--interactions", str(interactions)]
-    changes = [f"model.start_from={text_model}", "sequence.batch_size=16", *QUICK]
+    changes = [f"{STAGE.get(name, 'sequence')}.batch_size=16", *QUICK]
+    starts = {"unisrec": text_model, "zesrec": text_model, "residual": recformer}
+    changes += [f"model.start_from={starts[name]}"] if name in starts else ["text.vocab_size=500"]
     changes += [f"model.settings.{one}" for one in SMALL[name]]
-    train(["--preset", name, *words(changes), *data, "--out", str(tmp_path / "run")])
+    train(["--preset", PRESET.get(name, name), *words(changes), *data, "--out", str(tmp_path / "run")])
     checkpoint = tmp_path / "run" / "checkpoint"
 
     capsys.readouterr()
@@ -76,6 +90,11 @@ def test_from_events_to_answers(
         assert found["brand-new"] == pytest.approx(float(scores[0, 0]), abs=1e-5)
         history = [{"attributes": NEW["attributes"]}, known[1].item_id]
         assert client.post("/recommend", json={"history": history}).json()["unknown"] == []
+
+
+def test_every_model_goes_this_way() -> None:
+    """Those here, and those that know items by id; bag_of_words has nothing to learn."""
+    assert SMALL.keys() | test_id_models.SMALL.keys() == MODELS.keys() - {"bag_of_words"}
 
 
 def test_pretrained_on_two_data_sets_and_fine_tuned_with_ids(text_model: Path, tmp_path: Path) -> None:
