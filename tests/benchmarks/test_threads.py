@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import psutil
+import pytest
+
+from benchmarks import threads
+from benchmarks.report import Report, Spread
+
+SMALL = ["--layers", "1", "--hidden", "32", "--tokens", "16", "--threads", "1", "--seconds", "0.1", "--rounds", "1"]
+
+
+def test_all_are_timed_alone_and_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "cores", lambda: 1)
+    monkeypatch.setattr(threads, "CATALOGUE", 40)
+    threads.main([*SMALL, "--json", str(tmp_path / "out.json")])
+    lines = json.loads((tmp_path / "out.json").read_text())["lines"]
+    assert [line["against"] for line in lines] == ["", "alone"] * 3
+    assert all(line["value"] > 0 for line in lines)
+
+
+def test_what_burns_is_put_out() -> None:
+    before = set(psutil.Process().children())
+    with threads.burning(2):
+        started = set(psutil.Process().children()) - before
+        assert len(started) == 2
+    assert not any(process.is_running() for process in started)
+
+
+def test_medians_of_a_round_are_compared() -> None:
+    report = Report("threads", "", {})
+    threads.tell(report, "forward", "ours", [([0.01, 0.02, 0.03], [0.05, 0.04, 0.06]), ([0.01], [0.04])])
+    alone, beside = report.lines
+    assert (alone.value, beside.value, beside.ratio) == (15, 45, Spread(3.25, 2.5, 4))
+    assert report.notes == ["forward, ours: the slowest beside took 60 ms"]
