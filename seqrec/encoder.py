@@ -8,7 +8,7 @@ model.encode_histories([[{"title": "Oak desk"}], []])          # float32 [2, dim
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 from seqrec.checkpoint import Checkpoint, load_checkpoint
 from seqrec.errors import InputError
-from seqrec.int8 import quantize
 from seqrec.item_text import ItemTokens, TokenizedHistory, TokenizedItem
 from seqrec.items import History, Item, check_attributes
+from seqrec.linear import pack_weights, quantize
 from seqrec.metric import Metric
 from seqrec.model import Batch, SequenceModel
+from seqrec.streams import side_by_side
 
 Precision = Literal["float32", "bfloat16", "int8"]
 """bfloat16 pays on a GPU, int8 (its linear layers) on a CPU."""
@@ -31,8 +32,10 @@ Vectors = npt.NDArray[np.float32]
 ItemLike = Item | Mapping[str, Any]
 """An Item, or its attributes alone."""
 
-TOKEN_BUDGET = {"cpu": 4096, "cuda": 65536}
-"""Tokens a batch: enough to fill the machine, little enough to stay in its caches."""
+TOKEN_BUDGET = {"cpu": 2048, "cuda": 65536}
+"""Tokens a batch: enough to fill the machine (a core of it), little enough to stay in its caches."""
+WORTH_SPLITTING = 256
+"""Tokens from which on a CPU shares them out among its cores, rather than each operation on all of them."""
 
 
 def load_model(path: str | Path, device: str | None = None, precision: Precision = "float32") -> Encoder:
@@ -40,7 +43,12 @@ def load_model(path: str | Path, device: str | None = None, precision: Precision
 
     Raises CheckpointError if the checkpoint is not whole, InputError for a device or precision there is not.
     """
-    return Encoder(load_checkpoint(path), device, precision)
+    encoder = Encoder(load_checkpoint(path), device, precision)
+    if encoder.device.type == "cpu" and precision == "float32":
+        for model in {encoder.checkpoint.item_model, encoder.checkpoint.history_model}:
+            assert isinstance(model, nn.Module)
+            pack_weights(model)
+    return encoder
 
 
 class Encoder:
@@ -117,11 +125,22 @@ class Encoder:
         progress: Callable[[int], object],
     ) -> Vectors:
         out = np.empty((len(inputs), self.dim), dtype=np.float32)
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, self.precision == "bfloat16"):
-            for rows in _batches(costs, self.token_budget):
+
+        def compute(rows: list[int]) -> None:
+            # Both are a thread's own: they do not reach the threads of `side_by_side` from here.
+            with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, self.precision == "bfloat16"):
                 batch = prepare([inputs[row] for row in rows]).to(self.device)
                 out[rows] = self._finish(encode(batch))
-                progress(len(rows))
+
+        threads = torch.get_num_threads() if self.device.type == "cpu" else 1
+        total, budget = sum(costs), self.token_budget
+        if threads > 1 and len(inputs) > 1 and total > WORTH_SPLITTING:
+            batches = _batches(costs, min(budget, -(-total // threads)))
+            done = side_by_side(compute, batches[::-1], threads)  # the longest first: none is left alone at the end
+        else:
+            done = _one_by_one(compute, _batches(costs, budget))
+        for rows in done:
+            progress(len(rows))
         return out
 
     def _finish(self, vectors: Tensor) -> Vectors:
@@ -130,6 +149,12 @@ class Encoder:
             vectors = nn.functional.normalize(vectors, dim=1)
         result: Vectors = vectors.cpu().numpy()
         return result
+
+
+def _one_by_one(compute: Callable[[list[int]], object], batches: Sequence[list[int]]) -> Iterator[list[int]]:
+    for rows in batches:
+        compute(rows)
+        yield rows
 
 
 def _batches(costs: Sequence[int], budget: int) -> list[list[int]]:

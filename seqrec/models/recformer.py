@@ -27,6 +27,7 @@ from torch.utils.checkpoint import checkpoint
 from seqrec.errors import InputError
 from seqrec.item_text import ItemText, ItemTokens, TokenizedHistory, TokenizedItem
 from seqrec.items import AttributeValue, Item
+from seqrec.linear import GeluLinear
 from seqrec.metric import Metric
 
 CLS_TYPE = 0
@@ -125,7 +126,7 @@ class Layer(nn.Module):
         self.value_global = Projection(d, d)
         self.attention_output = nn.Linear(d, d)
         self.attention_norm = nn.LayerNorm(d, eps)
-        self.up = nn.Linear(d, config.intermediate_size)
+        self.up = GeluLinear(d, config.intermediate_size)
         self.down = nn.Linear(config.intermediate_size, d)
         self.output_norm = nn.LayerNorm(d, eps)
 
@@ -137,7 +138,7 @@ class Layer(nn.Module):
             attended = self._local(x, batch).index_copy(0, batch.cls, attended)
             own = x
         x = self.attention_norm(own + self._drop(self.attention_output(attended)))
-        out: Tensor = self.output_norm(x + self._drop(self.down(F.gelu(self.up(x)))))
+        out: Tensor = self.output_norm(x + self._drop(self.down(self.up(x))))
         return out
 
     def _global(self, x: Tensor, cls: Tensor, batch: PackedBatch) -> Tensor:

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import seqrec
 from seqrec import History, Item, load_model
 from seqrec.encoder import Encoder, _batches
 from seqrec.errors import CheckpointError, InputError
+from seqrec.streams import side_by_side
 
 
 @pytest.fixture
@@ -65,8 +68,6 @@ def test_a_device_or_precision_there_is_not(bag_of_words_checkpoint: Path) -> No
 
 
 def test_no_gpu_is_said_before_anything_is_encoded(bag_of_words_checkpoint: Path) -> None:
-    import torch
-
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
     with pytest.raises(InputError, match="no CUDA device that torch can use; say cpu"):
@@ -91,3 +92,47 @@ def test_the_package_offers_what_it_lists() -> None:
         assert getattr(seqrec, name).__name__ == name
     with pytest.raises(AttributeError):
         _ = seqrec.nothing
+
+
+def test_side_by_side_on_several_cores_gives_the_same(
+    bag_of_words_checkpoint: Path, tiny_items: list[Item], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seqrec.encoder.WORTH_SPLITTING", 0)
+    encoder = load_model(bag_of_words_checkpoint, device="cpu")
+    tokens = list(encoder.tokenize_items(tiny_items)) * 7
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = encoder.encode_item_tokens(tokens)
+        torch.set_num_threads(3)
+        encoder.token_budget = 12
+        done: list[int] = []
+        threads = set()
+        encode = encoder.checkpoint.item_model.encode_items
+
+        def seen(batch: object) -> torch.Tensor:
+            threads.add((threading.current_thread().name, torch.get_num_threads()))
+            return encode(batch)
+
+        monkeypatch.setattr(encoder.checkpoint.item_model, "encode_items", seen)
+        assert np.allclose(encoder.encode_item_tokens(tokens, done.append), alone, atol=1e-6)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert sum(done) == len(tokens)
+    assert len(threads) > 1
+    assert {number for _, number in threads} == {1}
+
+
+def test_what_fails_on_one_core_is_raised_and_the_next_call_works() -> None:
+    begun: list[int] = []
+
+    def compute(batch: int) -> None:
+        begun.append(batch)
+        if batch == 3:
+            raise MemoryError("batch 3")
+
+    with pytest.raises(MemoryError, match="batch 3"):
+        list(side_by_side(compute, range(1000), 2))
+    assert len(begun) < 1000
+    assert sorted(side_by_side(begun.append, [1, 2, 4], 2)) == [1, 2, 4]

@@ -1,4 +1,4 @@
-"""int8 linear layers: close to float32, and a row never depends on its neighbours."""
+"""Linear layers for inference: close to float32, and a row never depends on its neighbours."""
 
 from __future__ import annotations
 
@@ -8,20 +8,47 @@ import torch
 from torch import nn
 
 from seqrec.errors import InputError
-from seqrec.int8 import Int8Linear
+from seqrec.linear import GeluLinear, Int8Linear, PackedLinear, pack_weights
 
 
 @pytest.mark.parametrize("rows", [1, 3, 17, 64])
 @pytest.mark.parametrize("bias", [True, False])
-def test_close_to_float32(rows: int, bias: bool) -> None:
+@pytest.mark.parametrize("kind", [nn.Linear, GeluLinear])
+def test_close_to_float32(rows: int, bias: bool, kind: type[nn.Linear]) -> None:
     torch.manual_seed(0)
-    linear = nn.Linear(48, 80, bias=bias)
+    linear = kind(48, 80, bias=bias)
     x = torch.randn(rows, 48) * torch.logspace(-3, 3, rows)[:, None]  # rows of very different size
     with torch.no_grad():
         exact, rounded = linear(x), Int8Linear(linear)(x)
     assert rounded.shape == exact.shape
     relative = (exact - rounded).norm(dim=1) / exact.norm(dim=1)
     assert float(relative.max()) < 0.02
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3, 64, 1500])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kind", [nn.Linear, GeluLinear])
+def test_packed_weights_differ_by_rounding_alone(rows: int, bias: bool, kind: type[nn.Linear]) -> None:
+    torch.manual_seed(0)
+    linear = kind(48, 80, bias=bias)
+    x = torch.randn(rows, 48) * 3
+    exact = linear(x).detach()
+    packed = PackedLinear(linear)
+    with torch.inference_mode():
+        torch.testing.assert_close(packed(x), exact, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(packed(x.view(rows, 1, 48)), exact.view(rows, 1, 80), atol=1e-5, rtol=1e-5)
+    assert torch.equal(packed(x), exact)  # outside of inference it is the layer it was,
+    assert packed(x).requires_grad
+    assert packed.state_dict().keys() == linear.state_dict().keys()  # and is saved as that
+
+
+def test_packing_leaves_layers_alone_whose_weights_are_read() -> None:
+    class Read(nn.Linear):
+        pass
+
+    model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(GeluLinear(4, 4)), Read(4, 4))
+    pack_weights(model)
+    assert [type(part) for part in (model[0], model[1][0], model[2])] == [PackedLinear, PackedLinear, Read]
 
 
 def test_a_row_does_not_depend_on_its_batch() -> None:

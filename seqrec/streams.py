@@ -1,0 +1,51 @@
+"""Batches side by side on a CPU: each core computes one of its own.
+
+Two cores on one batch wait for each other at every operation; a batch each, they wait once, at the end (items of the
+Scientific catalogue, 2 cores: 1.15 times as fast in float32, 1.3 times in int8; more beside another busy process).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+_pools: dict[int, ThreadPoolExecutor] = {}
+_making = threading.Lock()
+
+
+def side_by_side(compute: Callable[[T], object], batches: Sequence[T], threads: int) -> Iterator[T]:
+    """Calls `compute` with each batch, on so many threads of one core each; -> the batches as they are done.
+
+    Raises what `compute` raised first, once nothing computes any more; what has not begun by then is left out.
+    """
+    futures = {_pool(threads).submit(compute, batch): batch for batch in batches}
+    try:
+        for future in as_completed(futures):
+            future.result()
+            yield futures[future]
+    finally:
+        for future in futures:
+            future.cancel()
+        wait(futures)
+
+
+def _one_core() -> None:
+    torch.get_num_threads()  # the first word of a thread to torch sets its number to that of all; so say it before
+    torch.set_num_threads(1)
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    with _making:
+        if threads not in _pools:
+            pool = ThreadPoolExecutor(threads, "encode", initializer=_one_core)
+            together = threading.Barrier(threads)
+            wait([pool.submit(together.wait) for _ in range(threads)])  # so all threads have begun
+            # It holds for the thread that says so, and for those that begin later: theirs is the number of before.
+            torch.set_num_threads(threads)
+            _pools[threads] = pool
+        return _pools[threads]
