@@ -65,9 +65,10 @@ def top(client: httpx.Client, item_id: str) -> tuple[str, int]:
 
 
 def test_workers_agree_share_what_they_count_and_come_back(serve_process: ServeProcess, clients: ExitStack) -> None:
-    process = serve_process(SEQREC_WORKERS="2")
+    process = serve_process(SEQREC_WORKERS="2", SEQREC_THREADS="1", OMP_NUM_THREADS="2")
     of = each_worker(process.url, 2, clients)
     one, two = of.values()
+    assert "computing with 1 thread (as set) each" in process.log()
 
     for n in range(10):  # what one takes, the other finds in its next request
         for taking, asked in ((one, two), (two, one)):
@@ -77,7 +78,8 @@ def test_workers_agree_share_what_they_count_and_come_back(serve_process: ServeP
     for asked in (one, two):  # whoever is asked tells of both
         text = asked.get("/metrics").text
         assert 'seqrec_requests_total{method="POST",route="/items",status="200"} 20.0' in text
-        assert set(re.findall(r'seqrec_ready{pid="(\d+)"} 1.0', text)) == {str(worker) for worker in of}
+        for state in ("seqrec_ready{pid=%s} 1.0", "seqrec_threads{pid=%s} 1.0"):
+            assert set(re.findall(state % r'"(\d+)"', text)) == {str(worker) for worker in of}
 
     job = one.post("/reindex").json()["id"]
     assert two.post("/reindex").json()["id"] == job, "one at a time, whoever is asked"
