@@ -24,6 +24,9 @@ from training.suite_report import write_report
 
 log = logging.getLogger(__name__)
 
+TRUSTED = 60.0
+"""Seconds for which the estimate is believed, before what cells took says how far off it is."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -113,7 +116,7 @@ class Suite:
         spent = planned = 0.0
         try:
             for number, cell in enumerate(missing, 1):
-                expected = sum(left.values()) * (spent / planned if planned else 1.0)
+                expected = sum(left.values()) * (spent + TRUSTED) / (planned + TRUSTED)
                 log.info("cell %d of %d: %s; about %s left", number, len(missing), cell.name, duration(expected))
                 began = time.monotonic()
                 if self._make(cell, failed) and cell.name in left:

@@ -19,7 +19,7 @@ import numpy as np
 
 from seqrec import __version__
 from seqrec.encoder import Encoder, load_model
-from seqrec.errors import SeqrecError
+from seqrec.errors import InputError, SeqrecError
 from seqrec.files import write_text
 from training.comparison import RESAMPLES
 from training.config import RunConfig
@@ -29,7 +29,7 @@ from training.floors import best_item_knn, popularity
 from training.groups import groups_of
 from training.ranking import PESSIMISTIC, PROTOCOLS, Scorer, case_ranks
 from training.run import train_on
-from training.run_directory import read_about
+from training.run_directory import RunDirectory, read_about
 from training.significance import interval, resampled_means
 from training.start import starting_point
 from training.suite_data import PartlyTrained
@@ -116,8 +116,8 @@ class Workshop:
             about = read_about(path)
             if about is None or about["state"] != "done":
                 start = starting_point(self.config(cell))
-                failed = about is not None and about["state"] == "failed"
-                train_on(start, self.trained_on(cell), path, failed, {"cell": cell.name, "inputs": self.digest(cell)})
+                anew = not _goes_on(path, start.config)
+                train_on(start, self.trained_on(cell), path, anew, {"cell": cell.name, "inputs": self.digest(cell)})
             about = read_about(path)
             assert about is not None
             encoder = load_model(path / "checkpoint", cell.config.device or None)
@@ -136,10 +136,19 @@ class Workshop:
             raise SeqrecError(f"{self.text_encoder} is not the directory of a text encoder")
         digest = hashlib.sha256()
         for path in sorted(path for path in self.text_encoder.iterdir() if path.is_file()):
-            digest.update(f"{path.name} {path.stat().st_size}\n".encode())
-            if path.suffix == ".json":
-                digest.update(path.read_bytes())
+            with path.open("rb") as file:
+                digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
         return digest.hexdigest()
+
+
+def _goes_on(path: Path, config: RunConfig) -> bool:
+    """Whether a training that was begun can go on: not where it failed, or with other threads or paths, which are all
+    that may be otherwise in a cell of the same name."""
+    try:
+        RunDirectory(path).check(config, overwrite=False)
+    except InputError:
+        return False
+    return True
 
 
 def measure(scorers: Mapping[str, Scorer], dataset: Dataset) -> Record:

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 STEPS = 3
 MOST_SECONDS = 6.0
 """What the steps of one stage may take; the first one, which makes what lasts, does not count."""
+CELL = 2.0
+"""Seconds that go by around a training: reading it, intervals, the report's pictures."""
 ITEMS, HISTORIES = 200, 64
 """How many are encoded to see how long one takes."""
 
@@ -86,13 +88,13 @@ class Estimator:
         """Of a cell that is not made yet. NaN where it cannot be told, such as for a model that refuses the data."""
         users = len(self.workshop.dataset.evaluated("test"))
         if cell.config is None:
-            return users * len(self.workshop.dataset.items) * 1e-7  # nine settings of item-kNN
+            return CELL + users * len(self.workshop.dataset.items) * 1e-7  # nine settings of item-kNN
         kind = " ".join((cell.model, *cell.config.stages))
         try:
             if kind not in self._times:
                 log.info("timing a few steps of %s", kind)
-                self._times[kind] = self._time(cell)
-            return self._times[kind].of(cell.config, 1.0 if cell.others else cell.share, users)
+                self._times[kind] = self._time(replace(cell, share=1.0))
+            return CELL + self._times[kind].of(cell.config, 1.0 if cell.others else cell.share, users)
         except SeqrecError as error:
             log.warning("%s: %s", cell.name, error)
             return float("nan")

@@ -50,12 +50,9 @@ def _bars(lines: Sequence[Line], results: Results, groups: Sequence[str]) -> Any
         for place, line in enumerate(lines):
             value = results.value(line, group=group)
             if value is not None:
-                if value.seeds > 1:
-                    error = [[value.spread], [value.spread]]
-                else:
-                    error = [[max(0.0, value.mean - value.low)], [max(0.0, value.high - value.mean)]]
                 colour = "C1" if line.method not in FLOORS else "0.45"
-                panel.errorbar(value.mean, place, xerr=error, fmt="o", color=colour, ms=5, capsize=3)
+                bars = [[bar] for bar in value.bars]
+                panel.errorbar(value.mean, place, xerr=bars, fmt="o", color=colour, ms=5, capsize=3, clip_on=False)
         panel.set_yticks(range(len(lines)), [line.label for line in lines])
         panel.set_ylim(len(lines) - 0.5, -0.5)
         panel.set_xlim(left=0)
@@ -77,7 +74,7 @@ def _by_share(lines: Sequence[Line], results: Results) -> Any:
             panel.errorbar(
                 [share for share, _ in points],
                 [value.mean for _, value in points],
-                yerr=[value.spread for _, value in points],
+                yerr=list(zip(*(value.bars for _, value in points), strict=True)),
                 fmt=f"o{style}",
                 color=f"C{number}",
                 ms=4,

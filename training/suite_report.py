@@ -44,11 +44,21 @@ class Value:
     low: float
     high: float
     seeds: int
+    wanted: int
+    """How many seeds there are to be: fewer are made where some failed, or are to come."""
 
     def __str__(self) -> str:
+        part = f" ({self.seeds} of {self.wanted} seeds)" if self.seeds < self.wanted else ""
         if self.seeds > 1:
-            return f"{self.mean:.4f} ± {self.spread:.4f}"
-        return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
+            return f"{self.mean:.4f} ± {self.spread:.4f}{part}"
+        return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]{part}"
+
+    @property
+    def bars(self) -> tuple[float, float]:
+        """How far a picture's bar goes below the mean, and above it: what stands behind the mean in tables."""
+        if self.seeds > 1:
+            return self.spread, self.spread
+        return max(0.0, self.mean - self.low), max(0.0, self.high - self.mean)
 
 
 class Results:
@@ -71,7 +81,7 @@ class Results:
             return None
         means = np.array([value[0] for value in values])
         spread = float(means.std(ddof=1)) if len(means) > 1 else 0.0
-        return Value(float(means.mean()), spread, values[0][1], values[0][2], len(values))
+        return Value(float(means.mean()), spread, values[0][1], values[0][2], len(values), len(line.cells))
 
     def of_users(self, line: Line) -> Any:
         """[users] NDCG@10, all items, averaged over the seeds."""
@@ -134,7 +144,9 @@ def write_report(out: Path, lines: Sequence[Line], plan: Plan, workshop: Worksho
 def _about(plan: Plan, workshop: Workshop, results: Results, failed: Mapping[str, str]) -> str:
     dataset = workshop.dataset
     made = sum(record is not None for record in results.records.values())
-    began = f"{len(workshop.others)} other data sets" if plan.pretrained else "what trains of this data set itself"
+    began = "what trains of this data set itself"
+    if plan.pretrained:
+        began = f"{len(workshop.others)} other data set{'s' if len(workshop.others) > 1 else ''}"
     quick = "Quick settings. " if plan.recipes.quick else ""
     said = [
         f"The last item of {len(dataset.evaluated('test')):,} users, ranked among {len(dataset.items):,} items, those "
@@ -142,7 +154,8 @@ def _about(plan: Plan, workshop: Workshop, results: Results, failed: Mapping[str
         f"seed {plan.seeds[0]}, from {'a text encoder' if plan.text_encoder else 'random weights'}.",
         f"Seeds: {', '.join(map(str, plan.seeds))}. "
         + (
-            "Behind ± is the standard deviation over them."
+            "Behind ± is the standard deviation over them; in brackets, of what is made once, the 95 % interval over "
+            "users."
             if len(plan.seeds) > 1
             else "In brackets is the 95 % interval over users; it says nothing about other seeds."
         ),

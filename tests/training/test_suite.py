@@ -17,6 +17,7 @@ import pytest
 from seqrec.cli import main
 from seqrec.errors import InputError, SeqrecError
 from tests.training.conftest import write_world
+from training import suite_estimate
 from training.config import load_config
 from training.data import Dataset
 from training.evaluate_cli import evaluate
@@ -27,6 +28,7 @@ from training.suite_cells import Workshop
 from training.suite_data import PartlyTrained, sample_users, write_folder
 from training.suite_plan import TABLES, Plan, cells_of
 from training.suite_recipes import MODELS, Recipes
+from training.suite_report import Value
 
 PNG = b"\x89PNG\r\n\x1a\n"
 TINY = [
@@ -268,6 +270,70 @@ def test_a_suite_that_is_killed_goes_on(folders: tuple[Path, Path], tmp_path: Pa
     [whole] = (tmp_path / "unbroken" / "cells").glob("recformer-pretrained-*/metrics.jsonl")
     steps = [[json.loads(line).get("step") for line in path.read_text().splitlines()] for path in (log, whole)]
     assert steps[0] == steps[1]
+
+
+def test_a_training_begun_with_other_threads_is_made_anew(
+    folders: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are not in a cell's name, and a run goes on with the same ones only."""
+    asked = Asked(folders[0], tmp_path / "out", ["gru4rec"], ["overall"], [1], (), None, True, TINY, 1, "cpu")
+    suite = Suite(asked)
+    with caplog.at_level(logging.INFO):
+        assert suite.run(Estimate({"floors": 1e-5, "gru4rec, seed 1": 30.0})) == {}
+    [left] = [record.message for record in caplog.records if record.message.startswith("cell 2 of 2")]
+    assert int(left.split("about ")[1].split(" s left")[0]) < 60, "one quick cell tells little of a slow one"
+    [cell] = [cell for cell in suite.cells if cell.config]
+    path = suite.workshop.path(cell)
+    (path / "evaluation.json").unlink()
+    about = json.loads((path / "run.json").read_text())
+    (path / "run.json").write_text(json.dumps(about | {"state": "running"}))
+    config = (path / "config.toml").read_text()
+    (path / "config.toml").write_text(config.replace("threads = 1", "threads = 2"))
+    again = Suite(asked)
+    assert again.missing() == [cell]
+    assert again.run(Estimate({})) == {}
+    assert (path / "config.toml").read_text() == config
+    assert json.loads((path / "run.json").read_text())["checkpoint_digest"] == about["checkpoint_digest"]
+
+
+def test_other_weights_of_a_text_encoder_make_other_cells(world: Dataset, tmp_path: Path) -> None:
+    names = set()
+    for weights in (b"1234", b"1235"):
+        (tmp_path / "encoder").mkdir(exist_ok=True)
+        (tmp_path / "encoder" / "model.safetensors").write_bytes(weights)
+        recipes = Recipes.of(world, True, True, 1, "cpu", [])
+        [*_, cell] = cells_of(Plan(recipes, ["unisrec"], ["overall"], [1], False, True).lines())
+        names.add(Workshop(tmp_path / "out", world, tmp_path, text_encoder=tmp_path / "encoder").path(cell))
+    assert len(names) == 2
+
+
+def test_an_estimate_is_of_the_whole_data_whatever_is_timed_first(
+    world: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        suite_estimate, "_stage_time", lambda stage, *_: suite_estimate.StageTime(0.0, 0.0, 1.0, stage.steps_per_epoch)
+    )
+    monkeypatch.setattr(suite_estimate, "_encoding_seconds", lambda *_: (0.0, 0.0))
+    changes = ["gru4rec:optimizer.max_epochs=3", "gru4rec:sequence.batch_size=6", "gru4rec:optimizer.max_minutes=0"]
+    recipes = Recipes.of(world, True, False, 1, "cpu", changes)
+    cells = [
+        cell
+        for cell in cells_of(Plan(recipes, ["gru4rec"], ["training-data"], [1], False, False).lines())
+        if cell.config and cell.share in (0.1, 1.0)
+    ]
+    for order in (cells, cells[::-1]):
+        estimator = suite_estimate.Estimator(Workshop(tmp_path / "out", world, tmp_path))
+        seconds = {cell.share: estimator.seconds(cell) - suite_estimate.CELL for cell in order}
+        estimator.close()
+        assert seconds == {0.1: pytest.approx(30), 1.0: pytest.approx(30)}  # 1 step x 30 epochs, 10 x 3
+
+
+def test_what_stands_behind_a_mean() -> None:
+    assert str(Value(0.5, 0.1, 0.2, 0.9, seeds=3, wanted=3)) == "0.5000 ± 0.1000"
+    assert str(Value(0.5, 0.1, 0.2, 0.9, seeds=2, wanted=3)) == "0.5000 ± 0.1000 (2 of 3 seeds)"
+    assert str(Value(0.5, 0.0, 0.2, 0.9, seeds=1, wanted=1)) == "0.5000 [0.2000, 0.9000]"
+    assert Value(0.5, 0.1, 0.2, 0.9, seeds=3, wanted=3).bars == (0.1, 0.1)
+    assert Value(0.5, 0.0, 0.2, 0.9, seeds=1, wanted=1).bars == pytest.approx((0.3, 0.4))
 
 
 def test_a_cell_that_fails_stops_no_other(ask: Ask, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
