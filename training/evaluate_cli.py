@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from seqrec.encoder import Encoder, load_model
+from seqrec.encoder import Encoder, Precision, load_model
 from seqrec.errors import InputError, SeqrecError
 from seqrec.files import new_directory, write_text
 from seqrec.item_text import Recipe
@@ -40,7 +40,11 @@ def evaluate(argv: list[str]) -> None:
         if arguments.out.exists() and not arguments.overwrite:
             raise InputError(f"{arguments.out} exists already; choose another directory, or say --overwrite", "--out")
     run.set_threads(arguments.threads)
-    encoders = [load_model(path, arguments.device) for path in arguments.checkpoint]
+    precisions: list[Precision] = list(dict.fromkeys(arguments.precision))
+    encoders = [load_model(path, arguments.device, p) for path in arguments.checkpoint for p in precisions]
+    names = _names(arguments.checkpoint, encoders[:: len(precisions)])
+    if len(precisions) > 1:
+        names = [f"{name}, {precision}" for name in names for precision in precisions]
     recipes = [_recipe(encoder) for encoder in encoders]
     known = [recipe for recipe in recipes if recipe is not None]
     dataset = read_dataset(arguments.items, arguments.interactions, known, arguments.on_error, rule)
@@ -50,7 +54,7 @@ def evaluate(argv: list[str]) -> None:
     with StageBars(prefix="evaluating: ") as progress:
         models = [
             Model(name, encoder, EncodedItems.of(encoder, dataset, progress))
-            for name, encoder in zip(_names(arguments.checkpoint, encoders), encoders, strict=True)
+            for name, encoder in zip(names, encoders, strict=True)
         ]
         evaluation = measure(
             models, dataset, arguments.split, arguments.k, arguments.resamples, arguments.seed, progress
@@ -85,6 +89,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--resamples", type=_positive, default=RESAMPLES, help="of the bootstrap; default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of bootstrap and tests; default: 0")
     parser.add_argument("--device", help="cpu or cuda; default: a GPU where there is one")
+    parser.add_argument(
+        "--precision",
+        choices=get_args(Precision),
+        nargs="+",
+        default=["float32"],
+        help="of the encoder; several are compared; default: float32",
+    )
     parser.add_argument("--threads", type=int, default=0, help="of torch on the CPU; default: one per physical core")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table to FILE as well")

@@ -70,6 +70,22 @@ def test_several_checkpoints_stand_in_one_table_and_are_tested_against_each_othe
         ask(runs[0], runs[0])
 
 
+def test_precisions_of_one_checkpoint_are_compared(
+    ask: Ask, runs: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask(runs[0], "--precision", "float32", "int8", "--json")
+    record = json.loads(capsys.readouterr().out)
+    methods = {row["method"] for row in record["rows"]}
+    assert {"bag_of_words, float32", "bag_of_words, int8", "last item, bag_of_words, int8"} <= methods
+    (test,) = [
+        test
+        for test in record["tests"]
+        if (test["method"], test["other"]) == ("bag_of_words, int8", "bag_of_words, float32")
+        and (test["figure"], test["protocol"]) == ("NDCG@10", "all items")
+    ]
+    assert abs(test["difference"]) < 0.05
+
+
 def test_coverage_and_popularity_are_those_of_what_is_recommended(
     ask: Ask, runs: list[str], world_files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
