@@ -21,6 +21,7 @@ from seqrec import __version__
 from seqrec.encoder import Encoder, load_model
 from seqrec.errors import InputError, SeqrecError
 from seqrec.files import write_text
+from training import toml
 from training.comparison import RESAMPLES
 from training.config import RunConfig
 from training.data import Dataset
@@ -30,6 +31,7 @@ from training.groups import groups_of
 from training.ranking import PESSIMISTIC, PROTOCOLS, Scorer, case_ranks
 from training.run import train_on
 from training.run_directory import RunDirectory, read_about
+from training.settings import StageConfig
 from training.significance import interval, resampled_means
 from training.start import starting_point
 from training.suite_data import PartlyTrained
@@ -58,11 +60,10 @@ class Workshop:
 
     def digest(self, cell: Cell) -> str:
         """Of all that decides what comes of it."""
-        config = cell.config and replace(cell.config, threads=0, device="", save_minutes=0.0)
         inputs = [
             __version__,
             cell.model,
-            "" if config is None else config.to_toml(),
+            "" if cell.config is None else _decisive(cell.config),
             self.data(cell.share).digest,
             *[dataset.digest for dataset in self.others if cell.others or cell.beside],
             "" if cell.start is None else self.digest(cell.start),
@@ -139,6 +140,13 @@ class Workshop:
             with path.open("rb") as file:
                 digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
         return digest.hexdigest()
+
+
+def _decisive(config: RunConfig) -> str:
+    """The settings that decide what comes of a training: not those of stages that it has not."""
+    table = toml.plain(replace(config, threads=0, device="", save_minutes=0.0))
+    unused = [name for name in table if isinstance(getattr(config, name), StageConfig) and name not in config.stages]
+    return json.dumps({name: value for name, value in table.items() if name not in unused}, sort_keys=True)
 
 
 def _goes_on(path: Path, config: RunConfig) -> bool:

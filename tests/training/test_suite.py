@@ -307,6 +307,21 @@ def test_other_weights_of_a_text_encoder_make_other_cells(world: Dataset, tmp_pa
     assert len(names) == 2
 
 
+def test_a_cell_is_named_by_what_decides_it(world: Dataset, tmp_path: Path) -> None:
+    workshop = Workshop(tmp_path / "out", world, tmp_path)
+
+    def path_of(*changes: str, threads: int = 1) -> Path:
+        recipes = Recipes.of(world, True, False, threads, "cpu", list(changes))
+        [cell] = [
+            cell for cell in cells_of(Plan(recipes, ["gru4rec"], ["overall"], [1], False, False).lines()) if cell.config
+        ]
+        return workshop.path(cell)
+
+    assert path_of() == path_of(threads=2) == path_of("joint.negatives=7") == path_of("save_minutes=1.0")
+    others = [path_of("sequence.batch_size=7"), path_of("model.settings.hidden=8"), path_of("validation.users=9")]
+    assert len({path_of(), *others}) == 4
+
+
 def test_an_estimate_is_of_the_whole_data_whatever_is_timed_first(
     world: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
