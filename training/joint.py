@@ -89,7 +89,8 @@ class JointStage(Stage):
         return loss, history_tokens + item_tokens
 
     def _examples(self, users: Rows, rng: np.random.Generator) -> Examples:
-        histories, targets, seen = [], [], []
+        histories, targets = [], []
+        seen: list[int] = []
         for user in users:
             part = self.dataset.training_part(user)
             last = len(part) - 1
