@@ -96,6 +96,14 @@ class FrozenTextModel(nn.Module, ABC):
     def states(self, items: Tensor, lengths: Tensor) -> Tensor:
         """What each item of a sequence predicts the next one by: items [b, n, dim], lengths [b] -> [b, n, dim]"""
 
+    def as_read(self, texts: Tensor, ids: Tensor) -> Tensor:
+        """Items as part of a sequence, where they are not what they are as answers: as `adapt`."""
+        return self.adapt(texts, ids)
+
+    def see(self, texts: Tensor) -> None:
+        """Once, before training: text vectors [m, text dim] of the different items that training sees."""
+        return
+
     @classmethod
     def on(cls, settings: Any, text_model: str, text: SequenceModel, item_ids: Sequence[str] = ()) -> Self:
         """A model with fresh weights; `item_ids`: of the items that training sees."""
@@ -167,11 +175,11 @@ class FrozenTextModel(nn.Module, ABC):
 
     def encode_items(self, batch: TextRows) -> Tensor:
         """-> [n, dim]"""
-        return self._item_vectors(batch)[batch.rows[:, 0]]
+        return self.adapt(self._texts(batch), batch.ids)[batch.rows[:, 0]]
 
     def encode_histories(self, batch: TextRows) -> Tensor:
         """-> [b, dim]"""
-        return newest(self.states(self._item_vectors(batch)[batch.rows], batch.lengths), batch.lengths)
+        return newest(self._states(batch), batch.lengths)
 
     def show_items(self, items: Sequence[TokenizedItem]) -> None:
         """The items that training sees: what the loss tells a target from. Those that read the same are one."""
@@ -197,8 +205,8 @@ class FrozenTextModel(nn.Module, ABC):
     def training_loss(self, batch: TrainingRows) -> Tensor:
         """Softmax cross entropy over the candidates, at every position. -> []"""
         real = batch.targets >= 0
-        queries = self.states(self._item_vectors(batch)[batch.rows], batch.lengths)[real]  # [positions, dim]
         texts, ids = self._candidates(batch)
+        queries = self._states(batch)[real]  # [positions, dim]
         items = self.adapt(texts, ids)
         if self.metric is Metric.COSINE:
             queries, items = F.normalize(queries, dim=1), F.normalize(items, dim=1)
@@ -257,9 +265,9 @@ class FrozenTextModel(nn.Module, ABC):
             "ids": torch.tensor([*known, self.items], dtype=torch.int64),
         }
 
-    def _item_vectors(self, batch: TextRows) -> Tensor:
-        """Of the different items, and of padding: [u + 1, dim]"""
-        return self.adapt(self._texts(batch), batch.ids)
+    def _states(self, batch: TextRows) -> Tensor:
+        """[b, n, dim]"""
+        return self.states(self.as_read(self._texts(batch), batch.ids)[batch.rows], batch.lengths)
 
     @torch.no_grad()
     def _texts(self, batch: TextRows) -> Tensor:
@@ -281,6 +289,7 @@ class FrozenTextModel(nn.Module, ABC):
             batches = [self.prepare_items(part).to(device) for part in parts]
             self._shown_vectors = torch.cat([self._texts(one)[:-1] for one in batches])
             self._shown_ids = torch.cat([one.ids[:-1] for one in batches])
+            self.see(self._shown_vectors)
         return self._shown_vectors[batch.candidates], self._shown_ids[batch.candidates]
 
 

@@ -9,6 +9,7 @@ MODELS = {
     "attrec": "seqrec.models.attrec:AttRec",
     "bag_of_words": "seqrec.models.bag_of_words:BagOfWords",
     "bert4rec": "seqrec.models.bert4rec:BERT4Rec",
+    "fbsm": "seqrec.models.fbsm:FBSM",
     "fdsa": "seqrec.models.fdsa:FDSA",
     "gru4rec": "seqrec.models.gru4rec:GRU4Rec",
     "recformer": "seqrec.models.recformer:Recformer",

@@ -192,10 +192,11 @@ class FrozenTextContract(ModelContract):
         batch = model.prepare_training(histories, torch.Generator())
         losses = []
         with torch.no_grad():
+            loss = model.training_loss(batch)
             for before, after in pairs:
                 scores = torch.tensor([self.score(model, texts, [before], item) for item in range(len(items))])
                 losses.append(-(scores / model.settings.temperature).log_softmax(0)[after])
-            torch.testing.assert_close(model.training_loss(batch), torch.stack(losses).mean(), atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(loss, torch.stack(losses).mean(), atol=1e-4, rtol=1e-4)
 
     def test_negatives_are_drawn_beside_the_targets(self) -> None:
         model = self.fresh(negatives=4)
@@ -222,7 +223,8 @@ class FrozenTextContract(ModelContract):
         model = self.trained(self.data(), 1)
         save_checkpoint(tmp_path / "checkpoint", self.name, model)
         before = Towers(self.name, model).encoder("cpu").encode_items([NEW])
-        assert np.array_equal(load_model(tmp_path / "checkpoint", "cpu").encode_items([NEW]), before)
+        again = load_model(tmp_path / "checkpoint", "cpu").encode_items([NEW])
+        np.testing.assert_allclose(again, before, atol=1e-6)  # its weights are packed: other rounding
 
     def test_a_model_that_is_no_text_encoder_is_refused(self) -> None:
         kind = self.kind()

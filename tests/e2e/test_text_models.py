@@ -27,6 +27,7 @@ from training.pretrain_cli import pretrain
 
 SMALL = {
     "unisrec": ["dim=16", "inner=16", "layers=1", "experts=2", "max_length=20"],
+    "fbsm": ["dim=16", "hidden=16"],
     "zesrec": ["dim=16", "hidden=16", "max_length=20"],
     "recformer": ["hidden_size=16", "num_layers=1", "num_heads=2", "intermediate_size=16", "max_token_num=64"],
     "residual": [],
@@ -61,7 +62,7 @@ def test_from_events_to_answers(
     items, interactions = shoppers
     data = ["--items", str(items), "--interactions", str(interactions)]
     changes = [f"{STAGE.get(name, 'sequence')}.batch_size=16", *QUICK]
-    starts = {"unisrec": text_model, "zesrec": text_model, "residual": recformer}
+    starts = {"fbsm": text_model, "unisrec": text_model, "zesrec": text_model, "residual": recformer}
     changes += [f"model.start_from={starts[name]}"] if name in starts else ["text.vocab_size=500"]
     changes += [f"model.settings.{one}" for one in SMALL[name]]
     train(["--preset", PRESET.get(name, name), *words(changes), *data, "--out", str(tmp_path / "run")])
