@@ -32,7 +32,7 @@ Vectors = npt.NDArray[np.float32]
 ItemLike = Item | Mapping[str, Any]
 """An Item, or its attributes alone."""
 
-TOKEN_BUDGET = {"cpu": 2048, "cuda": 65536}
+TOKEN_BUDGET = {"cpu": 1024, "cuda": 65536}
 """Tokens a batch: enough to fill the machine (a core of it), little enough to stay in its caches."""
 WORTH_SPLITTING = 256
 """Tokens from which on a CPU shares them out among its cores, rather than each operation on all of them."""
@@ -133,12 +133,10 @@ class Encoder:
                 out[rows] = self._finish(encode(batch))
 
         threads = torch.get_num_threads() if self.device.type == "cpu" else 1
-        total, budget = sum(costs), self.token_budget
-        if threads > 1 and len(inputs) > 1 and total > WORTH_SPLITTING:
-            batches = _batches(costs, min(budget, -(-total // threads)))
-            done = side_by_side(compute, batches[::-1], threads)  # the longest first: none is left alone at the end
+        if threads > 1 and len(inputs) > 1 and sum(costs) > WORTH_SPLITTING:
+            done = side_by_side(compute, _shares(costs, self.token_budget, threads), threads)
         else:
-            done = _one_by_one(compute, _batches(costs, budget))
+            done = _one_by_one(compute, _batches(costs, self.token_budget))
         for rows in done:
             progress(len(rows))
         return out
@@ -168,6 +166,20 @@ def _batches(costs: Sequence[int], budget: int) -> list[list[int]]:
         batches[-1].append(row)
         total += costs[row]
     return batches
+
+
+def _shares(costs: Sequence[int], budget: int, threads: int) -> list[list[int]]:
+    """Rows by falling cost in batches of the same cost, as near as whole rows allow, the same number for each thread.
+
+    So many that they cost the budget or less, on average: no thread is left alone at the end.
+    """
+    order = np.argsort(-np.asarray(costs), kind="stable")
+    sizes = np.asarray(costs)[order]
+    total = int(sizes.sum())
+    count = threads * -(-total // (budget * threads))
+    # By the middle of a row, so that one that stands across a border goes where more of it lies.
+    share = (2 * np.cumsum(sizes) - sizes) * count // (2 * total)
+    return [order[share == one].tolist() for one in np.unique(share)]
 
 
 def _device(name: str | None) -> torch.device:

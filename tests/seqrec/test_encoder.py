@@ -9,7 +9,7 @@ import torch
 
 import seqrec
 from seqrec import History, Item, load_model
-from seqrec.encoder import Encoder, _batches
+from seqrec.encoder import Encoder, _batches, _shares
 from seqrec.errors import CheckpointError, InputError
 from seqrec.streams import side_by_side
 
@@ -57,6 +57,18 @@ def test_batches_are_sorted_by_cost_and_cut_by_the_budget() -> None:
     assert _batches([5, 1, 3, 1, 9], 6) == [[1, 3, 2], [0], [4]]
     assert _batches([0, 0, 0], 1) == [[0, 1, 2]]
     assert _batches([], 10) == []
+
+
+def test_threads_get_equal_shares() -> None:
+    rng = np.random.default_rng(0)
+    for costs, threads in ((rng.integers(1, 80, 300), 2), (rng.integers(1, 1024, 60), 3), (np.ones(5, int), 4)):
+        shares = _shares(costs.tolist(), 1000, threads)
+        assert sorted(row for share in shares for row in share) == list(range(len(costs)))
+        sums = [int(costs[share].sum()) for share in shares]
+        assert max(sums) - min(sums) <= 2 * costs.max()
+        assert max(sums) <= 1000 + costs.max()
+        assert len(shares) % threads == 0 or threads > len(costs) / 2
+    assert _shares([100, 200, 300, 1000], 4096, 2) == [[3], [2, 1, 0]]
 
 
 def test_a_device_or_precision_there_is_not(bag_of_words_checkpoint: Path) -> None:
