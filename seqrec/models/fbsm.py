@@ -4,12 +4,13 @@ bilinear similarity model for cold-start top-n item recommendation").
 The paper compares two items by a bilinear form of their features, x_j' W x_i with W of low rank, and scores an item by
 its similarity to what the user had. Here x is what a frozen text encoder says of an item, whitened, and
 
-    is_i = A x_i + MLP(x_i)        asks_j = B x_j + MLP'(x_j)
-    score(history, i) = cos(sum_j w_j asks_j, is_i)
+    answers_i = A x_i + MLP(x_i)        asks_j = B x_j + MLP'(x_j)
+    score(history, i) = cos(sum_j w_j asks_j, answers_i)
 
 so W is neither symmetric nor only bilinear: what is bought after an item need not be like it, least of all the item
 itself. w is a softmax over how long ago an item was, learnt, of the newest `max_length` items. Trained by softmax
-cross entropy over the items that training sees, at every position; text alone, so a new item is scored like any other.
+cross entropy over the items that training sees, at every position. It reads text alone, so it can score a new item, but
+prefers what training saw (docs/results.md).
 
 Whitened means: without the directions that all texts share, and the others of one variance (on Beauty, NDCG@10 after
 three epochs was 0.038, with every component standardised instead 0.028).
