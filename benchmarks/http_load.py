@@ -48,6 +48,9 @@ class Connections:
     async def post(self, body: bytes) -> int:
         """-> the status."""
         connection = await self._free.get()
+        if connection and connection[0].at_eof():  # idle for so long that the server closed it
+            connection[1].close()
+            connection = None
         try:
             connection = connection or await asyncio.open_connection(*self._address)
             reader, writer = connection

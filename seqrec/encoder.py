@@ -51,6 +51,12 @@ def load_model(path: str | Path, device: str | None = None, precision: Precision
     return encoder
 
 
+def tokens_at_once(device: str | torch.device) -> int:
+    """That keep the whole device busy: on a CPU a batch for each core, as many as torch has threads."""
+    kind = torch.device(device).type
+    return TOKEN_BUDGET.get(kind, TOKEN_BUDGET["cpu"]) * (1 if kind == "cuda" else torch.get_num_threads())
+
+
 class Encoder:
     """Item and history vectors of one checkpoint, in float32; unit vectors where the metric is cosine.
 

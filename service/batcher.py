@@ -26,6 +26,8 @@ from seqrec.errors import NotReady, Overloaded
 
 log = logging.getLogger(__name__)
 
+LONG_QUEUE = 2
+"""Budgets that wait, from which on batches are whole."""
 PATIENCE = 4
 """Batches of a more urgent lane in a row while a less urgent one waits."""
 
@@ -38,12 +40,16 @@ Compute = Callable[[list[Any]], Sequence[Any]]
 
 @dataclass(frozen=True)
 class Lane:
-    """One kind of work. A batch holds units of one lane: `batch_tokens` at most, unless a single unit has more."""
+    """One kind of work. A batch holds units of one lane: `batch_tokens` at most, unless a single unit has more.
+
+    `short_queue_tokens`: at most, while little waits; None: `batch_tokens`.
+    """
 
     name: str
     compute: Compute
     batch_tokens: int
     queue_tokens: int
+    short_queue_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -209,15 +215,22 @@ class Batcher:
             self._deliver([(unit.ticket, dead) for unit in left])
 
     def _take(self) -> tuple[Lane, list[_Unit]]:
-        """The next batch: units from the front of one lane, up to its budget. The lock is held."""
+        """The next batch: units from the front of one lane, up to its budget. The lock is held.
+
+        Where little waits batches may be smaller: who comes next waits less. Whole ones are for when more comes than is
+        done.
+        """
         ready = [lane for lane in self._lanes.values() if self._queues[lane.name]]
         behind = len(ready) > 1
         lane = ready[1] if behind and self._in_a_row >= PATIENCE else ready[0]
         self._in_a_row = self._in_a_row + 1 if behind and lane is ready[0] else 0
         queue = self._queues[lane.name]
+        budget = self._budget[lane.name]
+        if self._waiting[lane.name] <= LONG_QUEUE * budget:
+            budget = min(budget, lane.short_queue_tokens or budget)
         batch = [queue.popleft()]
         tokens = batch[0].tokens
-        while queue and tokens + queue[0].tokens <= self._budget[lane.name]:
+        while queue and tokens + queue[0].tokens <= budget:
             tokens += queue[0].tokens
             batch.append(queue.popleft())
         self._waiting[lane.name] -= tokens

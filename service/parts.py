@@ -14,7 +14,7 @@ import torch
 from index.catalogue import Catalogue
 from index.histories import HistoryStore
 from index.stores import open_catalogue, open_histories
-from seqrec.encoder import TOKEN_BUDGET
+from seqrec.encoder import tokens_at_once
 from seqrec.errors import CatalogueError, NotReady
 from service.follower import Follower
 from service.jobs import Reindexer, StartedByItself
@@ -134,7 +134,7 @@ def open_parts(settings: Settings, metrics: Metrics, end: Callable[[], object]) 
     loader = Loader(settings, catalogue)
     follower = Follower(catalogue, loader, settings.follow_seconds, tick, metrics.swaps.inc)
     device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    batch_tokens = settings.batch_tokens or TOKEN_BUDGET.get(torch.device(device).type, TOKEN_BUDGET["cpu"])
+    batch_tokens = settings.batch_tokens or tokens_at_once(device)
     cache = VectorCache(settings.cache_bytes, settings.cache_url, metrics.cache)
     recommender = Recommender(catalogue, histories, follower, settings, batch_tokens, cache, metrics.batch)
     parts = Parts(settings, catalogue, histories, follower, recommender, reindexer, metrics)

@@ -84,9 +84,9 @@ class Recommender:
         # Of their own: where a store does not answer, what needs none goes on.
         self._store_threads = ThreadPoolExecutor(_THREADS, "store")
         lanes = [
-            Lane(RECOMMEND, answer_queries, batch_tokens, settings.queue_tokens),
+            Lane(RECOMMEND, answer_queries, batch_tokens, settings.queue_tokens, max(1, batch_tokens // 2)),
             # Smaller batches: a recommendation that comes meanwhile waits for one of these.
-            Lane(ITEMS, _encode_items, max(1, batch_tokens // 4), settings.item_queue_tokens),
+            Lane(ITEMS, _encode_items, max(1, batch_tokens // 2), settings.item_queue_tokens),
         ]
         self.batcher = Batcher(lanes, observe)
 
