@@ -2,9 +2,9 @@
 
 Of 200,000 x 384 on one core, ms for 1, 4, 8 and 64 queries: FAISS vector by vector 10, 40, 78, 656; FAISS through BLAS
 53, 51, 58, 143; our blocks of products in torch 35, 56, 65, 193. So FAISS goes vector by vector up to four queries,
-which is on one thread for a single one; with more threads than it can make up for, torch is taken, and with any more than
-one where the vectors lie in the processor's cache (20,000 x 384: 3.3 ms instead of 4.3 on two). FAISS takes one selector
-a call: queries with masks of their own are torch's.
+which is on one thread for a single one. With more threads than it can make up for, torch is taken; with any more than
+one, too, where the vectors lie in the processor's cache (20,000 x 384, two threads: 3.3 ms instead of 4.3). FAISS takes
+one selector a call: queries with masks of their own are torch's.
 """
 
 from __future__ import annotations
