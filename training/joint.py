@@ -1,10 +1,9 @@
 """The joint stage: histories and items encoded by the same model, both with gradients (MODELS.md).
 
 An example is one user cut at one position of the training part: the items before it, and the item there as the
-target. The targets of a batch, random negatives and the newest items of the batch's histories are the candidates of all
-its examples; the loss is the softmax cross entropy of score / temperature, as in the contrastive objective of
-Recformer's pretraining (section 2.3.1). Candidates are distinct texts: an item that reads like the target is never its
-negative. Items of the history are what a text model ranks highest; where nobody buys twice it must learn not to.
+target. The targets of a batch and random negatives are the candidates of all its examples; the loss is the softmax
+cross entropy of score / temperature, as in the contrastive objective of Recformer's pretraining (section 2.3.1).
+Candidates are distinct texts: an item that reads like the target is never its negative.
 """
 
 from __future__ import annotations
@@ -90,7 +89,6 @@ class JointStage(Stage):
 
     def _examples(self, users: Rows, rng: np.random.Generator) -> Examples:
         histories, targets = [], []
-        seen: list[int] = []
         for user in users:
             part = self.dataset.training_part(user)
             last = len(part) - 1
@@ -99,10 +97,9 @@ class JointStage(Stage):
             history = [self.tokens[row] for row in part[:place]]
             histories.append(TokenizedHistory(history, self.dataset.user_ids[user]))
             targets.append(part[place])
-            seen.extend(part[max(place - self.config.history_negatives, 0) : place])
         wanted = self.texts.text_of[np.array(targets)]
         drawn = rng.choice(len(self.texts), min(self.config.negatives, len(self.texts)), replace=False)
-        candidates = np.unique(np.concatenate([wanted, drawn, self.texts.text_of[np.array(seen, np.int64)]]))
+        candidates = np.unique(np.concatenate([wanted, drawn]))
         return Examples(histories, self.texts.rows[candidates], np.searchsorted(candidates, wanted))
 
 

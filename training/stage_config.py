@@ -41,14 +41,13 @@ class JointConfig(StageConfig):
 
     batch_size: int = 64
     negatives: int = 512
-    history_negatives: int = 0
     temperature: float = 0.07
     targets: Literal["all", "later_half"] = "all"
     examples_per_user: int = 1
     min_history: int = 0
 
     def __post_init__(self) -> None:
-        at_least("joint", self, batch_size=1, negatives=0, history_negatives=0, examples_per_user=1, min_history=0)
+        at_least("joint", self, batch_size=1, negatives=0, examples_per_user=1, min_history=0)
         _above_zero("joint", self)
         if self.targets not in ("all", "later_half"):
             raise InputError(f"{self.targets!r} is not one of all, later_half", "joint.targets")

@@ -64,24 +64,6 @@ def test_targets_of_the_later_half_and_after_a_least_history(world: Dataset) -> 
     assert min(longer) >= 3
 
 
-def test_the_newest_items_of_each_history_are_candidates_where_asked_for(world: Dataset) -> None:
-    def unlike_the_target(history_negatives: int) -> list[bool]:
-        stage = stage_of(world, batch_size=4, negatives=0, history_negatives=history_negatives)
-        found = []
-        for examples in stage.epoch(0):
-            rows = [stage.texts.rows[stage.texts.text_of[row]] for row in examples.candidates]
-            for example, history in enumerate(examples.histories):
-                user, place = place_of_target(world, stage, examples, example)
-                newest = world.training_part(user)[max(place - 2, 0) : place]
-                assert len(newest) == min(2, len(history.items))
-                found.extend(stage.texts.rows[stage.texts.text_of[row]] in rows for row in newest)
-        return found
-
-    assert all(unlike_the_target(2))
-    assert not all(unlike_the_target(1))
-    assert not all(unlike_the_target(0))
-
-
 def test_the_same_seed_and_epoch_give_the_same_batches(world: Dataset) -> None:
     def drawn(seed: int, epoch: int) -> list[list[int]]:
         return [[*e.candidates.tolist(), *e.labels.tolist()] for e in stage_of(world, seed).epoch(epoch)]
