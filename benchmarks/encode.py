@@ -34,7 +34,6 @@ from seqrec.encoder import Encoder, Precision, Vectors
 from seqrec.import_checkpoint import convert_weights
 from seqrec.item_text import ItemText, ItemTokens, Recipe, TokenizedHistory
 from seqrec.items import Item, read_interactions, read_items
-from seqrec.linear import pack_weights
 from seqrec.models.recformer import Recformer, RecformerConfig
 from seqrec.tokenizer import read_tokenizer, train_bpe
 
@@ -136,9 +135,7 @@ class Contest:
 
 def _encoder(model: Recformer, device: str, precision: Precision) -> Encoder:
     nowhere = Checkpoint(Path(), "recformer", "", "", "", "", "", history_model=model, item_model=model)
-    if device == "cpu" and precision == "float32":
-        pack_weights(model)  # as load_model does
-    return Encoder(nowhere, device, precision)
+    return Encoder(nowhere, device, precision).packed()
 
 
 def alike(vectors: Mapping[str, Vectors]) -> dict[str, float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -31,31 +30,13 @@ def item(number: int) -> Item:
 def make_home(home: Path, checkpoint: Path, count: int) -> Path:
     """`home`, now with a published snapshot of so many items; the catalogue itself has none of them."""
     encoder = load_model(checkpoint, device="cpu")
-    store, made = SnapshotStore(home), encoder.checkpoint
+    store = SnapshotStore(home)
     with closing(open_catalogue(home, create=True)) as catalogue:
         seq = catalogue.head()
-        manifest = Manifest(
-            snapshot_id=store.new_id(seq),
-            created=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-            catalogue_id=catalogue.catalogue_id,
-            seq=seq,
-            checkpoint=made.digest,
-            model=made.model_name,
-            item_tower=made.item_tower,
-            history_tower=made.history_tower,
-            tokenizer=made.tokenizer,
-            item_text=made.item_text,
-            precision=encoder.precision,
-            dtype="float32",
-            metric=encoder.metric.value,
-            dim=encoder.dim,
-            count=0,
-            index="flat",
-            recall=0.0,
-            popularity=False,
-            files={},
+        manifest = Manifest.begun(
+            encoder, store.new_id(seq), catalogue.catalogue_id, seq, index="flat", popularity=False
         )
-        keep_checkpoint(home, made)
+        keep_checkpoint(home, encoder.checkpoint)
         path = store.path_of(manifest.snapshot_id)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_snapshot(path, manifest, _batches(encoder, count), lambda item_id: 0)

@@ -6,7 +6,6 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -56,28 +55,8 @@ def build_snapshot(
         refuse_silent(encoder, silent, on_error)
     elif silent:
         log.warning("%d items are not in the snapshot: the model knows only items it was trained with", len(silent))
-    checkpoint = encoder.checkpoint
-    manifest = Manifest(
-        snapshot_id=store.new_id(seq),
-        created=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-        catalogue_id=catalogue.catalogue_id,
-        seq=seq,
-        checkpoint=checkpoint.digest,
-        model=checkpoint.model_name,
-        item_tower=checkpoint.item_tower,
-        history_tower=checkpoint.history_tower,
-        tokenizer=checkpoint.tokenizer,
-        item_text=checkpoint.item_text,
-        precision=encoder.precision,
-        dtype="float32",
-        metric=encoder.metric.value,
-        dim=encoder.dim,
-        count=0,
-        index=index,
-        recall=0.0,
-        popularity=counts is not None or (previous is not None and previous.manifest.popularity),
-        files={},
-    )
+    counted = counts is not None or (previous is not None and previous.manifest.popularity)
+    manifest = Manifest.begun(encoder, store.new_id(seq), catalogue.catalogue_id, seq, index, counted)
 
     def popularity(item_id: str) -> float:
         if counts is not None:

@@ -6,9 +6,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 from seqrec.errors import SnapshotError
+
+if TYPE_CHECKING:  # torch is not needed to read one
+    from seqrec.encoder import Encoder
 
 FORMAT = 1
 
@@ -49,6 +53,34 @@ class Manifest:
     index_why: str = ""
     index_effort: str = ""
     """Search parameter of an approximate index, such as nprobe=16."""
+
+    @classmethod
+    def begun(
+        cls, encoder: Encoder, snapshot_id: str, catalogue_id: str, seq: int, index: str, popularity: bool
+    ) -> Manifest:
+        """Of a snapshot that is to be written from vectors of `encoder`; the writer says the rest."""
+        checkpoint = encoder.checkpoint
+        return cls(
+            snapshot_id=snapshot_id,
+            created=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+            catalogue_id=catalogue_id,
+            seq=seq,
+            checkpoint=checkpoint.digest,
+            model=checkpoint.model_name,
+            item_tower=checkpoint.item_tower,
+            history_tower=checkpoint.history_tower,
+            tokenizer=checkpoint.tokenizer,
+            item_text=checkpoint.item_text,
+            precision=encoder.precision,
+            dtype="float32",
+            metric=encoder.metric.value,
+            dim=encoder.dim,
+            count=0,
+            index=index,
+            recall=0.0,
+            popularity=popularity,
+            files={},
+        )
 
     def to_json(self) -> str:
         record = {"format": FORMAT} | asdict(self)

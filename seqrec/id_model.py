@@ -208,6 +208,13 @@ def at_least(settings: Any, **minima: float) -> None:
             raise InputError(f"{getattr(settings, name)} is below {minimum}", f"model.settings.{name}")
 
 
+def above_zero(settings: Any, *names: str) -> None:
+    """Raises InputError for a setting that is not above 0."""
+    for name in names:
+        if not getattr(settings, name) > 0:
+            raise InputError(f"{getattr(settings, name)} is not above 0", f"model.settings.{name}")
+
+
 def share(settings: Any, *names: str) -> None:
     """Raises InputError for a setting that is not from 0 to below 1, such as a dropout."""
     for name in names:

@@ -23,7 +23,8 @@ def side_by_side(compute: Callable[[T], object], batches: Sequence[T], threads: 
 
     Raises what `compute` raised first, once nothing computes any more; what has not begun by then is left out.
     """
-    futures = {_pool(threads).submit(compute, batch): batch for batch in batches}
+    pool = _pool(threads)
+    futures = {pool.submit(compute, batch): batch for batch in batches}
     try:
         for future in as_completed(futures):
             future.result()

@@ -24,9 +24,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seqrec.errors import InputError
 from seqrec.frozen_text import FrozenTextModel
-from seqrec.id_model import at_least, share
+from seqrec.id_model import above_zero, at_least, share
 from seqrec.metric import Metric
 from seqrec.model import SequenceModel
 
@@ -45,8 +44,7 @@ class FBSMSettings:
     def __post_init__(self) -> None:
         at_least(self, dim=1, hidden=1, max_length=1, negatives=0)
         share(self, "dropout")
-        if not self.temperature > 0:
-            raise InputError(f"{self.temperature} is not above 0", "model.settings.temperature")
+        above_zero(self, "temperature")
 
 
 class FBSM(FrozenTextModel):

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from seqrec.blocks import initialise, position_table, post_norm_blocks
 from seqrec.errors import InputError
 from seqrec.frozen_text import FrozenTextModel
-from seqrec.id_model import at_least, share
+from seqrec.id_model import above_zero, at_least, share
 from seqrec.metric import Metric
 from seqrec.model import SequenceModel
 
@@ -48,8 +48,7 @@ class UniSRecSettings:
     def __post_init__(self) -> None:
         at_least(self, dim=1, layers=1, heads=1, inner=1, experts=1, max_length=1, negatives=0)
         share(self, "dropout", "text_dropout")
-        if not self.temperature > 0:
-            raise InputError(f"{self.temperature} is not above 0", "model.settings.temperature")
+        above_zero(self, "temperature")
         if self.dim % self.heads:
             raise InputError(f"{self.dim} is not a multiple of {self.heads} heads", "model.settings.dim")
 
