@@ -6,6 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seqrec.dropout import attend, drop
+
+GROUP = 16  # sequences
+
 
 class Block(nn.Module):
     """Multi-head self-attention and a feed-forward network (Vaswani et al. 2017), each with a residual connection.
@@ -39,7 +43,7 @@ class Block(nn.Module):
     def _attention(self, x: Tensor, b: int, n: int, allowed: Tensor | None) -> Tensor:
         query, key, value = self.qkv(x).view(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # [b, h, n, e] each
         dropout = self.dropout if self.training else 0.0
-        read = F.scaled_dot_product_attention(query, key, value, allowed, dropout, is_causal=allowed is None)
+        read = attend(query, key, value, allowed, dropout)
         out: Tensor = self.out(read.transpose(1, 2).reshape(b * n, -1))
         return self._dropped(out)
 
@@ -47,14 +51,45 @@ class Block(nn.Module):
         return self._dropped(self.narrow(self._dropped(self.activation(self.widen(x)))))
 
     def _dropped(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training)
+        return drop(x, self.dropout, self.training)
 
 
-def post_norm_blocks(dim: int, layers: int, heads: int, inner: int, dropout: float) -> nn.ModuleList:
+class Stack(nn.ModuleList):
+    """Blocks, one after the other, over sequences of several lengths.
+
+    On a CPU sequences of like lengths are computed together, so that what is computed grows with what is real, not with
+    the longest of the batch (MovieLens, up to 200 items: 0.6 of the time).
+    """
+
+    def forward(self, x: Tensor, lengths: Tensor, both_ways: bool = False) -> Tensor:
+        """x [b, n, d], lengths [b] -> [b, n, d], of no meaning at padding, which comes last; `both_ways`: a place
+        attends to all that is real, so no sequence may be empty, instead of all up to itself."""
+        groups = like_lengths(lengths)
+        parts = []
+        for chosen in groups:
+            own = lengths[chosen]
+            longest = x.shape[1] if x.is_cuda else max(1, int(own.max()))
+            part = x[chosen, :longest]  # [b', n', d]
+            allowed = None
+            if both_ways:
+                allowed = (torch.arange(longest, device=x.device) < own[:, None])[:, None, None, :]
+            for block in self:
+                part = block(part, allowed)
+            parts.append(F.pad(part, (0, 0, 0, x.shape[1] - longest)))
+        return torch.cat(parts)[torch.cat(groups).argsort()] if len(parts) > 1 else parts[0]
+
+
+def like_lengths(lengths: Tensor) -> list[Tensor]:
+    """Which sequences, of so many items, are best computed together: their numbers, in groups; all in one if few."""
+    if lengths.is_cuda or len(lengths) < 2 * GROUP:  # a GPU would wait for the CPU to see the lengths
+        return [torch.arange(len(lengths), device=lengths.device)]
+    order = lengths.argsort(stable=True)
+    return [order[begin : begin + GROUP] for begin in range(0, len(order), GROUP)]
+
+
+def post_norm_blocks(dim: int, layers: int, heads: int, inner: int, dropout: float) -> Stack:
     """As BERT has them, and RecBole's models of this kind."""
-    return nn.ModuleList(
-        Block(dim, heads, inner, dropout, norm_first=False, activation=nn.GELU()) for _ in range(layers)
-    )
+    return Stack(Block(dim, heads, inner, dropout, norm_first=False, activation=nn.GELU()) for _ in range(layers))
 
 
 def initialise(module: nn.Module, std: float = 0.02) -> None:

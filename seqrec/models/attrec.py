@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seqrec.dropout import drop
 from seqrec.errors import InputError
 from seqrec.id_model import IdModel, Known, RowBatch, at_least, share
 from seqrec.item_text import TokenizedHistory
@@ -92,7 +93,7 @@ class AttRec(IdModel):
 
     def intent(self, batch: RowBatch) -> Tensor:
         """m, [b, d]; 0 where nothing is known."""
-        items = F.dropout(self.items(batch.rows), self.settings.dropout, self.training)  # [b, n, d]
+        items = drop(self.items(batch.rows), self.settings.dropout, self.training)  # [b, n, d]
         b, n, d = items.shape
         timed = (items + self.signals[self.positions(batch)]).reshape(b * n, d)
         query, key = (F.relu(project(timed)).view(b, n, d) for project in (self.query, self.key))

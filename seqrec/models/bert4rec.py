@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seqrec.blocks import Block, initialise, position_table
+from seqrec.blocks import Block, Stack, initialise, position_table
+from seqrec.dropout import drop
 from seqrec.errors import InputError
 from seqrec.id_model import IdModel, Known, RowBatch, at_least, newest, share
 from seqrec.item_text import TokenizedHistory
@@ -63,7 +64,7 @@ class BERT4Rec(IdModel):
         self.items = self.item_table(d, extra=1)
         self.biases = self.item_table(1)
         self.position_vectors = position_table(settings.max_length, d)
-        self.blocks = nn.ModuleList(
+        self.blocks = Stack(
             Block(d, settings.heads, 4 * d, settings.dropout, norm_first=False, activation=nn.GELU())
             for _ in range(settings.layers)
         )
@@ -91,11 +92,9 @@ class BERT4Rec(IdModel):
     def states(self, batch: RowBatch) -> Tensor:
         """[b, n, d]"""
         x: Tensor = self.norm_in(self.items(batch.rows) + self.position_vectors[self.positions(batch)])
-        x = F.dropout(x, self.settings.dropout, self.training)
-        allowed = batch.real[:, None, None, :]  # [b, 1, 1, n]; there is always something real
-        for block in self.blocks:
-            x = block(x, allowed)
-        return x
+        x = drop(x, self.settings.dropout, self.training)
+        states: Tensor = self.blocks(x, batch.lengths, both_ways=True)  # there is always something real
+        return states
 
     def queries(self, states: Tensor) -> Tensor:
         """What items are compared with: [m, d] -> [m, d]"""

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seqrec.dropout import drop
 from seqrec.frozen_text import FrozenTextModel
 from seqrec.id_model import above_zero, at_least, share
 from seqrec.metric import Metric
@@ -113,6 +114,6 @@ class LinearAndMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., read] -> [..., written]"""
-        inner = F.gelu(self.widen(F.dropout(x, self.dropout, self.training)))
-        out: Tensor = self.straight(x) + self.narrow(F.dropout(inner, self.dropout, self.training))
+        inner = F.gelu(self.widen(drop(x, self.dropout, self.training)))
+        out: Tensor = self.straight(x) + self.narrow(drop(inner, self.dropout, self.training))
         return out

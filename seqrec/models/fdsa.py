@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqrec.blocks import initialise, position_table, post_norm_blocks
+from seqrec.dropout import drop
 from seqrec.errors import InputError
 from seqrec.id_model import Known, RowBatch, at_least, newest, next_items, share
 from seqrec.item_features import ALWAYS, FeatureModel, feature_names
@@ -68,8 +69,7 @@ class FDSA(FeatureModel):
         positions = self.position_vectors[self.positions(batch)]
         items = self._dropped(self.norm(self.items(batch.rows) + positions))
         features = self._dropped(self.norm(self.fused(batch.rows) + positions))
-        for of_items, of_features in zip(self.item_blocks, self.feature_blocks, strict=True):
-            items, features = of_items(items), of_features(features)
+        items, features = self.item_blocks(items, batch.lengths), self.feature_blocks(features, batch.lengths)
         b, n, d = items.shape
         joined = self.join(torch.cat([items, features], dim=2).view(b * n, 2 * d))
         return self._dropped(self.norm(joined)).view(b, n, d)
@@ -94,4 +94,4 @@ class FDSA(FeatureModel):
         return F.cross_entropy(logits.float(), targets[real])
 
     def _dropped(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.settings.dropout, self.training)
+        return drop(x, self.settings.dropout, self.training)

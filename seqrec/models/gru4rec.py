@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seqrec.dropout import drop
 from seqrec.id_model import IdModel, Known, RowBatch, at_least, newest, next_items, share
 from seqrec.item_text import TokenizedHistory
 
@@ -48,7 +49,7 @@ class GRU4Rec(IdModel):
 
     def states(self, rows: Tensor) -> Tensor:
         """rows [b, n] -> [b, n, hidden]. Padding comes last, so it changes no state that is read."""
-        x = F.dropout(self.items(rows), self.settings.dropout, self.training)
+        x = drop(self.items(rows), self.settings.dropout, self.training)
         states: Tensor = self.gru(x)[0]
         return states
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from seqrec.dropout import attend, drop
 from seqrec.errors import InputError
 from seqrec.item_text import ItemText, ItemTokens, TokenizedHistory, TokenizedItem
 from seqrec.items import AttributeValue, Item
@@ -208,13 +209,13 @@ class Layer(nn.Module):
         """Softmax attention where `mask` is True. Every query has at least [CLS] to attend to."""
         dropout = self.dropout if self.training else 0.0
         if q.shape[2] > 32 or q.is_cuda:
-            return F.scaled_dot_product_attention(q, k, v, mask, dropout)
+            return attend(q, k, v, mask, dropout)
         # For a handful of tokens the fused kernel's set-up costs more than the products (measured 2-5x on a CPU).
         scores = (q @ k.transpose(2, 3)).float() * q.shape[3] ** -0.5
         return self._drop(scores.masked_fill(~mask, -torch.inf).softmax(-1)).to(v.dtype) @ v
 
     def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training)
+        return drop(x, self.dropout, self.training)
 
 
 class LanguageModelHead(nn.Module):
@@ -323,7 +324,7 @@ class Recformer(nn.Module):
             x = x + self.token_type_embeddings.weight.index_select(0, batch.token_types)
         if self.item_position_embeddings is not None:
             x = x + self.item_position_embeddings.weight.index_select(0, batch.item_positions)
-        return F.dropout(self.embedding_norm(x), self.config.dropout, self.training)
+        return drop(self.embedding_norm(x), self.config.dropout, self.training)
 
     def hidden_states(self, batch: PackedBatch) -> list[Tensor]:
         """Every token after the embedding and each layer: num_layers + 1 tensors [t, d]. The last is for `lm_head`."""

@@ -33,7 +33,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from seqrec.blocks import Block, initialise, position_table
+from seqrec.blocks import Block, Stack, initialise, position_table
+from seqrec.dropout import drop
 from seqrec.errors import InputError
 from seqrec.id_model import IdModel, Known, RowBatch, at_least, choice, newest, next_items, share
 from seqrec.item_text import KNOWN, TokenizedHistory, TokenizedItem
@@ -116,9 +117,7 @@ class RecGURU(IdModel):
         self.position_vectors = position_table(settings.max_length, d)
         self.end = position_table(1, d)  # what the [eos] comes in by
         self.norm = nn.LayerNorm(d)
-        self.encoder = nn.ModuleList(
-            Block(*blocks, norm_first=False, activation=nn.ReLU()) for _ in range(settings.layers)
-        )
+        self.encoder = Stack(Block(*blocks, norm_first=False, activation=nn.ReLU()) for _ in range(settings.layers))
         self.decoders = nn.ModuleList(
             nn.ModuleList(DecoderBlock(*blocks) for _ in range(settings.layers)) for _ in range(1 + len(known.others))
         )
@@ -135,15 +134,13 @@ class RecGURU(IdModel):
         """The users' representations g, [b, d]."""
         b = len(batch.rows)
         x = torch.cat([self.end.expand(b, 1, -1), self._read(batch)], dim=1)  # [b, 1 + n, d]
-        x = F.dropout(self.norm(x), self.settings.dropout, self.training)
-        allowed = F.pad(batch.real, (1, 0), value=True)[:, None, None, :]
-        for block in self.encoder:
-            x = block(x, allowed)
-        return x[:, 0]
+        x = drop(self.norm(x), self.settings.dropout, self.training)
+        represented: Tensor = self.encoder(x, batch.lengths + 1, both_ways=True)[:, 0]
+        return represented
 
     def states(self, batch: RowBatch, users: Tensor, domain: int = 0) -> Tensor:
         """What each item predicts the next one by, [b, n, d]. Padding comes last, so no item attends to it."""
-        x = F.dropout(self.norm(self._read(batch)), self.settings.dropout, self.training)
+        x = drop(self.norm(self._read(batch)), self.settings.dropout, self.training)
         for block in self.decoders[domain]:  # type: ignore[attr-defined]
             x = block(x, None, users)
         return x

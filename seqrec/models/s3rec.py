@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqrec.blocks import initialise, position_table, post_norm_blocks
+from seqrec.dropout import drop
 from seqrec.errors import InputError
 from seqrec.id_model import Known, RowBatch, at_least, newest, next_items, share
 from seqrec.item_features import FeatureModel, feature_names
@@ -89,11 +90,7 @@ class S3Rec(FeatureModel):
     def states(self, batch: RowBatch, both_ways: bool = False) -> Tensor:
         """[b, n, d]. Padding comes last, so it is attended to in neither case; `both_ways`: no sequence is empty."""
         x = self.norm(self.items(batch.rows) + self.position_vectors[self.positions(batch)])
-        x = F.dropout(x, self.settings.dropout, self.training)
-        allowed = batch.real[:, None, None, :] if both_ways else None
-        for block in self.blocks:
-            x = block(x, allowed)
-        states: Tensor = x
+        states: Tensor = self.blocks(drop(x, self.settings.dropout, self.training), batch.lengths, both_ways)
         return states
 
     def prepare_training(self, sequences: Sequence[TokenizedHistory], generator: torch.Generator) -> RowBatch:

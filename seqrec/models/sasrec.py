@@ -27,7 +27,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seqrec.blocks import Block, initialise, position_table, post_norm_blocks
+from seqrec.blocks import Block, Stack, initialise, like_lengths, position_table, post_norm_blocks
+from seqrec.dropout import drop
 from seqrec.errors import InputError
 from seqrec.id_model import IdModel, Known, RowBatch, at_least, choice, newest, next_items, share
 from seqrec.item_text import TokenizedHistory
@@ -75,7 +76,7 @@ class SASRec(IdModel):
         self.items = self.item_table(d)
         self.position_vectors = position_table(settings.max_length, d)
         inner = settings.inner or d
-        self.blocks = nn.ModuleList(
+        self.blocks = Stack(
             Block(d, settings.heads, inner, settings.dropout, norm_first=True, activation=nn.ReLU())
             for _ in range(settings.layers)
         )
@@ -93,9 +94,8 @@ class SASRec(IdModel):
         items, positions = self.items(batch.rows), self.position_vectors[self.positions(batch)]
         paper = self.settings.form == "paper"
         x = items * self.dim**0.5 + positions if paper else self.norm(items + positions)
-        x = F.dropout(x, self.settings.dropout, self.training)  # [b, n, d]
-        for block in self.blocks:
-            x = block(x)
+        x = drop(x, self.settings.dropout, self.training)  # [b, n, d]
+        x = self.blocks(x, batch.lengths)
         states: Tensor = self.norm(x) if paper else x
         return states
 
@@ -124,18 +124,24 @@ class SASRec(IdModel):
             logits = states[real] @ self.items.weight[: self.known.items].T  # [positions, items]
             return F.cross_entropy(logits.float(), targets[real])
         positive = (states * self.items(targets)).sum(-1)  # [b, n - 1]
-        drawn = self.items(batch.negatives)
         if self.settings.loss == "bce":
-            negative = (states[:, :, None] * drawn).sum(-1)  # [b, n - 1, 1]
-            counted = torch.ones_like(negative)
+            drawn = self.items(batch.negatives[:, :, 0])
+            one_less = F.logsigmoid(-(states * drawn).sum(-1).float())[real]
         else:
-            negative = states @ drawn.transpose(1, 2)  # [b, n - 1, k]
-            counted = (batch.negatives[:, None, :] != targets[:, :, None]).float()
-        k = negative.shape[-1]
-        one_less = (F.logsigmoid(-negative.float()) * counted).sum(-1)
-        log_likelihood = (self.beta(k) * F.logsigmoid(positive.float()) + one_less) / (k + 1)  # [b, n - 1]
-        loss: Tensor = -log_likelihood[real].mean()
-        return loss
+            # One group after the other: with k scores for each place, padding would be most of the memory.
+            groups = like_lengths(batch.lengths)
+            one_less = torch.cat([self._one_less(states[g], targets[g], batch.negatives[g], real[g]) for g in groups])
+            positive, real = positive[torch.cat(groups)], real[torch.cat(groups)]
+        k = batch.negatives.shape[-1]
+        log_likelihood = (self.beta(k) * F.logsigmoid(positive[real].float()) + one_less) / (k + 1)  # [positions]
+        return -log_likelihood.mean()
+
+    def _one_less(self, states: Tensor, targets: Tensor, negatives: Tensor, real: Tensor) -> Tensor:
+        """Of each real place the sum of log (1 - s(h . e)) over the negatives [b, k] of its sequence, [positions]."""
+        n = int(real.sum(dim=1).max())
+        scores = states[:, :n] @ self.items(negatives).transpose(1, 2)  # [b, n, k]
+        counted = negatives[:, None, :] != targets[:, :n, None]
+        return (F.logsigmoid(-scores.float()) * counted).sum(-1)[real[:, :n]]
 
     def beta(self, k: int) -> float:
         """What the positive's probability is raised to, with k negatives (gSASRec, equation 16)."""

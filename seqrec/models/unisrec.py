@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqrec.blocks import initialise, position_table, post_norm_blocks
+from seqrec.dropout import drop
 from seqrec.errors import InputError
 from seqrec.frozen_text import FrozenTextModel
 from seqrec.id_model import above_zero, at_least, share
@@ -93,7 +94,7 @@ class UniSRec(FrozenTextModel):
         gates = texts @ self.gate  # [m, e]
         if self.training:
             gates = gates + torch.randn_like(gates) * (F.softplus(texts @ self.gate_noise) + LEAST_NOISE)
-        read = F.dropout(texts, self.settings.text_dropout, self.training)
+        read = drop(texts, self.settings.text_dropout, self.training)
         whitened = read @ self.whitenings.transpose(0, 1).reshape(t, e * d)  # [m, e * d]
         whitened = whitened.view(-1, e, d) - torch.einsum("et,etd->ed", self.shifts, self.whitenings)
         mixed: Tensor = (gates.softmax(dim=1)[:, :, None] * whitened).sum(dim=1)
@@ -103,8 +104,5 @@ class UniSRec(FrozenTextModel):
     def states(self, items: Tensor, lengths: Tensor) -> Tensor:
         """[b, n, d], [b] -> [b, n, d]. Padding comes last, so no item attends to it."""
         x = items + self.position_vectors[self.positions(items.shape[1], lengths)]
-        x = F.dropout(self.norm(x), self.settings.dropout, self.training)
-        for block in self.blocks:
-            x = block(x)
-        states: Tensor = x
+        states: Tensor = self.blocks(drop(self.norm(x), self.settings.dropout, self.training), lengths)
         return states

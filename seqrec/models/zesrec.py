@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from seqrec.dropout import drop
 from seqrec.frozen_text import FrozenTextModel
 from seqrec.id_model import above_zero, at_least, share
 from seqrec.metric import Metric
@@ -57,6 +57,6 @@ class ZESRec(FrozenTextModel):
     def states(self, items: Tensor, lengths: Tensor) -> Tensor:
         """[b, n, dim], [b] -> [b, n, dim]. Padding comes last, so it changes no state that is read."""
         b, n, _ = items.shape
-        states = self.gru(F.dropout(items, self.settings.dropout, self.training))[0]
+        states = self.gru(drop(items, self.settings.dropout, self.training))[0]
         queries: Tensor = self.out(states.reshape(b * n, -1))
         return queries.view(b, n, -1)

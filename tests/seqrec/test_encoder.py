@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -138,11 +139,16 @@ def test_side_by_side_on_several_cores_gives_the_same(
 
 def test_what_fails_on_one_core_is_raised_and_the_next_call_works() -> None:
     begun: list[int] = []
+    fails = threading.Event()
 
     def compute(batch: int) -> None:
         begun.append(batch)
         if batch == 3:
+            fails.set()
             raise MemoryError("batch 3")
+        if batch > 3:  # the other core must not be done with all before this one has failed
+            fails.wait()
+            time.sleep(0.01)
 
     with pytest.raises(MemoryError, match="batch 3"):
         list(side_by_side(compute, range(1000), 2))
