@@ -46,17 +46,11 @@ def load_model(path: str | Path, device: str | None = None, precision: Precision
     return Encoder(load_checkpoint(path), device, precision).packed()
 
 
-def tokens_at_once(device: str | torch.device) -> int:
-    """That keep the whole device busy: on a CPU a batch for each core, as many as torch has threads."""
-    kind = torch.device(device).type
-    return TOKEN_BUDGET.get(kind, TOKEN_BUDGET["cpu"]) * (1 if kind == "cuda" else torch.get_num_threads())
-
-
 class Encoder:
     """Item and history vectors of one checkpoint, in float32; unit vectors where the metric is cosine.
 
     Batches are made by a token budget from inputs sorted by length; results come in the order of the inputs. A row
-    does not depend on what else is in its batch (within 1e-5). Not for concurrent use: one thread at a time.
+    does not depend on what else is in its batch (within 1e-5). On a CPU several threads may use it at once.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: str | None = None, precision: Precision = "float32") -> None:

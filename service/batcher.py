@@ -1,7 +1,9 @@
-"""Batching: requests wait in a queue, one thread computes whatever is waiting as the next batch.
+"""Batching: requests wait in a queue, a thread that has nothing to do computes whatever is waiting as the next batch.
 
-There is no timer: while a batch computes, the next one gathers. A batch is cut by a token budget. There are lanes
-in order of urgency; the first goes first, but after `PATIENCE` batches of it in a row whoever waits behind gets one.
+There is no timer: while batches compute, the next ones gather. A batch is cut by a token budget. On a CPU each core
+computes batches of its own, none waits for another to end; what is there alone, when nothing else is being computed,
+has all cores, and what comes meanwhile waits for it. There are lanes in order of urgency; the first goes first, but
+after `PATIENCE` batches of it in a row whoever waits behind gets one.
 The queue of a lane is bounded in tokens; beyond, requests are refused at once. A request that is cancelled leaves the
 queue; one that would wait longer than it has time for, by the pace of the last batches, is refused at once as well.
 If a batch fails, each of its units is tried alone once, so that a poisoned one fails its own request only; if it does
@@ -23,33 +25,29 @@ from typing import Any
 import torch
 
 from seqrec.errors import NotReady, Overloaded
+from seqrec.streams import on_one_core
 
 log = logging.getLogger(__name__)
 
-LONG_QUEUE = 2
-"""Budgets that wait, from which on batches are whole."""
 PATIENCE = 4
 """Batches of a more urgent lane in a row while a less urgent one waits."""
 
+_ENDED = "a compute thread has ended; restart the service"
 _LIGHT_TOKENS = 4
 """Tokens a unit, up to which nothing of it is encoded."""
 
 Compute = Callable[[list[Any]], Sequence[Any]]
-"""Units in, one result for each; called on the compute thread only."""
+"""Units in, one result for each; called on the compute threads, several at once."""
 
 
 @dataclass(frozen=True)
 class Lane:
-    """One kind of work. A batch holds units of one lane: `batch_tokens` at most, unless a single unit has more.
-
-    `short_queue_tokens`: at most, while little waits; None: `batch_tokens`.
-    """
+    """One kind of work. A batch holds units of one lane: `batch_tokens` at most, unless a single unit has more."""
 
     name: str
     compute: Compute
     batch_tokens: int
     queue_tokens: int
-    short_queue_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ class _Unit:
 
 
 class Pace:
-    """How fast batches are computed: so many seconds for any batch, and so many for each token."""
+    """How fast one thread computes batches: so many seconds for any batch, and so many for each token."""
 
     def __init__(self) -> None:
         self._seconds_per_batch = 0.0
@@ -106,10 +104,16 @@ class Pace:
 
 
 class Batcher:
-    """Owns the compute thread. `submit` belongs to event loops, `compute` functions run on the thread."""
+    """Owns the compute threads. `submit` belongs to event loops, `compute` functions run on the threads."""
 
-    def __init__(self, lanes: Sequence[Lane], observe: Callable[[BatchRecord], object] = lambda record: None) -> None:
-        """`lanes` in order of urgency. `observe` is called on the compute thread after each batch."""
+    def __init__(
+        self, lanes: Sequence[Lane], observe: Callable[[BatchRecord], object] = lambda record: None, cores: int = 1
+    ) -> None:
+        """`lanes` in order of urgency. `observe` is called on a compute thread after each batch, by one at a time.
+
+        With several `cores` there is a thread for each, on which torch computes with that one, and one more, on which
+        it computes with as many threads as here.
+        """
         self._lanes = {lane.name: lane for lane in lanes}
         self._queues: dict[str, deque[_Unit]] = {lane.name: deque() for lane in lanes}
         self._waiting = dict.fromkeys(self._lanes, 0)
@@ -119,14 +123,26 @@ class Batcher:
         self._in_a_row = 0
         self._pace = Pace()
         self._budget = {lane.name: lane.batch_tokens for lane in lanes}
+        self._cores = cores
+        self._computing = 0  # batches
+        self._on_all_cores = False  # the one that is computed
         self.failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
-        self._thread.start()
+        self._threads: list[threading.Thread] = []
+        self._start("compute", self._run, True)
+        if cores > 1:
+            on_one_core(cores, self._start_on_one_core)
+
+    def _start(self, name: str, run: Callable[..., object], *arguments: object) -> None:
+        self._threads.append(threading.Thread(target=run, args=arguments, name=name, daemon=True))
+        self._threads[-1].start()
+
+    def _start_on_one_core(self, begin: Callable[[], object]) -> None:
+        self._start(f"compute-{len(self._threads)}", self._run, False, begin)
 
     @property
     def alive(self) -> bool:
-        """Whether the compute thread runs. Once it does not, nothing will ever be answered: restart the process."""
-        return self._thread.is_alive()
+        """Whether the compute threads run. Once one does not, nothing will ever be answered: restart the process."""
+        return all(thread.is_alive() for thread in self._threads)
 
     def waiting_tokens(self, lane: str) -> int:
         return self._waiting[lane]
@@ -137,7 +153,7 @@ class Batcher:
         """The result of each unit, in order. `tokens` is what each costs, `deadline` how many seconds it may wait.
 
         Raises Overloaded at once if too much waits (a request is always taken where none waits), NotReady if the
-        compute thread is gone, and what `compute` raised for a unit of this request. Cancelled, it leaves the queue.
+        compute threads are gone, and what `compute` raised for a unit of this request. Cancelled, it leaves the queue.
         """
         loop = asyncio.get_running_loop()
         ticket = Ticket(loop.create_future(), loop, [None] * len(units), len(units))
@@ -151,19 +167,21 @@ class Batcher:
             self._leave(lane, ticket)
 
     def close(self, timeout: float = 10.0) -> None:
-        """Compute what waits, then end the thread."""
+        """Compute what waits, then end the threads."""
         with self._wake:
             self._closing = True
-            self._wake.notify()
-        self._thread.join(timeout)
+            self._wake.notify_all()
+        until = time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
 
     def _enqueue(self, lane: Lane, ticket: Ticket, units: Sequence[Any], cost: Sequence[int], deadline: float) -> None:
         total = sum(cost)
         with self._wake:
             if self.failure is not None or self._closing:
-                raise NotReady("the compute thread has ended; restart the service") from self.failure
+                raise NotReady(_ENDED) from self.failure
             waiting = self._waiting[lane.name]
-            wait = self._pace.seconds(waiting, self._budget[lane.name])
+            wait = self._pace.seconds(waiting, self._budget[lane.name]) / self._cores
             if waiting and waiting + total > lane.queue_tokens:
                 raise Overloaded(
                     f"{waiting} tokens of work are waiting, at most {lane.queue_tokens} may",
@@ -179,7 +197,7 @@ class Batcher:
                 for position, (unit, tokens) in enumerate(zip(units, cost, strict=True))
             )
             self._waiting[lane.name] = waiting + total
-            self._wake.notify()
+            self._wake.notify_all()  # which thread it is for, they know
 
     def _leave(self, lane: str, ticket: Ticket) -> None:
         with self._wake:
@@ -191,43 +209,62 @@ class Batcher:
                 queue.extend(stays)
             ticket.gone = True
 
-    def _run(self) -> None:
+    def _run(self, all_cores: bool, begin: Callable[[], object] = lambda: None) -> None:
+        begin()
         batch: list[_Unit] = []
         try:
             while True:
                 with self._wake:
-                    while not any(self._queues.values()) and not self._closing:
+                    while not (may := self._may_take(all_cores)) and not self._ending():
                         self._wake.wait()
-                    if not any(self._queues.values()):
+                    if not may:
                         return
                     lane, batch = self._take()
-                self._compute(lane, batch)
+                    self._computing += 1
+                    self._on_all_cores = all_cores
+                self._compute(lane, batch, all_cores)
                 batch = []  # an idle thread holds on to nothing, least of all an old snapshot
+                with self._wake:
+                    self._computing -= 1
+                    self._on_all_cores = False
+                    self._wake.notify_all()
         except BaseException as error:
-            log.critical("the compute thread died: %r", error, exc_info=True)
+            log.critical("a compute thread died: %r", error, exc_info=True)
             with self._wake:
                 self.failure = error
                 left = batch + [unit for queue in self._queues.values() for unit in queue]
                 for name, queue in self._queues.items():
                     queue.clear()
                     self._waiting[name] = 0
-            dead = NotReady("the compute thread has ended; restart the service")
-            self._deliver([(unit.ticket, dead) for unit in left])
+                self._wake.notify_all()
+            self._deliver([(unit.ticket, NotReady(_ENDED)) for unit in left])
+
+    def _ending(self) -> bool:
+        """Whether there is nothing more to do for any thread. The lock is held."""
+        return self.failure is not None or (self._closing and not any(self._queues.values()))
+
+    def _may_take(self, all_cores: bool) -> bool:
+        """Whether the next batch is for a thread with all cores, or for one with one core. The lock is held."""
+        waiting = sum(len(queue) for queue in self._queues.values())
+        if not waiting or self.failure is not None or self._on_all_cores:
+            return False
+        if self._cores == 1:
+            return True
+        alone = waiting == 1 and not self._computing
+        return alone if all_cores else not alone
 
     def _take(self) -> tuple[Lane, list[_Unit]]:
         """The next batch: units from the front of one lane, up to its budget. The lock is held.
 
-        Where little waits batches may be smaller: who comes next waits less. Whole ones are for when more comes than is
-        done.
+        No more than a fair share of what waits, if other cores have nothing to do.
         """
         ready = [lane for lane in self._lanes.values() if self._queues[lane.name]]
         behind = len(ready) > 1
         lane = ready[1] if behind and self._in_a_row >= PATIENCE else ready[0]
         self._in_a_row = self._in_a_row + 1 if behind and lane is ready[0] else 0
         queue = self._queues[lane.name]
-        budget = self._budget[lane.name]
-        if self._waiting[lane.name] <= LONG_QUEUE * budget:
-            budget = min(budget, lane.short_queue_tokens or budget)
+        share = math.ceil(self._waiting[lane.name] / (self._cores - self._computing))
+        budget = min(self._budget[lane.name], share)
         batch = [queue.popleft()]
         tokens = batch[0].tokens
         while queue and tokens + queue[0].tokens <= budget:
@@ -236,7 +273,7 @@ class Batcher:
         self._waiting[lane.name] -= tokens
         return lane, batch
 
-    def _compute(self, lane: Lane, batch: list[_Unit]) -> None:
+    def _compute(self, lane: Lane, batch: list[_Unit], all_cores: bool) -> None:
         begin = time.perf_counter()
         failed = False
         try:
@@ -250,20 +287,22 @@ class Batcher:
                 results = [_alone(lane, unit) for unit in batch]
         seconds = time.perf_counter() - begin
         tokens = sum(unit.tokens for unit in batch)
-        self._pace.observe(len(batch), tokens, seconds)
         done: list[tuple[Ticket, Exception | None]] = []
-        for unit, result in zip(batch, results, strict=True):
-            ticket = unit.ticket
-            ticket.waited = max(ticket.waited, begin - ticket.submitted)
-            ticket.batch_units = len(batch)
-            ticket.results[unit.position] = result
-            ticket.missing -= 1
-            if isinstance(result, Exception):
-                done.append((ticket, result))
-            elif not ticket.missing:
-                done.append((ticket, None))
+        with self._wake:  # other threads may have other units of the same tickets
+            if self._cores == 1 or not all_cores:  # it is the pace of one thread, beside others
+                self._pace.observe(len(batch), tokens, seconds)
+            for unit, result in zip(batch, results, strict=True):
+                ticket = unit.ticket
+                ticket.waited = max(ticket.waited, begin - ticket.submitted)
+                ticket.batch_units = len(batch)
+                ticket.results[unit.position] = result
+                ticket.missing -= 1
+                if isinstance(result, Exception):
+                    done.append((ticket, result))
+                elif not ticket.missing:
+                    done.append((ticket, None))
+            self._observe(BatchRecord(lane.name, len(batch), tokens, seconds, failed))
         self._deliver(done)
-        self._observe(BatchRecord(lane.name, len(batch), tokens, seconds, failed))
 
     def _results(self, lane: Lane, batch: list[_Unit]) -> list[Any]:
         """Of all units; of each half where they do not fit into memory together."""
@@ -280,7 +319,8 @@ class Batcher:
         half, tokens = len(batch) // 2, sum(unit.tokens for unit in batch)
         results = self._results(lane, batch[:half]) + self._results(lane, batch[half:])
         # Now that they did fit: where one unit alone does not, smaller batches are no help.
-        self._budget[lane.name] = max(1, min(self._budget[lane.name], tokens // 2))
+        with self._wake:
+            self._budget[lane.name] = max(1, min(self._budget[lane.name], tokens // 2))
         log.warning("%d tokens in lane %s do not fit into memory: batches are smaller from now on", tokens, lane.name)
         return results
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import heapq
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -36,13 +37,13 @@ COMPACT_ABOVE = 4096
 
 
 class Towers:
-    """The encoder of one checkpoint, for several threads: one computes at a time."""
+    """The encoder of one checkpoint, for several threads: on a GPU one computes at a time."""
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
         self.checkpoint = encoder.checkpoint
         self.metric = encoder.metric
-        self._lock = threading.Lock()
+        self._lock = nullcontext() if encoder.device.type == "cpu" else threading.Lock()
 
     def encode_items(self, items: Sequence[TokenizedItem]) -> Vectors:
         """-> float32 [n, dim]"""

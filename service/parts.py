@@ -14,7 +14,6 @@ import torch
 from index.catalogue import Catalogue
 from index.histories import HistoryStore
 from index.stores import open_catalogue, open_histories
-from seqrec.encoder import tokens_at_once
 from seqrec.errors import CatalogueError, NotReady
 from service.follower import Follower
 from service.jobs import Reindexer, StartedByItself
@@ -30,6 +29,8 @@ log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1.0
 _SWITCH_SECONDS = 0.0005
+_BATCH_TOKENS = {"cpu": 512, "cuda": 65536}
+"""A core's batch: with twice as many 3 % more are done, and who comes next waits up to twice as long."""
 """How long a thread may keep the interpreter from the others; Python's own 5 ms are for throughput."""
 
 
@@ -133,10 +134,11 @@ def open_parts(settings: Settings, metrics: Metrics, end: Callable[[], object]) 
 
     loader = Loader(settings, catalogue)
     follower = Follower(catalogue, loader, settings.follow_seconds, tick, metrics.swaps.inc)
-    device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    batch_tokens = settings.batch_tokens or tokens_at_once(device)
+    kind = torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu")).type
+    batch_tokens = settings.batch_tokens or _BATCH_TOKENS.get(kind, _BATCH_TOKENS["cpu"])
+    cores = torch.get_num_threads() if kind == "cpu" else 1
     cache = VectorCache(settings.cache_bytes, settings.cache_url, metrics.cache)
-    recommender = Recommender(catalogue, histories, follower, settings, batch_tokens, cache, metrics.batch)
+    recommender = Recommender(catalogue, histories, follower, settings, batch_tokens, cache, metrics.batch, cores)
     parts = Parts(settings, catalogue, histories, follower, recommender, reindexer, metrics)
     metrics.state(lambda: _state(parts))
     spare_what_stays()

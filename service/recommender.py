@@ -1,7 +1,7 @@
 """What the service does, without HTTP: recommend, find similar items, take items in and out.
 
 A request passes three stages: it is prepared on a pool of threads, encoded and searched with whatever else is waiting
-on the one compute thread, and answered on the pool. Its deadline covers all three.
+on the compute threads, and answered on the pool. Its deadline covers all three.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ class Recommender:
         batch_tokens: int,
         cache: VectorCache,
         observe: Callable[[BatchRecord], object] = lambda record: None,
+        cores: int = 1,
     ) -> None:
         self._catalogue = catalogue
         self._histories = histories
@@ -84,11 +85,10 @@ class Recommender:
         # Of their own: where a store does not answer, what needs none goes on.
         self._store_threads = ThreadPoolExecutor(_THREADS, "store")
         lanes = [
-            Lane(RECOMMEND, answer_queries, batch_tokens, settings.queue_tokens, max(1, batch_tokens // 2)),
-            # Smaller batches: a recommendation that comes meanwhile waits for one of these.
-            Lane(ITEMS, _encode_items, max(1, batch_tokens // 2), settings.item_queue_tokens),
+            Lane(RECOMMEND, answer_queries, batch_tokens, settings.queue_tokens),
+            Lane(ITEMS, _encode_items, batch_tokens, settings.item_queue_tokens),
         ]
-        self.batcher = Batcher(lanes, observe)
+        self.batcher = Batcher(lanes, observe, cores)
 
     def close(self) -> None:
         self.batcher.close()
