@@ -26,6 +26,10 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "delta-memory": ("benchmarks.delta_memory:main", "memory of a worker after many adds, deletes and a reindex"),
     "soak": ("benchmarks.soak:main", "random kills under load: nothing acknowledged may be lost"),
     "recbole-parity": ("benchmarks.recbole_parity:main", "our models beside RecBole's, with the same weights"),
+    "recbole-trained": (
+        "benchmarks.recbole_trained:main",
+        "RecBole's models trained, to stand beside ours",
+    ),
 }
 _OURS = ("seqrec", "training", "index", "service", "benchmarks")
 

@@ -91,18 +91,19 @@ def closed_loop(url: str, path: str, bodies: Iterable[bytes], clients: int) -> A
 
 
 def open_loop(url: str, path: str, bodies: Sequence[bytes], per_s: float, seconds: float, seed: int = 0) -> Answers:
-    """Requests at random times (Poisson), `per_s` on average, whether or not the ones before are answered.
+    """Requests at random times, whether or not the ones before are answered: a Poisson process of `per_s` a second,
+    given that it brings just so many in these seconds.
 
     A request's time runs from when it was due, so a service that falls behind is charged for the wait.
     """
     answers = Answers()
     rng = np.random.default_rng(seed)
-    gaps = rng.exponential(1 / per_s, max(1, round(per_s * seconds)))
+    times = np.sort(rng.random(max(1, round(per_s * seconds)))) * seconds
 
     async def all_of_them() -> None:
         connections = Connections(url, path, 4096)
         begin, tasks = time.perf_counter(), []
-        for number, due in enumerate(np.cumsum(gaps).tolist()):
+        for number, due in enumerate(times.tolist()):
             wait = begin + due - time.perf_counter()
             if wait > 0:
                 await asyncio.sleep(wait)

@@ -1,6 +1,6 @@
 """The service under load over HTTP, against the same encoder and search in a bare loop, and against others.
 
-    seqrec bench serve                                  # a random model of 6 x 384 on online-retail; 8 minutes
+    seqrec bench serve                                  # a random model of 6 x 384 on online-retail; 20 minutes
     seqrec bench serve --items S/items.jsonl.gz --interactions S/interactions.csv.gz --json serve.json
 
 Requests are real users' histories by item id. It tells: requests/s at saturation against the bare loop; latency
@@ -162,9 +162,9 @@ def measure(
     loads = []
     for number, share in enumerate(SHARES):
         _say(f"open loop at {share:.0%} of saturation")
-        one = open_loop(
-            url, "/recommend", bodies(second, 10 + number), share * saturation.per_s, args.seconds, seed=number
-        )
+        offered = share * saturation.per_s
+        seconds = min(args.seconds, len(second) / offered)  # no longer than there are histories
+        one = open_loop(url, "/recommend", bodies(second, 10 + number), offered, seconds, seed=number)
         loads.append({"share": share} | _told(one))
     _say(f"{REPEATED:.0%} repeated")
     fresh = round(len(warm) * (1 - REPEATED))
@@ -309,8 +309,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--precision", choices=["float32", "int8"], default="float32")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the service and of the loop")
     parser.add_argument("--clients", type=int, default=32, help="at saturation")
-    parser.add_argument("--requests", type=int, default=800, help="distinct histories a part")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each offered load")
+    parser.add_argument("--requests", type=int, default=1200, help="distinct histories a part")
+    parser.add_argument("--seconds", type=float, default=40.0, help="of each offered load")
     parser.add_argument("--posted", type=int, default=2000, help="items")
     parser.add_argument("--only-ours", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
