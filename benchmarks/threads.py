@@ -28,7 +28,7 @@ from benchmarks.serve import DATA, World, make_model
 from benchmarks.service_process import Service
 from benchmarks.synthetic import item, make_home
 from seqrec.items import read_items
-from seqrec.threads import choose, cores, variables
+from seqrec.threads import SPINS, choose, cores, variables
 
 POLICIES = {"PASSIVE": "ours: threads that wait sleep", "ACTIVE": "for contrast: threads that wait spin"}
 CATALOGUE, HISTORY = 1000, 30
@@ -93,9 +93,10 @@ def burning(count: int) -> Iterator[None]:
 @contextmanager
 def forwards(checkpoint: Path, policy: str, args: argparse.Namespace) -> Iterator[Timed]:
     """One process that encodes. There is no second one meanwhile: spinning threads spin between forwards as well."""
+    waiting = {"OMP_WAIT_POLICY": policy, "GOMP_SPINCOUNT": str(SPINS) if policy == "PASSIVE" else "infinite"}
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.forward_process", str(checkpoint), str(args.tokens)],
-        env=os.environ | variables(args.threads) | {"OMP_WAIT_POLICY": policy, "CUDA_VISIBLE_DEVICES": ""},
+        env=os.environ | variables(args.threads) | waiting | {"CUDA_VISIBLE_DEVICES": ""},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from seqrec.errors import SeqrecError
+from seqrec.memory import keep_freed
 from seqrec.registry import load
 from seqrec.threads import wait_asleep
 
@@ -55,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for library in ("httpx", "faiss.loader"):
         logging.getLogger(library).setLevel(logging.WARNING)
     wait_asleep()
+    keep_freed()
     # The tokenizers warn when a process forks after their thread pool was used; nothing here forks without exec.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     before = signal.signal(signal.SIGTERM, _interrupt)

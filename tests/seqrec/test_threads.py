@@ -122,7 +122,7 @@ def test_use_reaches_torch_and_what_is_started(monkeypatch: pytest.MonkeyPatch) 
 def test_waiting_threads_sleep_unless_told_otherwise() -> None:
     environment: dict[str, str] = {}
     threads.wait_asleep(environment)
-    assert environment == {"OMP_WAIT_POLICY": "PASSIVE"}
+    assert environment == {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": str(threads.SPINS)}
     environment = {"OMP_WAIT_POLICY": "ACTIVE"}
     threads.wait_asleep(environment)
     assert environment == {"OMP_WAIT_POLICY": "ACTIVE"}
