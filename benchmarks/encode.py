@@ -135,7 +135,7 @@ class Contest:
 
 def _encoder(model: Recformer, device: str, precision: Precision) -> Encoder:
     nowhere = Checkpoint(Path(), "recformer", "", "", "", "", "", history_model=model, item_model=model)
-    return Encoder(nowhere, device, precision).packed()
+    return Encoder(nowhere, device, precision).packed().record()
 
 
 def alike(vectors: Mapping[str, Vectors]) -> dict[str, float]:

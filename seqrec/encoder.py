@@ -67,6 +67,7 @@ class Encoder:
         self.dim: int = checkpoint.item_model.dim
         self.cold_items: bool = checkpoint.item_model.cold_items
         self.token_budget = TOKEN_BUDGET[self.device.type]
+        self._recorded: dict[int, Any] = {}  # by the identity of the model
         for model in {checkpoint.item_model, checkpoint.history_model}:
             assert isinstance(model, nn.Module)
             if precision == "int8":
@@ -79,6 +80,16 @@ class Encoder:
             for model in {self.checkpoint.item_model, self.checkpoint.history_model}:
                 assert isinstance(model, nn.Module)
                 pack_weights(model)
+        return self
+
+    def record(self) -> Self:
+        """Itself, on a GPU compiled for all sizes of batches, which takes minutes: no request waits for it later."""
+        if self.device.type == "cuda":
+            from seqrec.recorded_recformer import recorded
+
+            for model in {self.checkpoint.item_model, self.checkpoint.history_model}:
+                assert isinstance(model, nn.Module)
+                self._recorded[id(model)] = recorded(model, self.precision == "bfloat16")
         return self
 
     def tokenize_items(self, items: Sequence[ItemLike]) -> ItemTokens:
@@ -132,8 +143,10 @@ class Encoder:
         def compute(rows: list[int]) -> None:
             # Both are a thread's own: they do not reach the threads of `side_by_side` from here.
             with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, self.precision == "bfloat16"):
-                batch = prepare([inputs[row] for row in rows]).to(self.device)
-                out[rows] = self._finish(encode(batch))
+                batch = prepare([inputs[row] for row in rows])
+                recorded = self._recorded.get(id(model))
+                vectors = None if recorded is None else recorded.encode(batch)
+                out[rows] = self._finish(encode(batch.to(self.device)) if vectors is None else vectors)
 
         threads = torch.get_num_threads() if self.device.type == "cpu" else 1
         if threads > 1 and len(inputs) > 1 and sum(costs) > WORTH_SPLITTING:

@@ -93,7 +93,7 @@ class Loader:
             )
         if settings.batch_tokens is not None:
             encoder.token_budget = settings.batch_tokens
-        return Towers(encoder)
+        return Towers(encoder.record())
 
 
 def _warm_model(state: LiveState) -> None:

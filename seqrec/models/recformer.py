@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -76,6 +76,19 @@ class RecformerConfig:
                 f"max_position_embeddings {self.max_position_embeddings} is too small for max_token_num "
                 f"{self.max_token_num}: positions begin at {self.first_position}"
             )
+
+
+class Tokens(Protocol):
+    """What the embedding reads; all int64 [t]."""
+
+    @property
+    def input_ids(self) -> Tensor: ...
+    @property
+    def token_types(self) -> Tensor: ...
+    @property
+    def item_positions(self) -> Tensor: ...
+    @property
+    def positions(self) -> Tensor: ...
 
 
 class Group(NamedTuple):
@@ -315,7 +328,7 @@ class Recformer(nn.Module):
             x = self._through(layer, x, batch, cls_only=False)
         return self._through(self.layers[-1], x, batch, cls_only=True)
 
-    def embed(self, batch: PackedBatch) -> Tensor:
+    def embed(self, batch: Tokens) -> Tensor:
         """E_w = LayerNorm(token + position + type + item position), the last two where it has them. -> [t, d]"""
         # index_select: its gradient is several times as fast on a CPU as nn.Embedding's.
         x = self.word_embeddings.weight.index_select(0, batch.input_ids)
