@@ -16,7 +16,7 @@ import torch
 
 T = TypeVar("T")
 _pools: dict[int, ThreadPoolExecutor] = {}
-_making = threading.Lock()
+_making, _counting = threading.Lock(), threading.Lock()
 
 
 def side_by_side(compute: Callable[[T], object], batches: Sequence[T], threads: int) -> Iterator[T]:
@@ -39,23 +39,34 @@ def side_by_side(compute: Callable[[T], object], batches: Sequence[T], threads: 
 def on_one_core(count: int, start: Callable[[Callable[[], object]], object]) -> None:
     """Starts `count` threads that compute on one core each: `start` starts one, which first calls what it is given.
 
-    Returns once all have begun; the number of threads of the calling thread, and of those that begin later, stays.
+    Returns once all have begun; the number of threads of the calling thread stays. Raises what `start` raises, and
+    BrokenBarrierError if a thread could not begin.
     """
-    before = torch.get_num_threads()
     together = threading.Barrier(count + 1)
 
     def begin() -> None:
-        torch.get_num_threads()  # a thread's first word to torch sets its number to that of all; so say it before
-        torch.set_num_threads(1)
-        if faiss := sys.modules.get("faiss"):
-            faiss.omp_set_num_threads(1)
+        try:
+            torch.get_num_threads()  # a thread's first word to torch sets its number to that of all; so say it before
+            torch.set_num_threads(1)
+            if faiss := sys.modules.get("faiss"):
+                faiss.omp_set_num_threads(1)
+        except BaseException:
+            together.abort()
+            raise
         together.wait()
 
-    for _ in range(count):
-        start(begin)
-    together.wait()
-    # It holds for the thread that says so, and for those that begin later: theirs is the number of before.
-    torch.set_num_threads(before)
+    with _counting:
+        before = torch.get_num_threads()
+        try:
+            for _ in range(count):
+                start(begin)
+            together.wait()
+        except BaseException:
+            together.abort()
+            raise
+        finally:
+            # It holds for the thread that says so, and for those that begin later: theirs is the number of before.
+            torch.set_num_threads(before)
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:

@@ -30,7 +30,7 @@ _LOADING_SECONDS = 30.0
 def create_app(settings: Settings, end: Callable[[], object] = lambda: None) -> FastAPI:
     """The service as an ASGI app. Nothing is opened before it starts; the snapshot loads behind its back then.
 
-    `end` is called when the compute thread has died, for a worker whose supervisor starts another one.
+    `end` is called when a compute thread has died, for a worker whose supervisor starts another one.
     """
     metrics = Metrics(shared_directory())
 

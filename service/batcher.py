@@ -84,13 +84,20 @@ class _Unit:
 
 
 class Pace:
-    """How fast one thread computes batches: so many seconds for any batch, and so many for each token."""
+    """How fast a core computes batches: so many seconds for any batch, and so many for each token."""
 
     def __init__(self) -> None:
         self._seconds_per_batch = 0.0
         self._tokens_per_second = 5_000.0  # a first guess; then measured
+        self._guessed = True
 
-    def observe(self, units: int, tokens: int, seconds: float) -> None:
+    def observe(self, units: int, tokens: int, seconds: float, cores: int = 1) -> None:
+        """A batch that so many cores computed together."""
+        # They need longer together than each by itself: that says little, but more than a guess.
+        if cores > 1 and not self._guessed:
+            return
+        self._guessed = self._guessed and cores > 1
+        seconds *= cores
         # Where nothing is encoded (vectors were in the cache) a batch tells of the search, and nothing of the tokens.
         if tokens <= _LIGHT_TOKENS * units:
             self._seconds_per_batch += 0.2 * (seconds - self._seconds_per_batch)
@@ -98,9 +105,10 @@ class Pace:
             rate = tokens / max(seconds - self._seconds_per_batch, 0.2 * seconds, 1e-6)
             self._tokens_per_second += 0.2 * (rate - self._tokens_per_second)
 
-    def seconds(self, tokens: int, batch_tokens: int) -> float:
-        """That so many tokens take, in batches of at most `batch_tokens`."""
-        return math.ceil(tokens / batch_tokens) * self._seconds_per_batch + tokens / self._tokens_per_second
+    def seconds(self, tokens: int, batch_tokens: int, cores: int = 1) -> float:
+        """That so many tokens take, in batches of at most `batch_tokens`, side by side on so many cores."""
+        rounds = math.ceil(tokens / batch_tokens / cores)
+        return rounds * self._seconds_per_batch + tokens / self._tokens_per_second / cores
 
 
 class Batcher:
@@ -127,17 +135,16 @@ class Batcher:
         self._computing = 0  # batches
         self._on_all_cores = False  # the one that is computed
         self.failure: BaseException | None = None
+        self._observing = threading.Lock()
         self._threads: list[threading.Thread] = []
-        self._start("compute", self._run, True)
         if cores > 1:
-            on_one_core(cores, self._start_on_one_core)
+            on_one_core(cores, lambda begin: self._start(False, begin))
+        self._start(True)
 
-    def _start(self, name: str, run: Callable[..., object], *arguments: object) -> None:
-        self._threads.append(threading.Thread(target=run, args=arguments, name=name, daemon=True))
+    def _start(self, all_cores: bool, begin: Callable[[], object] = torch.get_num_threads) -> None:
+        name = "compute" if all_cores else f"compute-{len(self._threads) + 1}"
+        self._threads.append(threading.Thread(target=self._run, args=(all_cores, begin), name=name, daemon=True))
         self._threads[-1].start()
-
-    def _start_on_one_core(self, begin: Callable[[], object]) -> None:
-        self._start(f"compute-{len(self._threads)}", self._run, False, begin)
 
     @property
     def alive(self) -> bool:
@@ -181,7 +188,7 @@ class Batcher:
             if self.failure is not None or self._closing:
                 raise NotReady(_ENDED) from self.failure
             waiting = self._waiting[lane.name]
-            wait = self._pace.seconds(waiting, self._budget[lane.name]) / self._cores
+            wait = self._pace.seconds(waiting, self._budget[lane.name], self._cores)
             if waiting and waiting + total > lane.queue_tokens:
                 raise Overloaded(
                     f"{waiting} tokens of work are waiting, at most {lane.queue_tokens} may",
@@ -207,9 +214,10 @@ class Batcher:
                 self._waiting[lane] -= sum(unit.tokens for unit in queue if unit.ticket is ticket)
                 queue.clear()
                 queue.extend(stays)
+                self._wake.notify_all()  # what is left may be for another thread now
             ticket.gone = True
 
-    def _run(self, all_cores: bool, begin: Callable[[], object] = lambda: None) -> None:
+    def _run(self, all_cores: bool, begin: Callable[[], object]) -> None:
         begin()
         batch: list[_Unit] = []
         try:
@@ -289,8 +297,7 @@ class Batcher:
         tokens = sum(unit.tokens for unit in batch)
         done: list[tuple[Ticket, Exception | None]] = []
         with self._wake:  # other threads may have other units of the same tickets
-            if self._cores == 1 or not all_cores:  # it is the pace of one thread, beside others
-                self._pace.observe(len(batch), tokens, seconds)
+            self._pace.observe(len(batch), tokens, seconds, self._cores if all_cores else 1)
             for unit, result in zip(batch, results, strict=True):
                 ticket = unit.ticket
                 ticket.waited = max(ticket.waited, begin - ticket.submitted)
@@ -301,8 +308,9 @@ class Batcher:
                     done.append((ticket, result))
                 elif not ticket.missing:
                     done.append((ticket, None))
-            self._observe(BatchRecord(lane.name, len(batch), tokens, seconds, failed))
         self._deliver(done)
+        with self._observing:
+            self._observe(BatchRecord(lane.name, len(batch), tokens, seconds, failed))
 
     def _results(self, lane: Lane, batch: list[_Unit]) -> list[Any]:
         """Of all units; of each half where they do not fit into memory together."""
@@ -355,6 +363,8 @@ def _resolve(outcomes: Sequence[tuple[Ticket, Exception | None]]) -> None:
     for ticket, error in outcomes:
         if ticket.future.done():
             continue
+        # What failed on one thread may come here after what was the last to be done on another.
+        error = error or next((result for result in ticket.results if isinstance(result, Exception)), None)
         if error is None:
             ticket.future.set_result(ticket.results)
         else:

@@ -53,7 +53,7 @@ class Metrics:
             "seqrec_batch_units", "Histories or items in a batch", ["lane"], buckets=_UNITS, registry=of
         )
         self._batch_tokens = Counter("seqrec_batch_tokens", "Tokens computed", ["lane"], registry=of)
-        self._batch_seconds = Counter("seqrec_batch_seconds", "Time the compute thread was busy", ["lane"], registry=of)
+        self._batch_seconds = Counter("seqrec_batch_seconds", "Time that batches took, added up", ["lane"], registry=of)
         self._batch_failures = Counter("seqrec_batch_failures", "Batches that failed", ["lane"], registry=of)
         self._cache_lookups = Counter(
             "seqrec_cache_lookups",

@@ -39,7 +39,7 @@ async def healthz(opening: WithOpening, response: Response) -> Health:
     if batcher.alive:
         return Health(status="alive")
     response.status_code = 503
-    return Health(status="dead", detail=f"the compute thread died: {batcher.failure!r}")
+    return Health(status="dead", detail=f"a compute thread died: {batcher.failure!r}")
 
 
 @operation.get("/readyz", responses={503: {"model": Readiness, "description": "Not yet; `detail` says why"}})
@@ -58,7 +58,7 @@ async def readyz(opening: WithOpening, response: Response) -> Readiness:
         return Readiness(status="not ready", detail=detail, head=parts.follower.head, worker=os.getpid())
     if not parts.recommender.batcher.alive:
         response.status_code = 503
-        return Readiness(status="not ready", detail="the compute thread died", worker=os.getpid())
+        return Readiness(status="not ready", detail="a compute thread died", worker=os.getpid())
     degraded = parts.follower.degraded
     return Readiness(
         status="ready",

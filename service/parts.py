@@ -29,9 +29,9 @@ log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1.0
 _SWITCH_SECONDS = 0.0005
-_BATCH_TOKENS = {"cpu": 512, "cuda": 65536}
-"""A core's batch: with twice as many 3 % more are done, and who comes next waits up to twice as long."""
 """How long a thread may keep the interpreter from the others; Python's own 5 ms are for throughput."""
+_BATCH_TOKENS = {"cpu": 512, "cuda": 65536}
+"""On a CPU a core's: with twice as many 3 % more are done, and who comes next waits up to twice as long."""
 
 
 @dataclass(frozen=True)

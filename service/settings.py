@@ -63,7 +63,7 @@ class Settings(BaseSettings):
         default=60.0, gt=0, description="how long a POST /items may take: it encodes up to max_items"
     )
     batch_tokens: int | None = Field(
-        default=None, ge=1, description="tokens computed at once; unset: what suits the device"
+        default=None, ge=1, description="tokens computed at once, on a CPU by each core; unset: what suits the device"
     )
     queue_tokens: int = Field(default=65_536, ge=1, description="tokens of recommendations that may wait; beyond: 429")
     item_queue_tokens: int = Field(

@@ -6,13 +6,15 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import torch
 
 from seqrec.errors import NotReady
-from service.batcher import Batcher, Lane
+from seqrec.streams import on_one_core
+from service.batcher import Batcher, Lane, Pace
 
 CORES = 2
 
@@ -79,13 +81,13 @@ def test_one_alone_has_all_cores_and_the_next_waits_for_it(watched: Watched) -> 
 
 def test_several_are_computed_side_by_side_each_on_one_core(watched: Watched) -> None:
     async def check(batcher: Batcher) -> None:
-        both = [ask(batcher, ["x1"]), ask(batcher, ["x2"])]
+        both = ask(batcher, ["x1", "x2"])
         await watched.enter(2)  # the second begins before the first ends
         later = ask(batcher, ["a"])
         await asyncio.sleep(0.05)
         assert len(watched.batches) == CORES
         watched.open.set()
-        await asyncio.gather(*both, later)
+        await asyncio.gather(both, later)
         assert [cores for _, _, cores in watched.batches[:2]] == [1, 1]
         assert len({thread for _, thread, _ in watched.batches[:2]}) == 2
 
@@ -143,7 +145,9 @@ def test_when_one_thread_dies_all_waiters_are_told_and_none_takes_more() -> None
         return units
 
     async def check(batcher: Batcher) -> None:
-        tasks = [ask(batcher, [unit]) for unit in ("fine", "deadly", "waits", "waits too")]
+        with batcher._wake:  # so that all four are there when the threads look
+            tasks = [ask(batcher, [unit]) for unit in ("fine", "deadly", "waits", "waits too")]
+            await asyncio.sleep(0)
         await asyncio.sleep(0.05)
         entered.set()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
@@ -160,7 +164,7 @@ def test_when_one_thread_dies_all_waiters_are_told_and_none_takes_more() -> None
 def test_the_wait_is_estimated_for_all_cores(watched: Watched) -> None:
     async def check(batcher: Batcher) -> None:
         batcher._pace._tokens_per_second = 10.0
-        held = [ask(batcher, ["x1"]), ask(batcher, ["x2"])]
+        held = ask(batcher, ["x1", "x2"])
         await watched.enter(2)
         waits = ask(batcher, ["a"], tokens=20)
         await asyncio.sleep(0)
@@ -168,6 +172,73 @@ def test_the_wait_is_estimated_for_all_cores(watched: Watched) -> None:
         fits = asyncio.create_task(batcher.submit("recommend", ["b"], [1], 1.1))
         await asyncio.sleep(0)
         watched.open.set()
-        await asyncio.gather(*held, waits, fits)
+        await asyncio.gather(held, waits, fits)
 
     run(check, watched, 30)
+
+
+def test_who_is_left_alone_by_a_cancelled_request_is_not_forgotten(watched: Watched) -> None:
+    """Two that wait are for threads of one core; when one of them goes, the other is for the thread of all cores."""
+
+    async def check(batcher: Batcher) -> None:
+        may_take = batcher._may_take
+
+        def late(all_cores: bool) -> bool:  # threads of one core do not get to look while there are two
+            return may_take(all_cores) and (all_cores or len(batcher._queues["recommend"]) < 2)
+
+        batcher._may_take = late  # type: ignore[method-assign]
+        gone, stays = ask(batcher, ["gone"]), ask(batcher, ["stays"])
+        await asyncio.sleep(0.05)
+        assert not watched.batches
+        gone.cancel()
+        assert (await stays)[0] == ["stays!"]
+
+    run(check, watched, 4)
+
+
+def test_what_fails_on_one_core_fails_its_request_whichever_core_ends_first() -> None:
+    def compute(units: list[Any]) -> Sequence[Any]:
+        if "bad" in units:
+            raise ValueError("bad")
+        return units
+
+    async def check(batcher: Batcher) -> None:
+        for _ in range(200):
+            with pytest.raises(ValueError, match="bad"):
+                await ask(batcher, ["bad", "good"])
+
+    run(check, compute, 4)
+
+
+def test_a_thread_that_cannot_begin_is_an_error_and_changes_no_number() -> None:
+    before = torch.get_num_threads()
+    started: list[threading.Thread] = []
+
+    def start(begin: Callable[[], object]) -> None:
+        if started:
+            raise RuntimeError("can't start new thread")
+
+        def run_and_end() -> None:
+            with suppress(threading.BrokenBarrierError):
+                begin()
+
+        started.append(threading.Thread(target=run_and_end))
+        started[0].start()
+
+    with pytest.raises(RuntimeError, match="can't start"):
+        on_one_core(2, start)
+    started[0].join(5)
+    assert not started[0].is_alive()
+    assert torch.get_num_threads() == before
+
+
+def test_the_pace_of_all_cores_together_counts_until_there_is_a_better_one() -> None:
+    pace = Pace()
+    for _ in range(50):
+        pace.observe(1, 100, 1.0, cores=2)
+    assert pace.seconds(1000, 500, 2) == pytest.approx(10, rel=0.1)  # 100 tokens a second, of two cores together
+    for _ in range(50):
+        pace.observe(1, 100, 1.0)
+    assert pace.seconds(1000, 500, 2) == pytest.approx(5, rel=0.1)
+    pace.observe(1, 100, 9.0, cores=2)
+    assert pace.seconds(1000, 500, 2) == pytest.approx(5, rel=0.1)
