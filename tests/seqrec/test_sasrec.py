@@ -109,6 +109,7 @@ def test_the_loss_is_that_of_its_formula(loss: str) -> None:
                     k, drawn = 7, [int(item) for item in batch.negatives[number] if item != target]
                     a = k / 29
                     beta = a * (0.6 * (1 - 1 / a) + 1 / a)
+                    scores = scores + math.log(beta / 7)
                 total = beta * torch.log(torch.sigmoid(scores[target]))
                 total = total + torch.log(1 - torch.sigmoid(scores[drawn])).sum()
                 losses.append(-total / (k + 1))
