@@ -1,8 +1,8 @@
 """Linear layers as a CPU likes them best, for inference: int8, or float32 with the weights packed beforehand.
 
-int8: weights scaled per output channel, activations per row, as they come. torch's own dynamic quantisation takes one
-activation scale for the whole tensor, so what else is in a batch changes a row; here it does not. Two to four times as
-fast as float32 on a CPU with VNNI.
+int8: weights scaled per output channel, activations per row, from the row's least to its most. torch's own dynamic
+quantisation takes one activation scale for the whole tensor, so what else is in a batch changes a row; here it does
+not. Two to four times as fast as float32 on a CPU with VNNI.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Int8Linear(nn.Module):
 
     weight: Tensor
     scale: Tensor
+    sums: Tensor
     bias: Tensor | None
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -38,13 +39,17 @@ class Int8Linear(nn.Module):
         scale = _scale(weight)
         self.register_buffer("weight", (weight / scale).round().to(torch.int8).t().contiguous())  # [in, out]
         self.register_buffer("scale", scale[:, 0])  # [out]
+        self.register_buffer("sums", self.weight.float().sum(0))  # [out]
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:
         """x float32 [m, in] -> [m, out]"""
-        scale = _scale(x)
-        rounded = (x / scale).round_().to(torch.int8)
-        out = torch._int_mm(rounded, self.weight).float().mul_(scale).mul_(self.scale)
+        # With 0 among them, so that a row of one value has a range. Not by aminmax, which takes 20 times as long.
+        least, most = x.amin(1, keepdim=True).clamp_(max=0), x.amax(1, keepdim=True).clamp_(min=0)
+        scale = (most - least).clamp_min_(1e-12).div_(255)  # [m, 1]
+        zero = least / scale + 128  # what rounds to 0
+        rounded = (x / scale).sub_(zero).round_().to(torch.int8)
+        out = torch._int_mm(rounded, self.weight).float().addr_(zero[:, 0], self.sums).mul_(scale).mul_(self.scale)
         if self.bias is not None:
             out.add_(self.bias)
         return F.gelu(out) if self.gelu else out

@@ -61,6 +61,30 @@ def test_a_row_does_not_depend_on_its_batch() -> None:
         assert torch.equal(together[row], linear(x[row : row + 1])[0])
 
 
+def test_after_gelu_all_values_of_a_byte_are_used() -> None:
+    """What comes out of GELU is hardly below 0: with a symmetric range its error would be twice as large."""
+    torch.manual_seed(0)
+    linear = nn.Linear(256, 64, bias=False)
+    x = torch.nn.functional.gelu(3 * torch.randn(200, 256))
+    symmetric = (x / x.amax(1, keepdim=True) * 127).round() * x.amax(1, keepdim=True) / 127
+    with torch.no_grad():
+        rounded = Int8Linear(linear)(x)
+        weight = (Int8Linear(linear).weight.float() * Int8Linear(linear).scale).T
+        exact, worse = x @ weight.T, symmetric @ weight.T  # of the rounded weights: the activations' error alone
+    assert (rounded - exact).norm() < 0.6 * (worse - exact).norm()
+
+
+@pytest.mark.parametrize("value", [0.5, -0.5, 1e-20, 1e20])
+def test_a_row_of_one_value(value: float) -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(32, 8, bias=False)
+    x = torch.full((1, 32), value)
+    with torch.no_grad():
+        exact, rounded = linear(x), Int8Linear(linear)(x)
+    assert torch.isfinite(rounded).all()
+    torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0.01 * abs(value) + 1e-12)
+
+
 def test_a_row_of_zeros_gives_the_bias() -> None:
     linear = nn.Linear(8, 4)
     assert torch.equal(Int8Linear(linear)(torch.zeros(2, 8)), linear.bias.detach().expand(2, 4))
