@@ -68,17 +68,21 @@ class Encoder:
         self.cold_items: bool = checkpoint.item_model.cold_items
         self.token_budget = TOKEN_BUDGET[self.device.type]
         self._recorded: dict[int, Any] = {}  # by the identity of the model
-        for model in {checkpoint.item_model, checkpoint.history_model}:
-            assert isinstance(model, nn.Module)
+        for model in self._modules():
             if precision == "int8":
                 quantize(model)
             model.eval().to(self.device)
 
+    def _modules(self) -> Iterator[nn.Module]:
+        """Its towers, each once."""
+        for model in {self.checkpoint.item_model, self.checkpoint.history_model}:
+            assert isinstance(model, nn.Module)
+            yield model
+
     def packed(self) -> Self:
         """Itself, faster where that can be: from now on the weights are those of this moment."""
         if self.device.type == "cpu" and self.precision == "float32":
-            for model in {self.checkpoint.item_model, self.checkpoint.history_model}:
-                assert isinstance(model, nn.Module)
+            for model in self._modules():
                 pack_weights(model)
         return self
 
@@ -87,8 +91,7 @@ class Encoder:
         if self.device.type == "cuda":
             from seqrec.recorded_recformer import recorded
 
-            for model in {self.checkpoint.item_model, self.checkpoint.history_model}:
-                assert isinstance(model, nn.Module)
+            for model in self._modules():
                 self._recorded[id(model)] = recorded(model, self.precision == "bfloat16")
         return self
 

@@ -6,14 +6,15 @@ import ctypes
 import gc
 from contextlib import suppress
 
+from seqrec.memory import mallopt
+
 _M_ARENA_MAX = -8  # of glibc's malloc.h
 _ARENAS = 2
 
 
 def limit_arenas() -> None:
     """Let threads share heaps (glibc): with one each, what one frees no other uses. Before there are threads."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
+    mallopt(_M_ARENA_MAX, _ARENAS)
 
 
 def spare_what_stays() -> None:
