@@ -102,8 +102,14 @@ class BERT4Rec(IdModel):
         return queries
 
     def prepare_training(self, sequences: Sequence[TokenizedHistory], generator: torch.Generator) -> ClozeBatch:
-        """The newest `max_length` items of each."""
-        batch = self.batch([self.known_rows(sequence)[-self.settings.max_length :] for sequence in sequences])
+        """Of each, `max_length` items that follow each other, drawn anywhere in it: the paper's code cuts a long sequence
+        into windows, where its newest part alone would leave the rest unread (on ml-1m a third of all events).
+        """
+        rows = [self.known_rows(sequence) for sequence in sequences]
+        over = torch.tensor([max(0, len(row) - self.settings.max_length) for row in rows])
+        begins = (torch.rand(len(rows), generator=generator) * (over + 1)).long().tolist()
+        windows = [row[begin : begin + self.settings.max_length] for row, begin in zip(rows, begins, strict=True)]
+        batch = self.batch(windows)
         drawn = torch.rand(batch.rows.shape, generator=generator).masked_fill(~batch.real, 2.0)
         masked = drawn < self.settings.mask_share
         # At least one: the one with the smallest number.

@@ -91,6 +91,14 @@ def test_every_sequence_has_something_masked_and_nothing_else_is() -> None:
     assert (batch.rows[0, 2:] == model.padding).all()
 
 
+def test_any_part_of_a_long_sequence_is_read() -> None:
+    model = model_of(last_share=0.0)
+    batch = model.prepare_training(histories_of(model, *[list(range(15))] * 200), torch.Generator().manual_seed(1))
+    windows = batch.rows.masked_scatter(batch.masked, batch.labels)
+    assert windows.equal(windows[:, :1] + torch.arange(12))  # items that follow each other
+    assert set(windows[:, 0].tolist()) == {0, 1, 2, 3}  # the first of them, the newest of them
+
+
 def test_the_share_of_items_is_masked() -> None:
     model = model_of(mask_share=0.4, last_share=0.0)
     batch = model.prepare_training(histories_of(model, *[list(range(12))] * 200), torch.Generator().manual_seed(1))
