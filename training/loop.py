@@ -91,10 +91,11 @@ def fit(
     """Train until the steps or the time are used up, or `patience` checks brought nothing; the model ends with the
     weights of the best check (of the last one where the stage `keeps_last`), in evaluation mode.
 
-    The best check is the one with the highest pessimistic NDCG@10: a model whose vectors all collapse into one ties
-    every item, and must not win by it. `resumed` is what `saving` was given once: the loop goes on from there as if it
-    had never stopped. On SIGTERM and Ctrl-C it saves after the step at hand and raises KeyboardInterrupt; a second one
-    ends it at once. Raises TrainingDiverged, and InputError for a model without weights.
+    The best check is the one with the highest NDCG@10 where chance breaks ties: a model whose vectors all collapse into
+    one ties every item, and must not win by it; nor are items that read the same mistakes. `resumed` is what `saving`
+    was given once: the loop goes on from there as if it had never stopped. On SIGTERM and Ctrl-C it saves after the
+    step at hand and raises KeyboardInterrupt; a second one ends it at once. Raises TrainingDiverged, and InputError for
+    a model without weights.
     """
     loop = _Loop(model, stage, validate, optimization, validation, device, reports, saving)
     with reports, _Signals() as signals:
@@ -269,7 +270,7 @@ class _Best:
     def offer(self, step: int, metrics: Metrics) -> bool:
         """-> whether they are better than all before; then `weights` are to be those of now."""
         self.checks_since += 1
-        if not self.latest and self.metrics is not None and metrics.ndcg_pessimistic <= self.metrics.ndcg_pessimistic:
+        if not self.latest and self.metrics is not None and metrics.ndcg_expected <= self.metrics.ndcg_expected:
             return False
         self.metrics, self.step, self.checks_since = metrics, step, 0
         return True

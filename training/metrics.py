@@ -68,6 +68,20 @@ def ndcg(rank: Ranks, k: int, user: Rows | None = None) -> Values:
     return values
 
 
+def expected_ndcg(favourable: Ranks, pessimistic: Ranks, k: int, user: Rows | None = None) -> Values:
+    """NDCG@k of each user where chance breaks ties; `user` as for `ndcg`.
+
+    A relevant item is equally likely at each place between its two ranks: exact where no two of a user tie.
+    """
+    total = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(k) + 2.0))])  # gains of the first places
+    gains = total[np.minimum(pessimistic, k)] - total[np.minimum(favourable - 1, k)]
+    gains /= pessimistic - favourable + 1
+    if user is None:
+        return gains
+    values: Values = np.bincount(user, gains) / total[np.minimum(np.bincount(user), k)]
+    return values
+
+
 def recall(rank: Ranks, k: int, user: Rows | None = None) -> Values:
     """Recall@k of each user; `user` as for `ndcg`."""
     found = (rank <= k).astype(np.float64)
@@ -83,18 +97,20 @@ def reciprocal_rank(rank: Ranks, k: int | None = None, user: Rows | None = None)
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Averages over `users` users; NaN where there are none. `ndcg_pessimistic` takes ties as better."""
+    """Averages over `users` users; NaN where there are none. `ndcg_pessimistic` takes ties as better, `ndcg_expected`
+    breaks them by chance."""
 
     users: int
     ndcg: float
     recall: float
     mrr: float
     ndcg_pessimistic: float
+    ndcg_expected: float
 
     @classmethod
     def of(cls, favourable: Ranks, pessimistic: Ranks, k: int = 10, user: Rows | None = None) -> Metrics:
         if not len(favourable):
-            return cls(0, float("nan"), float("nan"), float("nan"), float("nan"))
+            return cls(0, *(float("nan") for _ in range(5)))
         of_users = ndcg(favourable, k, user)
         return cls(
             users=len(of_users),
@@ -102,6 +118,7 @@ class Metrics:
             recall=float(recall(favourable, k, user).mean()),
             mrr=float(reciprocal_rank(favourable, user=user).mean()),
             ndcg_pessimistic=float(ndcg(pessimistic, k, user).mean()),
+            ndcg_expected=float(expected_ndcg(favourable, pessimistic, k, user).mean()),
         )
 
     @property

@@ -4,13 +4,14 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from seqrec.errors import InputError
 from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
-from training.loop import Fitted, Schedule, adamw, fit
+from training.loop import Fitted, Schedule, _Best, adamw, fit
 from training.metrics import Metrics
 from training.parallel import ParallelModel
 from training.reports import Reports, TrainingDiverged
@@ -56,7 +57,7 @@ class Clock:
 
 
 def quality(value: float) -> Metrics:
-    return Metrics(1, value, value, value, value)
+    return Metrics(1, value, value, value, value, value)
 
 
 def run(
@@ -135,7 +136,9 @@ def test_checks_without_improvement_end_it() -> None:
 
 def test_a_collapsed_model_does_not_win_by_its_ties() -> None:
     clock, model = Clock(), Point()
-    answers = iter([Metrics(1, 0.4, 0.4, 0.4, 0.4), Metrics(1, 1.0, 1.0, 1.0, 0.0)])
+    collapsed = Metrics.of(np.array([1]), np.array([5000]))
+    assert collapsed.ndcg == 1.0
+    answers = iter([quality(0.4), collapsed])
     fitted = fit(
         ParallelModel(model),  # type: ignore[arg-type]
         PullToThree(clock),
@@ -146,6 +149,14 @@ def test_a_collapsed_model_does_not_win_by_its_ties() -> None:
         Reports(clock=clock),
     )
     assert fitted.best.ndcg == 0.4
+
+
+def test_items_that_read_the_same_are_no_mistake() -> None:
+    """The target among two that tie for the first place, then alone at the second one."""
+    best = _Best(patience=0)
+    assert best.offer(1, Metrics.of(np.array([2]), np.array([2])))
+    assert best.offer(2, Metrics.of(np.array([1]), np.array([2])))
+    assert not best.offer(3, Metrics.of(np.array([2]), np.array([2])))
 
 
 @pytest.mark.parametrize("loss", [math.inf, math.nan])

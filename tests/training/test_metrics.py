@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from training.metrics import Metrics, ndcg, ranks, recall, reciprocal_rank
+from training.metrics import Metrics, expected_ndcg, ndcg, ranks, recall, reciprocal_rank
 
 
 def test_a_rank_counts_better_scores_and_the_pessimist_counts_ties_too() -> None:
@@ -31,6 +31,24 @@ def test_metrics_of_known_ranks() -> None:
     assert ndcg(rank, 10).tolist() == pytest.approx([1, 1 / math.log2(3), 1 / math.log2(11), 0])
     assert recall(rank, 10).tolist() == [1, 1, 1, 0]
     assert reciprocal_rank(rank).tolist() == pytest.approx([1, 0.5, 0.1, 1 / 11])
+
+
+def test_where_chance_breaks_ties_it_is_the_mean_over_all_orders() -> None:
+    generator = np.random.default_rng(0)
+    scores = np.round(generator.random((50, 12)) * 4)  # many ties
+    targets = generator.integers(12, size=50)
+    orders = 4_000
+    shuffled = scores[:, None] + generator.random((50, orders, 12)) * 0.5  # every order of what ties is equally likely
+    own = np.take_along_axis(shuffled, np.broadcast_to(targets[:, None, None], (50, orders, 1)), axis=2)
+    places = 1 + np.count_nonzero(shuffled > own, axis=2)
+    by_chance = ndcg(places, 5).mean(axis=1)
+    assert expected_ndcg(*ranks(scores, targets), 5) == pytest.approx(by_chance, abs=0.03)
+
+
+def test_without_ties_chance_has_no_say() -> None:
+    rank, user = np.array([1, 3, 11, 2, 40]), np.array([0, 0, 0, 1, 1])
+    assert expected_ndcg(rank, rank, 10, user) == pytest.approx(ndcg(rank, 10, user))
+    assert expected_ndcg(rank, rank, 10) == pytest.approx(ndcg(rank, 10))
 
 
 def test_averages_are_over_users_and_of_nobody_there_are_none() -> None:

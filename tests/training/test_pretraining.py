@@ -130,7 +130,7 @@ def test_a_step_of_the_loop_has_the_authors_loss_and_gradients(world: Dataset) -
     fit(
         ParallelModel(model),
         AuthorsStage(golden, world),
-        lambda: (Metrics(1, 0.0, 0.0, 0.0, 0.0), {}),
+        lambda: (Metrics(1, 0.0, 0.0, 0.0, 0.0, 0.0), {}),
         OptimizerConfig(max_steps=1, clip_norm=1e6),
         ValidationConfig(checks=1),
         CPU,
