@@ -74,7 +74,7 @@ def expected_ndcg(favourable: Ranks, pessimistic: Ranks, k: int, user: Rows | No
     A relevant item is equally likely at each place between its two ranks: exact where no two of a user tie.
     """
     total = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(k) + 2.0))])  # gains of the first places
-    gains = total[np.minimum(pessimistic, k)] - total[np.minimum(favourable - 1, k)]
+    gains: Values = total[np.minimum(pessimistic, k)] - total[np.minimum(favourable - 1, k)]
     gains /= pessimistic - favourable + 1
     if user is None:
         return gains

@@ -248,6 +248,9 @@ def orderings(of_table: Mapping[Table, Sequence[Line]], results: Results) -> lis
             difference = results.of_users(one) - results.of_users(other)
             p = float(randomization_p(difference[:, None], ROUNDS, 0)[0])
             said += f", p = {p:.2g}"
+        behind = [results.value(line, f"{NDCG}{PESSIMISTIC}", group=group) for line in (one, other)]
+        if any(b and ties_matter(v.mean, b.mean) for v, b in zip((ours, theirs), behind, strict=True)):
+            said += "; ranked behind their ties " + ", ".join(f"{b.mean:.4f}" for b in behind if b)
         found.append({"claim": claim, "holds": holds, "ours": ours.mean, "theirs": theirs.mean, "p": p, "said": said})
 
     overall = of_table.get("overall") or of_table.get("warm-cold") or []
@@ -268,8 +271,8 @@ def _ties(lines: Sequence[Line], results: Results) -> list[str]:
         value, behind = results.value(line), results.value(line, f"{NDCG}{PESSIMISTIC}")
         if value and behind and ties_matter(value.mean, behind.mean):
             of = line.label if line.share == 1 else f"{line.label} with {line.share:.0%}"
-            said.append(f"Equal scores decide for {of}: ranked behind its ties {NDCG} is {behind.mean:.4f}.")
-    return said
+            said.append(f"{of} {behind.mean:.4f}")
+    return [f"Equal scores decide. {NDCG} ranked behind its ties: {', '.join(said)}."] if said else []
 
 
 def _json(line: Line, results: Results) -> Record:
