@@ -22,7 +22,12 @@ MORE_EPOCHS = {"recformer": 3.0}
 """With a share of the users an epoch is shorter: there are 1 / share times as many, but no more times than this."""
 MORE_EPOCHS_OTHERS = 10.0
 
-_ENDS_QUICK = ("validation.users=2000", "validation.at_start=false")
+_ENDS_QUICK = (
+    "validation.users=2000",
+    "validation.at_start=false",
+    # Of few users GRU4Rec and BERT4Rec learn nothing for dozens of epochs: many checks would end them there.
+    "validation.checks=12",
+)
 _PRETRAINS_QUICK = (
     "pretrain.batch_size=256",
     "pretrain.optimizer.max_epochs=20",
