@@ -19,7 +19,7 @@ from training.suite_cells import Workshop
 from training.suite_data import sample_users, write_folder
 from training.suite_estimate import Estimator
 from training.suite_plan import Cell, Line, Plan, Table, cells_of
-from training.suite_recipes import ATTRIBUTES, QUICK_USERS, Recipes
+from training.suite_recipes import ATTRIBUTES, QUICK_USERS, QUICK_USERS_PRETRAINING, Recipes
 from training.suite_report import write_report
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class Suite:
         folder = asked.data
         if asked.quick:
             dataset, folder = _quick(dataset, asked.out)
-            others = [sample_users(other, QUICK_USERS, whole_catalogue=False) for other in others]
+            others = [sample_users(other, QUICK_USERS_PRETRAINING, whole_catalogue=False) for other in others]
         recipes = Recipes.of(
             dataset, asked.quick, asked.text_encoder is not None, asked.threads, asked.device, list(asked.changes)
         )

@@ -97,16 +97,19 @@ class Plan:
     def _ablations(self, table: Table) -> Iterator[Line]:
         if "recformer" not in self.models:
             return
+        seeds, encoder = self.seeds, self.encoder()
         for label, changes in _ABLATIONS:
             yield Line(
-                table, label, tuple(self._tuned(label, seed, 1.0, self.encoder(), changes) for seed in self.seeds)
+                table, label, tuple(self._tuned(label, s, 1.0, self._begun(s, 1.0, encoder), changes) for s in seeds)
             )
-        yield Line(
-            table, "without pretraining", tuple(self._tuned("without pretraining", s, 1.0, None) for s in self.seeds)
-        )
-        label = "without item positions and token types"
-        plain = self.encoder(plain=True)
-        yield Line(table, label, tuple(self._tuned(label, seed, 1.0, plain) for seed in self.seeds))
+        yield Line(table, _JOINT, tuple(self._joint(seed, 1.0, encoder) for seed in seeds))
+        for label, start in (
+            ("without pretraining", None),
+            ("without item positions and token types", self.encoder(plain=True)),
+        ):
+            yield Line(
+                table, label, tuple(self._tuned(label, s, 1.0, self._begun(s, 1.0, start, label)) for s in seeds)
+            )
 
     def _pretraining_steps(self, table: Table) -> Iterator[Line]:
         if "recformer" in self.models:
@@ -146,13 +149,21 @@ class Plan:
 
     def trained(self, model: str, seed: int, share: float = 1.0) -> Cell:
         if model == "recformer":
-            return self._tuned("", seed, share, self.encoder(share))
+            return self._tuned("", seed, share, self._begun(seed, share, self.encoder(share)))
         config = self.recipes.training(model, seed, share)
         name = _of_seed(_of_share(model, share), seed)
         if model not in TEXT_MODELS:
             return Cell(name, model, config, share, beside=self.pretrained and ALIGNS in config.stages)
         start = None if self.text_encoder and not self.pretrained else self.frozen(model, share)
         return Cell(name, model, config, share, start, on_encoder=True)
+
+    def _begun(self, seed: int, share: float, encoder: Cell | None, label: str = "") -> Cell | None:
+        """What the two stages start from. With little time that is an encoder that learnt the data set's own items and
+        histories at once: against items that stay as they are for an epoch it learns next to nothing."""
+        return self._joint(seed, share, encoder, label) if self.recipes.quick else encoder
+
+    def _joint(self, seed: int, share: float, encoder: Cell | None, label: str = "") -> Cell:
+        return self._tuned(f"{_JOINT} {label}".strip(), seed, share, encoder, ('stages=["joint"]',))
 
     def _tuned(self, label: str, seed: int, share: float, start: Cell | None, changes: Sequence[str] = ()) -> Cell:
         config = self.recipes.training("recformer", seed, share, *changes)
@@ -162,6 +173,7 @@ class Plan:
 
 
 _WHOLE = "two stages, all weights trained"
+_JOINT = "one stage, items trained through their text"
 _WITHOUT_EMBEDDINGS = ("model.settings.token_types=false", "model.settings.item_positions=false")
 _FROZEN_WORDS = ("stage1.freeze_words=true", "stage2.freeze_words=true")
 _ABLATIONS: Sequence[tuple[str, Sequence[str]]] = (
@@ -170,7 +182,6 @@ _ABLATIONS: Sequence[tuple[str, Sequence[str]]] = (
     ("one stage, items encoded anew each epoch", ('stages=["stage1"]',)),
     ("one stage, items frozen", ('stages=["stage2"]',)),
     ("one stage, items and words frozen", ('stages=["stage2"]', *_FROZEN_WORDS)),
-    ("one stage, items trained through their text", ('stages=["joint"]',)),
 )
 
 

@@ -18,6 +18,8 @@ ATTRIBUTES = ("title", "brand", "category", "genres")
 """What is text of an item, in this order, for every model that reads text."""
 
 QUICK_USERS = 2000
+QUICK_USERS_PRETRAINING = 10_000
+"""Of each data set to pretrain on: reading them costs little, and of fewer the encoder learns by heart."""
 MORE_EPOCHS = {"recformer": 3.0}
 """With a share of the users an epoch is shorter: there are 1 / share times as many, but no more times than this."""
 MORE_EPOCHS_OTHERS = 10.0
@@ -56,9 +58,9 @@ _QUICK: Mapping[str, Sequence[str]] = {
         "pretrain.validation.checks=6",
         "pretrain.validation.users=500",
         "stage1.batch_size=32",
-        "stage1.optimizer.max_epochs=15",
-        "stage1.optimizer.max_minutes=3",
-        "stage1.validation.checks=5",
+        "stage1.optimizer.max_epochs=6",
+        "stage1.optimizer.max_minutes=1.5",
+        "stage1.validation.checks=3",
         "stage1.validation.patience=2",
         "stage1.validation.users=1000",
         "stage2.batch_size=32",

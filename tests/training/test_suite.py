@@ -386,6 +386,10 @@ def test_every_model_has_a_recipe(world: Dataset) -> None:
                 if cell.start is not None:
                     names = [one.name for one in cells]
                     assert names.index(cell.start.name) < names.index(cell.name)
+            [tuned] = [cell for cell in cells if cell.name == "recformer, seed 1"]
+            assert tuned.start is not None
+            assert tuned.start.config is not None
+            assert list(tuned.start.config.stages) == (["joint"] if quick else ["pretrain"])
             [small] = [cell for cell in cells if cell.name == "sasrec, 1% of the users, seed 1"]
             [whole] = [cell for cell in cells if cell.name == "sasrec, seed 1"]
             assert small.config is not None
