@@ -137,7 +137,7 @@ def test_the_tables_hold_every_method_and_are_made_once(ask: Ask, folders: tuple
         assert len({line.count("|") for line in lines}) <= 1
 
     before = made(out)
-    assert len(before) == 6  # floors; two, pretrained and trained; gru4rec
+    assert len(before) == 7  # floors; two, pretrained and trained, one of them in two steps; gru4rec
     again = ask(*other, *models, *tables)
     assert made(out) == before
     assert again == record
@@ -178,15 +178,20 @@ def test_ablations_are_told_apart(ask: Ask, tmp_path: Path) -> None:
     ask("--models", "recformer", "--only", "ablations")
     runs = {path.parent.name[:-13]: path.parent for path in (tmp_path / "out" / "cells").glob("*/config.toml")}
     configs = {name: (path / "config.toml").read_text() for name, path in runs.items()}
-    assert len(configs) == 10
+    assert len(configs) == 12
     frozen = configs["recformer-one-stage-items-and-words-frozen-seed-1"]
     assert 'stages = ["stage2"]' in frozen
     assert "freeze_words = true" in frozen
-    assert 'start_from = ""' in configs["recformer-without-pretraining-seed-1"]
+    joint = "recformer-one-stage-items-trained-through-their-text"
+    assert f"{joint}-seed-1" in frozen
+    assert f"{joint}-without-pretraining" in configs["recformer-without-pretraining-seed-1"]
+    assert 'start_from = ""' in configs[f"{joint}-without-pretraining-seed-1"]
     plain = runs["recformer-without-item-positions-and-token-types-seed-1"] / "checkpoint" / "config.json"
     assert '"token_types": false' in plain.read_text()
     assert '"item_positions": false' in plain.read_text()
-    assert "pretrained-without-item-positions" in configs["recformer-without-item-positions-and-token-types-seed-1"]
+    label = "without-item-positions-and-token-types-seed-1"
+    assert f"{joint}-{label}" in configs[f"recformer-{label}"]
+    assert "pretrained-without-item-positions" in configs[f"{joint}-{label}"]
 
 
 def test_an_estimate_says_what_is_left(
@@ -257,7 +262,11 @@ def test_a_suite_that_is_killed_goes_on(folders: tuple[Path, Path], tmp_path: Pa
         left = list((killed / "cells").glob("recformer-pretrained-*/last/state.pt"))
         assert len(left) == (at == "save_state")  # what the next process goes on from
     suite = _suite(killed, data)
-    assert [cell.name for cell in suite.missing()] == ["recformer, seed 1", "gru4rec, seed 1"]
+    assert [cell.name for cell in suite.missing()] == [
+        "recformer one stage, items trained through their text, seed 1",
+        "recformer, seed 1",
+        "gru4rec, seed 1",
+    ]
     assert suite.run(Estimate({})) == {}
     assert before.items() <= made(killed).items()
     _suite(tmp_path / "unbroken", data).run(Estimate({}))
