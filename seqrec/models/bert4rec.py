@@ -102,8 +102,8 @@ class BERT4Rec(IdModel):
         return queries
 
     def prepare_training(self, sequences: Sequence[TokenizedHistory], generator: torch.Generator) -> ClozeBatch:
-        """Of each, `max_length` items that follow each other, drawn anywhere in it: the paper's code cuts a long sequence
-        into windows, where its newest part alone would leave the rest unread (on ml-1m a third of all events).
+        """Of each, `max_length` items that follow each other, drawn anywhere in it: the paper's code cuts a long
+        sequence into windows, where its newest part alone would leave the rest unread (on ml-1m a third of all events).
         """
         rows = [self.known_rows(sequence) for sequence in sequences]
         over = torch.tensor([max(0, len(row) - self.settings.max_length) for row in rows])
