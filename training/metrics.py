@@ -60,12 +60,7 @@ def ranks_of_several(
 
 def ndcg(rank: Ranks, k: int, user: Rows | None = None) -> Values:
     """NDCG@k of each user. `user`: whose each rank is, [t], from 0 and rising; None: one relevant item a user."""
-    gains = np.where(rank <= k, 1 / np.log2(rank + 1.0), 0.0)
-    if user is None:
-        return gains
-    ideal: Values = np.cumsum(1 / np.log2(np.arange(k) + 2.0))
-    values: Values = np.bincount(user, gains) / ideal[np.minimum(np.bincount(user), k) - 1]
-    return values
+    return _over_ideal(np.where(rank <= k, 1 / np.log2(rank + 1.0), 0.0), k, user)
 
 
 def expected_ndcg(favourable: Ranks, pessimistic: Ranks, k: int, user: Rows | None = None) -> Values:
@@ -73,12 +68,21 @@ def expected_ndcg(favourable: Ranks, pessimistic: Ranks, k: int, user: Rows | No
 
     A relevant item is equally likely at each place between its two ranks: exact where no two of a user tie.
     """
-    total = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(k) + 2.0))])  # gains of the first places
-    gains: Values = total[np.minimum(pessimistic, k)] - total[np.minimum(favourable - 1, k)]
-    gains /= pessimistic - favourable + 1
+    total = _total_gains(k)
+    gains = total[np.minimum(pessimistic, k)] - total[np.minimum(favourable - 1, k)]
+    return _over_ideal(gains / (pessimistic - favourable + 1), k, user)
+
+
+def _total_gains(k: int) -> Values:
+    """Of the first 0 ... k places: [k + 1]"""
+    return np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(k) + 2.0))])
+
+
+def _over_ideal(gains: Values, k: int, user: Rows | None) -> Values:
+    """The gains of each user over the best there could be."""
     if user is None:
         return gains
-    values: Values = np.bincount(user, gains) / total[np.minimum(np.bincount(user), k)]
+    values: Values = np.bincount(user, gains) / _total_gains(k)[np.minimum(np.bincount(user), k)]
     return values
 
 
