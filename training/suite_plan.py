@@ -97,19 +97,17 @@ class Plan:
     def _ablations(self, table: Table) -> Iterator[Line]:
         if "recformer" not in self.models:
             return
-        seeds, encoder = self.seeds, self.encoder()
+        encoder, bare = self.encoder(), "without item positions and token types"
+
+        def line(label: str, start: Cell | None, of: str = "", changes: Sequence[str] = ()) -> Line:
+            begun = [(seed, self._begun(seed, 1.0, start, of)) for seed in self.seeds]
+            return Line(table, label, tuple(self._tuned(label, seed, 1.0, cell, changes) for seed, cell in begun))
+
         for label, changes in _ABLATIONS:
-            yield Line(
-                table, label, tuple(self._tuned(label, s, 1.0, self._begun(s, 1.0, encoder), changes) for s in seeds)
-            )
-        yield Line(table, _JOINT, tuple(self._joint(seed, 1.0, encoder) for seed in seeds))
-        for label, start in (
-            ("without pretraining", None),
-            ("without item positions and token types", self.encoder(plain=True)),
-        ):
-            yield Line(
-                table, label, tuple(self._tuned(label, s, 1.0, self._begun(s, 1.0, start, label)) for s in seeds)
-            )
+            yield line(label, encoder, changes=changes)
+        yield Line(table, _JOINT, tuple(self._joint(seed, 1.0, encoder) for seed in self.seeds))
+        yield line("without pretraining", None, "without pretraining")
+        yield line(bare, self.encoder(plain=True), bare)
 
     def _pretraining_steps(self, table: Table) -> Iterator[Line]:
         if "recformer" in self.models:
