@@ -179,19 +179,38 @@ const recommend = newestOnly(async (signal) => {
   list.setAttribute("aria-busy", "true");
   try {
     const entries = history.map(({ itemId, attributes }) => itemId ?? { attributes });
-    const { data, ms } = await call("POST", "recommend", { history: entries, k: K }, signal);
+    byId("filter").removeAttribute("aria-invalid");
+    const { data, ms } = await call("POST", "recommend", { history: entries, k: K, ...typedFilter() }, signal);
     replaceList(list, data.items.map(itemRow), byId("words"));
     showAnswer(data, ms);
   } catch (problem) {
     if (!signal.aborted) {
+      if (problem.field?.startsWith("filter")) byId("filter").setAttribute("aria-invalid", "true");
       list.replaceChildren(); // they would belong to another history than the one shown
-      byId("answer").hidden = byId("unknown").hidden = true;
+      byId("answer").hidden = byId("unknown").hidden = byId("none").hidden = true;
     }
     throw problem;
   } finally {
     if (!signal.aborted) list.removeAttribute("aria-busy");
   }
 }, "recommendations-problem");
+
+/** The filter as it goes into a request: nothing where none is typed. */
+function typedFilter() {
+  const text = byId("filter").value.trim();
+  if (!text) return {};
+  try {
+    return { filter: JSON.parse(text) };
+  } catch (error) {
+    throw new Problem(0, "The filter is not JSON", { detail: error.message, field: "filter" });
+  }
+}
+
+let narrowing = 0;
+byId("filter").addEventListener("input", () => {
+  clearTimeout(narrowing);
+  narrowing = setTimeout(recommend, 400); // longer than for words: half a condition is not JSON
+});
 
 function showAnswer({ items, source, unknown = [], metric, model, snapshot, seq }, ms) {
   const facts = {
@@ -209,6 +228,7 @@ function showAnswer({ items, source, unknown = [], metric, model, snapshot, seq 
   byId("answer").hidden = false;
   byId("unknown").textContent = `Not in the catalogue, so not read: ${unknown.join(", ")}`;
   byId("unknown").hidden = unknown.length === 0;
+  byId("none").hidden = items.length > 0;
   const first = items.length ? ` First: ${titleOf({ itemId: items[0].item_id, attributes: items[0].attributes })}.` : "";
   byId("recommendations-status").textContent = `${items.length} recommendations, source ${source}.${first}`;
 }

@@ -213,6 +213,51 @@ def test_a_refused_item_is_explained_at_its_field(browser: Browser, service: str
     assert browser.run("return document.activeElement.id + document.activeElement.ariaInvalid") == "new-idtrue"
 
 
+def test_a_filter_narrows_what_is_recommended(browser: Browser, service: str) -> None:
+    browser.open(service)
+    browser.type("#words", "lantern")
+    browser.wait(lambda: browser.texts("#found .title"))
+    browser.click("#found li:first-child button")
+    browser.wait(lambda: browser.texts("[data-fact=source]") == ["model"])
+    title = browser.texts("#recommendations .title")[4]
+
+    browser.type("#filter", json.dumps({"title": [title]}))
+    browser.wait(lambda: browser.texts("#recommendations .title") == [title])
+    browser.type("#filter", "x")
+    browser.wait(lambda: "is not JSON" in "".join(browser.texts("#recommendations-problem")))
+    assert browser.texts("#recommendations li") == [], "of another filter than the one shown"
+    set_filter(browser, '{"title": {"about": 1}}')
+    browser.wait(lambda: "about" in "".join(browser.texts("#recommendations-problem")))
+    assert browser.run("return document.activeElement.id + document.activeElement.ariaInvalid") == "filtertrue"
+    set_filter(browser, '{"title": "no such title"}')
+    browser.wait(lambda: browser.texts("#none:not([hidden])") == ["No item is left to recommend."])
+    set_filter(browser, "")
+    browser.wait(lambda: len(browser.texts("#recommendations li")) == 10)
+    assert browser.texts("#none:not([hidden])") == browser.texts("[aria-invalid]") == []
+
+
+def set_filter(browser: Browser, text: str) -> None:
+    """As by pasting over what is there."""
+    script = "const input = document.getElementById('filter'); input.focus(); input.select();"
+    browser.run(script + "document.execCommand(arguments[0] ? 'insertText' : 'delete', false, arguments[0])", text)
+
+
+@pytest.mark.parametrize(("width", "columns"), [(400, 1), (800, 2), (1100, 3), (1280, 3), (1400, 4)])
+def test_no_width_leaves_a_gap(browser: Browser, service: str, width: int, columns: int) -> None:
+    browser.cdp("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+    browser.open(service)
+    browser.wait(lambda: len(browser.texts("#recommendations li")) == 10)
+    boxes = browser.run(
+        "return [...document.querySelectorAll('section')].map((one) => one.getBoundingClientRect().toJSON())"
+    )
+    assert len({box["left"] for box in boxes}) == columns
+    assert browser.run("return document.documentElement.scrollWidth") <= width
+    recommended, new = boxes[2], boxes[3]
+    if columns == 3:  # the form begins where the longer of the two above it ends, not below the recommendations
+        assert new["top"] - max(box["bottom"] for box in boxes[:2]) < 40
+        assert new["right"] < recommended["left"]
+
+
 # What stands between the page and the service: the first answers to the asked paths are taken from a list.
 INTERCEPT = """
 const real = window.fetch;
