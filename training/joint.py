@@ -26,6 +26,7 @@ from training.encoding import PLAIN, Encoding
 from training.stage import Stage, StageContext
 from training.stage_config import JointConfig
 from training.texts import DistinctTexts
+from training.views import history_before
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +95,7 @@ class JointStage(Stage):
             last = len(part) - 1
             first = last // 2 if self.config.targets == "later_half" else 0
             place = int(rng.integers(max(first, self.config.min_history), last, endpoint=True))
-            history = [self.tokens[row] for row in part[:place]]
+            history = [self.tokens[row] for row in history_before(part, place, self.config.crop, rng)]
             histories.append(TokenizedHistory(history, self.dataset.user_ids[user]))
             targets.append(part[place])
         wanted = self.texts.text_of[np.array(targets)]

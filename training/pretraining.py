@@ -35,7 +35,7 @@ from training.metrics import Metrics
 from training.stage import Stage, StageContext, TrainingData
 from training.stage_config import PretrainConfig
 from training.texts import DistinctTexts
-from training.views import another_view
+from training.views import another_view, history_before
 
 NOT_TOLD = -100
 """The label of a token that is not to be told; cross_entropy leaves it out."""
@@ -210,7 +210,8 @@ class PretrainStage(Stage):
             part = dataset.training_part(user)
             last = len(part) - 1
             place = int(rng.integers(last // 2, last, endpoint=True))
-            histories.append(TokenizedHistory([tokens[row] for row in part[:place]], dataset.user_ids[user]))
+            history = [tokens[row] for row in history_before(part, place, self.config.crop, rng)]
+            histories.append(TokenizedHistory(history, dataset.user_ids[user]))
             targets.append(tokens[part[place]])
             texts.append(self.text_of[domain][part[place]])
         # An example's two texts take two neighbouring seeds.

@@ -24,6 +24,7 @@ class PretrainConfig(StageConfig):
     drop_words: float = 0.1
     words_across_borders: bool = False
     one_domain_a_batch: bool = False
+    crop: bool = False
     held_out_items: int = 0
 
     def __post_init__(self) -> None:
@@ -45,6 +46,7 @@ class JointConfig(StageConfig):
     targets: Literal["all", "later_half"] = "all"
     examples_per_user: int = 1
     min_history: int = 0
+    crop: bool = False
 
     def __post_init__(self) -> None:
         at_least("joint", self, batch_size=1, negatives=0, examples_per_user=1, min_history=0)
@@ -61,6 +63,7 @@ class FineTuningConfig(StageConfig):
     negatives: int = 0
     temperature: float = 0.05
     freeze_words: bool = False
+    crop: bool = False
 
     def __post_init__(self) -> None:
         at_least("stage1/stage2", self, batch_size=1, negatives=0)

@@ -29,6 +29,7 @@ from training.pretraining import take_language_model_head
 from training.stage import Stage, StageContext, Towers
 from training.stage_config import FineTuningConfig
 from training.texts import DistinctTexts
+from training.views import history_before
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +96,8 @@ class StageOne(Stage):
         for user in users:
             part = self.dataset.training_part(user)
             place = int(rng.integers(len(part)))
-            histories.append(TokenizedHistory([self.tokens[row] for row in part[:place]], self.dataset.user_ids[user]))
+            history = [self.tokens[row] for row in history_before(part, place, self.config.crop, rng)]
+            histories.append(TokenizedHistory(history, self.dataset.user_ids[user]))
             targets.append(self.texts.text_of[part[place]])
         wanted = np.array(targets, dtype=np.int64)
         if not self.config.negatives:

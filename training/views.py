@@ -1,4 +1,4 @@
-"""A history seen twice: with items left out, or words. What pretraining tells from other histories (UniSRec, 2.3)."""
+"""Histories as chance lets a training see them: cut short, or twice, with items or words left out (UniSRec, 2.3)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,17 @@ import zlib
 import numpy as np
 
 from seqrec.item_text import VALUE, TokenizedHistory, TokenizedItem
+from training.data import Rows
+
+
+def history_before(items: Rows, place: int, crop: bool, rng: np.random.Generator) -> Rows:
+    """What comes before `items[place]`; with `crop` its newest part only, from the last item to all of it.
+
+    Of short histories a model learns soon what goes with one item, and which of several is the newest: without them a
+    small encoder still ranks worse by a whole history than by its last item after many epochs (docs/results.md).
+    """
+    begin = place - int(rng.integers(1, place, endpoint=True)) if crop and place else 0
+    return items[begin:place]
 
 
 def another_view(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -10,12 +12,16 @@ from seqrec.errors import InputError
 from seqrec.item_text import KNOWN, NAME, VALUE, TokenizedHistory, TokenizedItem
 from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
 from seqrec.models.unisrec import UniSRec, UniSRecSettings
+from training.config import RunConfig
 from training.data import Dataset
 from training.encoding import PLAIN
+from training.joint import JointStage
 from training.pretraining import PretrainStage, contrastive_loss
-from training.stage import TrainingData
-from training.stage_config import PretrainConfig
-from training.views import another_view, without_words
+from training.settings import OptimizerConfig
+from training.stage import Stage, StageContext, Towers, TrainingData
+from training.stage_config import FineTuningConfig, JointConfig, PretrainConfig
+from training.two_stage import StageOne
+from training.views import another_view, history_before, without_words
 
 CPU = torch.device("cpu")
 ITEMS = [
@@ -58,6 +64,46 @@ def test_words_are_left_out_and_names_stay_the_same_ones_each_time() -> None:
 def test_the_item_itself_is_no_word() -> None:
     known = TokenizedItem(np.array([1, 2, 3], np.int32), np.array([VALUE, VALUE, KNOWN], np.uint8))
     assert without_words(known, 0.999).types.tolist() == [KNOWN]
+
+
+def test_a_cropped_history_is_the_newest_of_it_in_every_length() -> None:
+    rng = np.random.default_rng(1)
+    items = np.arange(100, 110)
+    cropped = [history_before(items, 4, True, rng).tolist() for _ in range(400)]
+    counts = Counter(map(tuple, cropped))
+    assert set(counts) == {(103,), (102, 103), (101, 102, 103), (100, 101, 102, 103)}
+    assert min(counts.values()) > 70  # each as likely
+    assert history_before(items, 0, True, rng).tolist() == []
+    before = rng.bit_generator.state
+    assert history_before(items, 4, False, rng).tolist() == [100, 101, 102, 103]
+    assert rng.bit_generator.state == before, "without it, trainings draw what they always drew"
+
+
+@pytest.mark.parametrize("crop", [False, True])
+@pytest.mark.parametrize("name", ["pretrain", "joint", "stage1"])
+def test_every_stage_crops_where_asked_to(world: Dataset, name: str, crop: bool) -> None:
+    model = BagOfWords(BagOfWordsConfig())
+    data = TrainingData(world, model.tokenize_items(world.items))
+    fine = FineTuningConfig(crop=crop)
+    config = RunConfig(stages=("stage1",), stage1=fine, optimizer=OptimizerConfig(max_epochs=1))
+    towers = Towers("bag_of_words", model)
+    context = StageContext(config, (data,), towers, CPU, PLAIN, lambda encoder: pytest.fail("nothing is validated"))
+    stage: Stage = {
+        "pretrain": lambda: PretrainStage([data], PretrainConfig(mlm_weight=0.0, batch_size=16, crop=crop), 1),
+        "joint": lambda: JointStage(world, data.tokens, JointConfig(crop=crop), 1),
+        "stage1": lambda: StageOne.from_context(context),
+    }[name]()
+    ids = [tuple(one.ids) for one in data.tokens]
+    beginnings = set()
+    for batch in stage.epoch(0):
+        for history in batch.histories:
+            part = [ids[row] for row in world.training_part(world.user_ids.index(str(history.user_id)))]
+            read = [tuple(item.ids) for item in history.items]
+            places = [begin for begin in range(len(part)) if part[begin : begin + len(read)] == read]
+            assert places, "a history is what somebody had, without gaps"
+            if read:
+                beginnings.add(places[0])
+    assert (beginnings == {0}) == (not crop)
 
 
 def test_a_history_has_to_find_itself_too(world: Dataset) -> None:
