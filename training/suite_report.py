@@ -94,8 +94,13 @@ class Results:
         return 0
 
     def minutes(self, line: Line) -> str:
-        seconds = [record["seconds"] for record in self.of(line) if "seconds" in record]
-        return f"{np.mean(seconds) / 60:.1f}" if seconds and line.method == MODEL else "-"
+        """Of training, together with what it started from: its pretraining and the stages before."""
+        seconds = [self._seconds(cell) for cell in line.cells if self.records[cell.name] is not None]
+        return f"{np.mean(seconds) / 60:.1f}" if any(seconds) and line.method == MODEL else "-"
+
+    def _seconds(self, cell: Cell) -> float:
+        before = 0.0 if cell.start is None else self._seconds(cell.start)
+        return before + float((self.records[cell.name] or {}).get("seconds", 0))
 
     def steps(self, cell: Cell) -> list[tuple[int, float]]:
         """(step, NDCG@10 on this data set's test items) at each check of a pretraining."""

@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,9 @@ from training.held_out import read_folder
 from training.suite import Asked, Estimate, Suite
 from training.suite_cells import Workshop
 from training.suite_data import PartlyTrained, sample_users, write_folder
-from training.suite_plan import TABLES, Plan, cells_of
+from training.suite_plan import TABLES, Cell, Line, Plan, cells_of
 from training.suite_recipes import MODELS, Recipes
-from training.suite_report import Value
+from training.suite_report import Results, Value
 
 PNG = b"\x89PNG\r\n\x1a\n"
 TINY = [
@@ -192,6 +193,20 @@ def test_ablations_are_told_apart(ask: Ask, tmp_path: Path) -> None:
     label = "without-item-positions-and-token-types-seed-1"
     assert f"{joint}-{label}" in configs[f"recformer-{label}"]
     assert "pretrained-without-item-positions" in configs[f"{joint}-{label}"]
+
+
+def test_minutes_count_what_a_model_started_from() -> None:
+    pretrained = Cell("pretrained", "recformer", None)
+    trained = Cell("trained", "recformer", None, start=pretrained)
+    floors = Cell("floors", "", None)
+    seconds: dict[str, dict[str, float]] = {
+        "pretrained": {"seconds": 120.0},
+        "trained": {"seconds": 60.0},
+        "floors": {},
+    }
+    lines = [Line("overall", cell.name, (cell,)) for cell in (pretrained, trained, floors)]
+    results = Results(SimpleNamespace(evaluation=lambda cell: seconds[cell.name]), lines)  # type: ignore[arg-type]
+    assert [results.minutes(line) for line in lines] == ["2.0", "3.0", "-"]
 
 
 def test_an_estimate_says_what_is_left(
