@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from seqrec.items import Item, attribute_text, read_items
+from seqrec.data.items import Item, attribute_text, read_items
 
 DATA = Path(__file__).parents[1] / "data" / "online-retail"
 Pair = tuple[Item, Item]

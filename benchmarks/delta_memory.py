@@ -26,12 +26,12 @@ from typing import NamedTuple, TypeVar
 import httpx
 import psutil
 
-from index.catalogue import Catalogue, CatalogueItem
-from index.reindex import Request, make_snapshot
-from index.stores import open_catalogue
+from index.build.reindex import Request, make_snapshot
+from index.catalogue.base import Catalogue, CatalogueItem
+from index.catalogue.open import open_catalogue
 from seqrec.checkpoint import save_checkpoint
+from seqrec.data.items import Item
 from seqrec.encoder import Encoder, load_model
-from seqrec.items import Item
 from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
 
 AT_ONCE = 1000

@@ -30,12 +30,12 @@ from benchmarks.formulations import AuthorsRecformer, DenseBert, sentence_transf
 from benchmarks.report import Report, add_output
 from benchmarks.turns import take_turns
 from seqrec.checkpoint import Checkpoint
+from seqrec.data.items import Item, read_interactions, read_items
 from seqrec.encoder import Encoder, Precision, Vectors
-from seqrec.import_checkpoint import convert_weights
-from seqrec.item_text import ItemText, ItemTokens, Recipe, TokenizedHistory
-from seqrec.items import Item, read_interactions, read_items
-from seqrec.models.recformer import Recformer, RecformerConfig
-from seqrec.tokenizer import read_tokenizer, train_bpe
+from seqrec.models.recformer.convert import convert_weights
+from seqrec.models.recformer.model import Recformer, RecformerConfig
+from seqrec.text.item_text import ItemText, ItemTokens, Recipe, TokenizedHistory
+from seqrec.text.tokenizer import read_tokenizer, train_bpe
 
 DATA = Path(__file__).parents[1] / "data" / "online-retail"
 ITEM_BATCH, HISTORY_BATCH = 32, 16

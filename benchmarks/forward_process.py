@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from seqrec.encoder import load_model
-from seqrec.item_text import VALUE, TokenizedHistory, TokenizedItem
-from seqrec.models.recformer import Recformer
-from seqrec.threads import choose, use
+from seqrec.models.recformer.model import Recformer
+from seqrec.runtime.threads import choose, use
+from seqrec.text.item_text import VALUE, TokenizedHistory, TokenizedItem
 
 LEAST = 3
 """Forwards, however long they take."""

@@ -9,12 +9,12 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from index.publication import published
-from index.stores import open_catalogue
-from service.loader import Loader
-from service.memory import give_back, limit_arenas, spare_what_stays
-from service.queries import Query, answer_queries
-from service.search import Wanted
+from index.catalogue.open import open_catalogue
+from index.snapshot.publication import published
+from seqrec.runtime.malloc import give_back, limit_arenas, spare_what_stays
+from service.engine.plan import Query, answer_queries
+from service.live.loader import Loader
+from service.live.search import Wanted
 from service.settings import Settings
 
 SEARCHES = 5

@@ -29,12 +29,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seqrec.id_model import IdModel
-from seqrec.item_features import feature_names, field_tags
-from seqrec.item_text import TokenizedHistory
-from seqrec.items import Item, make_item
+from seqrec.data.items import Item, make_item
 from seqrec.models import model_class
+from seqrec.models.base.ids import IdModel
+from seqrec.models.base.item_features import feature_names, field_tags
 from seqrec.models.s3rec import PretrainingBatch, S3Rec
+from seqrec.text.item_text import TokenizedHistory
 
 LENGTH, DIM, INNER, LAYERS, HEADS = 12, 32, 48, 2, 4
 FEATURES = "brand:token,title,category"

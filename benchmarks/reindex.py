@@ -27,13 +27,13 @@ from benchmarks.serve import DATA, World, make_model
 from benchmarks.service_process import make_checkpoint
 from benchmarks.synthetic import item
 from benchmarks.turns import take_turns
-from index.batches import batches
-from index.catalogue import CatalogueItem
-from index.reindex import Request, make_snapshot
-from index.snapshot import SnapshotStore
-from index.stores import open_catalogue
+from index.build.reindex import Request, make_snapshot
+from index.catalogue.base import CatalogueItem
+from index.catalogue.batches import batches
+from index.catalogue.open import open_catalogue
+from index.snapshot.snapshot import SnapshotStore
+from seqrec.data.items import Item, read_items
 from seqrec.encoder import load_model
-from seqrec.items import Item, read_items
 
 ONCE_ABOVE = 100_000
 """Items from which a job is run once, not `--rounds` times."""

@@ -22,7 +22,7 @@ from typing import Any, Self
 import torch
 
 from benchmarks.turns import BUSY, Others, Turns
-from seqrec.threads import cores
+from seqrec.runtime.threads import cores
 
 _OUTPUT = ("json", "picture")
 

@@ -20,8 +20,8 @@ import torch
 
 from benchmarks.report import Line, Report, Spread, add_output
 from benchmarks.turns import take_turns
-from index.exact import as_tensor
-from index.flat import FlatIndex
+from index.vectors.exact import as_tensor
+from index.vectors.flat import FlatIndex
 from seqrec.metric import Metric
 
 FAISS_DEFAULT = 128_000

@@ -31,13 +31,13 @@ import torch
 from benchmarks.http_load import Answers, closed_loop, open_loop
 from benchmarks.report import Line, Report, Spread, add_output
 from benchmarks.service_process import Service, environment, seqrec
-from index.snapshot import SnapshotStore
+from index.snapshot.snapshot import SnapshotStore
 from seqrec.checkpoint import load_checkpoint, save_checkpoint
+from seqrec.data.items import Item, read_interactions, read_items
 from seqrec.encoder import Encoder, load_model
-from seqrec.item_text import ItemText, Recipe, TokenizedHistory
-from seqrec.items import Item, read_interactions, read_items
-from seqrec.models.recformer import Recformer, RecformerConfig
-from seqrec.tokenizer import CLS, MASK, train_bpe
+from seqrec.models.recformer.model import Recformer, RecformerConfig
+from seqrec.text.item_text import ItemText, Recipe, TokenizedHistory
+from seqrec.text.tokenizer import CLS, MASK, train_bpe
 
 DATA = Path(__file__).parents[1] / "data" / "online-retail"
 K = 10

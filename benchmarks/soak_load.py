@@ -13,9 +13,9 @@ from typing import Any
 
 import httpx
 
-from index.publication import check_servable, published
-from index.snapshot import SnapshotStore
-from index.stores import open_catalogue, open_histories
+from index.catalogue.open import open_catalogue, open_histories
+from index.snapshot.publication import check_servable, published
+from index.snapshot.snapshot import SnapshotStore
 
 WRITERS = 3
 KEYS = 30  # of each writer: what is put is changed, deleted and put again

@@ -26,7 +26,7 @@ from benchmarks.report import Line, Report, Spread, add_output
 from benchmarks.serve import DATA, World, make_model
 from benchmarks.service_process import START_SECONDS, environment
 from benchmarks.synthetic import make_home
-from seqrec.items import read_items
+from seqrec.data.items import read_items
 
 PATHS = ("/healthz", "/readyz")
 

@@ -34,10 +34,10 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from benchmarks.service_process import Service, environment, make_checkpoint, seqrec
-from index.snapshot import SnapshotStore
-from index.stores import open_catalogue
+from index.catalogue.open import open_catalogue
+from index.snapshot.snapshot import SnapshotStore
+from seqrec.data.items import Item, read_items
 from seqrec.encoder import load_model
-from seqrec.items import Item, read_items
 from seqrec.metric import Metric
 
 DATA = Path(__file__).parents[1] / "data" / "online-retail"

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from index.build import keep_checkpoint
-from index.catalogue import CatalogueItem
-from index.manifest import Manifest
-from index.publication import publish
-from index.snapshot import SnapshotStore
-from index.snapshot_writer import write_snapshot
-from index.stores import open_catalogue
+from index.build.build import keep_checkpoint
+from index.catalogue.base import CatalogueItem
+from index.catalogue.open import open_catalogue
+from index.snapshot.manifest import Manifest
+from index.snapshot.publication import publish
+from index.snapshot.snapshot import SnapshotStore
+from index.snapshot.writer import write_snapshot
+from seqrec.data.items import Item
 from seqrec.encoder import Encoder, load_model
-from seqrec.items import Item
 
 AT_ONCE = 10_000
 TEXTS = 1000

@@ -27,8 +27,8 @@ from benchmarks.report import Line, Report, Spread, add_output
 from benchmarks.serve import DATA, World, make_model
 from benchmarks.service_process import Service
 from benchmarks.synthetic import item, make_home
-from seqrec.items import read_items
-from seqrec.threads import SPINS, choose, cores, variables
+from seqrec.data.items import read_items
+from seqrec.runtime.threads import SPINS, choose, cores, variables
 
 POLICIES = {"PASSIVE": "ours: threads that wait sleep", "ACTIVE": "for contrast: threads that wait spin"}
 CATALOGUE, HISTORY = 1000, 30

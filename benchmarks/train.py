@@ -27,12 +27,12 @@ from benchmarks.encode import HISTORY_BATCH, World, add_world, config_of, parse_
 from benchmarks.formulations import AuthorsRecformer
 from benchmarks.report import Report, add_output
 from benchmarks.turns import take_turns
-from seqrec.import_checkpoint import convert_weights
-from seqrec.item_text import TokenizedHistory
-from seqrec.models.recformer import Recformer, RecformerConfig
-from training.encoding import Encoding
-from training.loop import adamw
-from training.settings import OptimizerConfig
+from seqrec.models.recformer.convert import convert_weights
+from seqrec.models.recformer.model import Recformer, RecformerConfig
+from seqrec.text.item_text import TokenizedHistory
+from training.config.settings import OptimizerConfig
+from training.engine.loop import adamw
+from training.stages.encoding import Encoding
 
 TEMPERATURE = 0.05
 OPTIMIZER = OptimizerConfig(learning_rate=1e-5)

@@ -6,8 +6,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from seqrec.data.items import History, Item
     from seqrec.encoder import Encoder, load_model
-    from seqrec.items import History, Item
 
 __all__ = ["Encoder", "History", "Item", "load_model"]
 __version__ = version("seqrec")
@@ -20,7 +20,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(encoder, name)
     if name in ("History", "Item"):
-        from seqrec import items
+        from seqrec.data import items
 
         return getattr(items, name)
     raise AttributeError(name)

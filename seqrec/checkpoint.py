@@ -25,11 +25,11 @@ from safetensors.torch import load_file, save
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from seqrec.data.files import new_directory, sha256_file
 from seqrec.errors import CheckpointError, SeqrecError
-from seqrec.files import new_directory, sha256_file
-from seqrec.item_text import ItemText, Recipe
-from seqrec.model import SequenceModel
 from seqrec.models import model_class
+from seqrec.models.base.model import SequenceModel
+from seqrec.text.item_text import ItemText, Recipe
 
 FORMAT = 1
 _ITEM_TOWER = "item_tower."

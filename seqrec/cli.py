@@ -13,21 +13,21 @@ import sys
 from collections.abc import Sequence
 
 from seqrec.errors import SeqrecError
-from seqrec.memory import keep_freed
 from seqrec.registry import load
-from seqrec.threads import wait_asleep
+from seqrec.runtime.malloc import keep_freed
+from seqrec.runtime.threads import wait_asleep
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("seqrec.demo:main", "train, evaluate, index and serve the bundled data set"),
-    "import": ("seqrec.importing.cli:import_data", "turn others' data sets and checkpoints into ours"),
-    "export": ("seqrec.importing.cli:export_data", "turn items and interactions into RecBole's files"),
+    "import": ("seqrec.data.sources.cli:import_data", "turn others' data sets and checkpoints into ours"),
+    "export": ("seqrec.data.sources.cli:export_data", "turn items and interactions into RecBole's files"),
     "pretrain": ("training.pretrain_cli:pretrain", "train a model on several data sets, to start others from"),
     "train": ("training.cli:train", "train a model on items and interactions"),
     "runs": ("training.cli:list_runs", "list training runs and compare them"),
-    "evaluate": ("training.evaluate_cli:evaluate", "rank the whole catalogue for held-out items"),
-    "index": ("index.cli:index", "build, verify, publish, roll back and list snapshots"),
-    "reindex": ("index.cli:reindex", "make a new snapshot of the catalogue and publish it"),
-    "catalogue": ("index.catalogue_cli:catalogue", "dump, restore and show the catalogue"),
+    "evaluate": ("training.evaluation.cli:evaluate", "rank the whole catalogue for held-out items"),
+    "index": ("index.build.cli:index", "build, verify, publish, roll back and list snapshots"),
+    "reindex": ("index.build.cli:reindex", "make a new snapshot of the catalogue and publish it"),
+    "catalogue": ("index.catalogue.cli:catalogue", "dump, restore and show the catalogue"),
     "serve": ("service.cli:serve", "answer over HTTP"),
     "bench": ("benchmarks.cli:bench", "measure speed and memory beside what people would use instead"),
 }

@@ -24,8 +24,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from seqrec import __version__, cli
+from seqrec.data.files import new_directory, sha256_file, write_text
 from seqrec.errors import InputError, SeqrecError
-from seqrec.files import new_directory, sha256_file, write_text
 
 DATA = Path(__file__).parents[1] / "data" / "online-retail"
 EXAMPLE = {"20725": "Lunch Bag Red Retrospot", "21559": "Strawberry Lunch Box With Cutlery"}

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from seqrec.checkpoint import Checkpoint, load_checkpoint
+from seqrec.data.items import History, Item, check_attributes
 from seqrec.errors import InputError
-from seqrec.item_text import ItemTokens, TokenizedHistory, TokenizedItem
-from seqrec.items import History, Item, check_attributes
-from seqrec.linear import pack_weights, quantize
 from seqrec.metric import Metric
-from seqrec.model import Batch, SequenceModel
-from seqrec.streams import side_by_side
+from seqrec.models.base.model import Batch, SequenceModel
+from seqrec.runtime.quantization import pack_weights, quantize
+from seqrec.runtime.thread_pool import side_by_side
+from seqrec.text.item_text import ItemTokens, TokenizedHistory, TokenizedItem
 
 Precision = Literal["float32", "bfloat16", "int8"]
 """bfloat16 pays on a GPU, int8 (its linear layers) on a CPU."""
@@ -89,7 +89,7 @@ class Encoder:
     def record(self) -> Self:
         """Itself, on a GPU compiled for all sizes of batches, which takes minutes: no request waits for it later."""
         if self.device.type == "cuda":
-            from seqrec.recorded_recformer import recorded
+            from seqrec.models.recformer.cuda_graphs import recorded
 
             for model in self._modules():
                 self._recorded[id(model)] = recorded(model, self.precision == "bfloat16")

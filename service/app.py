@@ -12,15 +12,15 @@ from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 
 from seqrec import __version__
-from service import problems
-from service.api import Problem
+from service.components import Opening, open_parts
+from service.http import problems
+from service.http.middleware import Edge
+from service.http.routes.operation import operation
+from service.http.routes.recommend import STATIC, router
+from service.http.routes.users import users
+from service.http.schemas import Problem
 from service.metrics import Metrics
-from service.middleware import Edge
-from service.operation import operation
-from service.parts import Opening, open_parts
-from service.routes import STATIC, router
 from service.settings import Settings
-from service.users import users
 from service.workers import shared_directory
 
 _LOADING_SECONDS = 30.0

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
-from index.stores import CATALOGUE_FILE, open_catalogue
+from index.catalogue.open import CATALOGUE_FILE, open_catalogue
 from seqrec.errors import InputError, NotReady
-from seqrec.threads import choose, use
-from service.memory import limit_arenas
+from seqrec.runtime.malloc import limit_arenas
+from seqrec.runtime.threads import choose, use
 from service.settings import Settings, load_settings
 from service.workers import quiet_libraries, run_workers, worker_count
 

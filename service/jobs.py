@@ -18,12 +18,12 @@ from typing import Any, Literal
 import psutil
 from prometheus_client import Counter
 
-from index.locks import one_at_a_time
+from index.catalogue.locks import one_at_a_time
+from seqrec.data.files import write_text
 from seqrec.errors import SnapshotError
-from seqrec.files import write_text
-from seqrec.threads import variables
-from service.live import LiveState
-from service.problems import JobNotFound
+from seqrec.runtime.threads import variables
+from service.http.problems import JobNotFound
+from service.live.state import LiveState
 from service.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from seqrec.errors import InputError, NotReady
-from service.memory import limit_arenas
+from seqrec.runtime.malloc import limit_arenas
 from service.settings import Settings, load_settings
 
 if TYPE_CHECKING:

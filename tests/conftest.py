@@ -18,7 +18,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from seqrec.checkpoint import save_checkpoint
-from seqrec.items import Item, make_item
+from seqrec.data.items import Item, make_item
 from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
 
 ROOT = Path(__file__).parents[1]

@@ -10,9 +10,9 @@ from types import ModuleType
 import pytest
 
 from seqrec.models import MODELS
-from training.config import load_config, preset_path
-from training.data import read_dataset
-from training.start import starting_point
+from training.config.run_config import load_config, preset_path
+from training.data.dataset import read_dataset
+from training.stages.start import starting_point
 
 PAGE = Path(__file__).parents[1] / "docs" / "adding-a-model.md"
 NAME = "markov"

@@ -6,11 +6,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.config import PRESETS, RunConfig, load_config, preset_path
+from training.config.run_config import PRESETS, RunConfig, load_config, preset_path
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
-    """--items, --interactions, --on-error: what `training.data.read_dataset` is called with."""
+    """--items, --interactions, --on-error: what `training.data.dataset.read_dataset` is called with."""
     parser.add_argument("--items", type=Path, required=True, metavar="FILE", help="JSON Lines, .gz too")
     parser.add_argument(
         "--interactions",

@@ -8,10 +8,11 @@ import logging
 import os
 from pathlib import Path
 
-from training import run, runs
 from training.arguments import add_data, add_run, run_config
-from training.distributed import rank
-from training.parallel import leave_processes
+from training.engine import run
+from training.engine import run_list as runs
+from training.engine.distributed import rank
+from training.engine.parallel import leave_processes
 
 
 def train(argv: list[str]) -> None:

@@ -7,11 +7,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from training import run
 from training.arguments import add_run, run_config
-from training.distributed import rank
-from training.held_out import read_folder
-from training.start import starting_point
+from training.engine import run
+from training.engine.distributed import rank
+from training.evaluation.evaluation_set import read_folder
+from training.stages.start import starting_point
 
 
 def pretrain(argv: Sequence[str]) -> None:

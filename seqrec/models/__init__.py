@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seqrec.model import SequenceModel
+from seqrec.models.base.model import SequenceModel
 from seqrec.registry import choose
 
 MODELS = {
@@ -12,7 +12,7 @@ MODELS = {
     "fbsm": "seqrec.models.fbsm:FBSM",
     "fdsa": "seqrec.models.fdsa:FDSA",
     "gru4rec": "seqrec.models.gru4rec:GRU4Rec",
-    "recformer": "seqrec.models.recformer:Recformer",
+    "recformer": "seqrec.models.recformer.model:Recformer",
     "recguru": "seqrec.models.recguru:RecGURU",
     "residual": "seqrec.models.residual:Residual",
     "s3rec": "seqrec.models.s3rec:S3Rec",

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seqrec.item_text import VALUE, ItemText, ItemTokens, TokenizedHistory, TokenizedItem
-from seqrec.items import AttributeValue, Item, attribute_text
+from seqrec.data.items import AttributeValue, Item, attribute_text
 from seqrec.metric import Metric
+from seqrec.text.item_text import VALUE, ItemText, ItemTokens, TokenizedHistory, TokenizedItem
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seqrec.blocks import Block, Stack, initialise, position_table
-from seqrec.dropout import drop
 from seqrec.errors import InputError
-from seqrec.id_model import IdModel, Known, RowBatch, at_least, newest, share
-from seqrec.item_text import TokenizedHistory
+from seqrec.models.base.ids import IdModel, Known, RowBatch, at_least, newest, share
+from seqrec.models.base.layers import Block, Stack, drop, initialise, position_table
+from seqrec.text.item_text import TokenizedHistory
 
 
 @dataclass(frozen=True)

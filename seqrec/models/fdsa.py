@@ -16,12 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seqrec.blocks import initialise, position_table, post_norm_blocks
-from seqrec.dropout import drop
 from seqrec.errors import InputError
-from seqrec.id_model import Known, RowBatch, at_least, newest, next_items, share
-from seqrec.item_features import ALWAYS, FeatureModel, feature_names
-from seqrec.item_text import TokenizedHistory
+from seqrec.models.base.ids import Known, RowBatch, at_least, newest, next_items, share
+from seqrec.models.base.item_features import ALWAYS, FeatureModel, feature_names
+from seqrec.models.base.layers import drop, initialise, position_table, post_norm_blocks
+from seqrec.text.item_text import TokenizedHistory
 
 
 @dataclass(frozen=True)

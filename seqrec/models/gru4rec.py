@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seqrec.dropout import drop
-from seqrec.id_model import IdModel, Known, RowBatch, at_least, newest, next_items, share
-from seqrec.item_text import TokenizedHistory
+from seqrec.models.base.ids import IdModel, Known, RowBatch, at_least, newest, next_items, share
+from seqrec.models.base.layers import drop
+from seqrec.text.item_text import TokenizedHistory
 
 
 @dataclass(frozen=True)

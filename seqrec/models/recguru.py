@@ -33,11 +33,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from seqrec.blocks import Block, Stack, initialise, position_table
-from seqrec.dropout import drop
 from seqrec.errors import InputError
-from seqrec.id_model import IdModel, Known, RowBatch, at_least, choice, newest, next_items, share
-from seqrec.item_text import KNOWN, TokenizedHistory, TokenizedItem
+from seqrec.models.base.ids import IdModel, Known, RowBatch, at_least, choice, newest, next_items, share
+from seqrec.models.base.layers import Block, Stack, drop, initialise, position_table
+from seqrec.text.item_text import KNOWN, TokenizedHistory, TokenizedItem
 
 LOSSES = ("bpr", "ce")
 DISCRIMINATOR_DROPOUT = 0.2

@@ -21,13 +21,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seqrec.data.items import AttributeValue, Item
 from seqrec.errors import InputError
-from seqrec.item_ids import ItemIds, known_row, with_row, without_row
-from seqrec.item_text import ItemText, ItemTokens, TokenizedHistory, TokenizedItem
-from seqrec.items import AttributeValue, Item
 from seqrec.metric import Metric
-from seqrec.model import Batch, SequenceModel
 from seqrec.models import model_class
+from seqrec.models.base.id_table import ItemIds, known_row, with_row, without_row
+from seqrec.models.base.model import Batch, SequenceModel
+from seqrec.text.item_text import ItemText, ItemTokens, TokenizedHistory, TokenizedItem
 
 
 @dataclass(frozen=True)

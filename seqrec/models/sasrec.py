@@ -33,11 +33,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seqrec.blocks import Block, Stack, initialise, like_lengths, position_table, post_norm_blocks
-from seqrec.dropout import drop
 from seqrec.errors import InputError
-from seqrec.id_model import IdModel, Known, RowBatch, at_least, choice, newest, next_items, share
-from seqrec.item_text import TokenizedHistory
+from seqrec.models.base.ids import IdModel, Known, RowBatch, at_least, choice, newest, next_items, share
+from seqrec.models.base.layers import Block, Stack, drop, initialise, like_lengths, position_table, post_norm_blocks
+from seqrec.text.item_text import TokenizedHistory
 
 LOSSES = ("bce", "ce", "gbce")
 FORMS = ("paper", "bert")

@@ -20,13 +20,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seqrec.blocks import initialise, position_table, post_norm_blocks
-from seqrec.dropout import drop
 from seqrec.errors import InputError
-from seqrec.frozen_text import FrozenTextModel
-from seqrec.id_model import above_zero, at_least, share
 from seqrec.metric import Metric
-from seqrec.model import SequenceModel
+from seqrec.models.base.frozen_text import FrozenTextModel
+from seqrec.models.base.ids import above_zero, at_least, share
+from seqrec.models.base.layers import drop, initialise, position_table, post_norm_blocks
+from seqrec.models.base.model import SequenceModel
 
 LEAST_NOISE = 1e-2
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from seqrec.dropout import drop
-from seqrec.frozen_text import FrozenTextModel
-from seqrec.id_model import above_zero, at_least, share
 from seqrec.metric import Metric
-from seqrec.model import SequenceModel
+from seqrec.models.base.frozen_text import FrozenTextModel
+from seqrec.models.base.ids import above_zero, at_least, share
+from seqrec.models.base.layers import drop
+from seqrec.models.base.model import SequenceModel
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from benchmarks import memory
 from benchmarks.report import Report
 from benchmarks.service_process import make_checkpoint
 from benchmarks.synthetic import make_home
-from index.publication import check_servable, published
-from index.snapshot import SnapshotStore
-from index.stores import open_catalogue
+from index.catalogue.open import open_catalogue
+from index.snapshot.publication import check_servable, published
+from index.snapshot.snapshot import SnapshotStore
 
 
 def test_a_home_is_made_that_can_be_served(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from benchmarks import reindex, startup
 from benchmarks.report import Report
 from benchmarks.service_process import make_checkpoint
 from benchmarks.synthetic import item
-from index.reindex import Request
-from index.snapshot import SnapshotStore
-from index.stores import open_catalogue
+from index.build.reindex import Request
+from index.catalogue.open import open_catalogue
+from index.snapshot.snapshot import SnapshotStore
 
 SMALL = ["--layers", "1", "--hidden", "32", "--rounds", "1"]
 

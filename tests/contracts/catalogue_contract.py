@@ -16,10 +16,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from index.catalogue import Catalogue, CatalogueItem
+from index.catalogue.base import Catalogue, CatalogueItem
+from seqrec.data.items import AttributeValue, Item, make_item
 from seqrec.errors import InputError, ItemNotFound, LogTruncated, SnapshotError
-from seqrec.item_text import TokenizedItem
-from seqrec.items import AttributeValue, Item, make_item
+from seqrec.text.item_text import TokenizedItem
 
 ROOT = Path(__file__).parents[2]
 ODD_WORDS = ["", "  ", '"', '"oak', "oak*", "*", "oak AND", "NOT oak", "text:oak", "(oak", "oak -desk", "^oak", "--"]

@@ -10,9 +10,9 @@ from importlib import import_module
 
 import numpy as np
 
-from index.catalogue import CatalogueItem
-from seqrec.item_text import TokenizedItem
-from seqrec.items import Item
+from index.catalogue.base import CatalogueItem
+from seqrec.data.items import Item
+from seqrec.text.item_text import TokenizedItem
 
 
 def main() -> None:

@@ -9,26 +9,26 @@ import numpy as np
 import pytest
 import torch
 
-from index.flat import FlatIndex
+from index.vectors.flat import FlatIndex
 from seqrec import Encoder, load_model
 from seqrec.checkpoint import save_checkpoint
+from seqrec.data.items import Interactions, Item, make_item
 from seqrec.errors import InputError
-from seqrec.frozen_text import FrozenTextModel
-from seqrec.item_text import TokenizedHistory
-from seqrec.items import Interactions, Item, make_item
-from seqrec.model import SequenceModel
 from seqrec.models import model_class
 from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
+from seqrec.models.base.frozen_text import FrozenTextModel
+from seqrec.models.base.model import SequenceModel
+from seqrec.text.item_text import TokenizedHistory
 from tests.contracts.model_contract import ModelContract
-from training.config import RunConfig
-from training.data import Dataset, join
-from training.encoding import PLAIN
-from training.evaluation import validation_metrics
-from training.loop import adamw
-from training.sequence import SequenceStage
-from training.settings import OptimizerConfig
-from training.stage import StageContext, Towers, TrainingData
-from training.stage_config import SequenceConfig
+from training.config.run_config import RunConfig
+from training.config.settings import OptimizerConfig
+from training.config.stage_config import SequenceConfig
+from training.data.dataset import Dataset, join
+from training.engine.loop import adamw
+from training.evaluation.evaluate import validation_metrics
+from training.stages.base import StageContext, Towers, TrainingData
+from training.stages.encoding import PLAIN
+from training.stages.sequence import SequenceStage
 
 CPU = torch.device("cpu")
 NEW = make_item("never seen", {"title": "purple umbrella"})
@@ -149,7 +149,7 @@ class FrozenTextContract(ModelContract):
         assert sum(read) == len(items) + 1
 
     def test_what_is_remembered_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("seqrec.frozen_text.REMEMBERED", 10)
+        monkeypatch.setattr("seqrec.models.base.frozen_text.REMEMBERED", 10)
         model = self.fresh()
         encoder = Towers(self.name, model).encoder("cpu")
         expected = Towers(self.name, self.fresh()).encoder("cpu").encode_items(self.items())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from index.histories import Event, HistoryStore
+from index.catalogue.histories import Event, HistoryStore
 
 
 class HistoryContract:

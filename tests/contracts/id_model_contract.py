@@ -8,22 +8,22 @@ import numpy as np
 import pytest
 import torch
 
-from index.flat import FlatIndex
+from index.vectors.flat import FlatIndex
 from seqrec import Encoder, History
+from seqrec.data.items import Interactions, Item, make_item
 from seqrec.errors import InputError
-from seqrec.id_model import IdModel
-from seqrec.item_text import TokenizedHistory
-from seqrec.items import Interactions, Item, make_item
-from seqrec.model import SequenceModel, TrainsItself
 from seqrec.models import model_class
+from seqrec.models.base.ids import IdModel
+from seqrec.models.base.model import SequenceModel, TrainsItself
+from seqrec.text.item_text import TokenizedHistory
 from tests.contracts.model_contract import ModelContract
-from training.data import Dataset, join
-from training.evaluation import EncodedItems, top_k, validation_metrics
-from training.loop import adamw
-from training.sequence import SequenceStage
-from training.settings import OptimizerConfig
-from training.stage import Towers
-from training.stage_config import SequenceConfig
+from training.config.settings import OptimizerConfig
+from training.config.stage_config import SequenceConfig
+from training.data.dataset import Dataset, join
+from training.engine.loop import adamw
+from training.evaluation.evaluate import EncodedItems, top_k, validation_metrics
+from training.stages.base import Towers
+from training.stages.sequence import SequenceStage
 
 CPU = torch.device("cpu")
 NEW = make_item("never seen", {"title": "red desk"})

@@ -13,11 +13,11 @@ import torch
 
 from seqrec import Encoder, History, load_model
 from seqrec.checkpoint import save_checkpoint
-from seqrec.item_text import TokenizedHistory
-from seqrec.items import Item, make_item
+from seqrec.data.items import Item, make_item
 from seqrec.metric import Metric
-from seqrec.model import SequenceModel
 from seqrec.models import model_class
+from seqrec.models.base.model import SequenceModel
+from seqrec.text.item_text import TokenizedHistory
 
 KINDS = ("desk", "lamp", "mug", "pot", "chair", "clock")
 COLOURS = ("red", "blue", "green", "white")

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from index.vector_index import Allowed, VectorIndex
+from index.vectors.base import Allowed, VectorIndex
 from seqrec.errors import InputError
 from seqrec.metric import Metric
 

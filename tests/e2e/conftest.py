@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from seqrec.checkpoint import save_checkpoint
-from seqrec.item_text import ItemText, Recipe
-from seqrec.items import Item, read_interactions, read_items
-from seqrec.models.recformer import Recformer, RecformerConfig
-from seqrec.tokenizer import train_bpe
+from seqrec.data.items import Item, read_interactions, read_items
+from seqrec.models.recformer.model import Recformer, RecformerConfig
+from seqrec.text.item_text import ItemText, Recipe
+from seqrec.text.tokenizer import train_bpe
 from tests.e2e.processes import Server
 
 

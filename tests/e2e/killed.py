@@ -13,11 +13,11 @@ from typing import Any
 import redis
 
 from benchmarks.redis_server import RedisServer
-from index.publication import check_servable, published
-from index.reindex import Request, make_snapshot
-from index.snapshot import SnapshotStore
-from index.stores import open_catalogue
-from seqrec.items import Item
+from index.build.reindex import Request, make_snapshot
+from index.catalogue.open import open_catalogue
+from index.snapshot.publication import check_servable, published
+from index.snapshot.snapshot import SnapshotStore
+from seqrec.data.items import Item
 from service.app import create_app
 from service.settings import Settings
 from tests.e2e.ready import Client, until_served

@@ -28,12 +28,12 @@ from typing import Any
 
 import redis.connection
 
-from index.publication import prune, publish, rollback
-from index.reindex import Request, make_snapshot
-from index.stores import open_catalogue
+from index.build.reindex import Request, make_snapshot
+from index.catalogue.open import open_catalogue
+from index.snapshot.publication import prune, publish, rollback
+from seqrec.data.items import Item
 from seqrec.encoder import load_model
 from seqrec.errors import CatalogueError, SeqrecError
-from seqrec.items import Item
 from service.app import create_app
 from service.settings import Settings
 from tests.e2e.ready import Client, until_served
@@ -124,7 +124,7 @@ def _location(order: dict[str, Any]) -> Path | str:
 
 
 def put(order: dict[str, Any]) -> Any:
-    from index.import_items import import_items
+    from index.build.import_items import import_items
 
     encoder = load_model(Path(order["checkpoint"]), "cpu")
     with closing(open_catalogue(_location(order))) as catalogue:

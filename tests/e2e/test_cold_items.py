@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.cold_items import most_alike
 from benchmarks.service_process import seqrec
 from seqrec import load_model
-from seqrec.items import Item
+from seqrec.data.items import Item
 from tests.e2e.processes import Server
 
 WITHHELD = 50

@@ -20,7 +20,7 @@ from service.settings import Settings
 from tests.e2e.browser import PROGRAMS, Browser, chromedriver
 from tests.e2e.processes import Server
 
-STATIC = Path(__file__).parents[2] / "service" / "static"
+STATIC = Path(__file__).parents[2] / "service" / "console"
 TEXTS = sorted(path for path in STATIC.iterdir() if path.suffix in {".html", ".css", ".js", ".svg"})
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"> שלום"
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from index.reindex import Request, make_snapshot
-from index.snapshot import SnapshotStore
-from seqrec.items import Item
+from index.build.reindex import Request, make_snapshot
+from index.snapshot.snapshot import SnapshotStore
+from seqrec.data.items import Item
 from service.app import create_app
 from service.settings import Settings
 from tests.e2e.ready import Client, until_served

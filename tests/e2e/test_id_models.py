@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from index.cli import index
+from index.build.cli import index
 from seqrec import History, load_model
-from seqrec.items import Item
+from seqrec.data.items import Item
 from service.app import create_app
 from service.settings import Settings
 from tests.service.conftest import wait_until_ready
 from tests.training.conftest import write_world
 from training.cli import train
-from training.data import read_dataset
-from training.evaluate_cli import evaluate
+from training.data.dataset import read_dataset
+from training.evaluation.cli import evaluate
 
 SMALL = {
     "sasrec": ["dim=16", "max_length=20", "negatives=20"],

@@ -19,8 +19,8 @@ import pytest
 
 from benchmarks.redis_server import RedisServer, server_program
 from benchmarks.service_process import environment
-from index.publication import published
-from index.stores import open_catalogue
+from index.catalogue.open import open_catalogue
+from index.snapshot.publication import published
 from tests.e2e.killed import Killer, Oracle
 from tests.e2e.tracing import Trace, needs_strace
 

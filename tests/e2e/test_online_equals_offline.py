@@ -10,11 +10,11 @@ import pytest
 
 from benchmarks.service_process import seqrec
 from seqrec import load_model
-from seqrec.items import Item
+from seqrec.data.items import Item
 from seqrec.metric import TIE, ranked
 from tests.e2e.processes import Server
-from training.data import read_dataset
-from training.evaluation import top_k
+from training.data.dataset import read_dataset
+from training.evaluation.evaluate import top_k
 
 USERS = 200
 K = 10

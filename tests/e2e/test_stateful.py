@@ -29,10 +29,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from starlette.testclient import TestClient
 
 from benchmarks.redis_server import RedisServer, server_program
-from index.cli import index, reindex
-from index.publication import published
-from index.snapshot import SnapshotStore
-from index.stores import location_of, open_catalogue
+from index.build.cli import index, reindex
+from index.catalogue.open import location_of, open_catalogue
+from index.snapshot.publication import published
+from index.snapshot.snapshot import SnapshotStore
 from seqrec.checkpoint import save_checkpoint
 from seqrec.encoder import load_model
 from seqrec.errors import SnapshotError
@@ -335,12 +335,12 @@ def models(tmp_path: Path) -> list[tuple[Path, Model]]:
 @pytest.fixture
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sizes at which the service takes another way."""
-    monkeypatch.setattr("service.live.COMPACT_ABOVE", 3)
-    monkeypatch.setattr("service.live._FIRST_CAPACITY", 2)
-    monkeypatch.setattr("service.live.ENCODE_AT_ONCE", 2)
-    monkeypatch.setattr("service.follower.CHANGES_AT_ONCE", 2)
-    monkeypatch.setattr("service.search.MARGIN", 0)
-    monkeypatch.setattr("service.search.MASK_ABOVE", 6)
+    monkeypatch.setattr("service.live.state.COMPACT_ABOVE", 3)
+    monkeypatch.setattr("service.live.state._FIRST_CAPACITY", 2)
+    monkeypatch.setattr("service.live.state.ENCODE_AT_ONCE", 2)
+    monkeypatch.setattr("service.live.follower.CHANGES_AT_ONCE", 2)
+    monkeypatch.setattr("service.live.search.MARGIN", 0)
+    monkeypatch.setattr("service.live.search.MASK_ABOVE", 6)
 
 
 @pytest.mark.usefixtures("_small")

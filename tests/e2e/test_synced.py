@@ -14,10 +14,10 @@ import pytest
 
 from benchmarks.redis_server import RedisServer, server_program
 from benchmarks.service_process import Service, environment, seqrec
-from index.import_items import import_items
-from index.stores import open_catalogue
+from index.build.import_items import import_items
+from index.catalogue.open import open_catalogue
+from seqrec.data.items import Item
 from seqrec.encoder import load_model
-from seqrec.items import Item
 from tests.e2e.tracing import Call, Trace, needs_strace, read
 
 WRITES = ("write", "pwrite64", "writev", "pwritev", "sendto", "sendmsg")

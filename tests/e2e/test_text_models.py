@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from index.cli import index
+from index.build.cli import index
 from seqrec import load_model
 from seqrec.checkpoint import load_checkpoint, save_checkpoint
-from seqrec.frozen_text import FrozenTextModel
-from seqrec.items import read_items
+from seqrec.data.items import read_items
 from seqrec.models import MODELS
 from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
+from seqrec.models.base.frozen_text import FrozenTextModel
 from service.app import create_app
 from service.settings import Settings
 from tests.e2e import test_id_models
 from tests.service.conftest import wait_until_ready
 from tests.training.conftest import write_world
 from training.cli import train
-from training.evaluate_cli import evaluate
+from training.evaluation.cli import evaluate
 from training.pretrain_cli import pretrain
 
 SMALL = {

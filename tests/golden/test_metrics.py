@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from training.data import Cases
-from training.metrics import ndcg, ranks, recall, reciprocal_rank
-from training.ranking import PESSIMISTIC, case_ranks
+from training.data.dataset import Cases
+from training.evaluation.metrics import ndcg, ranks, recall, reciprocal_rank
+from training.evaluation.ranking import PESSIMISTIC, case_ranks
 
 GOLDEN = json.loads((Path(__file__).parent / "metrics" / "ranx.json").read_text())
 KS = GOLDEN["ks"]

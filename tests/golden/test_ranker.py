@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from safetensors.numpy import load_file
 
-from training.metrics import Metrics, ndcg, ranks, recall, reciprocal_rank
+from training.evaluation.metrics import Metrics, ndcg, ranks, recall, reciprocal_rank
 
 FOLDER = Path(__file__).parent / "recformer"
 GOLDEN = json.loads((FOLDER / "ranker.json").read_text())

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from seqrec.import_checkpoint import convert_config, convert_weights, plain_names
-from seqrec.item_text import ItemText, TokenizedHistory
-from seqrec.models.recformer import PackedBatch, Recformer, pack
-from seqrec.tokenizer import read_tokenizer
+from seqrec.models.recformer.convert import convert_config, convert_weights, plain_names
+from seqrec.text.item_text import ItemText, TokenizedHistory
+from seqrec.models.recformer.model import PackedBatch, Recformer, pack
+from seqrec.text.tokenizer import read_tokenizer
 
 GOLDEN = Path(__file__).parent / "recformer"
 OUTPUT = 2e-5
@@ -203,7 +203,7 @@ def test_a_row_of_a_batch_is_the_row_alone(model: Recformer) -> None:
 
 def test_blocks_equal_dense_attention(monkeypatch: pytest.MonkeyPatch, model: Recformer) -> None:
     """Both ways to attend locally, on lengths around every border, and windows that reach over several blocks."""
-    from seqrec.models import recformer
+    from seqrec.models.recformer import model as recformer
 
     rng = np.random.default_rng(1)
     for window in (8, 64, 256):

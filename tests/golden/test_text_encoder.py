@@ -11,13 +11,13 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, RobertaConfig, RobertaModel
 
-from seqrec import text_encoder
+from seqrec.models.recformer import from_text_encoder as text_encoder
 from seqrec.checkpoint import save_checkpoint
 from seqrec.encoder import load_model
 from seqrec.errors import CheckpointError
-from seqrec.item_text import Recipe
-from seqrec.models.recformer import pack
-from seqrec.text_encoder import recformer_from_text_encoder
+from seqrec.text.item_text import Recipe
+from seqrec.models.recformer.model import pack
+from seqrec.models.recformer.from_text_encoder import recformer_from_text_encoder
 
 SIZES = {
     "vocab_size": 60,

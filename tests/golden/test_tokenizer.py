@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from seqrec.item_text import ItemText, Recipe, TokenizedHistory
-from seqrec.models.recformer import Recformer, RecformerConfig
-from seqrec.tokenizer import read_tokenizer
+from seqrec.text.item_text import ItemText, Recipe, TokenizedHistory
+from seqrec.models.recformer.model import Recformer, RecformerConfig
+from seqrec.text.tokenizer import read_tokenizer
 
 ROOT = Path(__file__).parents[2]
 VOCABULARY = (

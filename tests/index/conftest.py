@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.redis_server import RedisServer, server_program
-from index.reindex import Request, Result, make_snapshot
-from index.sqlite_catalogue import SqliteCatalogue
-from index.stores import open_catalogue
+from index.build.reindex import Request, Result, make_snapshot
+from index.catalogue.open import open_catalogue
+from index.catalogue.sqlite.catalogue import SqliteCatalogue
 from seqrec.checkpoint import save_checkpoint
+from seqrec.data.items import Item
 from seqrec.encoder import Encoder, load_model
-from seqrec.items import Item
 from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
 
 Build = Callable[..., Result]

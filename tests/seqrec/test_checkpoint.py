@@ -13,13 +13,13 @@ import torch
 from tokenizers import Tokenizer, models
 
 from seqrec.checkpoint import load_checkpoint, save_checkpoint
+from seqrec.data.files import sha256_file
 from seqrec.encoder import load_model
 from seqrec.errors import CheckpointError
-from seqrec.files import sha256_file
-from seqrec.item_text import ItemText, Recipe
-from seqrec.model import SequenceModel
 from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
-from seqrec.models.recformer import Recformer, RecformerConfig
+from seqrec.models.base.model import SequenceModel
+from seqrec.models.recformer.model import Recformer, RecformerConfig
+from seqrec.text.item_text import ItemText, Recipe
 
 
 def recformer(seed: int, hidden_size: int = 8) -> SequenceModel:

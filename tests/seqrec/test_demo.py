@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from seqrec import cli, demo
+from seqrec.data.items import read_items
 from seqrec.demo import Stage, run_stages
 from seqrec.errors import InputError, SeqrecError
-from seqrec.items import read_items
 
 # Stages
 

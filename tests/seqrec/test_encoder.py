@@ -12,7 +12,7 @@ import seqrec
 from seqrec import History, Item, load_model
 from seqrec.encoder import Encoder, _batches, _shares
 from seqrec.errors import CheckpointError, InputError
-from seqrec.streams import side_by_side
+from seqrec.runtime.thread_pool import side_by_side
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
-from index.cli import index
+from index.build.cli import index
 from service.app import create_app
 from service.settings import Settings
 

@@ -14,9 +14,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from benchmarks.redis_server import RedisServer, server_program
-from index.reindex import Request, make_snapshot
-from index.stores import open_catalogue
-from seqrec.items import Item
+from index.build.reindex import Request, make_snapshot
+from index.catalogue.open import open_catalogue
+from seqrec.data.items import Item
 from service.app import create_app
 from service.settings import Settings
 from tests.service.conftest import wait_until_ready

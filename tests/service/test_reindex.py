@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from index.catalogue import Change
-from index.reindex import Request, make_snapshot
-from seqrec.items import make_item
-from service import live
+from index.build.reindex import Request, make_snapshot
+from index.catalogue.base import Change
+from seqrec.data.items import make_item
 from service.jobs import Job, Reindexer, StartedByItself
-from service.live import LiveState, Towers
+from service.live import state as live
+from service.live.state import LiveState, Towers
 from service.settings import Settings
-from tests.service.test_live import InMemorySnapshot, put, towers  # noqa: F401 (a fixture)
+from tests.service.live.test_state import InMemorySnapshot, put, towers  # noqa: F401 (a fixture)
 
 MakeClient = Callable[..., TestClient]
 

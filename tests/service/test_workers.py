@@ -18,8 +18,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from seqrec.errors import InputError
-from service import queries, workers
+from service import workers
 from service.app import create_app
+from service.engine import plan as queries
 from service.settings import Settings
 from tests.service.conftest import wait_until_ready
 

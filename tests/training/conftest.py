@@ -15,11 +15,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from seqrec.item_text import ItemText, ItemTokens, TokenizedHistory, TokenizedItem
-from seqrec.items import Item
+from seqrec.data.items import Item
 from seqrec.metric import Metric
 from seqrec.models import MODELS
-from training.data import Dataset, read_dataset
+from seqrec.text.item_text import ItemText, ItemTokens, TokenizedHistory, TokenizedItem
+from training.data.dataset import Dataset, read_dataset
 
 COLOURS = ("red", "blue", "green", "white", "black")
 THINGS = ("mug", "lamp", "desk", "bowl", "rug", "clock")

@@ -13,7 +13,7 @@ import pytest
 from seqrec import cli
 from seqrec.checkpoint import load_checkpoint
 from seqrec.errors import InputError
-from seqrec.models.recformer import Recformer
+from seqrec.models.recformer.model import Recformer
 from tests.training.conftest import write_world
 
 CONFIG = """

@@ -1,0 +1,1 @@
+"""Building snapshots: importing items, encoding, reindexing."""

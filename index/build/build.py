@@ -1,0 +1,181 @@
+"""Making a snapshot of the catalogue: reuse what is encoded, encode the rest, keep the model beside it."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from index.build.import_items import Progress, readable, refuse_silent
+from index.catalogue.base import Catalogue, CatalogueItem
+from index.catalogue.batches import batches
+from index.snapshot.manifest import Manifest
+from index.snapshot.snapshot import Snapshot, SnapshotStore
+from index.snapshot.writer import write_snapshot
+from seqrec.checkpoint import Checkpoint, load_checkpoint
+from seqrec.data.files import new_directory
+from seqrec.data.items import Item, OnError, read_interactions
+from seqrec.encoder import Encoder
+from seqrec.errors import CheckpointError
+from seqrec.text.item_text import TokenizedItem
+
+log = logging.getLogger(__name__)
+
+
+def build_snapshot(
+    store: SnapshotStore,
+    catalogue: Catalogue,
+    encoder: Encoder,
+    counts: Mapping[str, int] | None = None,
+    previous: Snapshot | None = None,
+    on_error: OnError = "raise",
+    progress: Progress = lambda done, total: None,
+    index: str | None = None,
+) -> Manifest:
+    """Write a snapshot of the catalogue at its head; returns its manifest.
+
+    An item's vector comes from its record in the log where the same item tower made it, else from the `previous`
+    snapshot under the same condition, else it is encoded. `counts`: interactions of each item; None takes them over
+    from `previous`. Items that the model cannot read are left out (with `on_error="raise"`, a model that reads text
+    refuses: InputError); they stay in the catalogue. Items may be added all the while: those are in the log after S.
+    `index` flat, auto or a factory string; None: what was asked for when `previous` was made.
+    """
+    index = index or ("flat" if previous is None else previous.manifest.index_asked)
+    seq = catalogue.head()
+    if previous is not None and previous.manifest.catalogue_id != catalogue.catalogue_id:
+        previous = None
+    source = _Source(encoder, previous)
+    total, silent = source.survey(catalogue.scan(through=seq))
+    if encoder.cold_items:
+        refuse_silent(encoder, silent, on_error)
+    elif silent:
+        log.warning("%d items are not in the snapshot: the model knows only items it was trained with", len(silent))
+    counted = counts is not None or (previous is not None and previous.manifest.popularity)
+    manifest = Manifest.begun(encoder, store.new_id(seq), catalogue.catalogue_id, seq, index, counted)
+
+    def popularity(item_id: str) -> float:
+        if counts is not None:
+            return counts.get(item_id, 0)
+        row = None if previous is None else previous.row_of(item_id)
+        return 0 if previous is None or row is None else float(previous.popularity[row])
+
+    items = source.encoded(catalogue.scan(through=seq), total, progress)
+    return write_snapshot(store.path_of(manifest.snapshot_id), manifest, items, popularity)
+
+
+class _Source:
+    """Where token ids and vectors of items come from."""
+
+    def __init__(self, encoder: Encoder, previous: Snapshot | None) -> None:
+        self._encoder = encoder
+        self._tower = encoder.item_tower
+        self._previous = None
+        if previous is not None:
+            made_by = (previous.manifest.item_tower, previous.manifest.precision)
+            self._previous = previous if made_by == (encoder.checkpoint.item_tower, encoder.precision) else None
+
+    def survey(self, rows: Iterator[tuple[int, CatalogueItem]]) -> tuple[int, list[str]]:
+        """How many items there are, and the ids of those that the model cannot read: known before hours of encoding."""
+        total, silent = 0, []
+        for batch in batches(rows):
+            unknown = [entry.item for seq, entry in batch if self._known(seq, entry) is None]
+            tokens = self._encoder.tokenize_items(unknown)
+            silent += [item.item_id for item, its in zip(unknown, tokens, strict=True) if not readable(its)]
+            total += len(batch)
+        return total, silent
+
+    def encoded(
+        self, rows: Iterator[tuple[int, CatalogueItem]], total: int, progress: Progress
+    ) -> Iterator[list[CatalogueItem]]:
+        """All items that the model can read, with token ids and vectors."""
+        done = 0
+
+        def count(more: int) -> None:
+            nonlocal done
+            done += more
+            progress(done, total)
+
+        for batch in batches(rows):
+            made = {entry.item.item_id: self._known(seq, entry) for seq, entry in batch}
+            unknown = [entry.item for _, entry in batch if made[entry.item.item_id] is None]
+            pairs = zip(unknown, self._encoder.tokenize_items(unknown), strict=True)
+            bare: list[tuple[Item, TokenizedItem]] = []
+            for item, tokens in pairs:
+                vector = self._of_same_text(item.item_id, tokens)
+                if vector is not None:
+                    made[item.item_id] = CatalogueItem(item, tokens, vector, self._tower)
+                elif readable(tokens):
+                    bare.append((item, tokens))
+            count(len(batch) - len(bare))
+            vectors = self._encoder.encode_item_tokens([tokens for _, tokens in bare], count)
+            for (item, tokens), vector in zip(bare, vectors, strict=True):
+                made[item.item_id] = CatalogueItem(item, tokens, vector, self._tower)
+            yield [entry for entry in made.values() if entry is not None]
+
+    def _known(self, seq: int, entry: CatalogueItem) -> CatalogueItem | None:
+        if entry.vector is not None and entry.tokens is not None and entry.item_tower == self._tower:
+            return entry
+        previous = self._previous
+        if previous is None or seq > previous.manifest.seq:
+            return None
+        row = previous.row_of(entry.item.item_id)
+        if row is None:
+            return None
+        return CatalogueItem(entry.item, previous.tokens[row], previous.vectors[row], self._tower)
+
+    def _of_same_text(self, item_id: str, tokens: TokenizedItem) -> npt.NDArray[np.float32] | None:
+        """The vector that the snapshot before has of the same text: the item changed since, but no word of it."""
+        row = None if self._previous is None else self._previous.row_of(item_id)
+        if self._previous is None or row is None:
+            return None
+        before = self._previous.tokens[row]
+        same = np.array_equal(before.ids, tokens.ids) and np.array_equal(before.types, tokens.types)
+        return self._previous.vectors[row] if same else None
+
+
+def count_interactions(path: Path, known_items: Collection[str], on_error: OnError = "raise") -> dict[str, int]:
+    """Interactions of each item. Raises FileFormatError for a broken line or an unknown item, or skips it."""
+    return Counter(read_interactions(path, known_items, on_error).item_ids)
+
+
+def checkpoint_path(home: Path | str, manifest: Manifest) -> Path:
+    """Where the checkpoint of a snapshot lies under `home`."""
+    return _checkpoint_path(Path(home), manifest.checkpoint)
+
+
+def has_checkpoint(home: Path, manifest: Manifest) -> bool:
+    """Whether the snapshot's checkpoint is there and can be loaded."""
+    return _is_whole(checkpoint_path(home, manifest), manifest.checkpoint)
+
+
+def keep_checkpoint(home: Path, checkpoint: Checkpoint) -> None:
+    """Copy a checkpoint to where `checkpoint_path` finds it, unless it is there whole.
+
+    A copy, not a link: what is served must not change when a training writes to the original. Raises CheckpointError
+    where the files are no longer those that were loaded.
+    """
+    path = _checkpoint_path(home, checkpoint.digest)
+    if _is_whole(path, checkpoint.digest):
+        return
+    with new_directory(path, replace=True) as directory:
+        lines = (checkpoint.path / "digest").read_text(encoding="utf-8").splitlines()
+        for name in ("digest", *(line.partition("  ")[2] for line in lines)):
+            shutil.copyfile(checkpoint.path / name, directory / name)
+        if not _is_whole(directory, checkpoint.digest):
+            raise CheckpointError(f"{checkpoint.path} was changed after it had been loaded; start again")
+
+
+def _checkpoint_path(home: Path, digest: str) -> Path:
+    return home / "checkpoints" / digest[:12]
+
+
+def _is_whole(path: Path, digest: str) -> bool:
+    try:
+        return load_checkpoint(path).digest == digest
+    except CheckpointError:
+        return False

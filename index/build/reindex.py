@@ -1,0 +1,171 @@
+"""The batch job: a new snapshot of the catalogue, published when it is whole. Killed at any moment, nothing changes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self, cast
+
+from index.build.build import build_snapshot, checkpoint_path, count_interactions, keep_checkpoint
+from index.build.import_items import Imported, import_items
+from index.catalogue.open import Location, open_catalogue
+from index.snapshot.manifest import Manifest
+from index.snapshot.publication import KEEP, prune, publish, published
+from index.snapshot.snapshot import Snapshot, SnapshotStore
+from index.vectors.factory import check_kind
+from seqrec.data.files import write_text
+from seqrec.data.items import Item, OnError
+from seqrec.encoder import Precision, load_model
+from seqrec.errors import SeqrecError, SnapshotError
+
+log = logging.getLogger(__name__)
+
+StageProgress = Callable[[str, int, int], object]
+"""Called with the stage ("import" or "index"), the number of items done, and of all."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to make. `checkpoint` and `precision` None: those of the snapshot that is served."""
+
+    checkpoint: Path | None = None
+    items: Sequence[Item] = ()  # upserted before
+    interactions: Path | None = None  # None: counts are taken over from what is served
+    on_error: OnError = "raise"
+    device: str | None = None
+    precision: Precision | None = None
+    index: str | None = None  # flat, auto or a factory string; None: as for the snapshot that is served, or flat
+    publish: bool = True
+    keep: int = KEEP
+
+
+@dataclass(frozen=True)
+class Result:
+    manifest: Manifest
+    imported: Imported = field(default_factory=Imported)
+    published: bool = False
+    removed: Sequence[str] = ()  # snapshots
+
+
+def make_snapshot(
+    home: Path,
+    request: Request,
+    progress: StageProgress = lambda stage, done, total: None,
+    location: Location | None = None,
+) -> Result:
+    """Import, encode, write and, if asked for, publish. One at a time: raises SnapshotError while another one runs.
+
+    `location` of the catalogue; None: `home`, where the snapshots are.
+    """
+    with (
+        closing(open_catalogue(home if location is None else location, create=bool(request.items))) as catalogue,
+        catalogue.lease("reindex"),
+    ):
+        store = SnapshotStore(home)
+        _remove_unfinished(store, home)
+        previous = _served(store, published(catalogue))
+        checkpoint, precision = request.checkpoint, request.precision
+        if checkpoint is None:
+            if previous is None:
+                raise SnapshotError("no snapshot is published whose model could be used; name one by --checkpoint")
+            checkpoint = checkpoint_path(home, previous.manifest)
+            precision = precision or cast(Precision, previous.manifest.precision)
+        # Read what may be refused before anything is encoded.
+        counts = None
+        if request.interactions is not None:
+            known = {item.item_id for item in request.items} | catalogue.ids()
+            counts = count_interactions(request.interactions, known, request.on_error)
+        encoder = load_model(checkpoint, request.device, precision or "float32")
+        if request.index is not None:
+            check_kind(request.index, encoder.dim, encoder.metric)
+        imported = import_items(
+            catalogue, encoder, request.items, request.on_error, lambda done, of: progress("import", done, of)
+        )
+        keep_checkpoint(home, encoder.checkpoint)
+        manifest = build_snapshot(
+            store,
+            catalogue,
+            encoder,
+            counts,
+            previous,
+            request.on_error,
+            lambda done, of: progress("index", done, of),
+            request.index,
+        )
+        previous = None  # used no more
+        removed: Sequence[str] = ()
+        if request.publish:
+            publish(home, catalogue, manifest.snapshot_id)
+            removed = prune(home, catalogue, request.keep)
+        return Result(manifest, imported, request.publish, removed)
+
+
+def _served(store: SnapshotStore, snapshot_id: str | None) -> Snapshot | None:
+    """The snapshot that is served, to take over from; a new one is also the way out where it is damaged."""
+    if snapshot_id is None:
+        return None
+    try:
+        return store.open(snapshot_id)
+    except SnapshotError as error:
+        log.warning("nothing is taken over from the snapshot that is served: %s", error)
+        return None
+
+
+def _remove_unfinished(store: SnapshotStore, home: Path) -> None:
+    store.remove_unfinished()
+    for pattern in (".tmp-*", ".old-*"):
+        for path in (home / "checkpoints").glob(pattern):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+class JobFile:
+    """A file that tells how far a job is: state (queued, running, done, failed), done, total, snapshot, error.
+
+    Written whole or not at all. What else is in the file stays. A job that is killed leaves "running" and its
+    process id behind.
+    """
+
+    def __init__(self, path: Path | None, seconds: float = 0.5) -> None:
+        """Without a path it writes nothing. Progress is written every `seconds` at most."""
+        self._path = path
+        self._seconds = seconds
+        self._written = 0.0
+        self._record: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        if self._path is not None:
+            with suppress(FileNotFoundError, ValueError):
+                self._record = dict(json.loads(self._path.read_text(encoding="utf-8")))
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._write(state="running", process=os.getpid(), done=0, total=None, snapshot=None, error=None)
+        return self
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        if time.monotonic() - self._written >= self._seconds:
+            self._write(stage=stage, done=done, total=total)
+
+    def finish(self, manifest: Manifest) -> None:
+        self._write(state="done", done=manifest.count, total=manifest.count, snapshot=manifest.snapshot_id)
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is None:
+            return
+        if isinstance(error, KeyboardInterrupt):
+            reason = "it was ended before it was done"
+        else:
+            reason = str(error) if isinstance(error, SeqrecError | OSError) else f"{type(error).__name__}: {error}"
+        with suppress(OSError):  # a full disk is why it failed, perhaps
+            self._write(state="failed", error=reason)
+
+    def _write(self, **fields: Any) -> None:
+        self._record |= fields
+        self._written = time.monotonic()
+        if self._path is not None:
+            write_text(self._path, json.dumps(self._record, ensure_ascii=False) + "\n")

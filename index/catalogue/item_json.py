@@ -1,0 +1,22 @@
+"""Attributes as JSON text, as catalogue and snapshot store them: their order is kept, a tuple is a list."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from seqrec.data.items import AttributeValue
+
+
+def attributes_to_json(attributes: Mapping[str, AttributeValue]) -> str:
+    return json.dumps(dict(attributes), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def attributes_from_json(text: str | bytes) -> dict[str, AttributeValue]:
+    return as_attributes(json.loads(text))
+
+
+def as_attributes(values: Mapping[str, Any]) -> dict[str, AttributeValue]:
+    """Values as JSON has them: a list becomes a tuple."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

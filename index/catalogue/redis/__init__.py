@@ -1,0 +1,1 @@
+"""Catalogue and histories in Redis or Valkey, for several hosts."""

@@ -1,0 +1,1 @@
+"""Catalogue and histories in SQLite, for one host."""

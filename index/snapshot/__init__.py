@@ -1,0 +1,1 @@
+"""Snapshots: immutable, verified directories that the service loads, and their publication."""

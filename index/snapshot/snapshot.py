@@ -1,0 +1,276 @@
+"""A snapshot: the immutable directory that is served. Rows are in the order of item ids.
+
+manifest.json        what it is, and the size and sha256 of every file below
+vectors.npy          float32 [n, dim]; for a flat index they are the index
+item_ids.txt         one id a line
+token_ids.npy        int32 [t], token_types.npy uint8 [t], token_offsets.npy int64 [n + 1]
+attributes.jsonl     one JSON object a line, attribute_offsets.npy int64 [n + 1] where each line begins
+available.npy        bool [n]
+popularity.npy       float64 [n], interactions counted for each item
+index.faiss          where the index is not flat: FAISS's own file
+
+Vectors, token ids and attributes are memory-mapped: what is not used costs no memory, and processes share what is.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import shutil
+import uuid
+from bisect import bisect_left
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from index.catalogue.item_json import attributes_from_json
+from index.catalogue.locks import one_at_a_time
+from index.snapshot.columns import map_npy
+from index.snapshot.manifest import Manifest
+from index.snapshot.usage import Hold, alone, forget_marks
+from index.vectors.base import VectorIndex
+from index.vectors.factory import FLAT, INDEX_FILE, open_index
+from seqrec.data.files import sha256_file, write_text
+from seqrec.data.items import Item
+from seqrec.errors import SnapshotError
+from seqrec.metric import Metric
+from seqrec.text.item_text import ItemTokens
+
+MANIFEST = "manifest.json"
+_ID = re.compile(r"[0-9]{8}T[0-9]{6}-[0-9]{6,}-[0-9a-f]{6}")
+FILES = (
+    "vectors.npy",
+    "item_ids.txt",
+    "token_ids.npy",
+    "token_types.npy",
+    "token_offsets.npy",
+    "attributes.jsonl",
+    "attribute_offsets.npy",
+    "available.npy",
+    "popularity.npy",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """An open snapshot. Safe to read from several threads."""
+
+    path: Path
+    manifest: Manifest
+    item_ids: Sequence[str]  # n, rising
+    vectors: npt.NDArray[np.float32]  # [n, dim]
+    tokens: ItemTokens
+    available: npt.NDArray[np.bool_]  # [n]
+    popularity: npt.NDArray[np.float64]  # [n]
+    _attributes: mmap | bytes
+    _attribute_offsets: npt.NDArray[np.int64]  # [n + 1]
+    _use: object = None  # as long as it lives, nobody removes the snapshot
+    _device: str | None = None  # where to search; None: on a GPU where there is one
+
+    @property
+    def id(self) -> str:
+        return self.manifest.snapshot_id
+
+    def row_of(self, item_id: str) -> int | None:
+        # The ids are sorted anyway; a dict of a million would cost 100 MB more.
+        row = bisect_left(self.item_ids, item_id)
+        return row if row < len(self.item_ids) and self.item_ids[row] == item_id else None
+
+    def item(self, row: int) -> Item:
+        begin, end = self._attribute_offsets[row], self._attribute_offsets[row + 1]
+        return Item(self.item_ids[row], attributes_from_json(self._attributes[begin:end]), bool(self.available[row]))
+
+    @cached_property
+    def index(self) -> VectorIndex:
+        """Made when it is first asked for. Raises SnapshotError for an index file that cannot be read."""
+        manifest = self.manifest
+        path, metric = self.path / INDEX_FILE, Metric(manifest.metric)
+        return open_index(manifest.index, path, self.vectors, metric, manifest.index_effort, self._device)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of the snapshot in directory `path`. Raises SnapshotError."""
+    if not path.is_dir():
+        raise SnapshotError(f"there is no snapshot {path}; `seqrec index list` shows those there are")
+    try:
+        return Manifest.from_json((path / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SnapshotError(f"{path} is no snapshot: it has no {MANIFEST}") from None
+    except UnicodeDecodeError:
+        raise SnapshotError(f"{path / MANIFEST}: it was altered: it is not UTF-8") from None
+    except SnapshotError as error:
+        raise SnapshotError(f"{path / MANIFEST}: {error}") from error.__cause__
+
+
+def open_snapshot(path: Path, verify: bool = False) -> Snapshot:
+    """Open the snapshot in directory `path`; with `verify` every byte of it is hashed first.
+
+    Raises SnapshotError, naming the file, for what is missing, cut short, altered or does not fit together. Sizes and
+    shapes are checked always.
+    """
+    manifest = read_manifest(path)
+    for name in FILES if manifest.index == FLAT else (*FILES, INDEX_FILE):
+        if name not in manifest.files:
+            raise SnapshotError(f"{path / MANIFEST} does not name {name}: it was made by something else")
+    for name, record in manifest.files.items():
+        file = path / name
+        if not file.is_file():
+            raise SnapshotError(f"{file} is missing: the snapshot is not whole")
+        size = file.stat().st_size
+        if size != record.size:
+            raise SnapshotError(f"{file} has {size} bytes, not the {record.size} it was written with: it was altered")
+        if verify and sha256_file(file) != record.sha256:
+            raise SnapshotError(f"{file} was altered: its sha256 is not that of the manifest")
+    n = manifest.count
+    try:
+        item_ids = (path / "item_ids.txt").read_text(encoding="utf-8").split("\n")[:-1]
+    except UnicodeDecodeError:
+        raise SnapshotError(f"{path / 'item_ids.txt'} was altered: it is not UTF-8") from None
+    token_offsets = np.array(_column(path, "token_offsets.npy", np.int64, (n + 1,)))
+    t = int(token_offsets[-1])
+    if len(item_ids) != n:
+        raise SnapshotError(f"{path / 'item_ids.txt'} has {len(item_ids)} ids, not the {n} of the manifest")
+    return Snapshot(
+        path=path,
+        manifest=manifest,
+        item_ids=item_ids,
+        vectors=_column(path, "vectors.npy", np.float32, (n, manifest.dim)),
+        tokens=ItemTokens(
+            ids=_column(path, "token_ids.npy", np.int32, (t,)),
+            types=_column(path, "token_types.npy", np.uint8, (t,)),
+            offsets=token_offsets,
+        ),
+        available=np.array(_column(path, "available.npy", np.bool_, (n,))),
+        popularity=np.array(_column(path, "popularity.npy", np.float64, (n,))),
+        _attributes=_map_bytes(path / "attributes.jsonl"),
+        _attribute_offsets=_column(path, "attribute_offsets.npy", np.int64, (n + 1,)),
+    )
+
+
+class SnapshotStore:
+    """The snapshots of one SEQREC_HOME, in `<home>/snapshots/<snapshot id>`."""
+
+    def __init__(self, home: Path | str, device: str | None = None) -> None:
+        """`device` to search on; None: a GPU where there is one."""
+        self.directory = Path(home) / "snapshots"
+        self._device = device
+
+    def new_id(self, seq: int) -> str:
+        """Time (UTC, seconds), sequence number, chance: ids sort by age."""
+        return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{seq:06d}-{uuid.uuid4().hex[:6]}"
+
+    def path_of(self, snapshot_id: str) -> Path:
+        """Where the snapshot lies, if there is one. Raises SnapshotError for what is no snapshot id."""
+        if not _ID.fullmatch(snapshot_id):
+            raise SnapshotError(f"{snapshot_id!r} is no snapshot id; `seqrec index list` shows those there are")
+        return self.directory / snapshot_id
+
+    def list(self) -> list[str]:
+        """Ids of all snapshots, oldest first."""
+        if not self.directory.is_dir():
+            return []
+        found = (path.name for path in self.directory.iterdir() if _ID.fullmatch(path.name))
+        return sorted(name for name in found if (self.directory / name / MANIFEST).is_file())
+
+    def open(self, snapshot_id: str) -> Snapshot:
+        """Open a snapshot, hashing it if this host has not done so since its files were last touched.
+
+        Raises SnapshotError as `open_snapshot` does, and where the directory has the name of another snapshot.
+        """
+        path = self.path_of(snapshot_id)
+        use = Hold(path)
+        self._check_name(path)
+        mark = self._mark(snapshot_id)
+        if _says(mark, _fingerprint(path)):
+            return replace(open_snapshot(path), _use=use, _device=self._device)
+        try:
+            mark.parent.mkdir(exist_ok=True)
+            lock = one_at_a_time(mark.with_suffix(".lock"), wait=True)  # workers that start together hash once
+        except OSError:
+            return replace(self.verify(snapshot_id), _use=use, _device=self._device)
+        with lock:
+            known = _says(mark, _fingerprint(path))
+            opened = open_snapshot(path) if known else self.verify(snapshot_id)
+            return replace(opened, _use=use, _device=self._device)
+
+    def verify(self, snapshot_id: str) -> Snapshot:
+        """Hash every byte, whatever was hashed before, and open. Raises SnapshotError."""
+        path = self.path_of(snapshot_id)
+        self._check_name(path)
+        fingerprint = _fingerprint(path)
+        snapshot = open_snapshot(path, verify=True)
+        mark = self._mark(snapshot_id)
+        with suppress(OSError):  # a disk that cannot be written: the next start hashes again
+            mark.parent.mkdir(exist_ok=True)
+            write_text(mark, fingerprint)
+        return snapshot
+
+    def remove(self, snapshot_id: str) -> bool:
+        """Remove a snapshot, unless somebody uses it; whether it was removed."""
+        path = self.path_of(snapshot_id)
+        with alone(path) as free:
+            if not free:
+                return False
+            doomed = path.with_name(f".old-{snapshot_id}-{uuid.uuid4().hex[:8]}")
+            path.rename(doomed)
+        shutil.rmtree(doomed)
+        for mark in self._mark(snapshot_id).parent.glob(f"{snapshot_id}.*"):
+            mark.unlink(missing_ok=True)
+        forget_marks(path)
+        return True
+
+    def remove_unfinished(self) -> None:
+        """What a killed process left. Only while nobody writes a snapshot."""
+        for pattern in (".tmp-*", ".old-*"):
+            for path in self.directory.glob(pattern):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _mark(self, snapshot_id: str) -> Path:
+        return self.directory / ".verified" / f"{snapshot_id}.{platform.node() or 'host'}"
+
+    def _check_name(self, path: Path) -> None:
+        manifest = read_manifest(path)
+        if manifest.snapshot_id != path.name:
+            raise SnapshotError(f"{path} holds snapshot {manifest.snapshot_id}: it was copied there by hand")
+
+
+def _column(path: Path, name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    try:
+        column = map_npy(path / name)
+    except ValueError as error:
+        raise SnapshotError(f"{path / name} was altered: it is no .npy file") from error
+    if column.dtype != dtype or column.shape != shape:
+        raise SnapshotError(
+            f"{path / name} holds {column.dtype} {list(column.shape)}, not {np.dtype(dtype)} {list(shape)}: "
+            "it is of another snapshot"
+        )
+    return column
+
+
+def _map_bytes(path: Path) -> mmap | bytes:
+    if path.stat().st_size == 0:  # which mmap refuses
+        return b""
+    with path.open("rb") as file:
+        return mmap(file.fileno(), 0, access=ACCESS_READ)
+
+
+def _says(mark: Path, text: str) -> bool:
+    try:
+        return mark.read_text(encoding="utf-8") == text
+    except OSError:
+        return False
+
+
+def _fingerprint(path: Path) -> str:
+    """Changes when any file does, as far as a file system tells without reading it."""
+    stats = {file.name: file.stat() for file in sorted(path.iterdir())}
+    return json.dumps({name: [s.st_ino, s.st_size, s.st_mtime_ns] for name, s in stats.items()})

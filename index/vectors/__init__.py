@@ -1,0 +1,1 @@
+"""Vector indexes: exact, approximate and GPU search over rows."""

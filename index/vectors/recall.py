@@ -1,0 +1,57 @@
+"""Recall of an index against exact search in numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from index.vectors.base import VectorIndex
+from seqrec.metric import TIE, Metric
+
+K = 10
+QUERIES = 100
+_ROWS_AT_ONCE = 100_000
+
+
+class RecallSample:
+    """Queries and what exact search finds for them: recall@10 of any number of indexes, which is then quick.
+
+    vectors [n, dim] is what the indexes were made of; a sample of 100 of its rows queries.
+    """
+
+    def __init__(self, vectors: npt.NDArray[np.float32], metric: Metric) -> None:
+        self._vectors = vectors
+        self._metric = metric
+        n = len(vectors)
+        self._k = min(K, n)
+        if not n:
+            return
+        sample = np.sort(np.random.default_rng(0).choice(n, size=min(QUERIES, n), replace=False))
+        self._queries = np.array(vectors[sample])
+        best = np.full((len(self._queries), self._k), -np.inf, np.float32)
+        for begin in range(0, n, _ROWS_AT_ONCE):
+            scores = metric.scores(self._queries, vectors[begin : begin + _ROWS_AT_ONCE])
+            merged = np.concatenate([best, scores], axis=1)
+            best = np.partition(merged, merged.shape[1] - self._k, axis=1)[:, -self._k :]
+        # Rounding differs between libraries, and grows with the scores.
+        self._reach = best.min(axis=1) - TIE * np.maximum(1, np.abs(best).max(axis=1))
+
+    def recall_of(self, index: VectorIndex) -> float:
+        """The mean share of the index's rows that are among the exact best 10, 1.0 where all are.
+
+        A row counts where its exact score reaches the exact 10th best within `TIE`, so equal vectors may stand for each
+        other.
+        """
+        if not self._k:
+            return 1.0
+        rows, _ = index.search(self._queries, self._k)
+        found = 0
+        for query, row, border in zip(self._queries, rows, self._reach, strict=True):
+            distinct = np.unique(row[row >= 0])
+            found += int((self._metric.scores(query[None], self._vectors[distinct])[0] >= border).sum())
+        return found / rows.size
+
+
+def measure_recall(vectors: npt.NDArray[np.float32], metric: Metric, index: VectorIndex) -> float:
+    """Recall@10 of one index of `vectors` [n, dim]."""
+    return RecallSample(vectors, metric).recall_of(index)

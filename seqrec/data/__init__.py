@@ -1,0 +1,1 @@
+"""Items and events: what they are, reading and writing their files."""

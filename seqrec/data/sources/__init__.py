@@ -1,0 +1,1 @@
+"""Readers of other formats: Amazon dumps, MovieLens, RecBole and Recformer folders."""

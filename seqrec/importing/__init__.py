@@ -1,1 +1,0 @@
-"""Data sets in others' formats become items.jsonl and interactions.csv; RecBole's atomic files also the other way."""

@@ -1,0 +1,1 @@
+"""The machine: threads, memory allocation, quantization, progress output."""

@@ -1,0 +1,1 @@
+"""Item text: attributes to sentences, sentences to token ids."""

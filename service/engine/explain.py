@@ -1,0 +1,47 @@
+"""Why an item was recommended, as far as vectors tell: the items of the history that are most like it.
+
+The similarity of two items is the cosine of their vectors, whatever metric the model searches by. It is no account of
+what the model computed: a history becomes one vector, in which order and combination count as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from seqrec.encoder import Vectors
+from service.live.state import View
+
+MOST = 3
+
+
+@dataclass(frozen=True)
+class Reason:
+    """An item of the history, and how like it the recommended item is (-1 to 1)."""
+
+    item_id: str
+    similarity: float
+
+
+def reasons(view: View, history: Sequence[int], items: Sequence[int]) -> list[list[Reason]]:
+    """For each of the items the `MOST` most similar of the history, the most similar first. All are positions.
+
+    Only items of the catalogue can be among them: a history entry of plain attributes is none.
+    """
+    if not history or not items:
+        return [[] for _ in items]
+    had, found = _unit(view, history), _unit(view, items)
+    similarities = found @ had.T  # [items, history]
+    order = np.argsort(-similarities, axis=1, kind="stable")[:, :MOST]
+    return [
+        [Reason(view.item_id(history[column]), float(row[column])) for column in best]
+        for row, best in zip(similarities, order, strict=True)
+    ]
+
+
+def _unit(view: View, positions: Sequence[int]) -> Vectors:
+    vectors = view.vectors(positions)
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return vectors

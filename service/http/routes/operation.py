@@ -1,0 +1,85 @@
+"""The endpoints for who runs the service: reindex, health, readiness, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import asdict
+
+from fastapi import APIRouter, Request, Response
+
+from seqrec.errors import CatalogueReplaced, NotReady
+from service.components import Parts
+from service.http.dependencies import With, WithOpening, problems
+from service.http.schemas import Health, JobView, Readiness
+from service.metrics import Metrics
+
+operation = APIRouter(tags=["operation"])
+
+
+@operation.post("/reindex", status_code=202, responses=problems(503))
+async def reindex(parts: With) -> JobView:
+    """Make a new snapshot of the catalogue in the background and serve it. One at a time: a running one is answered."""
+    return JobView(**asdict(await asyncio.to_thread(parts.reindexer.start)))
+
+
+@operation.get("/reindex/{job_id}", responses=problems(404, 422))
+async def reindex_progress(job_id: str, parts: With) -> JobView:
+    """How far a reindex job is."""
+    return JobView(**asdict(await asyncio.to_thread(parts.reindexer.job, job_id)))
+
+
+@operation.get("/healthz", responses={503: {"model": Health, "description": "Restart the process"}})
+async def healthz(opening: WithOpening, response: Response) -> Health:
+    """Whether the process can ever answer; at once, also while it loads."""
+    try:
+        batcher = opening.parts.recommender.batcher
+    except NotReady:
+        return Health(status="alive")
+    if batcher.alive:
+        return Health(status="alive")
+    response.status_code = 503
+    return Health(status="dead", detail=f"a compute thread died: {batcher.failure!r}")
+
+
+@operation.get("/readyz", responses={503: {"model": Readiness, "description": "Not yet; `detail` says why"}})
+async def readyz(opening: WithOpening, response: Response) -> Readiness:
+    """Whether requests are answered: a snapshot is loaded, warmed and caught up, and the catalogue is the same."""
+    try:
+        parts = opening.parts
+    except NotReady as error:
+        response.status_code = 503
+        return Readiness(status="not ready", detail=str(error), worker=os.getpid())
+    try:
+        view = await parts.recommender.present()
+    except (NotReady, CatalogueReplaced) as error:
+        response.status_code = 503
+        detail = parts.follower.trouble or str(error)
+        return Readiness(status="not ready", detail=detail, head=parts.follower.head, worker=os.getpid())
+    if not parts.recommender.batcher.alive:
+        response.status_code = 503
+        return Readiness(status="not ready", detail="a compute thread died", worker=os.getpid())
+    degraded = parts.follower.degraded
+    return Readiness(
+        status="ready",
+        detail=degraded[0] if degraded else None,
+        degraded=degraded,
+        promises="weaker" if _weaker(parts) else "full",
+        weaker_promises=_weaker(parts),
+        catalogue=parts.catalogue.catalogue_id,
+        snapshot=view.snapshot.id,
+        seq=view.seq,
+        head=parts.follower.head,
+        worker=os.getpid(),
+    )
+
+
+@operation.get("/metrics", response_class=Response)
+async def metrics(request: Request) -> Response:
+    """For Prometheus."""
+    counted: Metrics = request.app.state.metrics
+    return Response(await asyncio.to_thread(counted.text), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _weaker(parts: Parts) -> list[str]:
+    return list(dict.fromkeys([*parts.catalogue.weaker_promises, *parts.histories.weaker_promises]))

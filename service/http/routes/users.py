@@ -1,0 +1,57 @@
+"""The endpoints of what users did: events come in, and a user's history goes when that is asked for."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+from fastapi import APIRouter
+from fastapi import Path as InPath
+
+from index.catalogue.histories import Event, make_event
+from seqrec.errors import InputError
+from service.http.dependencies import WRITE, Traced, With, problems
+from service.http.schemas import DeleteUserAnswer, EventsAnswer, EventsBody
+
+users = APIRouter(tags=["users"])
+
+_AHEAD_SECONDS = 86_400
+"""Clocks differ; more than a day ahead is a mistake, most often milliseconds."""
+
+
+@users.post("/events", responses=WRITE)
+async def post_events(body: EventsBody, parts: With, trace: Traced) -> EventsAnswer:
+    """Store what users had, all or nothing; durable once answered. An `event_id` makes sending again safe.
+
+    Events may come late and in any order: histories are in the order of their timestamps. An item that is in no
+    catalogue (yet) is stored as well, and listed in `unknown`.
+    """
+    if len(body.events) > parts.settings.max_items:
+        raise InputError(f"at most {parts.settings.max_items} in one call, not {len(body.events)}", "events")
+    now = time.time()
+    events: list[Event] = []
+    for row, posted in enumerate(body.events):
+        field = f"events[{row}]."
+        event = make_event(
+            posted.user_id,
+            posted.item_id,
+            now if posted.timestamp is None else posted.timestamp,
+            posted.event_id,
+            field,
+        )
+        if not 0 <= event.timestamp <= now + _AHEAD_SECONDS:
+            raise InputError(
+                f"Unix seconds from 0 to now ({now:.0f}), not {posted.timestamp!r}; are they milliseconds?",
+                f"{field}timestamp",
+            )
+        events.append(event)
+    stored, unknown = await parts.recommender.add_events(events, trace)
+    return EventsAnswer(stored=stored, known=len(events) - stored, unknown=unknown)
+
+
+@users.delete("/users/{user_id:path}", responses=problems(422, 503))
+async def delete_user(
+    user_id: Annotated[str, InPath(description="may hold a slash, plain or encoded")], parts: With, trace: Traced
+) -> DeleteUserAnswer:
+    """Remove everything that is stored of a user."""
+    return DeleteUserAnswer(deleted=await parts.recommender.delete_user(user_id, trace))

@@ -1,0 +1,110 @@
+"""Opens a published snapshot for service: the snapshot, its model, and a first round of work, which costs more."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from contextlib import suppress
+from itertools import islice
+from typing import cast
+
+from index.build.build import checkpoint_path
+from index.catalogue.base import Catalogue
+from index.snapshot.manifest import Manifest
+from index.snapshot.snapshot import Snapshot, SnapshotStore, read_manifest
+from index.snapshot.usage import MARK_SECONDS, mark_used
+from seqrec.encoder import Precision, load_model
+from seqrec.errors import CatalogueReplaced, SnapshotError
+from seqrec.text.item_text import TokenizedHistory
+from service.engine.plan import Query, answer_queries
+from service.live.search import Wanted
+from service.live.state import LiveState, Towers
+from service.settings import Settings
+
+_WARM_ITEMS = 8
+
+
+class Loader:
+    """Snapshot id -> its live state, ready to serve but for the changes since. For one thread."""
+
+    def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
+        self._settings = settings
+        self._catalogue = catalogue
+        self._store = SnapshotStore(settings.home, settings.device)
+        self._marked = -math.inf  # when, by the monotonic clock
+
+    def __call__(self, snapshot_id: str, before: LiveState | None) -> LiveState:
+        """The model of `before` is kept where the snapshot has the same.
+
+        Raises SnapshotError, CheckpointError, and CatalogueReplaced where a snapshot tells of later changes than the
+        catalogue: then an older state of it was restored.
+        """
+        self._check_not_older()
+        snapshot = self._store.open(snapshot_id)
+        manifest = snapshot.manifest
+        catalogue_id = self._catalogue.catalogue_id
+        if manifest.catalogue_id != catalogue_id:
+            raise SnapshotError(f"it was made of catalogue {manifest.catalogue_id}, and this is {catalogue_id}")
+        if before is not None and (
+            (before.snapshot.manifest.checkpoint, before.snapshot.manifest.precision)
+            == (manifest.checkpoint, manifest.precision)
+        ):
+            state = LiveState(snapshot, before.towers)
+        else:
+            state = LiveState(snapshot, self._towers(snapshot))
+            _warm_model(state)
+        if before is not None:
+            state.filters.read_as(before.filters)
+        _warm_search(state)
+        return state
+
+    def keep_alive(self, state: LiveState) -> None:
+        """Tell other hosts from time to time what is in use here."""
+        if time.monotonic() - self._marked >= MARK_SECONDS:
+            self._marked = time.monotonic()
+            with suppress(OSError):  # a full disk is no reason to stop
+                mark_used(state.snapshot.path)
+
+    def _check_not_older(self) -> None:
+        made: list[Manifest] = []
+        for snapshot_id in reversed(self._store.list()):
+            with suppress(SnapshotError):
+                made.append(read_manifest(self._store.path_of(snapshot_id)))
+        head = self._catalogue.head()  # read last: a snapshot that is being made meanwhile tells of later changes too
+        for manifest in made:
+            if manifest.catalogue_id == self._catalogue.catalogue_id and manifest.seq > head:
+                raise CatalogueReplaced(
+                    f"the catalogue is at {head}, and snapshot {manifest.snapshot_id} was made of it at "
+                    f"{manifest.seq}: an older state of it was restored, so acknowledged changes are lost. Restore a "
+                    "newer backup; or, to go on without them, remove "
+                    f"{self._store.path_of(manifest.snapshot_id)} and run `seqrec reindex`"
+                )
+
+    def _towers(self, snapshot: Snapshot) -> Towers:
+        manifest, settings = snapshot.manifest, self._settings
+        # As the snapshot's own vectors were made, unless told otherwise.
+        precision = cast(Precision, settings.precision or manifest.precision)
+        encoder = load_model(checkpoint_path(settings.home, manifest), settings.device, precision)
+        if encoder.checkpoint.digest != manifest.checkpoint:
+            raise SnapshotError(
+                f"it was made by checkpoint {manifest.checkpoint}, and {encoder.checkpoint.path} is "
+                f"{encoder.checkpoint.digest}"
+            )
+        if settings.batch_tokens is not None:
+            encoder.token_budget = settings.batch_tokens
+        return Towers(encoder.record())
+
+
+def _warm_model(state: LiveState) -> None:
+    """Encode as requests do: the first time libraries load and buffers are made."""
+    items = [state.snapshot.tokens[row] for row in range(min(_WARM_ITEMS, len(state.snapshot.item_ids)))]
+    state.towers.encode_items(items)
+    state.towers.encode_histories([TokenizedHistory(items[:n]) for n in range(len(items) + 1)])
+
+
+def _warm_search(state: LiveState) -> None:
+    """Search as requests do: memory is mapped, and what is made once for a view is made."""
+    vectors = state.snapshot.vectors[:_WARM_ITEMS]
+    answer_queries([Query(state.view, Wanted(10), vector=vector) for vector in vectors])
+    deque(islice(state.view.by_popularity(), _WARM_ITEMS), maxlen=0)

@@ -1,0 +1,167 @@
+"""Exact search over a view: the snapshot's index and the delta, as if they were one matrix of what is shown now.
+
+The index is asked for more than k, since some of what it finds may be hidden or excluded, and asked again for more
+until nothing that it has not returned could belong to the answer. Equal scores (within `TIE`) are ordered by item id
+wherever they lie, so a run of equal scores at the border is always fetched to its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from seqrec.encoder import Vectors
+from seqrec.metric import TIE, ranked
+from service.live.filters import Passed
+from service.live.state import View
+
+MARGIN = 8
+"""Rows fetched beyond those needed: saves asking again where scores are equal at the border."""
+MASK_ABOVE = 1024
+"""Rows; a search that would have to fetch more is told what it may return instead."""
+
+
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """What to find for one query: the k best that are shown.
+
+    Without `excluded`, of `candidates` only, and of what the filter has `passed`.
+    """
+
+    k: int
+    excluded: frozenset[int] = frozenset()  # positions
+    candidates: Sequence[int] | None = None  # positions, each once
+    passed: Passed | None = None  # what the filter lets through; None: everything
+
+
+@dataclass(frozen=True)
+class Hit:
+    position: int
+    score: float
+
+
+def search(view: View, queries: Vectors, wanted: Sequence[Wanted]) -> list[list[Hit]]:
+    """Best first, for each query. queries: float32 [b, dim]."""
+    hits: list[list[Hit]] = [[] for _ in wanted]
+    beside = _in_delta(view, queries, wanted)
+    n = len(view.snapshot.item_ids)
+    asks: dict[int, _Ask] = {}
+    for query, want in enumerate(wanted):
+        if want.candidates is None and not n:
+            hits[query] = _ranked(view, beside[query], want.k)
+        elif want.candidates is None:
+            excluded = sum(position < n for position in want.excluded)
+            if want.passed is None:
+                asks[query] = _Ask(want.k + excluded + min(want.k, view.snapshot_hidden) + MARGIN)
+            elif excluded < MASK_ABOVE:  # so that all with one filter share its mask, and are searched together
+                asks[query] = _Ask(want.k + excluded + MARGIN, masked=True)
+            else:
+                asks[query] = _Ask(want.k + MARGIN, masked=True, exclude=True)
+        else:
+            hits[query] = _among(view, queries[query], want, want.candidates)
+    while asks:
+        again: dict[int, _Ask] = {}
+        for query, (rows, scores) in _fetch(view, queries, wanted, asks).items():
+            want = wanted[query]
+            found = rows >= 0
+            lowest = float(scores[found][-1]) if found.any() else -np.inf
+            kept = [row for row in np.flatnonzero(found) if _may_answer(view, want, int(rows[row]))]
+            best = [Hit(int(rows[row]), float(scores[row])) for row in kept] + beside[query]
+            if found.all() and len(rows) < n and not _settled(best, want.k, lowest):
+                again[query] = asks[query].more(want.k)
+            else:
+                hits[query] = _ranked(view, best, want.k)
+        asks = again
+    return hits
+
+
+@dataclass(frozen=True)
+class _Ask:
+    """How many rows of the index a query asks for, and what the index is told of the rows it may return."""
+
+    rows: int
+    masked: bool = False  # only rows that are shown and that the filter has passed
+    exclude: bool = False  # and that the query does not exclude
+
+    def more(self, k: int) -> _Ask:
+        if not self.masked and 2 * self.rows > MASK_ABOVE:
+            return _Ask(k + MARGIN, masked=True, exclude=True)
+        return _Ask(2 * self.rows, self.masked, self.exclude)
+
+
+def _fetch(
+    view: View, queries: Vectors, wanted: Sequence[Wanted], asks: dict[int, _Ask]
+) -> dict[int, tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+    """Rows and scores for each query that asks, best first: those without a mask at once, and those with one."""
+    index, n = view.snapshot.index, len(view.snapshot.item_ids)
+    found = {}
+    plain = [query for query, ask in asks.items() if not ask.masked]
+    if plain:
+        rows, scores = index.search(queries[plain], min(n, max(asks[query].rows for query in plain)))
+        found.update({query: (rows[i], scores[i]) for i, query in enumerate(plain)})
+    masked = [query for query, ask in asks.items() if ask.masked]
+    if masked:
+        shared: dict[int, npt.NDArray[np.bool_]] = {}  # by the mask of the filter
+        masks = []
+        for query in masked:
+            want = wanted[query]
+            passed = None if want.passed is None else want.passed.snapshot
+            if id(passed) not in shared:
+                shown = view.snapshot_shown
+                shared[id(passed)] = shown if passed is None else shown & passed
+            allowed = shared[id(passed)]
+            if asks[query].exclude:
+                allowed = allowed.copy()
+                allowed[[position for position in want.excluded if position < n]] = False
+            masks.append(allowed)
+        rows, scores = index.search(queries[masked], min(n, max(asks[query].rows for query in masked)), masks)
+        found.update({query: (rows[i], scores[i]) for i, query in enumerate(masked)})
+    return found
+
+
+def _settled(best: Sequence[Hit], k: int, lowest: float) -> bool:
+    """Whether no row that the index has not returned, whose score is `lowest` at most, can be among the best k."""
+    return len(best) >= k and sorted((hit.score for hit in best), reverse=True)[k - 1] - lowest > TIE
+
+
+def _in_delta(view: View, queries: Vectors, wanted: Sequence[Wanted]) -> list[list[Hit]]:
+    """For each query what the delta has to offer: its best k, and all that equal the k-th."""
+    n = len(view.snapshot.item_ids)
+    shown = np.flatnonzero(view.delta_shown)
+    if not shown.size:
+        return [[] for _ in wanted]
+    scores = view.towers.metric.scores(queries, view.delta_vectors)[:, shown]
+    result = []
+    for want, all_of_them in zip(wanted, scores, strict=True):
+        passed = np.arange(shown.size) if want.passed is None else np.flatnonzero(want.passed.delta[shown])
+        mine = all_of_them[passed]
+        reach = want.k + sum(position >= n for position in want.excluded)
+        if reach < mine.size:
+            border = np.partition(mine, mine.size - reach)[mine.size - reach]
+            near = np.flatnonzero(mine >= border - TIE)
+        else:
+            near = np.arange(mine.size)
+        hits = [Hit(n + int(shown[passed[i]]), float(mine[i])) for i in near]
+        result.append([hit for hit in hits if hit.position not in want.excluded])
+    return result
+
+
+def _among(view: View, query: npt.NDArray[np.float32], want: Wanted, candidates: Sequence[int]) -> list[Hit]:
+    positions = [position for position in candidates if _may_answer(view, want, position)]
+    if not positions:
+        return []
+    scores = view.towers.metric.scores(query[None], view.vectors(positions))[0]
+    return _ranked(view, [Hit(p, float(score)) for p, score in zip(positions, scores, strict=True)], want.k)
+
+
+def _may_answer(view: View, want: Wanted, position: int) -> bool:
+    in_question = position not in want.excluded and (want.passed is None or position in want.passed)
+    return in_question and view.is_shown(position)
+
+
+def _ranked(view: View, hits: Sequence[Hit], k: int) -> list[Hit]:
+    order = ranked([view.item_id(hit.position) for hit in hits], [hit.score for hit in hits])
+    return [hits[i] for i in order[:k]]

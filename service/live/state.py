@@ -1,0 +1,288 @@
+"""The live state of one snapshot: what it holds, and everything that happened since, exact and at once searchable.
+
+Changes after the snapshot go into a *delta*: an append-only log of rows, searched by brute force. A row that a later
+one replaces is not touched; it is noted at which length of the log it ended. So a `View` is the log up to one length:
+it never changes, costs nothing to make, and a request that holds one sees one state from beginning to end.
+
+A *position* names an item in a view: rows of the snapshot first, then rows of the delta.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from index.build.import_items import readable
+from index.catalogue.base import CatalogueItem, Change
+from index.snapshot.snapshot import Snapshot
+from seqrec.data.items import Item
+from seqrec.encoder import Encoder, Vectors
+from seqrec.text.item_text import TokenizedHistory, TokenizedItem
+from service.live.delta import NEVER, Delta
+from service.live.filters import Filter, Passed, SnapshotFilters
+
+Vector = npt.NDArray[np.float32]
+_FIRST_CAPACITY = 256
+ENCODE_AT_ONCE = 64
+"""Records that another tower made, encoded before what was done so far is shown."""
+COMPACT_ABOVE = 4096
+"""Rows of the delta that were replaced or deleted before it is packed, if they are also more than half of it."""
+
+
+class Towers:
+    """The encoder of one checkpoint, for several threads: on a GPU one computes at a time."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self.checkpoint = encoder.checkpoint
+        self.metric = encoder.metric
+        self._lock = nullcontext() if encoder.device.type == "cpu" else threading.Lock()
+
+    def encode_items(self, items: Sequence[TokenizedItem]) -> Vectors:
+        """-> float32 [n, dim]"""
+        with self._lock:
+            return self.encoder.encode_item_tokens(items)
+
+    def encode_histories(self, histories: Sequence[TokenizedHistory]) -> Vectors:
+        """-> float32 [b, dim]"""
+        with self._lock:
+            return self.encoder.encode_history_tokens(histories)
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """The live catalogue as of `seq`. Safe to read from any thread, also while changes are applied."""
+
+    snapshot: Snapshot
+    towers: Towers
+    seq: int
+    length: int  # rows of the delta
+    snapshot_hidden: int  # rows of the snapshot that are not shown: unavailable, replaced or deleted
+    _delta: Delta
+    _hidden_at: npt.NDArray[np.int64]  # [n], the delta row that replaced or deleted this row of the snapshot
+    _popular: npt.NDArray[np.int64]  # [n], rows of the snapshot, most popular first
+    _filters: SnapshotFilters
+
+    def passed(self, wanted: Filter) -> Passed:
+        """What the filter lets through, also of what is not shown."""
+        delta, length = self._delta, self.length
+        in_delta = delta.columns.evaluate(
+            wanted.attributes, length, delta.attributes, lambda columns: wanted.mask(columns, length)
+        )
+        return Passed(self._filters.mask(wanted), in_delta)
+
+    def position_of(self, item_id: str) -> int | None:
+        """Where an item is; None if there is no such item (any more). It may be unavailable."""
+        n = len(self.snapshot.item_ids)
+        row = self._delta.row_of(item_id, self.length)
+        if row is not None:
+            return None if self._delta.deleted[row] else n + row
+        snapshot_row = self.snapshot.row_of(item_id)
+        if snapshot_row is None or self._hidden_at[snapshot_row] < self.length:
+            return None
+        return snapshot_row
+
+    def is_shown(self, position: int) -> bool:
+        """Whether answers may hold the item: it is the last of its id, and available."""
+        n = len(self.snapshot.item_ids)
+        if position < n:
+            return bool(self.snapshot.available[position]) and bool(self._hidden_at[position] >= self.length)
+        return bool(self.delta_shown[position - n])
+
+    def item_id(self, position: int) -> str:
+        n = len(self.snapshot.item_ids)
+        return self.snapshot.item_ids[position] if position < n else self._delta.item_ids[position - n]
+
+    def item(self, position: int) -> Item:
+        n = len(self.snapshot.item_ids)
+        return self.snapshot.item(position) if position < n else self._delta.item(position - n)
+
+    def tokens(self, position: int) -> TokenizedItem:
+        n = len(self.snapshot.item_ids)
+        return self.snapshot.tokens[position] if position < n else self._delta.tokens(position - n)
+
+    def vectors(self, positions: Sequence[int]) -> Vectors:
+        """-> float32 [len(positions), dim]"""
+        n = len(self.snapshot.item_ids)
+        wanted = np.asarray(positions, dtype=np.int64)
+        out = np.empty((len(wanted), self._delta.vectors.shape[1]), np.float32)
+        in_delta = wanted >= n
+        out[in_delta] = self._delta.vectors[wanted[in_delta] - n]
+        out[~in_delta] = self.snapshot.vectors[wanted[~in_delta]]
+        return out
+
+    def popularity(self, position: int) -> float:
+        n = len(self.snapshot.item_ids)
+        return float(self.snapshot.popularity[position] if position < n else self._delta.popularity[position - n])
+
+    @property
+    def delta_vectors(self) -> npt.NDArray[np.float32]:
+        """[length, dim]; rows that are not shown are among them."""
+        return self._delta.vectors[: self.length]
+
+    @cached_property
+    def delta_shown(self) -> npt.NDArray[np.bool_]:
+        """[length]"""
+        return self._delta.available[: self.length] & (self._delta.ended[: self.length] >= self.length)
+
+    @cached_property
+    def snapshot_shown(self) -> npt.NDArray[np.bool_]:
+        """[n]"""
+        return np.asarray(self.snapshot.available) & (self._hidden_at >= self.length)
+
+    def by_popularity(self) -> Iterator[int]:
+        """Positions of what is shown, most popular first, equally popular by item id."""
+        in_snapshot = (int(row) for row in self._popular if self.snapshot_shown[row])
+        return heapq.merge(in_snapshot, self._delta_by_popularity(), key=self._popularity_key)
+
+    def _delta_by_popularity(self) -> Iterator[int]:
+        """New items were never had, and may be very many: they are put in order only if it comes to them."""
+        n, shown = len(self.snapshot.item_ids), np.flatnonzero(self.delta_shown)
+        had = self._delta.popularity[shown] > 0
+        yield from sorted((n + shown[had]).tolist(), key=self._popularity_key)
+        yield from self._never_had
+
+    @cached_property
+    def _never_had(self) -> list[int]:
+        n, shown = len(self.snapshot.item_ids), np.flatnonzero(self.delta_shown)
+        return sorted((n + shown[self._delta.popularity[shown] <= 0]).tolist(), key=self.item_id)
+
+    def _popularity_key(self, position: int) -> tuple[float, str]:
+        return -self.popularity(position), self.item_id(position)
+
+
+class LiveState:
+    """A snapshot and its delta. One writer at a time calls `apply`; `view` is what has been applied."""
+
+    view: View
+    _delta: Delta
+    _hidden_at: npt.NDArray[np.int64]
+    _ended: int  # rows that show nothing in any view to come
+
+    def __init__(self, snapshot: Snapshot, towers: Towers) -> None:
+        self.snapshot = snapshot
+        self.towers = towers
+        self.filters = SnapshotFilters(snapshot)
+        self.tombstones = 0
+        """Rows of the snapshot that were replaced or deleted."""
+        available = np.asarray(snapshot.available)
+        self._not_shown = int(available.size - np.count_nonzero(available))
+        # Stable, and rows are in the order of item ids: so are equally popular ones.
+        self._popular = np.argsort(-np.asarray(snapshot.popularity), kind="stable")
+        self._start(np.full(len(snapshot.item_ids), NEVER), Delta.empty(_FIRST_CAPACITY, towers.encoder.dim))
+        self._publish(snapshot.manifest.seq)
+
+    def portions(self, changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
+        """The changes, cut so that none holds much to encode: `apply` them one by one, and the first are seen soon."""
+        begin = foreign = 0
+        for end, change in enumerate(changes):
+            foreign += change.entry is not None and self._is_foreign(change.entry)
+            if foreign > ENCODE_AT_ONCE:
+                yield changes[begin:end]
+                begin, foreign = end, 1
+        if begin < len(changes):
+            yield changes[begin:]
+
+    def apply(self, changes: Sequence[Change], seq: int) -> None:
+        """Apply changes, which come in the log's order, and call the result the state at `seq`.
+
+        What another item tower encoded, or none, is encoded here. An item that the model cannot read is left out, as it
+        is of a snapshot. All of it is seen at once.
+        """
+        fresh = self._encoded([change.entry for change in changes if change.entry is not None])
+        for change in changes:
+            if change.op == "put":
+                item, tokens, vector = next(fresh)
+                if readable(tokens):
+                    self._append(item.item_id, item, tokens, vector)
+                else:
+                    self._append(item.item_id)
+            elif change.op == "delete":
+                assert change.item_id is not None
+                self._append(change.item_id)
+        self._publish(seq)
+        if self._ended > COMPACT_ABOVE and 2 * self._ended > self.view.length:
+            self._pack()
+
+    def _is_foreign(self, entry: CatalogueItem) -> bool:
+        return entry.vector is None or entry.tokens is None or entry.item_tower != self.towers.encoder.item_tower
+
+    def _encoded(self, entries: Sequence[CatalogueItem]) -> Iterator[tuple[Item, TokenizedItem, Vector]]:
+        """The entries with tokens and vector of this state's item tower."""
+        foreign = [entry for entry in entries if self._is_foreign(entry)]
+        tokens = self.towers.encoder.tokenize_items([entry.item for entry in foreign]) if foreign else []
+        vectors = [self._known_vector(e.item.item_id, its) for e, its in zip(foreign, tokens, strict=True)]
+        bare = [row for row, vector in enumerate(vectors) if vector is None]
+        if bare:
+            for row, vector in zip(bare, self.towers.encode_items([tokens[row] for row in bare]), strict=True):
+                vectors[row] = vector
+        made = {id(entry): (its, vector) for entry, its, vector in zip(foreign, tokens, vectors, strict=True)}
+        for entry in entries:
+            its, vector = made.get(id(entry), (entry.tokens, entry.vector))
+            assert its is not None
+            assert vector is not None
+            yield entry.item, its, vector
+
+    def _known_vector(self, item_id: str, tokens: TokenizedItem) -> Vector | None:
+        """The vector of an item that reads as it did: another model's records change the texts of few."""
+        position = self.view.position_of(item_id)
+        if position is None:
+            return None
+        before = self.view.tokens(position)
+        same = np.array_equal(before.ids, tokens.ids) and np.array_equal(before.types, tokens.types)
+        return self.view.vectors([position])[0] if same else None
+
+    def _append(
+        self,
+        item_id: str,
+        item: Item | None = None,
+        tokens: TokenizedItem | None = None,
+        vector: Vector | None = None,
+    ) -> None:
+        if self._delta.full:
+            self._delta = self._delta.grown()
+        delta, row = self._delta, len(self._delta.item_ids)
+        snapshot_row = self.snapshot.row_of(item_id)
+        popularity = 0 if snapshot_row is None else self.snapshot.popularity[snapshot_row]
+        before = delta.append(item_id, item, tokens, vector, popularity)
+        if before is not None:
+            self._ended += not delta.deleted[before]
+        elif snapshot_row is not None and self._hidden_at[snapshot_row] == NEVER:
+            self._hidden_at[snapshot_row] = row
+            self.tombstones += 1
+            self._not_shown += bool(self.snapshot.available[snapshot_row])
+        self._ended += item is None
+
+    def _start(self, hidden_at: npt.NDArray[np.int64], delta: Delta) -> None:
+        self._hidden_at, self._delta = hidden_at, delta
+        self._ended = 0
+
+    def _publish(self, seq: int) -> None:
+        self.view = View(
+            self.snapshot,
+            self.towers,
+            seq,
+            len(self._delta.item_ids),
+            self._not_shown,
+            self._delta,
+            self._hidden_at,
+            self._popular,
+            self.filters,
+        )
+
+    def _pack(self) -> None:
+        """Begin a new log that holds the living rows only, so that items which change often do not fill the memory."""
+        old, living = self._delta, self._delta.living()
+        # What the snapshot held of them, and of what was deleted, stays hidden in every view of the new log.
+        hidden = np.where(self._hidden_at == NEVER, NEVER, -1)
+        self._start(hidden, Delta.empty(max(_FIRST_CAPACITY, 2 * len(living)), old.vectors.shape[1]))
+        for row in living:
+            self._append(old.item_ids[row], old.item(row), old.tokens(row), old.vectors[row])
+        self._publish(self.view.seq)

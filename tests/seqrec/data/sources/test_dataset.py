@@ -1,0 +1,234 @@
+"""What every import shares: the filters, the folder it writes, and how much memory it takes."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import subprocess
+import sys
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from seqrec.data.items import Item, make_item, read_interactions, read_items
+from seqrec.data.jsonl import OnError
+from seqrec.data.sources.base import Event
+from seqrec.data.sources.cli import import_data
+from seqrec.data.sources.dataset import Filters, import_dataset
+from seqrec.data.sources.staging import staging
+from seqrec.errors import InputError
+
+Run = Callable[..., Any]
+
+
+class Given:
+    """A source that is there already."""
+
+    def __init__(self, events: list[Event], items: list[Item] | None = None) -> None:
+        self._events, self._items = events, items or []
+
+    def items(self, on_error: OnError) -> Iterator[Item]:
+        return iter(self._items)
+
+    def events(self, on_error: OnError) -> Iterator[Event]:
+        return iter(self._events)
+
+
+def kept(source: Given, out: Path, **filters: Any) -> list[tuple[str, str, int]]:
+    import_dataset(source, out, Filters(**filters), {}, overwrite=True)
+    read = read_interactions(out / "interactions.csv", {item.item_id for item in read_items(out / "items.jsonl")})
+    return list(zip(read.user_ids, read.item_ids, read.timestamps.tolist(), strict=True))
+
+
+AGAIN = [Event(*event, 5.0) for event in [("u", "a", 3), ("u", "a", 1), ("u", "b", 2), ("u", "a", 3), ("v", "a", 3)]]
+
+
+@pytest.mark.parametrize(
+    ("repeated", "rows"),
+    [("keep", [0, 1, 2, 3, 4]), ("identical", [0, 1, 2, 4]), ("first", [1, 2, 4]), ("last", [2, 3, 4])],
+)
+def test_repeated_events(repeated: str, rows: list[int], tmp_path: Path) -> None:
+    assert kept(Given(AGAIN), tmp_path / "out", repeated=repeated) == [AGAIN[row][:3] for row in rows]
+
+
+events = st.lists(
+    st.tuples(st.sampled_from("uvwxy"), st.sampled_from("abcde"), st.integers(0, 3)), min_size=1, max_size=40
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(events=events, user_core=st.integers(0, 4), item_core=st.integers(0, 4))
+def test_the_core_is_the_largest_there_is(
+    events: list[tuple[str, str, int]], user_core: int, item_core: int, tmp_path: Path
+) -> None:
+    """Taking one event after another that has too few beside it leaves the same set in whatever order."""
+    left = list(events)
+    while True:
+        users, items = Counter(user for user, _, _ in left), Counter(item for _, item, _ in left)
+        poor = [event for event in left if users[event[0]] < user_core or items[event[1]] < item_core]
+        if not poor:
+            break
+        left.remove(poor[-1])
+    source = Given([Event(*event, None) for event in events])
+    if left:
+        assert kept(source, tmp_path / "out", user_core=user_core, item_core=item_core) == left
+    else:
+        with pytest.raises(InputError, match=rf"no event is left of {len(events)}: left out \d+ by core"):
+            kept(source, tmp_path / "out", user_core=user_core, item_core=item_core)
+
+
+def test_items_without_text(tmp_path: Path) -> None:
+    attributes: dict[str, dict[str, object]] = {
+        "a": {"title": "Desk"},
+        "b": {"title": " ", "tags": [""], "price": 3},
+        "c": {"tags": ["oak"]},
+        "d": {"title": "Mug"},
+    }
+    items = [make_item(item_id, told) for item_id, told in attributes.items()]
+    source = Given([Event("u", item, 1, None) for item in "edcba"], items)
+    imported = import_dataset(source, tmp_path / "all", Filters(), {})
+    assert imported.items_without_text == 2
+    assert [item.item_id for item in read_items(tmp_path / "all" / "items.jsonl")] == ["a", "b", "c", "d", "e"]
+    assert [event[1] for event in kept(source, tmp_path / "out", textless="drop")] == ["d", "c", "a"]
+    # Attributes are chosen first: an item whose text is not among them has none.
+    assert [event[1] for event in kept(source, tmp_path / "out", textless="drop", attributes=("tags",))] == ["c"]
+
+
+def test_times_keep_their_kind(tmp_path: Path) -> None:
+    times = [2**62 + 1, -5, 0.25, 1e300]
+    kept(Given([Event("u", "a", time, None) for time in times]), tmp_path / "out")
+    with (tmp_path / "out" / "interactions.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["timestamp"] for row in csv.DictReader(file)] == ["4611686018427387905", "-5", "0.25", "1e+300"]
+
+
+def test_an_attribute_that_no_item_has_is_refused(tmp_path: Path) -> None:
+    source = Given(AGAIN, [make_item("a", {"title": "Desk", "brand": "Acme"})])
+    with pytest.raises(InputError, match="--attributes: no item has 'color'; there are brand, title"):
+        kept(source, tmp_path / "out", attributes=("title", "color"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ratings_that_are_not_there_are_not_invented(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--min-rating: the data has no ratings"):
+        kept(Given([Event("u", "a", 1, None)]), tmp_path / "out", min_rating=3.0)
+
+
+def test_no_events_at_all(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there are no events in it"):
+        kept(Given([]), tmp_path / "out")
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
+    def fill() -> None:
+        with staging(tmp_path / "staging.sqlite") as stage:
+            stage._connection.execute("PRAGMA max_page_count = 10")
+            stage.add_events(Event(f"u{place}", "a", place, None) for place in range(10_000))
+
+    with pytest.raises(InputError, match="database or disk is full; an import needs room there"):
+        fill()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_import_keeps_what_was_there(tmp_path: Path) -> None:
+    class Interrupted(Given):
+        def events(self, on_error: OnError) -> Iterator[Event]:
+            yield AGAIN[0]
+            raise KeyboardInterrupt
+
+    kept(Given(AGAIN), tmp_path / "out")
+    before = (tmp_path / "out" / "interactions.csv").read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        kept(Interrupted([]), tmp_path / "out")
+    assert (tmp_path / "out" / "interactions.csv").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.fixture
+def movies(tmp_path: Path) -> Path:
+    folder = tmp_path / "ml"
+    folder.mkdir()
+    (folder / "ratings.dat").write_text("1::7::3::5\n1::8::4::6\n2::7::5::7\n2::7::5::7\n", encoding="utf-8")
+    (folder / "movies.dat").write_text(
+        "7::Seven (1995)::Crime\n7::Again (1995)::Crime\n9::Nine (2009)::\n", encoding="utf-8"
+    )
+    return folder
+
+
+def test_what_the_command_says(movies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["movielens", str(movies), "--out", str(tmp_path / "out"), "--repeated", "first", "--min-rating", "4"]
+    import_data(command)
+    assert capsys.readouterr().out.splitlines() == [
+        f"{tmp_path / 'out'}: 2 users, 2 items, 2 events",
+        "  left out 1 events by rating",
+        "  left out 1 events repeated",
+        "  1 items came again under the same id; the first was kept",
+        "  1 items have no text (--textless drop leaves their events out)",
+    ]
+    with pytest.raises(InputError, match="exists already; say --overwrite"):
+        import_data(command)
+    import_data([*command, "--overwrite", "--json"])
+    counts = json.loads(capsys.readouterr().out)
+    assert counts == json.loads((tmp_path / "out" / "import.json").read_text(encoding="utf-8"))["counts"]
+    assert counts["left_out"] == {"rating": 1, "textless": 0, "repeated": 1, "core": 0}
+
+
+def test_the_larger_core_counts(movies: Path, run: Run) -> None:
+    assert len(run("movielens", movies, "--core", 2, "--user-core", 1).events) == 2
+    assert len(run("movielens", movies, "--item-core", 2).events) == 3
+
+
+def test_packed_files_are_the_same_each_time(movies: Path, run: Run, tmp_path: Path) -> None:
+    plain, out = run("movielens", movies), tmp_path / "imported"
+    contents = []
+    for _ in range(2):
+        packed = run("movielens", movies, "--gzip")
+        contents.append([(out / name).read_bytes() for name in packed.names])
+    assert packed.names == ["import.json", "interactions.csv.gz", "items.jsonl.gz"]
+    assert (packed.items, packed.events) == (plain.items, plain.events)
+    assert contents[0] == contents[1]
+    assert gzip.decompress(contents[0][1]).startswith(b"user_id,item_id,timestamp\n1,7,5\n")
+
+
+def test_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
+    """Five times as many users, items and events: Python holds no more. SQLite's cache is bounded by a setting."""
+
+    class Large(Given):
+        def __init__(self, count: int) -> None:
+            self._count = count
+
+        def items(self, on_error: OnError) -> Iterator[Item]:
+            return (make_item(f"item-{row}", {"title": f"Desk number {row}"}) for row in range(self._count))
+
+        def events(self, on_error: OnError) -> Iterator[Event]:
+            return (Event(f"user-{row}", f"item-{row}", row, None) for row in range(self._count))
+
+    peaks = []
+    for count in (1_000, 5_000):
+        tracemalloc.start()
+        import_dataset(Large(count), tmp_path / str(count), Filters(repeated="first", user_core=1, textless="drop"), {})
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] * 1.5
+    with staging(tmp_path / "one.sqlite") as stage:
+        assert stage._connection.execute("PRAGMA cache_size").fetchone() == (-64 * 1024,)
+
+
+def test_an_import_of_data_does_without_torch(movies: Path, tmp_path: Path) -> None:
+    program = "import sys; from seqrec.data.sources.cli import import_data as run; run(sys.argv[1:])"
+    program += "; assert 'torch' not in sys.modules"
+    command = [sys.executable, "-c", program, "movielens", str(movies), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_checkpoints_are_imported_by_the_same_command(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as wrong_usage:
+        import_data(["recformer", "--out", str(tmp_path / "out")])
+    assert wrong_usage.value.code == 2

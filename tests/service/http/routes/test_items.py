@@ -1,0 +1,155 @@
+"""Items in, found by the next request, changed, deleted, and found again after a restart."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from starlette.testclient import TestClient
+
+from index.catalogue.base import CatalogueItem
+from index.catalogue.sqlite.catalogue import SqliteCatalogue
+from seqrec.data.items import make_item
+from seqrec.encoder import Encoder
+
+MakeClient = Callable[..., TestClient]
+
+
+def put(client: TestClient, *items: dict[str, Any]) -> dict[str, Any]:
+    response = client.post("/items", json={"items": list(items)})
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def top(client: TestClient, title: str, **body: Any) -> str:
+    response = client.post("/recommend", json={"history": [{"attributes": {"title": title}}], "k": 1} | body)
+    assert response.status_code == 200, response.text
+    found: str = response.json()["items"][0]["item_id"]
+    return found
+
+
+def test_an_item_is_found_by_the_next_request(client: TestClient) -> None:
+    seq = client.get("/readyz").json()["seq"]
+    item = {"item_id": "kite", "attributes": {"title": "Paper kite", "price": 4}}
+    assert put(client, item) == {"seq": seq + 1, "created": 1, "updated": 0, "searchable": True}
+    answer = client.post("/recommend", json={"history": [{"attributes": {"title": "paper kite"}}], "k": 1}).json()
+    assert answer["items"][0]["item_id"] == "kite"
+    assert answer["seq"] == seq + 1
+    assert client.get("/items/kite").json() == item | {"available": True, "seq": seq + 1, "searchable": True}
+
+
+def test_an_update_replaces_what_was_there(client: TestClient) -> None:
+    assert top(client, "pine desk") == "desk-2"
+    answer = put(
+        client,
+        {"item_id": "desk-2", "attributes": {"title": "Garden gnome"}},
+        {"item_id": "new", "attributes": {"title": "Garden rake"}},
+    )
+    assert (answer["created"], answer["updated"]) == (1, 1)
+    assert top(client, "garden gnome") == "desk-2"
+    assert top(client, "pine desk") != "desk-2"
+    again = client.post("/recommend", json={"history": ["desk-2"]}).json()
+    assert again["items"][0]["item_id"] == "new"
+
+
+def test_a_deleted_item_is_gone_and_can_come_back(client: TestClient) -> None:
+    assert client.delete("/items/desk-1").json()["seq"] == client.get("/readyz").json()["seq"]
+    assert client.get("/items/desk-1").status_code == 404
+    answer = client.post("/recommend", json={"history": ["desk-1", "desk-2"], "exclude_seen": False}).json()
+    assert answer["unknown"] == ["desk-1"]
+    assert "desk-1" not in [item["item_id"] for item in answer["items"]]
+    assert client.delete("/items/desk-1").status_code == 404
+    put(client, {"item_id": "desk-1", "attributes": {"title": "Oak desk"}})
+    assert top(client, "oak desk") == "desk-1"
+
+
+def test_an_id_with_a_slash(client: TestClient) -> None:
+    item_id = "a/b c?#/"
+    put(client, {"item_id": item_id, "attributes": {"title": "Slash"}})
+    path = f"/items/{quote(item_id, safe='')}"
+    assert client.get(path).json()["item_id"] == item_id
+    assert client.get("/items/pot%2F1").json()["item_id"] == "pot/1"
+    assert client.get("/items/pot/1").json()["item_id"] == "pot/1"
+    assert client.delete(path).status_code == 200
+    assert client.get(path).status_code == 404
+
+
+def test_a_price_change_encodes_nothing_again(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    attributes = {"title": "Paper kite", "price": 4}
+    put(client, {"item_id": "kite", "attributes": attributes})
+    encoded: list[int] = []
+    encode = Encoder.encode_item_tokens
+
+    def counting(self: Encoder, items: Any, *arguments: Any) -> Any:
+        encoded.append(len(items))
+        return encode(self, items, *arguments)
+
+    monkeypatch.setattr(Encoder, "encode_item_tokens", counting)
+    put(client, {"item_id": "kite", "attributes": attributes, "available": False})
+    assert encoded == []
+    put(client, {"item_id": "kite", "attributes": {"title": "Paper lantern"}})
+    assert encoded == [1]
+
+
+def test_what_another_process_writes_is_in_the_next_answer(client: TestClient, home: Path) -> None:
+    other = SqliteCatalogue(home / "catalogue.sqlite3")
+    for n in range(20):
+        item = make_item(f"other-{n}", {"title": f"Umbrella {n}"})
+        seq = other.put([CatalogueItem(item)]).seq
+        answer = client.post(
+            "/recommend", json={"history": [{"attributes": {"title": f"umbrella {n}"}}], "k": 1}
+        ).json()
+        assert answer["seq"] == seq
+        assert answer["items"][0]["item_id"] == f"other-{n}"
+        other.delete([item.item_id])
+        assert client.get(f"/items/other-{n}").status_code == 404
+    other.close()
+
+
+def test_a_thousand_items_at_once(client: TestClient) -> None:
+    items = [{"item_id": f"n{n}", "attributes": {"title": f"Thing {n}", "brand": "Bulk"}} for n in range(1000)]
+    assert put(client, *items)["created"] == 1000
+    assert top(client, "thing 517 bulk") == "n517"
+
+
+def test_many_clients_at_once_each_find_their_own(client: TestClient) -> None:
+    failures: list[str] = []
+
+    def work(name: str) -> None:
+        for n in range(10):
+            put(client, {"item_id": f"{name}-{n}", "attributes": {"title": f"{name} gadget {n}"}})
+            found = top(client, f"{name} gadget {n}")
+            if found != f"{name}-{n}":
+                failures.append(found)
+            client.delete(f"/items/{name}-{n}")
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in ("ann", "ben", "cat", "dan")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_items_are_there_after_a_restart(make_client: MakeClient) -> None:
+    first = make_client()
+    put(first, {"item_id": "kite", "attributes": {"title": "Paper kite"}})
+    first.delete("/items/mug-1")
+    seq = first.get("/readyz").json()["seq"]
+    second = make_client()
+    assert second.get("/readyz").json()["seq"] == seq
+    assert top(second, "paper kite") == "kite"
+    assert second.get("/items/mug-1").status_code == 404
+
+
+def test_words_find_items(client: TestClient) -> None:
+    put(client, {"item_id": "kite", "attributes": {"title": "Paper kite", "price": 4}})
+    found = client.get("/items", params={"q": "paper ki", "limit": 5}).json()
+    assert found == {"items": [{"item_id": "kite", "attributes": {"title": "Paper kite", "price": 4}}]}
+    assert len(client.get("/items", params={"q": "tea", "limit": 2}).json()["items"]) == 2
+    assert client.get("/items", params={"q": "no such words"}).json() == {"items": []}

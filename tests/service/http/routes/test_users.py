@@ -1,0 +1,142 @@
+"""Histories of users: events come in, a request need only name the user, and a user can be forgotten."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from index.catalogue.histories import Event
+from index.catalogue.sqlite.histories import SqliteHistories
+from seqrec.errors import CatalogueError
+
+MakeClient = Callable[..., TestClient]
+
+
+def post(client: TestClient, *events: dict[str, Any]) -> dict[str, Any]:
+    response = client.post("/events", json={"events": list(events)})
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def event(item_id: str, timestamp: float, user_id: str = "ann", **more: Any) -> dict[str, Any]:
+    return {"user_id": user_id, "item_id": item_id, "timestamp": timestamp, **more}
+
+
+def recommend(client: TestClient, **body: Any) -> dict[str, Any]:
+    response = client.post("/recommend", json=body)
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def test_a_stored_history_answers_as_the_same_history_given(client: TestClient) -> None:
+    """Late events are sorted in by time; what is given comes after what is stored."""
+    assert post(client, event("lamp-1", 30), event("desk-1", 10)) == {"stored": 2, "known": 0, "unknown": []}
+    post(client, event("mug-1", 20))
+    given = recommend(client, history=["desk-1", "mug-1", "lamp-1", "desk-2"])
+    assert recommend(client, user_id="ann", history=["desk-2"]) == given
+    assert recommend(client, user_id="ann") == recommend(client, history=["desk-1", "mug-1", "lamp-1"])
+    assert recommend(client, user_id="ann", history=[], exclude_seen=False)["items"] != given["items"]
+
+
+def test_an_event_id_is_stored_once(client: TestClient) -> None:
+    first = event("desk-1", 10, event_id="order-7")
+    assert post(client, first)["stored"] == 1
+    assert post(client, first, event("desk-1", 11)) == {"stored": 1, "known": 1, "unknown": []}
+    assert client.delete("/users/ann").json() == {"deleted": 2}
+
+
+def test_all_that_a_user_ever_had_is_left_out_not_only_what_is_read(make_client: MakeClient) -> None:
+    client = make_client(max_history=2)
+    post(client, event("desk-1", 1), event("mug-1", 2), event("lamp-1", 3), event("desk-1", 4))
+    answer = recommend(client, user_id="ann", k=50)
+    assert not {item["item_id"] for item in answer["items"]} & {"desk-1", "mug-1", "lamp-1"}
+    # Read are the newest two alone, the given ones before the stored ones.
+    same = recommend(client, history=["lamp-1", "desk-1"], exclude=["mug-1"], k=50)
+    assert answer["items"] == same["items"]
+    newest = recommend(client, user_id="ann", history=["desk-2"], k=50)
+    assert (
+        newest["items"] == recommend(client, history=["desk-1", "desk-2"], exclude=["mug-1", "lamp-1"], k=50)["items"]
+    )
+    everything = recommend(client, user_id="ann", k=50, exclude_seen=False)
+    assert {"desk-1", "mug-1", "lamp-1"} <= {item["item_id"] for item in everything["items"]}
+
+
+def test_unknown_items_are_stored_and_listed_and_count_once_they_are_there(client: TestClient) -> None:
+    assert post(client, event("kite", 1), event("kite", 2))["unknown"] == ["kite"]
+    answer = recommend(client, user_id="ann")
+    assert (answer["source"], answer["unknown"]) == ("fallback:popular", ["kite"])
+    client.post("/items", json={"items": [{"item_id": "kite", "attributes": {"title": "Paper kite"}}]})
+    answer = recommend(client, user_id="ann", k=50)
+    assert (answer["source"], answer["unknown"]) == ("model", [])
+    assert "kite" not in {item["item_id"] for item in answer["items"]}
+
+
+def test_a_user_is_forgotten_for_good(client: TestClient, home: Path) -> None:
+    post(client, event("desk-1", 1, "a/b"), event("mug-1", 2, "a/b"), event("mug-1", 2, "ben"))
+    assert client.delete("/users/a%2Fb").json() == {"deleted": 2}
+    assert client.delete("/users/a%2Fb").json() == {"deleted": 0}
+    assert recommend(client, user_id="a/b")["source"] == "fallback:popular"
+    assert recommend(client, user_id="ben")["source"] == "model"
+    for path in home.glob("histories.sqlite3*"):
+        assert b"a/b" not in path.read_bytes(), "its bytes are gone as well"
+
+
+def test_time_is_now_where_none_is_given(client: TestClient) -> None:
+    before = time.time()
+    post(client, event("desk-1", before - 1), {"user_id": "ann", "item_id": "mug-1"}, event("lamp-1", before - 0.5))
+    assert recommend(client, user_id="ann") == recommend(client, history=["desk-1", "lamp-1", "mug-1"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "field", "told"),
+    [
+        ({"user_id": ""}, "events[1].user_id", "1 to 256 bytes"),
+        ({"item_id": "a\nb"}, "events[1].item_id", "U+000A"),
+        ({"item_id": None}, "events[1].item_id", "valid string, not null"),
+        ({"timestamp": "now"}, "events[1].timestamp", "valid number"),
+        ({"timestamp": -5}, "events[1].timestamp", "Unix seconds from 0 to now"),
+        ({"timestamp": 1_750_000_000_000}, "events[1].timestamp", "are they milliseconds?"),
+        ({"event_id": "a" * 257}, "events[1].event_id", "this one has 257"),
+        ({"quantity": 2}, "events[1].quantity", "unknown field"),
+    ],
+)
+def test_what_is_wrong_with_an_event_is_named_and_nothing_stored(
+    client: TestClient, changed: dict[str, Any], field: str, told: str
+) -> None:
+    events = [event("desk-1", 1), event("mug-1", 2) | changed]
+    response = client.post("/events", json={"events": events})
+    assert response.status_code == 422
+    assert response.json()["field"] == field
+    assert told in response.json()["detail"]
+    assert recommend(client, user_id="ann")["source"] == "fallback:popular"
+
+
+def test_too_many_events_at_once(make_client: MakeClient) -> None:
+    response = make_client(max_items=3).post("/events", json={"events": [event("desk-1", 1)] * 4})
+    assert response.status_code == 422
+    assert response.json()["detail"] == "events: at most 3 in one call, not 4"
+
+
+def test_a_store_that_cannot_be_read_is_told_and_the_given_history_answers(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: SqliteHistories, *arguments: Any) -> list[Event]:
+        raise CatalogueError("the disk reports an error")
+
+    monkeypatch.setattr(SqliteHistories, "recent", broken)
+    monkeypatch.setattr(SqliteHistories, "add", broken)
+    answer = recommend(client, user_id="ann", history=["desk-1"])
+    assert answer.pop("degraded") == ["the user's stored history cannot be read: the disk reports an error"]
+    expected = recommend(client, history=["desk-1"])
+    assert expected.pop("degraded") == []
+    assert answer == expected
+    refused = client.post("/events", json={"events": [event("desk-1", 1)]})
+    assert refused.status_code == 503
+    assert refused.headers["retry-after"] == "1"

@@ -1,0 +1,311 @@
+"""Filters, exclusions and candidates against brute force, on every kind of index; and what they answer over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
+
+from index.catalogue.base import CatalogueItem, Change
+from index.vectors import approximate
+from index.vectors.approximate import ApproximateIndex
+from index.vectors.base import VectorIndex, Vectors
+from index.vectors.flat import FlatIndex
+from seqrec.data.items import AttributeValue, Item, make_item
+from seqrec.encoder import load_model
+from seqrec.errors import InputError
+from seqrec.metric import Metric, ranked
+from service.live import columns, filters
+from service.live.columns import Columns
+from service.live.filters import parse_filter
+from service.live.search import Wanted, search
+from service.live.state import LiveState, Towers, View
+from tests.service.live.test_state import InMemorySnapshot
+
+N = 60
+
+
+def meets(attributes: Mapping[str, AttributeValue], condition: Mapping[str, Any]) -> bool:
+    """The language of filters once more, item by item."""
+    for name, wanted in condition.items():
+        value = attributes.get(name)
+        values = [] if value is None else list(value) if isinstance(value, tuple) else [value]
+        for word, operand in wanted.items() if isinstance(wanted, dict) else [("any", wanted)]:
+            operands = operand if isinstance(operand, list) else [operand]
+            number = values[0] if len(values) == 1 and isinstance(value, int | float) else None
+            met = {
+                "any": any(one in values for one in operands),
+                "all": all(one in values for one in operands),
+                "not": not any(one in values for one in operands),
+                "gt": number is not None and number > operands[0] if word == "gt" else True,
+                "gte": number is not None and number >= operands[0] if word == "gte" else True,
+                "lt": number is not None and number < operands[0] if word == "lt" else True,
+                "lte": number is not None and number <= operands[0] if word == "lte" else True,
+            }
+            if not met[word]:
+                return False
+    return True
+
+
+BRANDS, TAGS, PRICES = ["Acme", "Lumen", "🫖", "3"], ["gift", "kitchen", "new"], [1, 2, 3, 3.5, 10]
+attributes = st.fixed_dictionaries(
+    {"title": st.lists(st.sampled_from(["oak", "pine", "desk", "lamp"]), min_size=1, max_size=3).map(" ".join)},
+    optional={
+        "brand": st.sampled_from(BRANDS),
+        "price": st.sampled_from([*PRICES, "dear"]),
+        "tags": st.lists(st.sampled_from(TAGS), max_size=3, unique=True),
+    },
+)
+number = st.sampled_from(PRICES)
+value = st.sampled_from([*BRANDS, *TAGS, *PRICES, "nobody"])
+operators = st.dictionaries(st.sampled_from(["gt", "gte", "lt", "lte"]), number, max_size=2).flatmap(
+    lambda ranges: st.dictionaries(
+        st.sampled_from(["any", "all", "not"]), st.one_of(value, st.lists(value, max_size=3)), max_size=2
+    ).map(lambda sets: ranges | sets or {"gte": 0})
+)
+conditions = st.dictionaries(
+    st.sampled_from(["brand", "price", "tags", "title", "absent"]),
+    st.one_of(value, st.lists(value, max_size=3), operators),
+    max_size=3,
+)
+
+
+@pytest.fixture(scope="module")
+def towers(bag_of_words_checkpoint: Path) -> Towers:
+    return Towers(load_model(bag_of_words_checkpoint, device="cpu"))
+
+
+def made(factory: str, effort: str) -> Callable[[Vectors], VectorIndex]:
+    def make(vectors: Vectors) -> VectorIndex:
+        index = approximate._new(factory, vectors.shape[1], Metric.COSINE)
+        index.train(vectors)
+        index.add(vectors)
+        found = ApproximateIndex(index, vectors, Metric.COSINE)
+        found.set_effort(effort)
+        return found
+
+    return make
+
+
+KINDS: dict[str, Callable[[Vectors], VectorIndex]] = {
+    "flat": lambda vectors: FlatIndex(vectors, Metric.COSINE),
+    "ivf": made("IVF4,Flat", "nprobe=1"),
+    "ivf-codes": made("IVF4,SQ8", "nprobe=1"),
+    "hnsw": made("HNSW8", "efSearch=8"),
+}
+
+
+def snapshot_items() -> list[Item]:
+    rng = np.random.default_rng(0)
+    items = []
+    for row in range(N):
+        drawn: dict[str, Any] = {"title": " ".join(rng.choice(["oak", "pine", "desk", "lamp"], 2)) + f" {row}"}
+        if rng.random() < 0.8:
+            drawn["brand"] = str(rng.choice(BRANDS))
+        if rng.random() < 0.8:
+            drawn["price"] = PRICES[int(rng.integers(len(PRICES)))]
+        if rng.random() < 0.8:
+            drawn["tags"] = [str(tag) for tag in TAGS if rng.random() < 0.5]
+        items.append(make_item(f"i{row:02}", drawn, available=bool(rng.random() < 0.9)))
+    return items
+
+
+def state_of(towers: Towers, kind: str) -> LiveState:
+    snapshot = InMemorySnapshot(snapshot_items(), towers, seq=0, popularity=np.arange(N, dtype=float).tolist())
+    snapshot.index = KINDS[kind](snapshot.vectors)  # type: ignore[assignment]
+    return LiveState(snapshot, towers)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_what_is_filtered_is_exact_on_every_kind(towers: Towers, kind: str, data: st.DataObject) -> None:
+    """All that meets the filter, is shown and not excluded, best first; also while items change."""
+    state = state_of(towers, kind)
+    held = {item.item_id: item for item in snapshot_items()}
+    ids = st.sampled_from([*sorted(held), "new-1", "new-2"])
+    changes: list[Change] = []
+    for item_id in data.draw(st.lists(ids, max_size=6), label="changed"):
+        if data.draw(st.booleans(), label="deleted"):
+            held.pop(item_id, None)
+            changes.append(Change(len(changes) + 1, "delete", item_id))
+        else:
+            item = make_item(item_id, data.draw(attributes), data.draw(st.booleans()))
+            held[item_id] = item
+            changes.append(Change(len(changes) + 1, "put", item_id, CatalogueItem(item)))
+    state.apply(changes, len(changes))
+    view = state.view
+    asked = [data.draw(conditions, label="filter") for _ in range(2)]
+    queries = towers.encoder.encode_items([{"title": "oak desk 3"}, {"title": "lamp"}])
+    excluded = set(data.draw(st.lists(ids, max_size=5, unique=True), label="excluded"))
+    candidates = data.draw(st.none() | st.lists(ids, max_size=30, unique=True), label="candidates")
+    k = data.draw(st.sampled_from([1, 3, 10, 100]), label="k")
+
+    def positions(item_ids: Any) -> list[int]:
+        return sorted(p for p in map(view.position_of, item_ids) if p is not None)
+
+    wanted = [
+        Wanted(
+            k,
+            frozenset(positions(excluded)),
+            None if candidates is None else positions(candidates),
+            view.passed(parse_filter(one, "filter", 100)) if one else None,
+        )
+        for one in asked
+    ]
+    for one, query, hits in zip(asked, queries, search(view, queries, wanted), strict=True):
+        among = [
+            item
+            for item_id, item in held.items()
+            if item.available
+            and item_id not in excluded
+            and (candidates is None or item_id in candidates)
+            and meets(item.attributes, one)
+        ]
+        found = [view.item_id(hit.position) for hit in hits]
+        assert len(found) == min(k, len(among))
+        if one or candidates is not None or kind == "flat":
+            scores = towers.encoder.encode_items(among) @ query if among else []
+            best = [among[row].item_id for row in ranked([item.item_id for item in among], scores)[:k]]
+            assert found == best
+        else:  # what an approximate index finds: not all of the best, and nothing that it may not
+            assert set(found) <= {item.item_id for item in among}
+
+
+def test_a_view_keeps_its_answer_while_items_change(towers: Towers) -> None:
+    state = state_of(towers, "flat")
+    wanted = parse_filter({"brand": "Acme"}, "filter", 10)
+
+    def passed(view: View) -> list[str]:
+        mask = view.passed(wanted)
+        return [view.item_id(p) for p in range(N + view.length) if p in mask and view.is_shown(p)]
+
+    before = state.view
+    first = passed(before)
+    item = make_item("new", {"title": "oak", "brand": "Acme"})
+    state.apply([Change(1, "put", "new", CatalogueItem(item))], 1)
+    assert passed(state.view) == [*first, "new"]
+    assert passed(before) == first
+    many = [Change(2 + i, "put", f"n{i}", CatalogueItem(make_item(f"n{i}", {"title": "x"}))) for i in range(600)]
+    state.apply(many, 700)  # the delta grows
+    assert passed(state.view) == [*first, "new"]
+    assert passed(before) == first
+
+
+def test_a_column_is_read_once_and_masks_are_shared(towers: Towers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filters, "MOST_MASKS", 2)
+    state = state_of(towers, "flat")
+    read: list[int] = []
+    item = state.snapshot.item
+    monkeypatch.setattr(state.snapshot, "item", lambda row: read.append(row) or item(row))
+    acme, lumen = (parse_filter({"brand": brand}, "filter", 10) for brand in ("Acme", "Lumen"))
+    first = state.view.passed(acme).snapshot
+    assert first.any()
+    assert len(read) == N
+    state.view.passed(lumen)
+    assert state.view.passed(parse_filter({"brand": "Acme"}, "filter", 10)).snapshot is first
+    state.view.passed(parse_filter({"brand": "3"}, "filter", 10))
+    state.view.passed(lumen)
+    assert len(read) == N
+    state.view.passed(parse_filter({"brand": "Acme", "price": 3}, "filter", 10))
+    assert len(read) == 2 * N  # one more column
+    # The next snapshot reads what was asked for here before anybody asks for it.
+    after = state_of(towers, "flat")
+    after.filters.read_as(state.filters)
+    monkeypatch.setattr(after.snapshot, "item", lambda row: pytest.fail("read again"))
+    np.testing.assert_array_equal(after.view.passed(acme).snapshot, first)
+
+
+def test_columns_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columns, "MOST_COLUMNS", 3)
+    held = Columns()
+    for name in "abcde":
+        held.evaluate([name], 1, lambda row: {"a": "x"}, lambda of: None)
+    assert held.names == ["c", "d", "e"]
+    held.evaluate(list("abcde"), 1, lambda row: {"a": "x"}, lambda of: None)  # one filter may ask for more
+    assert len(held.names) == 5
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"price": {"above": 3}}, "filter.price.above: there is no 'above'; there are any, all, not, gt, gte, lt, lte"),
+        ({"price": {}}, "filter.price: say at least one of any, all, not"),
+        ({"price": {"gt": "3"}}, 'filter.price.gt: a number, not "3"'),
+        ({"price": {"gt": [3]}}, r"filter.price.gt: a number, not \[3\]"),
+        ({"price": {"gt": True}}, "filter.price.gt: a number, not true"),
+        ({"price": {"gt": 10**400}}, "filter.price.gt: a number, not 10"),
+        ({"brand": None}, "filter.brand: a string, a number or a list of them, not null"),
+        ({"brand": ["a", ["b"]]}, r'filter.brand: a string, a number or a list of them, not \["b"\]'),
+        ({"brand": ["a"] * 11}, "filter: at most 10 values, not 11"),
+        ({str(i): 1 for i in range(65)}, "filter: at most 64 attributes, not 65"),
+    ],
+)
+def test_what_is_no_filter_is_named(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse_filter(wrong, "filter", 10)
+
+
+def recommend(client: TestClient, **body: Any) -> dict[str, Any]:
+    response = client.post("/recommend", json=body)
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def ids(answer: dict[str, Any]) -> list[str]:
+    return [item["item_id"] for item in answer["items"]]
+
+
+def test_filters_over_http(client: TestClient) -> None:
+    assert set(ids(recommend(client, history=["desk-1"], filter={"brand": "Lumen"}))) == {"lamp-1", "lamp-2"}
+    assert ids(recommend(client, history=["desk-1"], filter={"brand": "Acme"})) == ["desk-2"]  # one was seen
+    assert ids(recommend(client, history=["desk-1"], filter={"price": {"gte": 30.5, "lt": 60}})) == ["lamp-1"]
+    assert ids(recommend(client, history=["desk-1"], filter={"tags": {"all": ["gift", "kitchen"]}})) == ["mug-1"]
+    assert recommend(client, history=["desk-1"], filter={"brand": "nobody"})["items"] == []
+    everything = ids(recommend(client, history=["desk-1"]))
+    assert ids(recommend(client, history=["desk-1"], filter={})) == everything
+    # Popularity answers by the same rules.
+    popular = recommend(client, history=[], filter={"brand": {"not": ["Potter", "🫖"]}}, k=3)
+    assert popular["source"] == "fallback:popular"
+    assert ids(popular) == ["desk-1", "lamp-1", "desk-2"]
+    # A new item is found at once, and a price that changes counts at once.
+    posted = [{"item_id": "desk-3", "attributes": {"title": "Ash desk", "brand": "Acme", "price": 45}}]
+    assert client.post("/items", json={"items": posted}).status_code == 200
+    assert set(ids(recommend(client, history=["desk-1"], filter={"price": {"lt": 60}}))) == {"desk-3", "lamp-1"}
+    posted[0]["attributes"]["price"] = 500  # type: ignore[index]
+    assert client.post("/items", json={"items": posted}).status_code == 200
+    assert ids(recommend(client, history=["desk-1"], filter={"price": {"lt": 60}})) == ["lamp-1"]
+
+
+def test_a_wrong_filter_is_a_problem_that_names_the_condition(shared_client: TestClient) -> None:
+    response = shared_client.post("/recommend", json={"history": [], "filter": {"price": {"above": 1}}})
+    assert response.status_code == 422
+    assert response.json()["field"] == "filter.price.above"
+    batch = {"requests": [{"history": []}, {"history": [], "filter": {"brand": None}}]}
+    response = shared_client.post("/recommend/batch", json=batch)
+    assert (response.status_code, response.json()["field"]) == (422, "requests[1].filter.brand")
+
+
+def test_explain_names_the_most_similar_of_the_history(shared_client: TestClient) -> None:
+    history = ["desk-1", "mug-1", {"attributes": {"title": "brass"}}, "lamp-1", "desk-1", "pot/1"]
+    answer = recommend(shared_client, history=history, explain=True)
+    because = {item["item_id"]: item["because"] for item in answer["items"]}
+    assert because["mug-2"][0]["item_id"] == "mug-1"
+    assert because["desk-2"][0]["item_id"] == "desk-1"
+    for reasons in because.values():
+        assert len(reasons) == 3  # of four: each once
+        assert len({reason["item_id"] for reason in reasons}) == 3
+        similarities = [reason["similarity"] for reason in reasons]
+        assert similarities == sorted(similarities, reverse=True)
+        assert all(-1.001 <= similarity <= 1.001 for similarity in similarities)
+    without = recommend(shared_client, history=history)
+    assert ids(without) == ids(answer)
+    assert not any("because" in item for item in without["items"])
+    assert recommend(shared_client, history=[], explain=True)["items"][0]["because"] == []

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any, Literal, get_origin, get_type_hints
+
+import pytest
+
+from seqrec.errors import FileFormatError, InputError
+from training.config.run_config import PRESETS, RunConfig, load_config, preset_path
+from training.config.settings import OptimizerConfig, StageConfig
+from training.config.toml import plain
+
+ENOUGH = "[optimizer]\nmax_steps = 3\n"
+
+
+def config_of(folder: Path, text: str, *overrides: str) -> RunConfig:
+    path = folder / "run.toml"
+    path.write_text(text)
+    return load_config(path, overrides)
+
+
+def keys(table: dict[str, Any], path: str = "") -> set[str]:
+    """The dotted names of all settings of a table."""
+    return {
+        inner
+        for name, value in table.items()
+        for inner in (keys(value, f"{path}{name}.") if isinstance(value, dict) else {f"{path}{name}"})
+    }
+
+
+@pytest.mark.parametrize("path", sorted(PRESETS.glob("*.toml")), ids=lambda path: path.stem)
+def test_a_preset_says_which_stages_it_has_and_sets_no_others(path: Path) -> None:
+    table = tomllib.loads(path.read_text())
+    config = load_config(path)
+    assert {name for name in table if isinstance(getattr(config, name, None), StageConfig)} <= set(config.stages)
+    assert all(config.optimizer_of(stage).ends for stage in config.stages)
+
+
+def test_the_presets_together_state_and_explain_every_setting() -> None:
+    stated = {name for path in PRESETS.glob("*.toml") for name in keys(tomllib.loads(path.read_text()))}
+    assert keys(plain(RunConfig(optimizer=OptimizerConfig(max_steps=1)))) <= stated
+
+
+def test_the_demo_states_what_every_run_has() -> None:
+    table = tomllib.loads(preset_path("demo").read_text())
+    config = load_config(preset_path("demo"))
+    general = {
+        name: value
+        for name, value in plain(config).items()
+        if name in config.stages or not isinstance(getattr(config, name), StageConfig)
+    }
+    assert keys(table) == keys(general)
+    assert config.model.settings
+
+
+def test_what_is_written_is_read_back_equal(tmp_path: Path) -> None:
+    config = load_config(preset_path("demo"), ['model.start_from="a \\"b\\" é"', "text.attributes=['x', 'y']"])
+    (tmp_path / "again.toml").write_text(config.to_toml(), encoding="utf-8")
+    assert load_config(tmp_path / "again.toml") == config
+
+
+def test_overrides_change_one_setting_each() -> None:
+    config = load_config(
+        preset_path("demo"), ["optimizer.max_steps=7", "joint.targets=later_half", "seed = 5", "model.settings.x=1.5"]
+    )
+    assert (config.optimizer.max_steps, config.joint.targets, config.seed) == (7, "later_half", 5)
+    assert config.model.settings["x"] == 1.5
+    assert load_config(preset_path("demo"), ["optimizer.clip_norm=2"]).optimizer.clip_norm == 2.0
+
+
+def test_a_stage_changes_what_is_common_to_all(tmp_path: Path) -> None:
+    config = config_of(
+        tmp_path, "[optimizer]\nclip_norm = 2\n[joint.optimizer]\nmax_steps = 4\n[joint.validation]\nchecks = 3\n"
+    )
+    assert (config.optimizer_of("joint").max_steps, config.optimizer_of("joint").clip_norm) == (4, 2.0)
+    assert (config.optimizer.max_steps, config.validation_of("joint").checks) == (0, 3)
+    (tmp_path / "again.toml").write_text(config.to_toml(), encoding="utf-8")
+    assert load_config(tmp_path / "again.toml") == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sed = 1\n" + ENOUGH, "sed: unknown setting; there are adversarial, data, device"),
+        (ENOUGH + "max_step = 1\n", r"optimizer\.max_step: unknown setting; there are .*max_steps"),
+        (ENOUGH + "[train]\n", "train: unknown setting"),
+        ('seed = "one"\n' + ENOUGH, "seed: a whole number is needed, not 'one'"),
+        ("seed = true\n" + ENOUGH, "seed: a whole number is needed, not True"),
+        ("seed = 1.5\n" + ENOUGH, "seed: a whole number is needed"),
+        (ENOUGH + 'decay = "steps"\n', r"optimizer\.decay: 'steps' is not one of 'linear', 'cosine'"),
+        (ENOUGH + '[text]\nattributes = "title"\n', r"text\.attributes: a list of strings is needed"),
+        (ENOUGH + "[joint]\ntemperature = 0\n", r"joint\.temperature: 0\.0 is not above 0"),
+        (ENOUGH + "[joint]\nbatch_size = 0\n", r"joint\.batch_size: 0 is below 1"),
+        (ENOUGH + "warmup = 1.0\n", r"optimizer\.warmup: 1\.0 is not a share"),
+        (ENOUGH + "[model.settings]\nsize = [1]\n", r"model\.settings: a table of settings is needed"),
+        ("joint = 3\n" + ENOUGH, r"joint\.: a table is needed|joint: a table is needed"),
+        ("", "optimizer: set at least one of max_epochs, max_steps, max_minutes: nothing would end stage joint"),
+        ("stages = []\n" + ENOUGH, "stages: name at least one; there are .*joint"),
+        ('stages = ["jont"]\n' + ENOUGH, "stages: no stage 'jont'; there are .*joint"),
+        ('stages = ["joint", "joint"]\n' + ENOUGH, "stages: 'joint' is there twice"),
+        ('stages = ["residual", "joint"]\n' + ENOUGH, "stages: 'residual' comes last: it freezes"),
+        (
+            ENOUGH + "[joint.optimizer]\nrate = 1\n",
+            r"joint\.optimizer\.rate: unknown setting; there are .*learning_rate",
+        ),
+        (ENOUGH + "[joint.optimizer]\nmax_steps = 1.5\n", r"joint\.optimizer\.max_steps: a whole number is needed"),
+        (ENOUGH + "[joint.validation]\nchecks = [3]\n", r"joint\.validation: a table of settings is needed"),
+        (ENOUGH + "gradient_checkpointing = 1\n", r"optimizer\.gradient_checkpointing: true or false is needed, not 1"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        config_of(tmp_path, text)
+
+
+def test_a_wrong_override_is_refused() -> None:
+    with pytest.raises(InputError, match=r"'optimizer\.max_steps' is not key=value"):
+        load_config(preset_path("demo"), ["optimizer.max_steps"])
+    with pytest.raises(InputError, match=r"'seed' of 'seed\.x' is a setting, not a table"):
+        load_config(preset_path("demo"), ["seed.x=1"])
+    with pytest.raises(InputError, match=r"no preset 'dmeo'; there are .*demo, "):
+        preset_path("dmeo")
+
+
+def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileFormatError, match=r"run\.toml: not TOML: .*line 1"):
+        config_of(tmp_path, "seed: 1\n")
+    with pytest.raises(FileFormatError, match="no such file"):
+        load_config(tmp_path / "absent.toml")
+
+
+def test_types_of_settings_are_those_that_toml_can_say() -> None:
+    for entry in get_type_hints(RunConfig).values():
+        assert is_dataclass(entry) or entry in (int, float, str, tuple[str, ...]) or get_origin(entry) is Literal
+    assert not re.search(r"\b(True|False|None)\b", load_config(preset_path("demo")).to_toml())

@@ -1,0 +1,1 @@
+"""The training engine: runs, the loop, checkpoints to resume from, processes, logs."""

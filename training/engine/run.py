@@ -1,0 +1,350 @@
+"""One training run, from files to a run directory (training.engine.run_directory): one stage after the other."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from seqrec import __version__
+from seqrec.checkpoint import save_checkpoint
+from seqrec.data.items import OnError
+from seqrec.encoder import Encoder
+from seqrec.errors import InputError, SeqrecError
+from seqrec.models.base.model import SequenceModel
+from seqrec.runtime.threads import Threads, choose, use
+from training.config.run_config import RunConfig
+from training.data.dataset import Dataset, read_dataset
+from training.engine import curves
+from training.engine.distributed import from_first, meet, objects_of_all, processes, rank
+from training.engine.logger import MetricsFiles, Reports
+from training.engine.loop import Fitted, Saving, fit, metrics_of, trainable
+from training.engine.parallel import ParallelModel, is_sharded, join_processes
+from training.engine.run_directory import RunDirectory
+from training.engine.state import State, random_state, set_random_state
+from training.evaluation.evaluate import validation_metrics
+from training.evaluation.metrics import Metrics
+from training.stages.adversarial import AdversarialStage, leave_domains, other_datasets
+from training.stages.base import Stage, StageContext, Towers, TrainingData, stage_class
+from training.stages.encoding import Encoding
+from training.stages.pretraining import PretrainStage, take_language_model_head
+from training.stages.start import Start, starting_point
+
+log = logging.getLogger(__name__)
+
+
+def train(
+    config: RunConfig,
+    items: Path,
+    interactions: Path,
+    out: Path,
+    on_error: OnError = "raise",
+    overwrite: bool = False,
+) -> Fitted:
+    """Train as `config` says and write the run directory `out`; an unfinished run there is taken up where it stopped.
+
+    Raises InputError where `out` is anything else (unless `overwrite`) and for settings and data that cannot be trained
+    on.
+    """
+    start = starting_point(config)
+    RunDirectory(out).check(start.config, overwrite)
+    dataset = read_dataset(items, interactions, start.recipe, on_error, config.data)
+    return train_on(start, [dataset, *other_datasets(start.config, on_error)], out, overwrite)
+
+
+def train_on(
+    start: Start,
+    datasets: Sequence[Dataset],
+    out: Path,
+    overwrite: bool = False,
+    about: Mapping[str, Any] = {},
+) -> Fitted:
+    """The same with data that is read already, the run's own first; others are for `pretrain` and `adversarial`.
+    `about` goes into run.json.
+
+    -> how the last stage ended, with the steps and seconds of all. With several processes, all of them call this.
+    """
+    config, directory = start.config, RunDirectory(out)
+    directory.check(config, overwrite)
+    classes = [stage_class(name) for name in config.stages]
+    device = join_processes(config.device)
+    log.info("computing with %s", set_threads(config.threads))
+    seed_everything(config.seed)
+    model = start.build(datasets)
+    trainable(model)
+    towers = Towers(start.model_name, model)
+    encoder = towers.encoder(device)
+    if rank():
+        # Weights are the same everywhere; what dropout leaves out is not.
+        torch.manual_seed(config.seed + rank())
+    run = _Run(config, towers, datasets, encoder.device, directory, dict(about))
+    try:
+        return run.train(classes, overwrite)
+    finally:
+        directory.close()
+
+
+class _Run:
+    def __init__(
+        self,
+        config: RunConfig,
+        towers: Towers,
+        datasets: Sequence[Dataset],
+        device: torch.device,
+        directory: RunDirectory,
+        about: dict[str, Any],
+    ) -> None:
+        self.config, self.towers, self.device, self.directory = config, towers, device, directory
+        tokenize = towers.history_model.tokenize_items
+        self.data = tuple(TrainingData(dataset, tokenize(dataset.items)) for dataset in datasets)
+        self.finished: list[Fitted] = []
+        self.sharded = is_sharded(config.sharding)
+        self.about = {
+            "seed": config.seed,
+            "data_digest": ",".join(dataset.digest for dataset in datasets),
+            "split": str(config.data),
+            "stages": list(config.stages),
+            **about,
+            "seqrec": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "device": str(device),
+            "threads": torch.get_num_threads(),
+            "processes": processes(),
+        }
+
+    def train(self, classes: Sequence[type[Stage]], overwrite: bool) -> Fitted:
+        resumed = from_first(lambda: self.directory.path.exists() and not overwrite)
+        if resumed and rank() == 0:
+            self.directory.take_up(self.about)
+        meet()
+        state = self.directory.load_state() if resumed else None
+        if state is not None:
+            self._take_up(state, classes)
+        # Before there is a directory: it may refuse the data.
+        prepared = self._prepare(classes[len(self.finished)])
+        if not resumed and rank() == 0:
+            self.directory.create(self.config, self.about, overwrite)
+        meet()
+        self._tell(resumed, state)
+        files = self._files(state) if rank() == 0 else None
+        try:
+            for number in range(len(self.finished), len(classes)):
+                stage, context = prepared
+                loop = None if state is None else state["loop"]
+                if state is not None:
+                    self._load_weights(state)
+                    state = None
+                self.finished.append(self._fit(stage, context, files, loop))
+                if number + 1 < len(classes):
+                    prepared = self._prepare(classes[number + 1])
+                    self._save(files, None)
+            return self._finish(files)
+        except SeqrecError as error:
+            if rank() == 0:
+                self.directory.write_about({**self.about, "state": "failed", "error": str(error)})
+            raise
+        finally:
+            if files is not None:
+                files.close()
+                curves.draw(self.directory.path)
+
+    def _take_up(self, state: State, classes: Sequence[type[Stage]]) -> None:
+        if state["processes"] != processes():
+            raise InputError(
+                f"{self.directory.path} was begun with {state['processes']} processes; go on with as many", "--out"
+            )
+        self.finished = [Fitted(**{**one, "best": metrics_of(one["best"])}) for one in state["finished"]]
+        if any(kind.freezes_items for kind in classes[: len(self.finished)]):
+            self.towers.freeze_items()
+
+    def _load_weights(self, state: State) -> None:
+        """Of the stage that is prepared: a stage may make the model another one."""
+        if self.towers.split:
+            _module(self.towers.item_model).load_state_dict(state["item_weights"])
+        if state["loop"] is None:  # it stopped before the first state of the stage
+            _module(self.towers.history_model).load_state_dict(state["weights"])
+            set_random_state(state["random"][rank()])
+
+    def _prepare(self, kind: type[Stage]) -> tuple[Stage, StageContext]:
+        name = kind.name
+        model = _module(self.towers.history_model)
+        model.requires_grad_(True)
+        optimization = self.config.optimizer_of(name)
+        if hasattr(model, "gradient_checkpointing"):
+            setattr(model, "gradient_checkpointing", optimization.gradient_checkpointing)  # noqa: B010
+        elif optimization.gradient_checkpointing:
+            raise InputError(f"{self.towers.model_name} has none", "optimizer.gradient_checkpointing")
+        if name != PretrainStage.name:
+            take_language_model_head(self.towers.history_model)  # of pretraining; nothing else reads it
+        if name != AdversarialStage.name:
+            leave_domains(self.towers.history_model)
+        if kind.freezes_items:
+            self.towers.freeze_items()
+        cuda = self.device.type == "cuda"
+        bfloat16 = self.config.precision == "bfloat16" or (self.config.precision == "" and cuda)
+        dataset, tokens = self.data[0].dataset, self.data[0].tokens
+
+        def validate(encoder: Encoder) -> Metrics:
+            cases = dataset.cases("valid").sample(self.config.validation_of(name).users, self.config.seed)
+            return validation_metrics(encoder, dataset, cases, tokens)
+
+        encoding = Encoding(optimization.chunk, bfloat16)
+        context = StageContext(self.config, self.data, self.towers, self.device, encoding, validate)
+        return kind.from_context(context), context
+
+    def _fit(self, stage: Stage, context: StageContext, files: MetricsFiles | None, loop: State | None) -> Fitted:
+        towers, directory = self.towers, self.directory
+        # The stage may have put another model in the place of the one before.
+        model = ParallelModel(towers.history_model, self.sharded)
+        _module(towers.history_model).to(self.device)
+
+        def check() -> tuple[Metrics, Mapping[str, Any]]:
+            encoder = towers.encoder(str(self.device))
+            own = stage.validate(encoder)  # by every process: it may touch the weights
+            return from_first(lambda: own or (context.validate(encoder), {}))
+
+        def write(path: Path) -> None:
+            if rank() == 0:
+                item_model = towers.item_model if towers.split else None
+                save_checkpoint(path, towers.model_name, towers.history_model, item_model, replace=True)
+
+        return fit(
+            model,
+            stage,
+            check,
+            self.config.optimizer_of(stage.name),
+            self.config.validation_of(stage.name),
+            self.device,
+            Reports(stage.name, files.record if files else lambda entry: None, quiet=rank() > 0),
+            Saving(
+                lambda state: self._save(files, state),
+                self.config.save_minutes * 60,
+                best=lambda: write(directory.best),
+                last=lambda: write(directory.last),
+            ),
+            loop,
+        )
+
+    def _save(self, files: MetricsFiles | None, loop: State | None) -> None:
+        """`loop` None: the stage is prepared, and no more."""
+        between = loop is None
+        random = objects_of_all(random_state()) if between else None
+        if files is None:
+            return
+        towers = self.towers
+        self.directory.save_state(
+            {
+                "processes": processes(),
+                "finished": [asdict(fitted) for fitted in self.finished],
+                "metrics_bytes": files.sync(),
+                "weights": _module(towers.history_model).state_dict() if between else None,
+                "item_weights": _module(towers.item_model).state_dict() if towers.split else None,
+                "random": random,
+                "loop": loop,
+            }
+        )
+
+    def _files(self, state: State | None) -> MetricsFiles:
+        if state is None:
+            return MetricsFiles(self.directory.path)
+        before = sum(fitted.steps for fitted in self.finished)
+        step = 0 if state["loop"] is None else state["loop"]["step"]
+        return MetricsFiles(self.directory.path, state["metrics_bytes"], before, step)
+
+    def _tell(self, resumed: bool, state: State | None) -> None:
+        if rank():
+            return
+        if resumed:
+            stage = self.config.stages[len(self.finished)]
+            step = 0 if state is None or state["loop"] is None else state["loop"]["step"]
+            log.info("%s is an unfinished run: going on with %s after step %d", self.directory.path, stage, step)
+        dataset = self.data[0].dataset
+        log.info(
+            "training %s (%s weights) on %d users, %d events, %d items, with %s",
+            self.towers.model_name,
+            f"{sum(p.numel() for p in _module(self.towers.history_model).parameters()):,}",
+            dataset.users,
+            len(dataset.events),
+            len(dataset.items),
+            f"{torch.get_num_threads()} threads" if self.device.type == "cpu" else self.device,
+        )
+
+    def _finish(self, files: MetricsFiles | None) -> Fitted:
+        last = self.finished[-1]
+        whole = replace(
+            last,
+            steps=sum(fitted.steps for fitted in self.finished),
+            seconds=round(sum(fitted.seconds for fitted in self.finished), 3),
+        )
+        if files is not None:
+            towers, directory = self.towers, self.directory
+            item_model = towers.item_model if towers.split else None
+            digest = save_checkpoint(
+                directory.checkpoint, towers.model_name, towers.history_model, item_model, replace=True
+            )
+            stages = [{"stage": name, **asdict(f)} for name, f in zip(self.config.stages, self.finished, strict=True)]
+            about = {**self.about, "checkpoint_digest": digest, **asdict(whole), "by_stage": stages}
+            directory.write_about({**about, "state": "done"})
+            directory.tidy()
+            self._tell_end(whole)
+        meet()
+        return whole
+
+    def _tell_end(self, whole: Fitted) -> None:
+        log.info(
+            "%s after %d steps, %.0f s; best weights of step %d: validation NDCG@10 %.4f (all items); wrote %s",
+            whole.ended,
+            whole.steps,
+            whole.seconds,
+            whole.best_step,
+            whole.best.ndcg,
+            self.directory.path,
+        )
+        for name, fitted in zip(self.config.stages, self.finished, strict=True):
+            wanted = self.config.optimizer_of(name).max_steps
+            if fitted.ended == "time is up" and wanted:
+                log.warning(
+                    "the clock ended the training after %d of %d steps, so the model may be worse than it could be: is "
+                    "the machine busy? optimizer.max_minutes allows more time",
+                    fitted.steps,
+                    wanted,
+                )
+        for (name, before), (later, after) in pairwise(zip(self.config.stages, self.finished, strict=True)):
+            if after.best.ndcg < before.best.ndcg:
+                log.warning(
+                    "%s ended with validation NDCG@10 %.4f, %s before it with %.4f: a run without it would be better",
+                    later,
+                    after.best.ndcg,
+                    name,
+                    before.best.ndcg,
+                )
+
+
+def _module(model: SequenceModel) -> nn.Module:
+    assert isinstance(model, nn.Module)
+    return model
+
+
+def seed_everything(seed: int) -> None:
+    """With the same seed, threads, limits in steps and machine, two runs give the same weights."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def set_threads(threads: int) -> Threads:
+    """0: what OMP_NUM_THREADS says, or else one per core that is really there, shared with the host's other ranks."""
+    chosen = choose(threads, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    use(chosen)
+    return chosen

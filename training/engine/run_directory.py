@@ -1,0 +1,158 @@
+"""A run directory: what a training was asked for, how far it is, and what came of it.
+
+config.toml     every setting, as resolved
+run.json        state (running, failed, done), seed, data digest, versions; when done, how it ended
+metrics.jsonl   one line a report: steps, validations, the end of each stage
+tensorboard/    the same as event files, where tensorboard is installed
+last/state.pt   while it runs: all that a run needs to go on from there
+last/checkpoint the weights of a stage's last step
+best/           while it runs: the best weights so far
+checkpoint/     when it is done: the best weights (seqrec.checkpoint)
+curves.png      loss and validation by step, where matplotlib is installed
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from seqrec.data.files import new_directory, write_text
+from seqrec.errors import InputError
+from training.config import toml
+from training.config.run_config import RunConfig, load_config
+from training.engine.state import State, load_state, save_state
+
+log = logging.getLogger(__name__)
+
+
+class RunDirectory:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.toml"
+        self.about = path / "run.json"
+        self.metrics = path / "metrics.jsonl"
+        self.state = path / "last" / "state.pt"
+        self.last = path / "last" / "checkpoint"
+        self.best = path / "best"
+        self.checkpoint = path / "checkpoint"
+        self._lock: BinaryIO | None = None
+
+    def check(self, config: RunConfig, overwrite: bool) -> None:
+        """Before anything is read or made. Raises InputError where no run can begin or go on."""
+        if not self.path.exists() or overwrite:
+            return
+        choice = "choose another directory, or say --overwrite"
+        about = read_about(self.path)
+        if about is None or about["state"] == "done":
+            what = "a finished run" if about else "no run"
+            raise InputError(f"{self.path} exists already ({what}); {choice}", "--out")
+        if about["state"] == "failed":
+            raise InputError(f"{self.path} is a run that failed: {about['error']}; {choice}", "--out")
+        before = flat(toml.plain(load_config(self.config)))
+        now = flat(toml.plain(config))
+        changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
+        if changed:
+            said = ", ".join(f"{name} is {now.get(name)!r} and was {before.get(name)!r}" for name in changed)
+            raise InputError(
+                f"{self.path} is an unfinished run with other settings: {said}; with the same ones it goes on, "
+                f"otherwise {choice}",
+                "--out",
+            )
+
+    def create(self, config: RunConfig, about: Mapping[str, Any], overwrite: bool) -> None:
+        """Make it; from now on no other process may train in it. Raises InputError where one is."""
+        if self.path.exists():
+            self._take()
+        with new_directory(self.path, replace=overwrite) as directory:
+            fresh = RunDirectory(directory)
+            fresh.config.write_text(config.to_toml(), encoding="utf-8")
+            fresh.metrics.touch()
+            fresh.write_about({**about, "state": "running"})
+        self._take()
+
+    def take_up(self, about: Mapping[str, Any]) -> None:
+        """Go on with the run in it. Raises InputError where another process is at it, and for other data."""
+        self._take()
+        before = read_about(self.path)
+        if before is None or before["data_digest"] != about["data_digest"]:
+            raise InputError(
+                f"{self.path} is an unfinished run on other data; choose another directory, or say --overwrite", "--out"
+            )
+        for name in ("seqrec", "torch", "device", "threads"):
+            if before[name] != about[name]:
+                log.warning(
+                    "%s is %s and was %s when the run began: its weights may differ in the last digits from "
+                    "those of an unbroken run",
+                    name,
+                    about[name],
+                    before[name],
+                )
+        self.write_about({**about, "state": "running"})
+
+    def write_about(self, about: Mapping[str, Any]) -> None:
+        write_text(self.about, json.dumps(about, indent=1) + "\n")
+
+    def load_state(self) -> State | None:
+        """What was saved last; None if the run ended before anything was."""
+        return load_state(self.state) if self.state.exists() else None
+
+    def save_state(self, state: State) -> None:
+        save_state(self.state, state)
+
+    def tidy(self) -> None:
+        """Take away what only an unfinished run needs."""
+        self.state.unlink(missing_ok=True)
+        shutil.rmtree(self.best, ignore_errors=True)
+
+    def close(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _take(self) -> None:
+        if self.metrics.exists():
+            self.close()
+            self._lock = self.metrics.open("rb")
+            if not _locked(self._lock):
+                self.close()
+                raise InputError(f"another process is training in {self.path}", "--out")
+
+
+def read_about(path: Path) -> dict[str, Any] | None:
+    """run.json of a directory; None where there is none, or none of a run."""
+    try:
+        about = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    # Before runs could be resumed, a directory appeared when its run was done.
+    return {"state": "done", **about} if isinstance(about, dict) and "data_digest" in about else None
+
+
+def is_running(path: Path) -> bool:
+    """Whether a process is training in it now."""
+    try:
+        with (path / "metrics.jsonl").open("rb") as file:
+            return not _locked(file)
+    except OSError:
+        return False
+
+
+def _locked(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def flat(table: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """The values of nested tables by their dotted names."""
+    values: dict[str, Any] = {}
+    for name, value in table.items():
+        values |= flat(value, f"{path}{name}.") if isinstance(value, dict) else {f"{path}{name}": value}
+    return values

@@ -1,0 +1,232 @@
+"""Models and floors side by side on the same held-out items, with intervals, paired tests and breakdowns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from seqrec.encoder import Encoder, Vectors
+from training.data.dataset import Cases, Dataset, Rows, Split
+from training.evaluation.baselines import Scores, best_item_knn, popularity
+from training.evaluation.evaluate import EncodedItems, encode_cases
+from training.evaluation.groups import Group, groups_of
+from training.evaluation.metrics import Values
+from training.evaluation.ranking import PROTOCOLS, CaseRanks, Protocol, Scorer, case_ranks
+from training.evaluation.significance import interval, randomization_p, resampled_means
+
+RESAMPLES = 1000
+Progress = Callable[[str, int, int], object]
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A checkpoint that takes part, its name in the table, and the catalogue in its vectors."""
+
+    name: str
+    encoder: Encoder
+    items: EncodedItems
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """An average over users and its 95 % interval. NaN where no user counts; coverage has no interval."""
+
+    value: float
+    low: float = float("nan")
+    high: float = float("nan")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method under one protocol, on one group of cases.
+
+    figures: NDCG@k, Recall@k, MRR@k, MRR, the same with ties broken the other way, 'popularity@k' (events in training
+    of what is recommended, on average), and for all targets 'coverage@k' (share of the catalogue that is recommended
+    to anybody).
+    """
+
+    method: str
+    protocol: Protocol
+    breakdown: str
+    group: str
+    users: int
+    figures: Mapping[str, Figure]
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """How far `method` is ahead of `other` over the same users, with its 95 % interval."""
+
+    method: str
+    other: str
+    protocol: Protocol
+    figure: str
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    split: Split
+    rule: str
+    users: int
+    items: int
+    ks: tuple[int, ...]
+    resamples: int
+    seed: int
+    data_digest: str
+    checkpoints: Mapping[str, str]  # name of the model -> digest
+    rows: Sequence[Row]
+    tests: Sequence[PairedTest]
+
+    def row(self, method: str, protocol: Protocol, group: str = "all targets") -> Row:
+        return next(row for row in self.rows if (row.method, row.protocol, row.group) == (method, protocol, group))
+
+
+def evaluate(
+    models: Sequence[Model],
+    dataset: Dataset,
+    split: Split = "test",
+    ks: Sequence[int] = (10,),
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    progress: Progress = lambda *_: None,
+) -> Evaluation:
+    """The models beside popularity, last item and item-kNN. `progress(what, done, of)` follows the work.
+
+    Memory: one array [cases, figures] a protocol beside what ranking takes. Raises InputError where `split` holds
+    nothing out.
+    """
+    cases = dataset.cases(split)
+    ks = tuple(sorted(set(ks)))
+    popular = popularity(dataset)
+    measured: dict[str, dict[Protocol, CaseRanks]] = {}
+    methods = _methods(models, dataset, cases, split, popular, progress)
+    for number, (name, scorer) in enumerate(methods, 1):
+        measured[name] = case_ranks(scorer, cases, len(dataset.items), depth=max(ks))
+        progress("ranking", number, len(methods))
+    groups = groups_of(dataset, cases)
+    rows: list[Row] = []
+    tests: list[PairedTest] = []
+    for protocol in PROTOCOLS:
+        of_protocol = {name: ranked[protocol] for name, ranked in measured.items()}
+        new_rows, new_tests = _figures(
+            of_protocol, protocol, groups, popular, ks, resamples, seed, [m.name for m in models]
+        )
+        rows += new_rows
+        tests += new_tests
+    return Evaluation(
+        split=split,
+        rule=str(dataset.rule),
+        users=len(cases),
+        items=len(dataset.items),
+        ks=ks,
+        resamples=resamples,
+        seed=seed,
+        data_digest=dataset.digest,
+        checkpoints={model.name: model.encoder.checkpoint.digest for model in models},
+        rows=rows,
+        tests=tests,
+    )
+
+
+def _methods(
+    models: Sequence[Model], dataset: Dataset, cases: Cases, split: Split, popular: Scores, progress: Progress
+) -> list[tuple[str, Scorer]]:
+    knn = best_item_knn(dataset, split)
+    last = np.array([history[-1] for history in cases.histories], dtype=np.int64)
+    methods: list[tuple[str, Scorer]] = [
+        ("popularity", lambda numbers: np.repeat(popular[None], len(numbers), axis=0)),
+        (
+            f"item-kNN (window {knn.window}, last {knn.last})",
+            lambda numbers: knn.scores([cases.histories[number] for number in numbers]),
+        ),
+    ]
+    for model in models:
+        if not model.encoder.cold_items:
+            continue  # its items and queries lie in spaces of their own: what is near an item says nothing
+        name = "last item" if len(models) == 1 else f"last item, {model.name}"
+        methods.append((name, _nearest(model.items, last)))
+    for model in models:
+        queries = encode_cases(model.encoder, model.items.tokens, dataset, cases, progress)
+        methods.append((model.name, _model(model.items, queries)))
+    return methods
+
+
+def _nearest(items: EncodedItems, last: Rows) -> Scorer:
+    return lambda numbers: items.scores(items.of_rows(last[numbers]))
+
+
+def _model(items: EncodedItems, queries: Vectors) -> Scorer:
+    return lambda numbers: items.scores(queries[numbers])
+
+
+def _figures(
+    measured: Mapping[str, CaseRanks],
+    protocol: Protocol,
+    groups: Sequence[Group],
+    popular: Scores,
+    ks: Sequence[int],
+    resamples: int,
+    seed: int,
+    models: Sequence[str],
+) -> tuple[list[Row], list[PairedTest]]:
+    counted = next(iter(measured.values())).counted
+    columns: dict[tuple[str, str], Values] = {}  # (method, figure) -> of the cases that count
+    coverage: dict[tuple[str, str], float] = {}
+    for name, ranked in measured.items():
+        columns |= {(name, figure): values for figure, values in ranked.figures(ks).items()}
+        for k in ks:
+            best = ranked.recommended[counted, :k]
+            there = best >= 0
+            mean = np.where(there, popular[best], 0).sum(axis=1) / np.maximum(there.sum(axis=1), 1)
+            columns[name, f"popularity@{k}"] = mean
+            coverage[name, f"coverage@{k}"] = len(np.unique(best[there])) / len(popular)
+    values = np.stack(list(columns.values()), axis=1)  # [users, figures]
+    members = [group.members[counted] for group in groups]
+    means = resampled_means(values, members, resamples, seed)  # [groups, resamples, figures]
+    rows = []
+    for group, chosen, drawn in zip(groups, members, means, strict=True):
+        users = int(chosen.sum())
+        own = values[chosen].mean(axis=0) if users else np.full(len(columns), np.nan)
+        low, high = interval(drawn)
+        of_column = {key: Figure(*map(float, ends)) for key, *ends in zip(columns, own, low, high, strict=True)}
+        for name in measured:
+            figures = {figure: found for (method, figure), found in of_column.items() if method == name}
+            if group is groups[0] and users:
+                figures |= {figure: Figure(share) for (method, figure), share in coverage.items() if method == name}
+            rows.append(Row(name, protocol, group.breakdown, group.name, users, figures))
+    return rows, _tests(columns, values, means[0], protocol, list(measured), models, ks[0], seed)
+
+
+def _tests(
+    columns: Mapping[tuple[str, str], Values],
+    values: Values,
+    drawn: Values,
+    protocol: Protocol,
+    methods: Sequence[str],
+    models: Sequence[str],
+    k: int,
+    seed: int,
+) -> list[PairedTest]:
+    """Every model against every floor, and against the models before it, on NDCG@k, Recall@k and MRR."""
+    foreign = {(one, f"last item, {other}") for one in models for other in models if one != other}
+    pairs = [(one, other) for place, one in enumerate(methods) if one in models for other in methods[:place]]
+    pairs = [pair for pair in pairs if pair not in foreign]
+    place_of = {key: place for place, key in enumerate(columns)}
+    wanted = [(one, other, figure) for one, other in pairs for figure in (f"NDCG@{k}", f"Recall@{k}", "MRR")]
+    ahead = np.array([place_of[one, figure] for one, _, figure in wanted])
+    behind = np.array([place_of[other, figure] for _, other, figure in wanted])
+    if not len(values):
+        return []
+    differences = values[:, ahead] - values[:, behind]
+    low, high = interval(drawn[:, ahead] - drawn[:, behind])
+    p = randomization_p(differences, len(drawn), seed)
+    return [
+        PairedTest(one, other, protocol, figure, *map(float, found))
+        for (one, other, figure), *found in zip(wanted, differences.mean(axis=0), low, high, p, strict=True)
+    ]

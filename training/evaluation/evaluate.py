@@ -1,0 +1,147 @@
+"""A model on a data set: its vectors, its metrics while it trains, its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from seqrec.encoder import Encoder, Vectors
+from seqrec.errors import InputError
+from seqrec.metric import TIE, Metric, ranked
+from seqrec.text.item_text import ItemTokens, TokenizedHistory, TokenizedItem
+from training.data.dataset import Cases, Dataset, Rows, Split
+from training.data.unique_texts import DistinctTexts
+from training.evaluation.metrics import Metrics
+from training.evaluation.ranking import PROTOCOLS, case_ranks
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedItems:
+    """Item vectors, one for each distinct text, so that items that read the same tie exactly.
+
+    An item that the model cannot encode, since it only knows the items that training saw, has the score -inf: it comes
+    after all others, and is never recommended.
+    """
+
+    tokens: ItemTokens
+    texts: DistinctTexts
+    vectors: Vectors  # [t, dim]
+    metric: Metric
+    unknown: Rows  # [u], items without a vector
+
+    @classmethod
+    def of(
+        cls,
+        encoder: Encoder,
+        dataset: Dataset,
+        progress: Callable[[str, int, int], object] = lambda *_: None,
+        tokens: ItemTokens | None = None,
+    ) -> EncodedItems:
+        """`tokens`: of the items, where the caller has made them. Raises InputError for vectors that are not finite."""
+        tokens = encoder.tokenize_items(dataset.items) if tokens is None else tokens
+        texts = DistinctTexts.of(tokens)
+        following = Following(progress, "items", len(texts))
+        vectors = _finite(encoder.encode_item_tokens([tokens[row] for row in texts.rows], following), "item")
+        unknown = np.zeros(0, np.int64) if encoder.cold_items else np.flatnonzero(tokens.lengths == 0)
+        return cls(tokens, texts, vectors, encoder.metric, unknown)
+
+    def scores(self, queries: Vectors) -> npt.NDArray[np.float32]:
+        """queries [b, dim] -> [b, n]"""
+        scores = self.metric.scores(queries, self.vectors)[:, self.texts.text_of]
+        scores[:, self.unknown] = -np.inf
+        return scores
+
+    def of_rows(self, rows: Rows) -> Vectors:
+        """-> [len(rows), dim]"""
+        return self.vectors[self.texts.text_of[rows]]
+
+
+def encode_cases(
+    encoder: Encoder,
+    tokens: Sequence[TokenizedItem],
+    dataset: Dataset,
+    cases: Cases,
+    progress: Callable[[str, int, int], object] = lambda *_: None,
+) -> Vectors:
+    """The query vector of each case, [m, dim]. Raises InputError if they are no finite numbers."""
+    items = list(tokens)
+    histories = [
+        TokenizedHistory([items[row] for row in history], dataset.user_ids[user])
+        for user, history in zip(cases.users, cases.histories, strict=True)
+    ]
+    following = Following(progress, "histories", len(histories))
+    return _finite(encoder.encode_history_tokens(histories, following), "history")
+
+
+def validation_metrics(encoder: Encoder, dataset: Dataset, cases: Cases, tokens: ItemTokens | None = None) -> Metrics:
+    """The model alone, all items ranked: what training is steered by. `tokens` as for `EncodedItems.of`."""
+    encoded = EncodedItems.of(encoder, dataset, tokens=tokens)
+    queries = encode_cases(encoder, encoded.tokens, dataset, cases)
+    of_protocol = case_ranks(lambda numbers: encoded.scores(queries[numbers]), cases, len(dataset.items), PROTOCOLS[:1])
+    return of_protocol["all items"].metrics()
+
+
+def top_k(
+    encoder: Encoder,
+    dataset: Dataset,
+    users: Sequence[str],
+    k: int,
+    unseen: bool,
+    split: Split = "test",
+    encoded: EncodedItems | None = None,
+) -> list[list[tuple[str, float]]]:
+    """The best k items for each user, from the history that `split` asks with: (item id, score), best first.
+
+    Scores within TIE are ordered by item id, as the service orders them. `unseen` leaves the history's items out;
+    items that are not available are left out always. `encoded` as for `evaluate`. Raises InputError for a user
+    without a case.
+    """
+    cases = dataset.cases(split)
+    case_of = {dataset.user_ids[user]: number for number, user in enumerate(cases.users)}
+    missing = [user for user in users if user not in case_of]
+    if missing:
+        raise InputError(f"no user {missing[0]!r} with a history and something held out", "users")
+    numbers = np.array([case_of[user] for user in users], dtype=np.int64)
+    chosen = cases.of(numbers)
+    encoded = encoded or EncodedItems.of(encoder, dataset)
+    queries = encode_cases(encoder, encoded.tokens, dataset, chosen)
+    hidden = np.array([not item.available for item in dataset.items])
+    answers = []
+    for case, history in enumerate(chosen.histories):
+        scores = encoded.scores(queries[case : case + 1])[0]
+        scores[hidden] = -np.inf
+        if unseen:
+            scores[history] = -np.inf
+        answers.append(_best(dataset, scores, k))
+    return answers
+
+
+def _best(dataset: Dataset, scores: npt.NDArray[np.float32], k: int) -> list[tuple[str, float]]:
+    allowed = int(np.isfinite(scores).sum())
+    k = min(k, allowed)
+    if not k:
+        return []
+    kth = np.partition(scores, len(scores) - k)[len(scores) - k]
+    rows = np.flatnonzero(scores >= kth - 2 * TIE)  # a run of ties may reach past the k-th
+    ids = [dataset.items[int(row)].item_id for row in rows]
+    return [(ids[place], float(scores[rows[place]])) for place in ranked(ids, scores[rows])[:k]]
+
+
+def _finite(vectors: Vectors, what: str) -> Vectors:
+    if not np.isfinite(vectors).all():
+        raise InputError(f"the model gives {what} vectors that are not finite: its weights are broken")
+    return vectors
+
+
+class Following:
+    """Turns "so many more" into "so many of all"."""
+
+    def __init__(self, progress: Callable[[str, int, int], object], what: str, of: int) -> None:
+        self.progress, self.what, self.of, self.done = progress, what, of, 0
+
+    def __call__(self, more: int) -> None:
+        self.done += more
+        self.progress(self.what, self.done, self.of)

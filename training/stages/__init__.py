@@ -1,0 +1,1 @@
+"""Training stages: what is optimised, one module a stage."""

@@ -1,0 +1,172 @@
+"""The stage of models that represent users of several data sets alike, such as RecGURU (`AlignsDomains`).
+
+A batch is as many users of each data set. An epoch shows each user of the run's own once; of another data set as many,
+all of them before one comes again, in an order of each epoch's own. A user who is in both, by the same id, comes twice
+in one place: both representations are to be one. What is confused and what tells apart learn in the same step, each
+from a loss that changes nothing of the other (the losses are the model's), so the loop has nothing to keep between two
+steps. In the first epochs the encoder only learns to reconstruct, as in the paper, while the discriminator gets to know
+it. Validation tells nothing of which weights are better: those of the last check are kept.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, count
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from seqrec.data.items import OnError
+from seqrec.errors import InputError
+from seqrec.models.base.model import AlignsDomains, SequenceModel
+from seqrec.text.item_text import TokenizedHistory, TokenizedItem
+from training.config.run_config import RunConfig
+from training.config.stage_config import AdversarialConfig
+from training.data.dataset import Dataset, Rows
+from training.engine.distributed import rank, share, total
+from training.evaluation.evaluation_set import read_folder
+from training.stages.base import Stage, StageContext
+from training.stages.encoding import PLAIN, Encoding
+from training.stages.sequence import needs_whole_weights
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class AlignedUsers:
+    """A batch: b sequences of each domain. twins [domains - 1, b]: whether one is of the same user as the own domain's
+    in its place; `chance` seeds what is drawn for it; `confused`: whether the encoder is to confuse by now."""
+
+    domains: list[list[TokenizedHistory]]
+    twins: npt.NDArray[np.bool_]
+    chance: tuple[int, ...]
+    confused: bool
+
+
+class AdversarialStage(Stage):
+    name = "adversarial"
+    keeps_last = True
+
+    def __init__(
+        self,
+        domains: Sequence[Sequence[TokenizedHistory]],
+        config: AdversarialConfig,
+        seed: int,
+        encoding: Encoding = PLAIN,
+    ) -> None:
+        """`domains`: sequences of two items or more, the run's own data set first. Raises InputError for a data set
+        without any."""
+        self.domains, self.config, self.seed, self.encoding = domains, config, seed, encoding
+        for number, sequences in enumerate(domains):
+            if not sequences:
+                which = config.data[number - 1] if 0 < number <= len(config.data) else "the data"
+                raise InputError(f"no user of {which} has two events that can be trained on", "adversarial")
+        own, *others = domains
+        self.twin_of = [_twins(own, other if config.overlap_weight else []) for other in others]
+        if len(domains) == 1:
+            log.warning(
+                "no other data set is named (adversarial.data), so users are told apart by nothing: the stage %s only "
+                "learns to reconstruct sequences",
+                self.name,
+            )
+
+    @classmethod
+    def from_context(cls, context: StageContext) -> Self:
+        model, name = context.towers.history_model, context.towers.model_name
+        if not isinstance(model, AlignsDomains):
+            raise InputError(f"{name} does not align data sets; leave the stage out", "stages")
+        needs_whole_weights(cls.name, context)
+        own, *others = context.data
+        digests = [data.dataset.digest for data in context.data]
+        if len(set(digests)) < len(digests):
+            raise InputError("a data set is there twice: name others than the one to train for", "adversarial.data")
+        domains = [_sequences(own.dataset, list(own.tokens))]
+        for number, other in enumerate(others, 1):
+            known = iter(model.other_items(number))
+            items = [next(known) if seen else None for seen in other.dataset.trained_rows]
+            domains.append(_sequences(other.dataset, items))
+        return cls(domains, context.config.adversarial, context.config.seed, context.encoding)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.domains[0]) // self.config.batch_size)
+
+    def epoch(self, number: int) -> Iterator[AlignedUsers]:
+        rng = np.random.default_rng([self.seed, number])
+        own, *others = self.domains
+        order = rng.permutation(len(own))
+        drawn = [_endless(rng.spawn(1)[0], len(other)) for other in others]
+        for batch, begin in enumerate(range(0, len(order), self.config.batch_size)):
+            chosen = order[begin : begin + self.config.batch_size]
+            domains, twins = [[own[place] for place in chosen]], np.zeros((len(others), len(chosen)), np.bool_)
+            for at, (other, users, twin_of) in enumerate(zip(others, drawn, self.twin_of, strict=True)):
+                twins[at] = twin_of[chosen] >= 0
+                domains.append([other[place if place >= 0 else next(users)] for place in twin_of[chosen]])
+            confused = number >= self.config.alone_epochs
+            yield AlignedUsers(domains, twins, (self.seed, number, batch), confused)
+
+    def loss(self, model: SequenceModel, batch: AlignedUsers, device: torch.device) -> tuple[Tensor, int]:
+        """-> the loss [] with its graph: with several processes, the average of what each has of its own users."""
+        assert isinstance(model, AlignsDomains)
+        own = share(batch.twins.shape[1])
+        seed = np.random.SeedSequence([*batch.chance, rank()]).generate_state(1)[0]
+        generator = torch.Generator().manual_seed(int(seed))
+        # A process without a share computes something that does not count: the others wait for its gradients.
+        read = own if own.stop > own.start else slice(0, 1)
+        domains = [sequences[read] for sequences in batch.domains]
+        prepared = model.prepare_alignment(domains, batch.twins[:, read], generator).to(device)
+        with self.encoding.autocast(device):
+            losses = model.alignment_losses(prepared)
+        part = (own.stop - own.start) / batch.twins.shape[1]
+        parts = {name: total(loss.float() * part) for name, loss in losses.items()}
+        self.parts = {name: loss.detach() for name, loss in parts.items()}
+        loss = parts["reconstruction"]
+        if len(parts) > 1:
+            loss = loss + parts["discriminator"]
+            if batch.confused:
+                loss = loss + self.config.confusion_weight * parts["confusion"]
+                loss = loss + self.config.overlap_weight * parts["overlap"]
+        return loss, prepared.tokens
+
+    def after_step(self, model: SequenceModel) -> None:
+        assert isinstance(model, AlignsDomains)
+        model.after_step()
+
+
+def other_datasets(config: RunConfig, on_error: OnError) -> list[Dataset]:
+    """Those that a run with this stage names, held out of as its own. Raises InputError, FileFormatError."""
+    folders = config.adversarial.data if AdversarialStage.name in config.stages else ()
+    return [read_folder(folder, None, on_error, config.data) for folder in folders]
+
+
+def leave_domains(model: SequenceModel) -> None:
+    """No other stage and no service has a use for the other domains."""
+    if isinstance(model, AlignsDomains):
+        model.leave_domains()
+
+
+def _sequences(dataset: Dataset, items: Sequence[TokenizedItem | None]) -> list[TokenizedHistory]:
+    """The training part of each user with two items or more that the model knows."""
+    found = []
+    for user, user_id in enumerate(dataset.user_ids):
+        part = [items[row] for row in dataset.training_part(user)]
+        known = [item for item in part if item is not None and len(item.ids)]
+        if len(known) > 1:
+            found.append(TokenizedHistory(known, user_id))
+    return found
+
+
+def _twins(own: Sequence[TokenizedHistory], other: Sequence[TokenizedHistory]) -> Rows:
+    """[own] The place of the same user in the other domain, -1 where there is none."""
+    places = {sequence.user_id: place for place, sequence in enumerate(other)}
+    return np.array([places.get(sequence.user_id, -1) for sequence in own], dtype=np.int64)
+
+
+def _endless(rng: np.random.Generator, users: int) -> Iterator[int]:
+    """All of them before one comes again."""
+    return chain.from_iterable(rng.permutation(users).tolist() for _ in count())

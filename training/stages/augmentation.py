@@ -1,0 +1,42 @@
+"""Histories as chance lets a training see them: cut short, or twice, with items or words left out (UniSRec, 2.3)."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+from seqrec.text.item_text import VALUE, TokenizedHistory, TokenizedItem
+from training.data.dataset import Rows
+
+
+def history_before(items: Rows, place: int, crop: bool, rng: np.random.Generator) -> Rows:
+    """What comes before `items[place]`; with `crop` its newest part only, from the last item to all of it.
+
+    Of short histories a model learns soon what goes with one item, and which of several is the newest: without them a
+    small encoder still ranks worse by a whole history than by its last item after many epochs (docs/decisions.md).
+    """
+    begin = place - int(rng.integers(1, place, endpoint=True)) if crop and place else 0
+    return items[begin:place]
+
+
+def another_view(
+    history: TokenizedHistory, share: float, of_words: float, rng: np.random.Generator
+) -> TokenizedHistory:
+    """The history without a share of its items, at least one of them left; or, with the probability `of_words`, without
+    that share of each item's words.
+
+    An item is always without the same words, so that a model which remembers texts reads two of each and no more.
+    """
+    if rng.random() < of_words:
+        return TokenizedHistory([without_words(item, share) for item in history.items], history.user_id)
+    drawn = rng.random(len(history.items))
+    kept = drawn >= min(share, drawn.max(initial=0.0))
+    return TokenizedHistory([item for item, keep in zip(history.items, kept, strict=True) if keep], history.user_id)
+
+
+def without_words(item: TokenizedItem, share: float) -> TokenizedItem:
+    """The item without that share of the tokens of its values, which ones being decided by the item itself."""
+    rng = np.random.default_rng(zlib.crc32(item.ids.tobytes()))
+    kept = (rng.random(len(item.ids)) >= share) | (item.types != VALUE)
+    return TokenizedItem(item.ids[kept], item.types[kept])

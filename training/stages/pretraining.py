@@ -1,0 +1,274 @@
+"""Pretraining on several data sets at once: in-batch contrastive and masked words (Recformer, section 2.3.1).
+
+An example is one user of any of the data sets, cut in the later half of the training part: the items before the cut,
+and the item there. A history has to find its own item among those of all histories of the batch, over all processes;
+an item that reads like the wanted one is never its negative. Of both texts words are hidden, and have to be told. With
+`sequence_weight` a history has to find itself as well, with items or words left out (UniSRec, section 2.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from seqrec.encoder import Encoder
+from seqrec.errors import InputError
+from seqrec.metric import Metric
+from seqrec.models.base.model import SequenceModel
+from seqrec.models.recformer.model import LanguageModelHead, PackedBatch, Recformer
+from seqrec.text.item_text import ItemTokens, TokenizedHistory, TokenizedItem
+from training.config.stage_config import PretrainConfig
+from training.data.dataset import Rows
+from training.data.unique_texts import DistinctTexts
+from training.engine.distributed import processes, share, total
+from training.evaluation.evaluation_set import HeldOut, read_folder
+from training.evaluation.metrics import Metrics
+from training.stages.augmentation import another_view, history_before
+from training.stages.base import Stage, StageContext, TrainingData
+from training.stages.encoding import Encoding
+from training.stages.joint import compare
+from training.stages.masking import Vocabulary, mask_sequences
+
+NOT_TOLD = -100
+"""The label of a token that is not to be told; cross_entropy leaves it out."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """b histories and the items that came next. texts [b]: equal where items read the same; seeds [b]: of the masks;
+    views: the histories seen otherwise, where they are to find themselves."""
+
+    histories: list[TokenizedHistory]
+    targets: list[TokenizedItem]
+    texts: Rows
+    seeds: Rows
+    views: Sequence[TokenizedHistory] = ()
+
+
+class PretrainStage(Stage):
+    name = "pretrain"
+
+    def __init__(
+        self,
+        domains: Sequence[TrainingData],
+        config: PretrainConfig,
+        seed: int,
+        encoding: Encoding | None = None,
+        vocabulary: Vocabulary | None = None,
+        held_out: Sequence[HeldOut] = (),
+        zero_shot: Sequence[HeldOut] = (),
+    ) -> None:
+        """`vocabulary` is what masking needs to know, where words are masked.
+
+        Raises InputError where there are not two users to tell apart.
+        """
+        self.config, self.seed = config, seed
+        self.encoding, self.vocabulary = encoding or Encoding(), vocabulary
+        self.held_out, self.zero_shot = held_out, zero_shot
+        self.datasets = [domain.dataset for domain in domains]
+        self.tokens = [list(domain.tokens) for domain in domains]
+        together = DistinctTexts.of(ItemTokens.concatenate(item for tokens in self.tokens for item in tokens))
+        ends = np.cumsum([len(tokens) for tokens in self.tokens])
+        self.text_of = np.split(together.text_of, ends[:-1])
+        examples = []  # [n, 2] of each domain: its number, and a user with something to train on
+        for number, dataset in enumerate(self.datasets):
+            users = np.flatnonzero(dataset.cuts.train_end > 0)
+            examples.append(np.stack([np.full(len(users), number), users], axis=1))
+        self.parts_of_data = examples if config.one_domain_a_batch else [np.concatenate(examples)]
+        if min(len(part) for part in self.parts_of_data) < 2:
+            raise InputError("there are not two users with events to train on, so there is nothing to tell apart")
+
+    @classmethod
+    def from_context(cls, context: StageContext) -> Self:
+        """Gives the model a head for masked words where those are told, and reads the zero-shot data sets."""
+        config, seed, model = context.config.pretrain, context.config.seed, context.towers.history_model
+        vocabulary = None
+        if config.mlm_weight:
+            vocabulary = give_language_model_head(model)
+        names = _names(config.data) or ["data"]
+        users = context.config.validation_of(cls.name).users
+        held_out = [
+            HeldOut.of(name, domain.dataset, domain.tokens, "valid", users, config.held_out_items, seed)
+            for name, domain in zip(names, context.data, strict=True)
+        ]
+        zero_shot = []
+        recipe = None if model.item_text is None else model.item_text.recipe
+        for name, folder in zip(_names(config.zero_shot), config.zero_shot, strict=True):
+            dataset = read_folder(folder, recipe, "skip")
+            tokens = model.tokenize_items(dataset.items)
+            zero_shot.append(HeldOut.of(name, dataset, tokens, "test", config.zero_shot_users, 0, seed))
+        return cls(context.data, config, seed, context.encoding, vocabulary, held_out, zero_shot)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return sum(self._batches(part) for part in self.parts_of_data)
+
+    def epoch(self, number: int) -> Iterator[Pairs]:
+        """The batches of one pass over the users, all whole: the few users left over, others each time, wait."""
+        rng = np.random.default_rng([self.seed, number])
+        batches: list[Rows] = []
+        for part in self.parts_of_data:
+            order = rng.permutation(part)
+            batches += np.split(order, np.arange(1, self._batches(part) + 1) * self.config.batch_size)[:-1]
+        for place in rng.permutation(len(batches)):
+            yield self._pairs(batches[place], rng)
+
+    def loss(self, model: SequenceModel, batch: Pairs, device: torch.device) -> tuple[Tensor, int]:
+        """-> contrastive + sequence_weight x (histories against themselves) + mlm_weight x (masked words of histories +
+        of items) [], and how many tokens were read."""
+        queries, query_tokens = self.encoding.histories(model, batch.histories, device)
+        vectors, item_tokens = self.encoding.items(model, batch.targets, device)
+        contrastive = contrastive_loss(model.metric, queries, vectors, batch.texts, self.config.temperature)
+        self.parts = {"contrastive": contrastive.detach()}
+        tokens = query_tokens + item_tokens
+        if batch.views:
+            views, view_tokens = self.encoding.histories(model, batch.views, device)
+            sequences = contrastive_loss(model.metric, queries, views, batch.texts, self.config.temperature)
+            self.parts |= {"sequences": sequences.detach()}
+            contrastive, tokens = contrastive + self.config.sequence_weight * sequences, tokens + view_tokens
+        if not self.config.mlm_weight:
+            return contrastive, tokens
+        histories = self._masked_words(model, batch.histories, model.prepare_histories, batch.seeds, device)
+        items = self._masked_words(model, batch.targets, model.prepare_items, batch.seeds + 1, device)
+        self.parts |= {"mlm_histories": histories.detach(), "mlm_items": items.detach()}
+        return contrastive + self.config.mlm_weight * (histories + items), 2 * tokens
+
+    def validate(self, encoder: Encoder) -> tuple[Metrics, Mapping[str, Any]] | None:
+        """The mean over the domains (`users`: the sum); NDCG@10 of each, and of the zero-shot data sets, which decide
+        nothing."""
+        own = {held_out.name: held_out.metrics(encoder) for held_out in self.held_out}
+        others = {held_out.name: held_out.metrics(encoder) for held_out in self.zero_shot}
+        means = {
+            entry.name: float(np.mean([getattr(metrics, entry.name) for metrics in own.values()]))
+            for entry in fields(Metrics)
+            if entry.name != "users"
+        }
+        said = {"domains": own, "zero_shot": others}
+        ndcgs = {kind: {name: metrics.ndcg for name, metrics in sets.items()} for kind, sets in said.items()}
+        return Metrics(users=sum(metrics.users for metrics in own.values()), **means), ndcgs
+
+    def mask(self, batch: PackedBatch, seeds: Rows) -> tuple[PackedBatch, Tensor]:
+        """-> the batch with words hidden, and what each of its tokens has to be told as, NOT_TOLD where nothing [t]."""
+        assert self.vocabulary is not None
+        ids = batch.input_ids.numpy()
+        hidden, chosen = mask_sequences(
+            ids,
+            batch.token_types.numpy(),
+            batch.item_positions.numpy(),
+            batch.cls.numpy(),
+            seeds,
+            self.vocabulary,
+            self.config.words_across_borders,
+        )
+        return replace(batch, input_ids=torch.from_numpy(hidden)), torch.from_numpy(np.where(chosen, ids, NOT_TOLD))
+
+    def _masked_words(
+        self,
+        model: SequenceModel,
+        sequences: Sequence[Any],
+        prepare: Callable[[Sequence[Any]], Any],
+        seeds: Rows,
+        device: torch.device,
+    ) -> Tensor:
+        """The mean loss of all hidden tokens of all processes; each computes its share, in chunks where asked to."""
+        assert isinstance(model, Recformer)
+        own = share(len(sequences))
+        most = -(-len(sequences) // processes())
+        size = self.encoding.chunk or most
+        losses, told = [], 0
+        for at in range(own.start, own.start + most, size):
+            # Equally many chunks on every process, if need be of a sequence of which nothing is told (see Encoding).
+            rows = slice(at, min(at + size, own.stop)) if at < own.stop else slice(0, 1)
+            hidden, labels = self.mask(prepare(sequences[rows]), seeds[rows])
+            if at >= own.stop:
+                labels.fill_(NOT_TOLD)
+            told += int((labels != NOT_TOLD).sum())
+            arguments = (model, hidden.to(device), labels.to(device))
+            with self.encoding.autocast(device):
+                if self.encoding.chunk and torch.is_grad_enabled():
+                    losses.append(checkpoint(masked_words_loss, *arguments, use_reentrant=False))
+                else:
+                    losses.append(masked_words_loss(*arguments))
+        count = total(torch.tensor(float(told), device=device)).clamp(min=1)
+        return total(torch.stack(losses).sum()) / count
+
+    def _batches(self, part: Rows) -> int:
+        return max(1, len(part) // self.config.batch_size)
+
+    def _pairs(self, examples: Rows, rng: np.random.Generator) -> Pairs:
+        histories, targets, texts = [], [], []
+        for domain, user in examples.tolist():
+            dataset, tokens = self.datasets[domain], self.tokens[domain]
+            part = dataset.training_part(user)
+            last = len(part) - 1
+            place = int(rng.integers(last // 2, last, endpoint=True))
+            history = [tokens[row] for row in history_before(part, place, self.config.crop, rng)]
+            histories.append(TokenizedHistory(history, dataset.user_ids[user]))
+            targets.append(tokens[part[place]])
+            texts.append(self.text_of[domain][part[place]])
+        # An example's two texts take two neighbouring seeds.
+        seeds = 2 * rng.integers(2**62, size=len(examples))
+        config, views = self.config, []
+        if config.sequence_weight:
+            views = [another_view(history, config.drop, config.drop_words, rng) for history in histories]
+        return Pairs(histories, targets, np.array(texts, dtype=np.int64), seeds, views)
+
+
+def _names(folders: Sequence[str]) -> list[str]:
+    """The last part of each path, or all of it where that would be ambiguous."""
+    names = [Path(folder).resolve().name for folder in folders]
+    return list(folders) if len(set(names)) < len(names) else names
+
+
+def contrastive_loss(metric: Metric, queries: Tensor, vectors: Tensor, texts: Rows, temperature: float) -> Tensor:
+    """Each history against the next items of all: queries, vectors [b, dim], texts [b] -> [].
+
+    One-directional, as in the authors' code.
+    """
+    logits = compare(metric, queries, vectors) / temperature  # [b, b]
+    same = torch.from_numpy(texts[:, None] == texts).to(logits.device)
+    same.fill_diagonal_(False)
+    labels = torch.arange(len(logits), device=logits.device)
+    return F.cross_entropy(logits.masked_fill(same, -torch.inf), labels)
+
+
+def masked_words_loss(model: Recformer, hidden: PackedBatch, labels: Tensor) -> Tensor:
+    """The sum over the hidden tokens; a zero with a graph where there are none. labels [t] -> []"""
+    assert model.lm_head is not None
+    told = (labels != NOT_TOLD).nonzero()[:, 0]
+    state = model.hidden_states(hidden)[-1].index_select(0, told)
+    return F.cross_entropy(model.lm_head(state).float(), labels[told], reduction="sum")
+
+
+def give_language_model_head(model: SequenceModel) -> Vocabulary:
+    """The head that tells masked words, where the model has none: its words begin as the embeddings (later apart).
+
+    Returns what masking needs to know. Raises InputError for a model that cannot have a head.
+    """
+    if not isinstance(model, Recformer) or model.item_text is None:
+        raise InputError("only recformer tells masked words; set it to 0 for other models", "pretrain.mlm_weight")
+    if model.lm_head is None:
+        model.config = replace(model.config, lm_head=True)
+        head = LanguageModelHead(model.config)
+        nn.init.normal_(head.dense.weight, std=model.config.hidden_size**-0.5)
+        nn.init.zeros_(head.dense.bias)
+        nn.init.zeros_(head.decoder.bias)
+        with torch.no_grad():
+            head.decoder.weight.copy_(model.word_embeddings.weight)
+        model.lm_head = head.to(model.word_embeddings.weight.device)
+    return Vocabulary.of(model.item_text, model.config.mask_id)
+
+
+def take_language_model_head(model: SequenceModel) -> None:
+    """Fine-tuning and serving have no use for it: a third of the weights of a small model."""
+    if isinstance(model, Recformer) and model.lm_head is not None:
+        model.config = replace(model.config, lm_head=False)
+        model.lm_head = None

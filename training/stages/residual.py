@@ -1,0 +1,180 @@
+"""The residual stage: what the text cannot say, learnt for every item that training saw (seqrec.models.residual).
+
+The text model is frozen, so text vectors are made once, and an epoch is a few matrix products: softmax cross entropy
+over all items seen in training. The text model's scores stand in every logit, so the residual learns only what they
+lack. What goes together has no direction, so sequences are read backwards as well (`reverse`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from seqrec.encoder import Encoder
+from seqrec.errors import InputError
+from seqrec.models.base.id_table import ItemIds
+from seqrec.models.base.model import SequenceModel
+from seqrec.models.residual import Residual, newest_first
+from seqrec.runtime.progress import StageBars
+from seqrec.text.item_text import TokenizedHistory
+from training.config.stage_config import ResidualConfig
+from training.data.dataset import Dataset, Rows
+from training.data.unique_texts import DistinctTexts
+from training.evaluation.evaluate import Following
+from training.evaluation.metrics import Metrics
+from training.evaluation.ranking import PROTOCOLS, case_ranks
+from training.stages.base import Stage, StageContext
+
+HISTORIES_AT_ONCE = 4096
+"""Encoded from one list, so that memory stays bounded."""
+
+
+class ResidualStage(Stage):
+    name = "residual"
+
+    def __init__(self, context: StageContext) -> None:
+        """Puts a `Residual` in the place of the text model in `context.towers`.
+
+        Raises InputError for a model that has no text part to stand beside, and for weights that are in shards:
+        centering them, before each check, needs them whole.
+        """
+        if context.config.sharding == "full":
+            raise InputError("the residual stage needs whole weights; say sharding = 'none'", "sharding")
+        self.config, self.seed = context.config.residual, context.config.seed
+        [self.data] = context.data[:1]
+        dataset = self.data.dataset
+        self.known = np.flatnonzero(dataset.trained_rows)  # row of the residual -> row of the catalogue
+        self.unknown = len(self.known)
+        self.row_of = np.full(len(dataset.items), self.unknown)  # the other way
+        self.row_of[self.known] = np.arange(len(self.known))
+        self.histories, self.targets = _examples(dataset, self.config, self.seed)
+        self.cases = dataset.cases("valid").sample(context.config.validation_of(self.name).users, context.config.seed)
+        self.text_encoder = context.towers.encoder(context.device)
+        self.encoded = False
+        self._beside(context)
+
+    @classmethod
+    def from_context(cls, context: StageContext) -> Self:
+        return cls(context)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.histories) / self.config.batch_size)
+
+    def begin_epoch(self, number: int, model: SequenceModel, device: torch.device) -> None:
+        """Make all text vectors, the first time: the text model does not change any more."""
+        if self.encoded:
+            return
+        histories = self.histories
+        whole = np.random.default_rng(self.seed).permutation(len(histories))[: self.config.encoded]
+        with StageBars(prefix="encoding ") as bars:
+            self.vectors = self._item_vectors(bars).to(device)
+            encoded = self._history_vectors([histories[number] for number in whole], "histories", bars).to(device)
+            self.exam = self._history_vectors(self.cases.histories, "validation histories", bars).to(device)
+        # The vector of a history's last item is that of the history cut to one item: it costs nothing, and is close.
+        text = np.array([history[-1] for history in histories])
+        text[whole] = len(self.vectors) + np.arange(len(whole))
+        self.texts = torch.cat([self.vectors, encoded])  # [n + encoded, dim]
+        self.text_of = torch.from_numpy(text).to(device)  # [m], rows of `texts`
+        self.rows = self._rows(histories).to(device)  # [m, history]
+        self.exam_rows = self._rows(self.cases.histories).to(device)
+        self.labels = torch.from_numpy(self.row_of[self.targets]).to(device)  # [m]
+        self.known_vectors = self.vectors[torch.from_numpy(self.known).to(device)]  # [known, dim]
+        self.all_rows = torch.arange(len(self.known), device=device)
+        self.encoded = True
+
+    def _item_vectors(self, bars: StageBars) -> Tensor:
+        """Text vectors of all items, [n, dim]; items that read the same have the same."""
+        texts = DistinctTexts.of(self.data.tokens)
+        distinct = [self.data.tokens[row] for row in texts.rows]
+        done = Following(bars, "items", len(distinct))
+        return torch.from_numpy(self.text_encoder.encode_item_tokens(distinct, done)[texts.text_of])
+
+    def _history_vectors(self, histories: Sequence[Rows], what: str, bars: StageBars) -> Tensor:
+        """Text vectors [len(histories), dim]."""
+        items = list(self.data.tokens)
+        text = np.empty((len(histories), self.text_encoder.dim), dtype=np.float32)
+        for begin in range(0, len(histories), HISTORIES_AT_ONCE):
+            some = histories[begin : begin + HISTORIES_AT_ONCE]
+            tokenized = [TokenizedHistory([items[row] for row in history]) for history in some]
+            text[begin : begin + len(some)] = self.text_encoder.encode_history_tokens(tokenized)
+            bars(what, begin + len(some), len(histories))
+        return torch.from_numpy(text)
+
+    def _rows(self, histories: Sequence[Rows]) -> Tensor:
+        """Rows of the residual [len(histories), history], newest first."""
+        size = self.config.history
+        return newest_first([self.row_of[history[-size:]].tolist() for history in histories], size, self.unknown)
+
+    def _beside(self, context: StageContext) -> None:
+        """Each tower becomes a `Residual` over what it was; both have the same learnt part."""
+        towers, dataset = context.towers, self.data.dataset
+        ids = ItemIds.of([dataset.items[int(row)].item_id for row in self.known])
+        models = []
+        for text in (towers.history_model, towers.item_model):
+            c = self.config
+            model = Residual.beside(towers.model_name, text, ids, self.unknown, c.dim, c.history, c.temperature)
+            model.text.requires_grad_(False)
+            models.append(model)
+        model, item_model = models
+        item_model.share_residual(model)
+        towers.history_model, towers.item_model = model, item_model if towers.split else model
+        towers.model_name = "residual"
+
+    def epoch(self, number: int) -> Iterator[Tensor]:
+        """Numbers of examples, [b] each."""
+        order = np.random.default_rng([self.seed, number]).permutation(len(self.histories))
+        for begin in range(0, len(order), self.config.batch_size):
+            yield torch.from_numpy(order[begin : begin + self.config.batch_size])
+
+    def loss(self, model: SequenceModel, batch: Tensor, device: torch.device) -> tuple[Tensor, int]:
+        assert isinstance(model, Residual)
+        assert self.vectors is not None
+        batch = batch.to(device)
+        rows = self.rows[batch]
+        if self.config.dropout:
+            # Items of the history are left out, so that no single one is relied on.
+            rows = rows.masked_fill(torch.rand(rows.shape, device=device) < self.config.dropout, model.unknown)
+        logits = self.texts[self.text_of[batch]] @ self.known_vectors.T  # [b, known]
+        logits = logits + model.history_part(rows) @ model.item_part(self.all_rows).T
+        loss = F.cross_entropy(logits * model.sharpness, self.labels[batch])
+        return loss, len(batch) + int((rows != model.unknown).sum().item())
+
+    def validate(self, encoder: Encoder) -> tuple[Metrics, Mapping[str, Any]]:
+        """All items ranked, from the text vectors there are already."""
+        model = encoder.checkpoint.history_model
+        assert isinstance(model, Residual)
+        model.center()
+        with torch.inference_mode():
+            rows = torch.from_numpy(self.row_of).to(encoder.device)
+            items = torch.cat([self.vectors, model.item_part(rows)], dim=1).cpu().numpy()
+            queries = torch.cat([self.exam, model.history_part(self.exam_rows)], dim=1).cpu().numpy()
+        ranked = case_ranks(
+            lambda numbers: model.metric.scores(queries[numbers], items), self.cases, len(items), PROTOCOLS[:1]
+        )
+        return ranked["all items"].metrics(), {}
+
+
+def _examples(dataset: Dataset, config: ResidualConfig, seed: int) -> tuple[list[Rows], Rows]:
+    """Histories [m] and what came next [m]: every event of the training part that has one before it, with `reverse` the
+    same of each sequence read backwards, or `examples` of them at random.
+
+    Raises InputError if there is none.
+    """
+    parts = [dataset.training_part(user) for user in range(dataset.users)]
+    if config.reverse:
+        parts += [part[::-1] for part in parts]
+    sizes = np.array([len(part) for part in parts], dtype=np.int64)
+    numbers = np.repeat(np.arange(len(parts)), np.maximum(sizes - 1, 0))
+    if not len(numbers):
+        raise InputError("no user has two events to train on, so there is nothing that follows anything", "residual")
+    places = np.concatenate([np.arange(1, size) for size in sizes])
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(numbers))[: config.examples])
+    pairs = [(parts[number], place) for number, place in zip(numbers[chosen], places[chosen], strict=True)]
+    return [part[:place] for part, place in pairs], np.array([part[place] for part, place in pairs], dtype=np.int64)

@@ -1,0 +1,113 @@
+"""The stage of models that bring their own loss (`TrainsItself`): whole sequences of users, a batch at a time.
+
+An epoch shows the training part of every user once, in an order of its own. What a model does with a sequence, such as
+which part it reads, what it masks and which negatives it draws, is the model's; its chance comes from the seed, the
+epoch and the number of the batch, so an epoch is the same whatever came before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqrec.errors import InputError
+from seqrec.models.base.model import Batch, SequenceModel, TellsItemsApart, TrainsItself
+from seqrec.text.item_text import ItemTokens, TokenizedHistory
+from training.config.stage_config import SelfSupervisedConfig, SequenceConfig
+from training.data.dataset import Dataset
+from training.engine.distributed import rank, share, total
+from training.stages.base import Stage, StageContext
+from training.stages.encoding import PLAIN, Encoding
+
+
+@dataclass(frozen=True, eq=False)
+class Sequences:
+    """A batch; `chance` seeds what is drawn for it."""
+
+    histories: list[TokenizedHistory]
+    chance: tuple[int, ...]
+
+
+class SequenceStage(Stage):
+    name = "sequence"
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        tokens: ItemTokens,
+        config: SequenceConfig | SelfSupervisedConfig,
+        seed: int,
+        encoding: Encoding = PLAIN,
+    ) -> None:
+        """`tokens` are the items of `dataset` as the model reads them; what it cannot read is left out of a sequence.
+
+        Raises InputError if nothing follows anything.
+        """
+        self.config, self.seed, self.encoding = config, seed, encoding
+        items = list(tokens)
+        read = tokens.lengths > 0
+        parts = [dataset.training_part(user) for user in range(dataset.users)]
+        parts = [part[read[part]] for part in parts]
+        self.sequences = [
+            TokenizedHistory([items[row] for row in part], dataset.user_ids[user])
+            for user, part in enumerate(parts)
+            if len(part) > 1
+        ]
+        if not self.sequences:
+            raise InputError("no user has two events that this model can train on", "sequence")
+
+    @classmethod
+    def from_context(cls, context: StageContext) -> Self:
+        model, name = context.towers.history_model, context.towers.model_name
+        if not isinstance(model, TrainsItself):
+            raise InputError(f"{name} has no loss of its own; the stages joint, stage1 and stage2 train it", "stages")
+        needs_whole_weights(cls.name, context)
+        data, config = context.data[0], context.config
+        if isinstance(model, TellsItemsApart):
+            model.show_items([data.tokens[int(row)] for row in np.flatnonzero(data.dataset.trained_rows)])
+        return cls(data.dataset, data.tokens, config.sequence, config.seed, context.encoding)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.sequences) // self.config.batch_size)
+
+    def epoch(self, number: int) -> Iterator[Sequences]:
+        order = np.random.default_rng([self.seed, number]).permutation(len(self.sequences))
+        for batch, begin in enumerate(range(0, len(order), self.config.batch_size)):
+            chosen = order[begin : begin + self.config.batch_size]
+            yield Sequences([self.sequences[place] for place in chosen], (self.seed, number, batch))
+
+    def loss(self, model: SequenceModel, batch: Sequences, device: torch.device) -> tuple[Tensor, int]:
+        """-> the loss [] with its graph: with several processes, the average of what each has of its own sequences."""
+        own = batch.histories[share(len(batch.histories))]
+        seed = np.random.SeedSequence([*batch.chance, rank()]).generate_state(1)[0]
+        generator = torch.Generator().manual_seed(int(seed))
+        # A process without a share computes something that does not count: the others wait for its gradients.
+        prepared = self.prepared(model, own or batch.histories[:1], generator).to(device)
+        with self.encoding.autocast(device):
+            loss = self.loss_of(model, prepared)
+        return total(loss.float() * (len(own) / len(batch.histories))), prepared.tokens
+
+    def prepared(self, model: SequenceModel, histories: list[TokenizedHistory], generator: torch.Generator) -> Batch:
+        assert isinstance(model, TrainsItself)
+        return model.prepare_training(histories, generator)
+
+    def loss_of(self, model: SequenceModel, batch: Batch) -> Tensor:
+        """-> []"""
+        assert isinstance(model, TrainsItself)
+        return model.training_loss(batch)
+
+    def after_step(self, model: SequenceModel) -> None:
+        assert isinstance(model, TrainsItself)
+        model.after_step()
+
+
+def needs_whole_weights(stage: str, context: StageContext) -> None:
+    """Raises InputError where each process has a part of them."""
+    if context.config.sharding == "full":
+        raise InputError(f"the stage {stage} needs whole weights; say sharding = 'none'", "sharding")

@@ -1,0 +1,172 @@
+"""Where a training begins: random weights, a text encoder, or a checkpoint of ours."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from seqrec.checkpoint import load_checkpoint
+from seqrec.data.items import Item
+from seqrec.errors import InputError
+from seqrec.models import model_class
+from seqrec.models.base.frozen_text import FrozenTextModel
+from seqrec.models.base.ids import IdModel
+from seqrec.models.base.model import SequenceModel
+from seqrec.models.recformer.from_text_encoder import recformer_from_text_encoder
+from seqrec.text.item_text import ItemText, Recipe
+from seqrec.text.tokenizer import CLS, MASK, train_bpe
+from training.config import toml
+from training.config.run_config import ModelConfig, RunConfig, TextConfig
+from training.data.dataset import Dataset
+from training.stages.pretraining import take_language_model_head
+
+log = logging.getLogger(__name__)
+
+VOCABULARY = frozenset({"vocab_size", "cls_id", "mask_id"})
+SWITCHES = frozenset({"token_types", "item_positions"})
+LIMITS = SWITCHES | {"attention_window", "max_token_num", "max_item_embeddings", "dropout"}
+"""What may be set of a model that starts from a text encoder."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """`recipe` says what is text (None: the model reads none); `build` makes the model, given the data.
+
+    `config` is the run's, without what the starting point brings itself.
+    """
+
+    config: RunConfig
+    model_name: str
+    recipe: Recipe | None
+    build: Callable[[Sequence[Dataset]], SequenceModel]
+
+
+def starting_point(config: RunConfig) -> Start:
+    """What `config.model` names. Raises InputError, CheckpointError."""
+    name, source = config.model.name, config.model.start_from
+    kind = model_class(name)
+    if issubclass(kind, FrozenTextModel):
+        return _on_frozen_text(config, name, kind)
+    if source and (Path(source) / "digest").is_file():
+        return _from_checkpoint(config, source)
+    text = config.text
+    recipe = Recipe(text.attributes or None, text.max_attr_num, text.max_attr_length)
+    if source:
+        return _from_text_encoder(config, source, recipe)
+    settings = dict(config.model.settings)
+    if issubclass(kind, IdModel):
+        return _knowing_items(config, name, kind)
+    for given in VOCABULARY & settings.keys():
+        raise InputError("follows from the tokenizer; set text.vocab_size", f"model.settings.{given}")
+
+    for key, value in settings.items():
+        if isinstance(value, str) or isinstance(value, bool) != (key in SWITCHES):
+            needed = "true or false" if key in SWITCHES else "a number"
+            raise InputError(f"{needed} is needed, not {value!r}", f"model.settings.{key}")
+
+    def fresh(datasets: Sequence[Dataset]) -> SequenceModel:
+        items = [item for dataset in datasets for item in dataset.items]
+        item_text = ItemText(recipe, train_bpe(_texts(items, recipe), text.vocab_size))
+        ids = {"cls_id": item_text.token_id(CLS), "mask_id": item_text.token_id(MASK)}
+        try:
+            return kind.from_config({**settings, "vocab_size": item_text.vocab_size, **ids}, item_text)
+        except TypeError as error:
+            if "unexpected keyword argument" not in str(error):
+                raise
+            # A setting that the model does not know is the user's mistake; the message has its name.
+            raise InputError(f"unknown setting of {name}: {error}", "model.settings") from None
+
+    return Start(config, name, recipe, fresh)
+
+
+def _knowing_items(config: RunConfig, name: str, kind: type[IdModel]) -> Start:
+    settings = toml.build(kind.settings_class, dict(config.model.settings), "model.settings.")
+
+    def fresh(datasets: Sequence[Dataset]) -> SequenceModel:
+        dataset = datasets[0]
+        seen = _seen(dataset)
+        users = [dataset.user_ids[int(user)] for user in np.flatnonzero(dataset.cuts.train_end > 1)]
+        if kind.knows_domains:
+            others = tuple(len(_seen(other)) for other in datasets[1:])
+            return kind.from_ids(settings, [item.item_id for item in seen], users, others=others)
+        return kind.from_items(settings, seen, users)
+
+    return Start(config, name, None, fresh)
+
+
+def _on_frozen_text(config: RunConfig, name: str, kind: type[FrozenTextModel]) -> Start:
+    """From a text encoder or any text model of ours, which stays as it is; or on from a checkpoint of the same name."""
+    source, text = config.model.start_from, config.text
+    settings = toml.build(kind.settings_class, dict(config.model.settings), "model.settings.")
+    if not source:
+        raise InputError(
+            f"{name} stands on a frozen text encoder: name the directory of one, or a checkpoint of a text model",
+            "model.start_from",
+        )
+
+    def item_ids(datasets: Sequence[Dataset]) -> list[str]:
+        return [item.item_id for item in _seen(datasets[0])]
+
+    if not (Path(source) / "digest").is_file():
+        recipe = Recipe(text.attributes or None, text.max_attr_num, text.max_attr_length)
+        limits = {"max_token_num": recipe.max_attr_num * recipe.max_attr_length + 1, "max_item_embeddings": 2}
+
+        def on_encoder(datasets: Sequence[Dataset]) -> SequenceModel:
+            encoder = recformer_from_text_encoder(source, recipe, limits, config.seed)
+            return kind.on(settings, "recformer", encoder, item_ids(datasets))
+
+        return Start(config, name, recipe, on_encoder)
+    if config.text != TextConfig():
+        log.info("%s brings its own item text: [text] does not count", source)
+        config = replace(config, text=TextConfig())
+    checkpoint = load_checkpoint(source)
+    model = checkpoint.item_model
+    own_recipe = None if model.item_text is None else model.item_text.recipe
+    if isinstance(model, kind):
+        log.info("%s brings its own settings: only %s count", source, ", ".join(kind.fine_tuning))
+        return Start(config, name, own_recipe, lambda datasets: model.going_on(settings, item_ids(datasets)))
+    take_language_model_head(model)
+    return Start(
+        config,
+        name,
+        own_recipe,
+        lambda datasets: kind.on(settings, checkpoint.model_name, model, item_ids(datasets)),
+    )
+
+
+def _seen(dataset: Dataset) -> list[Item]:
+    """The items that training sees."""
+    return [dataset.items[int(row)] for row in np.flatnonzero(dataset.trained_rows)]
+
+
+def _from_checkpoint(config: RunConfig, source: str) -> Start:
+    model_config = replace(config.model, name=ModelConfig().name, settings=ModelConfig().settings)
+    if (config.text, config.model) != (TextConfig(), model_config):
+        log.info("%s brings its own model and item text: [text], model.name and [model.settings] do not count", source)
+        config = replace(config, text=TextConfig(), model=model_config)
+    checkpoint = load_checkpoint(source)
+    model = checkpoint.history_model
+    recipe = None if model.item_text is None else model.item_text.recipe
+    return Start(config, checkpoint.model_name, recipe, lambda datasets: model)
+
+
+def _from_text_encoder(config: RunConfig, source: str, recipe: Recipe) -> Start:
+    if config.model.name != "recformer":
+        raise InputError(f"{config.model.name} cannot start from {source}; recformer can", "model.start_from")
+    limits = dict(config.model.settings)
+    for given in limits.keys() - LIMITS:
+        raise InputError(f"comes from {source}; only {', '.join(sorted(LIMITS))} can be set", f"model.settings.{given}")
+    return Start(
+        config, "recformer", recipe, lambda datasets: recformer_from_text_encoder(source, recipe, limits, config.seed)
+    )
+
+
+def _texts(items: Sequence[Item], recipe: Recipe) -> Iterator[str]:
+    for item in items:
+        for name, value in recipe.texts(item.attributes):
+            yield name
+            yield value

@@ -1,0 +1,1 @@
+"""The suite: trains every model and writes the Recformer paper's tables."""
