@@ -11,10 +11,10 @@ from pathlib import Path
 
 from index.catalogue.open import open_catalogue
 from index.snapshot.publication import published
-from seqrec.runtime.malloc import give_back, limit_arenas, spare_what_stays
+from seqrec.runtime.malloc import freeze_gc, limit_arenas, trim_heap
 from service.engine.plan import Query, answer_queries
 from service.live.loader import Loader
-from service.live.search import Wanted
+from service.live.search import SearchSpec
 from service.settings import Settings
 
 SEARCHES = 5
@@ -23,15 +23,15 @@ SEARCHES = 5
 def main() -> None:
     home = Path(sys.argv[1])
     limit_arenas()
-    spare_what_stays()
+    freeze_gc()
     with closing(open_catalogue(home)) as catalogue:
         snapshot_id = published(catalogue)
         assert snapshot_id is not None
         state = Loader(Settings(home=home), catalogue)(snapshot_id, None)
-        give_back()
+        trim_heap()
         view = state.view
         for row in range(SEARCHES):  # compares with every vector, so all of them are in memory
-            (found,) = answer_queries([Query(view, Wanted(10), vector=view.snapshot.vectors[row])])
+            (found,) = answer_queries([Query(view, SearchSpec(10), vector=view.snapshot.vectors[row])])
             best = view.item_id(found.hits[0].position)
             assert best == view.item_id(row), f"{best} is nearer to item {row} than itself"
         print("ready", flush=True)

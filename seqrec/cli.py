@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 from seqrec.errors import SeqrecError
 from seqrec.registry import load
-from seqrec.runtime.malloc import keep_freed
-from seqrec.runtime.threads import wait_asleep
+from seqrec.runtime.malloc import tune_malloc
+from seqrec.runtime.threads import use_passive_waits
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("seqrec.demo:main", "train, evaluate, index and serve the bundled data set"),
@@ -55,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     for library in ("httpx", "faiss.loader"):
         logging.getLogger(library).setLevel(logging.WARNING)
-    wait_asleep()
-    keep_freed()
+    use_passive_waits()
+    tune_malloc()
     # The tokenizers warn when a process forks after their thread pool was used; nothing here forks without exec.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     before = signal.signal(signal.SIGTERM, _interrupt)

@@ -23,7 +23,7 @@ from seqrec.errors import InputError
 from seqrec.metric import Metric
 from seqrec.models.base.model import Batch, SequenceModel
 from seqrec.runtime.quantization import pack_weights, quantize
-from seqrec.runtime.thread_pool import side_by_side
+from seqrec.runtime.thread_pool import map_single_core
 from seqrec.text.item_text import ItemTokens, TokenizedHistory, TokenizedItem
 
 Precision = Literal["float32", "bfloat16", "int8"]
@@ -144,7 +144,7 @@ class Encoder:
         out = np.empty((len(inputs), self.dim), dtype=np.float32)
 
         def compute(rows: list[int]) -> None:
-            # Both are a thread's own: they do not reach the threads of `side_by_side` from here.
+            # Both are a thread's own: they do not reach the threads of `map_single_core` from here.
             with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, self.precision == "bfloat16"):
                 batch = prepare([inputs[row] for row in rows])
                 recorded = self._recorded.get(id(model))
@@ -153,7 +153,7 @@ class Encoder:
 
         threads = torch.get_num_threads() if self.device.type == "cpu" else 1
         if threads > 1 and len(inputs) > 1 and sum(costs) > WORTH_SPLITTING:
-            done = side_by_side(compute, _shares(costs, self.token_budget, threads), threads)
+            done = map_single_core(compute, _shares(costs, self.token_budget, threads), threads)
         else:
             done = _one_by_one(compute, _batches(costs, self.token_budget))
         for rows in done:

@@ -12,9 +12,9 @@ from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 
 from seqrec import __version__
-from service.components import Opening, open_parts
+from service.components import StartupTask, open_parts
 from service.http import problems
-from service.http.middleware import Edge
+from service.http.middleware import RequestMiddleware
 from service.http.routes.operation import operation
 from service.http.routes.recommend import STATIC, router
 from service.http.routes.users import users
@@ -36,7 +36,7 @@ def create_app(settings: Settings, end: Callable[[], object] = lambda: None) -> 
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        opening = app.state.opening = Opening(lambda: open_parts(settings, metrics, end))
+        opening = app.state.opening = StartupTask(lambda: open_parts(settings, metrics, end))
         try:
             await opening.start()
             if shared_directory() is not None:
@@ -59,7 +59,7 @@ def create_app(settings: Settings, end: Callable[[], object] = lambda: None) -> 
     app.include_router(users)
     app.include_router(operation)
     app.mount("/static", StaticFiles(directory=STATIC, check_dir=False), name="static")
-    app.add_middleware(Edge, metrics=metrics, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(RequestMiddleware, metrics=metrics, max_body_bytes=settings.max_body_bytes)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 

@@ -45,7 +45,7 @@ def serve(argv: Sequence[str]) -> None:
     try:
         count = worker_count(settings)
         threads = choose(settings.threads, count)
-        use(threads, hand_on=True)
+        use(threads, export_env=True)
         log.info("computing with %s%s", threads, " each" if count > 1 else "")
         _require_publication(settings)
         _run(settings, listener, count)

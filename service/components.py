@@ -15,10 +15,10 @@ from index.catalogue.base import Catalogue
 from index.catalogue.histories import HistoryStore
 from index.catalogue.open import open_catalogue, open_histories
 from seqrec.errors import CatalogueError, NotReady
-from seqrec.runtime.malloc import spare_what_stays
+from seqrec.runtime.malloc import freeze_gc
 from service.engine.recommender import ITEMS, RECOMMEND, Recommender
 from service.engine.vector_cache import VectorCache
-from service.jobs import Reindexer, StartedByItself
+from service.jobs import AutoReindexer, Reindexer
 from service.live.follower import Follower
 from service.live.loader import Loader
 from service.live.state import LiveState
@@ -35,7 +35,7 @@ _BATCH_TOKENS = {"cpu": 512, "cuda": 65536}
 
 
 @dataclass(frozen=True)
-class Parts:
+class Components:
     """What the endpoints work with."""
 
     settings: Settings
@@ -54,17 +54,17 @@ class Parts:
         self.histories.close()
 
 
-class Opening:
+class StartupTask:
     """Opens the parts; where the catalogue is away, again and again until it is there."""
 
-    def __init__(self, open_all: Callable[[], Parts]) -> None:
+    def __init__(self, open_all: Callable[[], Components]) -> None:
         self._open_all = open_all
-        self._parts: Parts | None = None
+        self._parts: Components | None = None
         self._error = NotReady("the catalogue is being opened")
         self._task: asyncio.Task[None] | None = None
 
     @property
-    def parts(self) -> Parts:
+    def parts(self) -> Components:
         """Raises NotReady until they are open."""
         if self._parts is None:
             raise self._error
@@ -111,7 +111,7 @@ class Opening:
             done = await self._try()
 
 
-def open_parts(settings: Settings, metrics: Metrics, end: Callable[[], object]) -> Parts:
+def open_parts(settings: Settings, metrics: Metrics, end: Callable[[], object]) -> Components:
     """Open the stores and start the threads. Raises CatalogueError."""
     location = settings.redis_url or settings.home
     catalogue = open_catalogue(location, accept_weaker=settings.accept_weaker)
@@ -121,14 +121,14 @@ def open_parts(settings: Settings, metrics: Metrics, end: Callable[[], object]) 
         catalogue.close()
         raise
     reindexer = Reindexer(settings, metrics.reindexes)
-    by_itself = StartedByItself(reindexer, settings.reindex_at, settings.reindex_min)
+    by_itself = AutoReindexer(reindexer, settings.reindex_at, settings.reindex_min)
 
     def tick(state: LiveState | None) -> None:
         metrics.refresh()
         if state is not None:
             loader.keep_alive(state)
             if follower.settled:
-                by_itself.consider(state)
+                by_itself.maybe_start(state)
         if not recommender.batcher.alive:
             end()
 
@@ -139,16 +139,16 @@ def open_parts(settings: Settings, metrics: Metrics, end: Callable[[], object]) 
     cores = torch.get_num_threads() if kind == "cpu" else 1
     cache = VectorCache(settings.cache_bytes, settings.cache_url, metrics.cache)
     recommender = Recommender(catalogue, histories, follower, settings, batch_tokens, cache, metrics.batch, cores)
-    parts = Parts(settings, catalogue, histories, follower, recommender, reindexer, metrics)
+    parts = Components(settings, catalogue, histories, follower, recommender, reindexer, metrics)
     metrics.state(lambda: _state(parts))
-    spare_what_stays()
+    freeze_gc()
     # A request passes between threads several times, and waits so long each time while a snapshot is being loaded.
     sys.setswitchinterval(_SWITCH_SECONDS)
     follower.start()
     return parts
 
 
-def _state(parts: Parts) -> tuple[Mapping[str, float], str | None]:
+def _state(parts: Components) -> tuple[Mapping[str, float], str | None]:
     """What metrics tell of this moment."""
     follower, batcher = parts.follower, parts.recommender.batcher
     state = follower.state

@@ -157,7 +157,7 @@ class Reindexer:
         return "its process ended before it was done"
 
 
-class StartedByItself:
+class AutoReindexer:
     """Starts a reindex when much has changed since the snapshot: a delta is searched by brute force."""
 
     def __init__(self, reindexer: Reindexer, share: float, minimum: int) -> None:
@@ -167,7 +167,7 @@ class StartedByItself:
         self._minimum = minimum
         self._next = 0.0
 
-    def consider(self, state: LiveState) -> None:
+    def maybe_start(self, state: LiveState) -> None:
         """Call it from time to time, while the newest published snapshot is served."""
         changed = max(state.view.length, state.tombstones)
         if not self._share or changed < max(self._minimum, self._share * len(state.snapshot.item_ids)):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from index.build.import_items import Progress, readable, refuse_silent
+from index.build.import_items import Progress, has_model_input, reject_textless
 from index.catalogue.base import Catalogue, CatalogueItem
 from index.catalogue.batches import batches
 from index.snapshot.manifest import Manifest
@@ -52,7 +52,7 @@ def build_snapshot(
     source = _Source(encoder, previous)
     total, silent = source.survey(catalogue.scan(through=seq))
     if encoder.cold_items:
-        refuse_silent(encoder, silent, on_error)
+        reject_textless(encoder, silent, on_error)
     elif silent:
         log.warning("%d items are not in the snapshot: the model knows only items it was trained with", len(silent))
     counted = counts is not None or (previous is not None and previous.manifest.popularity)
@@ -85,7 +85,7 @@ class _Source:
         for batch in batches(rows):
             unknown = [entry.item for seq, entry in batch if self._known(seq, entry) is None]
             tokens = self._encoder.tokenize_items(unknown)
-            silent += [item.item_id for item, its in zip(unknown, tokens, strict=True) if not readable(its)]
+            silent += [item.item_id for item, its in zip(unknown, tokens, strict=True) if not has_model_input(its)]
             total += len(batch)
         return total, silent
 
@@ -109,7 +109,7 @@ class _Source:
                 vector = self._of_same_text(item.item_id, tokens)
                 if vector is not None:
                     made[item.item_id] = CatalogueItem(item, tokens, vector, self._tower)
-                elif readable(tokens):
+                elif has_model_input(tokens):
                     bare.append((item, tokens))
             count(len(batch) - len(bare))
             vectors = self._encoder.encode_item_tokens([tokens for _, tokens in bare], count)

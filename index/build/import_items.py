@@ -50,16 +50,16 @@ def import_items(
     silent: list[str] = []
     for batch in batches(pending):
         for item, tokens in zip(batch, encoder.tokenize_items(batch), strict=True):
-            if encoder.cold_items and not readable(tokens):
+            if encoder.cold_items and not has_model_input(tokens):
                 silent.append(item.item_id)
             else:
                 fresh.append((item, tokens))
-    refuse_silent(encoder, silent, on_error)
+    reject_textless(encoder, silent, on_error)
     created = updated = done = 0
     for pairs in batches(fresh):
         entries = with_known_vectors(catalogue, [CatalogueItem(item, tokens, None, tower) for item, tokens in pairs])
         # A model that only knows ids has no token, and so no vector, for an item that training never saw.
-        bare = [row for row, entry in enumerate(entries) if entry.vector is None and readable(pairs[row][1])]
+        bare = [row for row, entry in enumerate(entries) if entry.vector is None and has_model_input(pairs[row][1])]
         vectors = encoder.encode_item_tokens([pairs[row][1] for row in bare])
         for row, vector in zip(bare, vectors, strict=True):
             entries[row] = replace(entries[row], vector=vector)
@@ -69,12 +69,12 @@ def import_items(
     return Imported(created, updated, len(items) - len(pending), len(silent))
 
 
-def readable(tokens: TokenizedItem) -> bool:
+def has_model_input(tokens: TokenizedItem) -> bool:
     """Whether a model reads anything in the item but names of attributes: its text, or that it knows it by its id."""
     return bool((tokens.types != NAME).any())
 
 
-def refuse_silent(encoder: Encoder, silent: Sequence[str], on_error: OnError) -> None:
+def reject_textless(encoder: Encoder, silent: Sequence[str], on_error: OnError) -> None:
     """Say that items have no text: raises InputError, or logs it with `on_error="skip"`."""
     if not silent:
         return

@@ -58,7 +58,7 @@ class Catalogue(Protocol):
 
     catalogue_id: str
     """Random, made with the log: an emptied or replaced catalogue has another."""
-    weaker_promises: Sequence[str]
+    durability_warnings: Sequence[str]
     """What is promised less than here, in words; empty where all is."""
 
     def head(self) -> int:

@@ -113,14 +113,14 @@ def _info(arguments: argparse.Namespace) -> None:
             "items": shown.count(),
             "seq": shown.head(),
             "served": publications[0].snapshot_id if publications else None,
-            "weaker_promises": list(shown.weaker_promises),
+            "durability_warnings": list(shown.durability_warnings),
         }
     if arguments.json:
         print(json.dumps(facts))
         return
     print(f"catalogue {facts['catalogue_id']}, in {facts['kept_in']}: {facts['items']:,} items at {facts['seq']}")
     print(f"served: {facts['served'] or 'no snapshot is published'}")
-    for promise in shown.weaker_promises:
+    for promise in shown.durability_warnings:
         print(f"weaker than promised: {promise}")
 
 

@@ -39,7 +39,7 @@ def make_event(user_id: object, item_id: object, timestamp: object, event_id: ob
 class HistoryStore(Protocol):
     """Safe to use from several threads and processes at once. Raises CatalogueError where it cannot be used."""
 
-    weaker_promises: Sequence[str]
+    durability_warnings: Sequence[str]
     """What it promises less than it should, in words; empty where it promises all."""
 
     def add(self, events: Sequence[Event]) -> int:

@@ -36,7 +36,7 @@ from index.catalogue.item_json import attributes_from_json
 from index.catalogue.locks import one_at_a_time
 from index.snapshot.columns import map_npy
 from index.snapshot.manifest import Manifest
-from index.snapshot.usage import Hold, alone, forget_marks
+from index.snapshot.usage import SnapshotLock, alone, forget_marks
 from index.vectors.base import VectorIndex
 from index.vectors.factory import FLAT, INDEX_FILE, open_index
 from seqrec.data.files import sha256_file, write_text
@@ -187,7 +187,7 @@ class SnapshotStore:
         Raises SnapshotError as `open_snapshot` does, and where the directory has the name of another snapshot.
         """
         path = self.path_of(snapshot_id)
-        use = Hold(path)
+        use = SnapshotLock(path)
         self._check_name(path)
         mark = self._mark(snapshot_id)
         if _says(mark, _fingerprint(path)):

@@ -23,7 +23,7 @@ MARK_SECONDS = 30.0
 _MARKS = ".used"
 
 
-class Hold:
+class SnapshotLock:
     """Keeps the snapshot in a directory from being removed, as long as this object lives."""
 
     def __init__(self, path: Path) -> None:

@@ -10,7 +10,7 @@ from index.vectors.approximate import LEAST_VECTORS, check_factory, open_approxi
 from index.vectors.base import VectorIndex, Vectors
 from index.vectors.flat import FlatIndex
 from index.vectors.gpu import FlatGpuIndex, gpu_available, gpu_for
-from index.vectors.single_thread import OwnedIndex
+from index.vectors.single_thread import SingleThreadIndex
 from seqrec.metric import Metric
 
 FLAT, AUTO = "flat", "auto"
@@ -54,7 +54,9 @@ def open_index(
     """
     gpu = gpu_for(device)
     if kind == FLAT:
-        return FlatIndex(vectors, metric) if gpu is None else OwnedIndex(lambda: FlatGpuIndex(vectors, metric, gpu))
+        return (
+            FlatIndex(vectors, metric) if gpu is None else SingleThreadIndex(lambda: FlatGpuIndex(vectors, metric, gpu))
+        )
     if gpu is None or not kind.startswith("IVF"):
         return open_approximate(path, vectors, metric, effort)
-    return OwnedIndex(lambda: open_approximate(path, vectors, metric, effort, gpu))
+    return SingleThreadIndex(lambda: open_approximate(path, vectors, metric, effort, gpu))

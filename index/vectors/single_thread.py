@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from index.vectors.base import Allowed, Rows, VectorIndex, Vectors
 
 
-class OwnedIndex:
+class SingleThreadIndex:
     """Searches of several threads wait for one another. The thread ends with this object."""
 
     def __init__(self, make: Callable[[], VectorIndex]) -> None:

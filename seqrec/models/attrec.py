@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqrec.errors import InputError
-from seqrec.models.base.ids import IdModel, Known, RowBatch, at_least, share
+from seqrec.models.base.ids import IdModel, RowBatch, VocabSizes, check_at_least, share
 from seqrec.models.base.layers import drop
 from seqrec.text.item_text import TokenizedHistory
 
@@ -41,7 +41,7 @@ class AttRecSettings:
     dropout: float = 0.0  # of the items that attention reads
 
     def __post_init__(self) -> None:
-        at_least(self, dim=2, max_length=1, w=0, margin=0, negatives=1)
+        check_at_least(self, dim=2, max_length=1, w=0, margin=0, negatives=1)
         share(self, "dropout")
         if self.w > 1:
             raise InputError(f"{self.w} is above 1", "model.settings.w")
@@ -62,7 +62,7 @@ class AttRec(IdModel):
     settings: AttRecSettings
     knows_users = True
 
-    def __init__(self, settings: AttRecSettings, known: Known) -> None:
+    def __init__(self, settings: AttRecSettings, known: VocabSizes) -> None:
         super().__init__(settings, known)
         d = settings.dim
         self.dim = 2 * d + 2
@@ -75,7 +75,7 @@ class AttRec(IdModel):
             self.users.weight[known.users] = 0
         self.signals: Tensor
         self.register_buffer("signals", time_signals(settings.max_length, d), persistent=False)
-        self.after_step()
+        self.post_optimizer_step()
 
     def encode_items(self, batch: RowBatch) -> Tensor:
         """-> [n, dim]"""
@@ -135,7 +135,7 @@ class AttRec(IdModel):
         return F.relu(self.settings.margin + distances[:, :1] - distances[:, 1:]).sum(dim=1).mean()
 
     @torch.no_grad()
-    def after_step(self) -> None:
+    def post_optimizer_step(self) -> None:
         """Take what left the unit ball back to its surface."""
         for table in (self.users, self.liked, self.items):
             table.weight.div_(table.weight.norm(dim=1, keepdim=True).clamp(min=1))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqrec.errors import InputError
-from seqrec.models.base.ids import IdModel, Known, RowBatch, at_least, newest, share
+from seqrec.models.base.ids import IdModel, RowBatch, VocabSizes, check_at_least, newest, share
 from seqrec.models.base.layers import Block, Stack, drop, initialise, position_table
 from seqrec.text.item_text import TokenizedHistory
 
@@ -36,7 +36,7 @@ class BERT4RecSettings:
     )
 
     def __post_init__(self) -> None:
-        at_least(self, dim=1, layers=1, heads=1, max_length=2, mask_share=0, last_share=0)
+        check_at_least(self, dim=1, layers=1, heads=1, max_length=2, mask_share=0, last_share=0)
         share(self, "dropout", "mask_share")
         if self.last_share > 1:
             raise InputError(f"{self.last_share} is above 1", "model.settings.last_share")
@@ -54,7 +54,7 @@ class BERT4Rec(IdModel):
     settings_class = BERT4RecSettings
     settings: BERT4RecSettings
 
-    def __init__(self, settings: BERT4RecSettings, known: Known) -> None:
+    def __init__(self, settings: BERT4RecSettings, known: VocabSizes) -> None:
         super().__init__(settings, known)
         d = settings.dim
         self.dim = d + 1

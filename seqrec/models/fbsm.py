@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from seqrec.metric import Metric
 from seqrec.models.base.frozen_text import FrozenTextModel
-from seqrec.models.base.ids import above_zero, at_least, share
+from seqrec.models.base.ids import check_at_least, check_positive, share
 from seqrec.models.base.layers import drop
 from seqrec.models.base.model import SequenceModel
 
@@ -43,9 +43,9 @@ class FBSMSettings:
     negatives: int = 0  # other items that a target is told from, drawn at random; 0: all that training sees
 
     def __post_init__(self) -> None:
-        at_least(self, dim=1, hidden=1, max_length=1, negatives=0)
+        check_at_least(self, dim=1, hidden=1, max_length=1, negatives=0)
         share(self, "dropout")
-        above_zero(self, "temperature")
+        check_positive(self, "temperature")
 
 
 class FBSM(FrozenTextModel):

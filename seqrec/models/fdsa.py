@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqrec.errors import InputError
-from seqrec.models.base.ids import Known, RowBatch, at_least, newest, next_items, share
+from seqrec.models.base.ids import RowBatch, VocabSizes, check_at_least, newest, next_items, share
 from seqrec.models.base.item_features import ALWAYS, FeatureModel, feature_names
 from seqrec.models.base.layers import drop, initialise, position_table, post_norm_blocks
 from seqrec.text.item_text import TokenizedHistory
@@ -34,7 +34,7 @@ class FDSASettings:
     features: str = ALWAYS  # attributes, by their words; `brand:token` is one feature as it is
 
     def __post_init__(self) -> None:
-        at_least(self, dim=1, layers=1, heads=1, inner=1, max_length=1)
+        check_at_least(self, dim=1, layers=1, heads=1, inner=1, max_length=1)
         share(self, "dropout")
         feature_names(self.features)
         if self.dim % self.heads:
@@ -45,7 +45,7 @@ class FDSA(FeatureModel):
     settings_class = FDSASettings
     settings: FDSASettings
 
-    def __init__(self, settings: FDSASettings, known: Known) -> None:
+    def __init__(self, settings: FDSASettings, known: VocabSizes) -> None:
         super().__init__(settings, known)
         self.dim = d = settings.dim
         self.items = self.item_table(d)
@@ -88,7 +88,7 @@ class FDSA(FeatureModel):
 
     def training_loss(self, batch: RowBatch) -> Tensor:
         targets, real = next_items(batch)  # [b, n - 1]
-        states = self.states(batch.but_last())
+        states = self.states(batch.inputs())
         logits = states[real] @ self.items.weight[: self.known.items].T  # [positions, items]
         return F.cross_entropy(logits.float(), targets[real])
 

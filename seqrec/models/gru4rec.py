@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seqrec.models.base.ids import IdModel, Known, RowBatch, at_least, newest, next_items, share
+from seqrec.models.base.ids import IdModel, RowBatch, VocabSizes, check_at_least, newest, next_items, share
 from seqrec.models.base.layers import drop
 from seqrec.text.item_text import TokenizedHistory
 
@@ -27,7 +27,7 @@ class GRU4RecSettings:
     dropout: float = 0.3  # of the item vectors that come in
 
     def __post_init__(self) -> None:
-        at_least(self, dim=1, hidden=1, max_length=1)
+        check_at_least(self, dim=1, hidden=1, max_length=1)
         share(self, "dropout")
 
 
@@ -35,7 +35,7 @@ class GRU4Rec(IdModel):
     settings_class = GRU4RecSettings
     settings: GRU4RecSettings
 
-    def __init__(self, settings: GRU4RecSettings, known: Known) -> None:
+    def __init__(self, settings: GRU4RecSettings, known: VocabSizes) -> None:
         super().__init__(settings, known)
         self.dim = settings.dim
         self.items = self.item_table(settings.dim, std=settings.dim**-0.5)

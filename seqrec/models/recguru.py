@@ -34,7 +34,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from seqrec.errors import InputError
-from seqrec.models.base.ids import IdModel, Known, RowBatch, at_least, choice, newest, next_items, share
+from seqrec.models.base.ids import IdModel, RowBatch, VocabSizes, check_at_least, choice, newest, next_items, share
 from seqrec.models.base.layers import Block, Stack, drop, initialise, position_table
 from seqrec.text.item_text import KNOWN, TokenizedHistory, TokenizedItem
 
@@ -56,7 +56,7 @@ class RecGURUSettings:
     discriminator: int = 0  # width of its layers; 0: five times `dim`, as published
 
     def __post_init__(self) -> None:
-        at_least(self, dim=1, layers=1, heads=1, inner=1, max_length=2, negatives=1, told_from=1, discriminator=0)
+        check_at_least(self, dim=1, layers=1, heads=1, inner=1, max_length=2, negatives=1, told_from=1, discriminator=0)
         share(self, "dropout")
         choice(self.loss, LOSSES, "loss")
         if self.dim % self.heads:
@@ -64,7 +64,7 @@ class RecGURUSettings:
 
 
 @dataclass(frozen=True)
-class KnownDomains(Known):
+class KnownDomains(VocabSizes):
     others: Sequence[int] = ()  # items of each other domain
 
 
@@ -104,7 +104,7 @@ class DecoderBlock(Block):
 class RecGURU(IdModel):
     settings_class = RecGURUSettings
     settings: RecGURUSettings
-    known_class: ClassVar[type[Known]] = KnownDomains
+    known_class: ClassVar[type[VocabSizes]] = KnownDomains
     known: KnownDomains
     knows_domains = True
 
@@ -163,7 +163,7 @@ class RecGURU(IdModel):
 
     def training_loss(self, batch: TrainingBatch) -> Tensor:
         users = self.represented(replace(batch, lengths=batch.read))
-        states = self.states(batch.but_last(), users)
+        states = self.states(batch.inputs(), users)
         targets, real = next_items(batch)  # [b, n - 1]
         places = torch.arange(1, batch.rows.shape[1], device=targets.device)  # of the targets
         told = real & (places >= batch.read[:, None])
@@ -204,7 +204,7 @@ class RecGURU(IdModel):
         count = len(self.decoders)
         each = len(batch.rows) // count
         users = self.represented(batch)  # [b, d]
-        lasts, (targets, real) = batch.but_last(), next_items(batch)
+        lasts, (targets, real) = batch.inputs(), next_items(batch)
         losses = []
         for domain in range(count):
             own = slice(domain * each, (domain + 1) * each)
@@ -228,7 +228,7 @@ class RecGURU(IdModel):
             "overlap": (apart * batch.twins).sum() / batch.twins.sum().clamp(min=1),
         }
 
-    def leave_domains(self) -> None:
+    def drop_source_domains(self) -> None:
         """Keep what recommends in the own domain alone."""
         self.known = replace(self.known, others=())
         kept = self.item_table(self.dim).to(self.items.weight.device)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqrec.errors import InputError
-from seqrec.models.base.ids import Known, RowBatch, at_least, newest, next_items, share
+from seqrec.models.base.ids import RowBatch, VocabSizes, check_at_least, newest, next_items, share
 from seqrec.models.base.item_features import FeatureModel, feature_names
 from seqrec.models.base.layers import drop, initialise, position_table, post_norm_blocks
 from seqrec.text.item_text import TokenizedHistory
@@ -47,7 +47,7 @@ class S3RecSettings:
     sp: float = 0.5
 
     def __post_init__(self) -> None:
-        at_least(self, dim=1, layers=1, heads=1, inner=1, max_length=2, aap=0, mip=0, map=0, sp=0)
+        check_at_least(self, dim=1, layers=1, heads=1, inner=1, max_length=2, aap=0, mip=0, map=0, sp=0)
         share(self, "dropout", "mask_share")
         feature_names(self.features)
         if self.dim % self.heads:
@@ -69,7 +69,7 @@ class S3Rec(FeatureModel):
     settings_class = S3RecSettings
     settings: S3RecSettings
 
-    def __init__(self, settings: S3RecSettings, known: Known) -> None:
+    def __init__(self, settings: S3RecSettings, known: VocabSizes) -> None:
         super().__init__(settings, known)
         self.dim = d = settings.dim
         self.mask = self.padding + 1
@@ -98,7 +98,7 @@ class S3Rec(FeatureModel):
 
     def training_loss(self, batch: RowBatch) -> Tensor:
         targets, real = next_items(batch)  # [b, n - 1]
-        logits = self.states(batch.but_last())[real] @ self.items.weight[: self.known.items].T  # [positions, items]
+        logits = self.states(batch.inputs())[real] @ self.items.weight[: self.known.items].T  # [positions, items]
         return F.cross_entropy(logits.float(), targets[real])
 
     def prepare_pretraining(

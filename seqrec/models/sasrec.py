@@ -34,8 +34,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqrec.errors import InputError
-from seqrec.models.base.ids import IdModel, Known, RowBatch, at_least, choice, newest, next_items, share
-from seqrec.models.base.layers import Block, Stack, drop, initialise, like_lengths, position_table, post_norm_blocks
+from seqrec.models.base.ids import IdModel, RowBatch, VocabSizes, check_at_least, choice, newest, next_items, share
+from seqrec.models.base.layers import Block, Stack, drop, initialise, length_buckets, position_table, post_norm_blocks
 from seqrec.text.item_text import TokenizedHistory
 
 LOSSES = ("bce", "ce", "gbce")
@@ -56,7 +56,7 @@ class SASRecSettings:
     t: float = 0.75  # of gbce: 0 trusts sampled negatives as they are, 1 makes up for all that were not drawn
 
     def __post_init__(self) -> None:
-        at_least(self, dim=1, layers=1, heads=1, max_length=1, inner=0, negatives=1, t=0)
+        check_at_least(self, dim=1, layers=1, heads=1, max_length=1, inner=0, negatives=1, t=0)
         share(self, "dropout")
         choice(self.loss, LOSSES, "loss")
         choice(self.form, FORMS, "form")
@@ -75,7 +75,7 @@ class SASRec(IdModel):
     settings_class = SASRecSettings
     settings: SASRecSettings
 
-    def __init__(self, settings: SASRecSettings, known: Known) -> None:
+    def __init__(self, settings: SASRecSettings, known: VocabSizes) -> None:
         super().__init__(settings, known)
         self.dim = d = settings.dim
         self.items = self.item_table(d)
@@ -134,7 +134,7 @@ class SASRec(IdModel):
             one_less = F.logsigmoid(-(states * drawn).sum(-1).float())[real]
         else:
             # One group after the other: with k scores for each place, padding would be most of the memory.
-            groups = like_lengths(batch.lengths)
+            groups = length_buckets(batch.lengths)
             one_less = torch.cat([self._one_less(states[g], targets[g], batch.negatives[g], real[g]) for g in groups])
             positive, real = positive[torch.cat(groups)], real[torch.cat(groups)]
         k = batch.negatives.shape[-1]

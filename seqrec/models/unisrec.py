@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from seqrec.errors import InputError
 from seqrec.metric import Metric
 from seqrec.models.base.frozen_text import FrozenTextModel
-from seqrec.models.base.ids import above_zero, at_least, share
+from seqrec.models.base.ids import check_at_least, check_positive, share
 from seqrec.models.base.layers import drop, initialise, position_table, post_norm_blocks
 from seqrec.models.base.model import SequenceModel
 
@@ -46,9 +46,9 @@ class UniSRecSettings:
     adaptor_only: bool = False  # whether training leaves attention as it is: for weights that were pretrained
 
     def __post_init__(self) -> None:
-        at_least(self, dim=1, layers=1, heads=1, inner=1, experts=1, max_length=1, negatives=0)
+        check_at_least(self, dim=1, layers=1, heads=1, inner=1, experts=1, max_length=1, negatives=0)
         share(self, "dropout", "text_dropout")
-        above_zero(self, "temperature")
+        check_positive(self, "temperature")
         if self.dim % self.heads:
             raise InputError(f"{self.dim} is not a multiple of {self.heads} heads", "model.settings.dim")
 

@@ -14,7 +14,7 @@ TRIM_THRESHOLD = 64 << 20
 """Bytes free at the end of a thread's heap, from which on they go back to the system."""
 
 
-def keep_freed() -> None:
+def tune_malloc() -> None:
     """Freed memory is used again, instead of going back to the system after each batch and being mapped anew.
 
     A batch's tensors are a few megabytes, which the GNU C library gives back at once; every page of them then is a
@@ -36,7 +36,7 @@ def limit_arenas() -> None:
     mallopt(_M_ARENA_MAX, _ARENAS)
 
 
-def spare_what_stays() -> None:
+def freeze_gc() -> None:
     """Take all that is there (the libraries' 200,000 objects) out of garbage collection, once all is imported.
 
     A full collection looked through them for 250 ms, in which no request was answered; afterwards it takes under 1 ms.
@@ -45,7 +45,7 @@ def spare_what_stays() -> None:
     gc.freeze()
 
 
-def give_back() -> None:
+def trim_heap() -> None:
     """Return freed memory to the system, where the C library can (glibc): some tens of ms, without the GIL."""
     gc.collect()
     with suppress(OSError, AttributeError):

@@ -19,7 +19,7 @@ _pools: dict[int, ThreadPoolExecutor] = {}
 _making, _counting = threading.Lock(), threading.Lock()
 
 
-def side_by_side(compute: Callable[[T], object], batches: Sequence[T], threads: int) -> Iterator[T]:
+def map_single_core(compute: Callable[[T], object], batches: Sequence[T], threads: int) -> Iterator[T]:
     """Calls `compute` with each batch, on so many threads of one core each; -> the batches as they are done.
 
     Raises what `compute` raised first, once nothing computes any more; what has not begun by then is left out.
@@ -36,7 +36,7 @@ def side_by_side(compute: Callable[[T], object], batches: Sequence[T], threads: 
         wait(futures)
 
 
-def on_one_core(count: int, start: Callable[[Callable[[], object]], object]) -> None:
+def start_single_core_threads(count: int, start: Callable[[Callable[[], object]], object]) -> None:
     """Starts `count` threads that compute on one core each: `start` starts one, which first calls what it is given.
 
     Returns once all have begun; the number of threads of the calling thread stays. Raises what `start` raises, and
@@ -73,6 +73,6 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     with _making:
         if threads not in _pools:
             pool = ThreadPoolExecutor(threads, "encode")
-            on_one_core(threads, pool.submit)
+            start_single_core_threads(threads, pool.submit)
             _pools[threads] = pool
         return _pools[threads]

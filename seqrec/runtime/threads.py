@@ -33,7 +33,7 @@ class Threads:
         return f"{self.count} thread{'s' if self.count > 1 else ''} ({self.why})"
 
 
-def wait_asleep(environment: MutableMapping[str, str] = os.environ) -> None:
+def use_passive_waits(environment: MutableMapping[str, str] = os.environ) -> None:
     """Threads that wait for one another sleep, after a moment, unless OMP_WAIT_POLICY says otherwise.
 
     Spinning makes a shared machine several times slower (measured: a training step beside another busy process took
@@ -66,12 +66,12 @@ def variables(count: int) -> dict[str, str]:
     return {name: str(count) for name in COUNTS}
 
 
-def use(threads: Threads, hand_on: bool = False) -> None:
-    """From now on, in the libraries that are loaded. `hand_on`: also in what this process loads and starts later.
+def use(threads: Threads, export_env: bool = False) -> None:
+    """From now on, in the libraries that are loaded. `export_env`: also in what this process loads and starts later.
 
     What is handed on stands in the environment, where the next one to choose takes it for somebody's wish.
     """
-    if hand_on:
+    if export_env:
         os.environ.update(variables(threads.count))
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(threads.count)

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from seqrec.errors import NotReady, Overloaded
-from seqrec.runtime.thread_pool import on_one_core
+from seqrec.runtime.thread_pool import start_single_core_threads
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ class Batcher:
         self._observing = threading.Lock()
         self._threads: list[threading.Thread] = []
         if cores > 1:
-            on_one_core(cores, lambda begin: self._start(False, begin))
+            start_single_core_threads(cores, lambda begin: self._start(False, begin))
         self._start(True)
 
     def _start(self, all_cores: bool, begin: Callable[[], object] = torch.get_num_threads) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from index.build.import_items import readable
+from index.build.import_items import has_model_input
 from seqrec.data.items import Item, check_attributes, check_item_id
 from seqrec.errors import InputError, ItemNotFound
 from seqrec.metric import Metric
@@ -22,7 +22,7 @@ from seqrec.text.item_text import TokenizedHistory, TokenizedItem
 from service.engine.explain import Reason, reasons
 from service.engine.vector_cache import VectorCache, cache_key
 from service.live.filters import Filter
-from service.live.search import Hit, Wanted, search
+from service.live.search import Hit, SearchSpec, search
 from service.live.state import Towers, View
 
 Source = Literal["model", "fallback:popular"]
@@ -56,7 +56,7 @@ class Query:
     """What to search a view for, and with: exactly one of history, item and vector. `cost` in tokens."""
 
     view: View
-    wanted: Wanted
+    wanted: SearchSpec
     cost: int = 1
     history: TokenizedHistory | None = None
     item: TokenizedItem | None = None
@@ -131,7 +131,7 @@ def prepare_similar(view: View, item_id: str | None, attributes: Mapping[str, An
         if position is None:
             known = view.towers.encoder.cold_items
             raise ItemNotFound(item_id) if known else ItemNotFound(item_id, "among those that the model knows")
-        wanted = Wanted(k, frozenset([position]))
+        wanted = SearchSpec(k, frozenset([position]))
         if view.towers.metric is Metric.COSINE:
             return Query(view, wanted, vector=view.vectors([position])[0])
         # Items and queries lie in spaces of their own: what comes after the item is what is like it.
@@ -139,9 +139,9 @@ def prepare_similar(view: View, item_id: str | None, attributes: Mapping[str, An
         return Query(view, wanted, view.towers.checkpoint.history_model.history_tokens(history), history=history)
     assert attributes is not None
     [item] = view.towers.encoder.tokenize_items([check_attributes(attributes)])
-    if not readable(item):
+    if not has_model_input(item):
         raise InputError(no_text(view.towers), "attributes")
-    return Query(view, Wanted(k), len(item.ids) + 1, item=item)
+    return Query(view, SearchSpec(k), len(item.ids) + 1, item=item)
 
 
 def answer_queries(queries: Sequence[Query]) -> list[Found]:
@@ -233,8 +233,8 @@ def _prepared(view: View, request: Request, texts: Iterator[TokenizedItem]) -> P
         candidates = sorted(_positions(view, request.candidates, f"{request.field}candidates"))
     unknown = list(dict.fromkeys(unknown))
     passed = None if request.filter is None else view.passed(request.filter)
-    wanted = Wanted(request.k, frozenset(excluded), candidates, passed)
-    if not any(readable(item) for item in tokens):
+    wanted = SearchSpec(request.k, frozenset(excluded), candidates, passed)
+    if not any(has_model_input(item) for item in tokens):
         return Prepared(unknown, None, _popular(view, wanted), request.degraded, [] if request.explain else None)
     history = TokenizedHistory(tokens, request.user_id)
     cost = view.towers.checkpoint.history_model.history_tokens(history)
@@ -248,7 +248,7 @@ def _positions(view: View, item_ids: Sequence[str], field: str) -> set[int]:
     return {position for position in found if position is not None}
 
 
-def _popular(view: View, wanted: Wanted) -> list[Hit]:
+def _popular(view: View, wanted: SearchSpec) -> list[Hit]:
     """The most popular items; the score is how often the item was had."""
     among = None if wanted.candidates is None else set(wanted.candidates)
     shown = (

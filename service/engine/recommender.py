@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from index.build.import_items import readable, with_known_vectors
+from index.build.import_items import has_model_input, with_known_vectors
 from index.catalogue.base import Catalogue, CatalogueItem, PutResult
 from index.catalogue.histories import Event, HistoryStore
 from seqrec.data.items import Item, check_item_id, make_item
@@ -141,7 +141,7 @@ class Recommender:
         async with _deadline(self._settings.write_deadline):
             view = await self._view(0, trace)
             entries = await self._on_threads("read", trace, _entries, self._catalogue, view.towers, posted)
-            searched = [entry.tokens is not None and readable(entry.tokens) for entry in entries]
+            searched = [entry.tokens is not None and has_model_input(entry.tokens) for entry in entries]
             bare = [row for row, entry in enumerate(entries) if entry.vector is None and searched[row]]
             units = [(view.towers, tokens) for row in bare if (tokens := entries[row].tokens) is not None]
             vectors = await self._submit(ITEMS, units, [len(tokens.ids) + 1 for _, tokens in units], trace)
@@ -314,7 +314,7 @@ def _entries(
         items[item_id] = item
     all_tokens = towers.encoder.tokenize_items(list(items.values()))
     for row, tokens in enumerate(all_tokens):
-        if towers.encoder.cold_items and not readable(tokens):
+        if towers.encoder.cold_items and not has_model_input(tokens):
             raise InputError(no_text(towers), f"items[{row}].attributes")
     tower = towers.encoder.item_tower
     bare = [CatalogueItem(item, tokens, None, tower) for item, tokens in zip(items.values(), all_tokens, strict=True)]

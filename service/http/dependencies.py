@@ -6,19 +6,19 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
-from service.components import Opening, Parts
+from service.components import Components, StartupTask
 from service.engine.recommender import Trace
 from service.http.problems import MEDIA_TYPE
 
 
 # Async, since FastAPI would run a plain function on a thread of its own.
-async def _opening(request: Request) -> Opening:
-    opening: Opening = request.app.state.opening
+async def _opening(request: Request) -> StartupTask:
+    opening: StartupTask = request.app.state.opening
     return opening
 
 
-async def _parts(request: Request) -> Parts:
-    opening: Opening = request.app.state.opening
+async def _parts(request: Request) -> Components:
+    opening: StartupTask = request.app.state.opening
     return opening.parts
 
 
@@ -27,9 +27,9 @@ async def _trace(request: Request) -> Trace:
     return trace
 
 
-WithOpening = Annotated[Opening, Depends(_opening)]
-With = Annotated[Parts, Depends(_parts)]
-Traced = Annotated[Trace, Depends(_trace)]
+StartupDep = Annotated[StartupTask, Depends(_opening)]
+ComponentsDep = Annotated[Components, Depends(_parts)]
+TraceDep = Annotated[Trace, Depends(_trace)]
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

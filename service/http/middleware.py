@@ -23,7 +23,7 @@ _WORKER = str(os.getpid()).encode()
 _CLIENT_ID = re.compile(rb"[\w.:-]{1,64}")
 
 
-class Edge:
+class RequestMiddleware:
     """Pure ASGI. Reads the whole body first (it is bounded), so that afterwards it can listen for the client's end."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, max_body_bytes: int) -> None:

@@ -285,7 +285,7 @@ class Readiness(Answer):
     promises: Literal["full", "weaker"] | None = Field(
         default=None, description="`full`: what is acknowledged is durable; `weaker`: SEQREC_ACCEPT_WEAKER allowed less"
     )
-    weaker_promises: list[str] = Field(default=[], description="what is not promised")
+    durability_warnings: list[str] = Field(default=[], description="what is not promised")
     catalogue: str | None = None
     snapshot: str | None = None
     seq: int | None = None

@@ -79,7 +79,7 @@ class Filter:
 
 
 @dataclass(frozen=True, eq=False)
-class Passed:
+class FilterMask:
     """What a filter lets through of one view."""
 
     snapshot: Mask  # [n]
@@ -114,7 +114,7 @@ class SnapshotFilters:
                 self._masks.popitem(last=False)
         return made
 
-    def read_as(self, other: SnapshotFilters) -> None:
+    def warm_from(self, other: SnapshotFilters) -> None:
         """Read the columns that another snapshot's filters have asked for, before they are asked for here."""
         names = other._columns.names
         self._columns.evaluate(names, len(self._snapshot.item_ids), self._attributes, lambda columns: None)

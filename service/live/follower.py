@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from index.catalogue.base import Catalogue
 from index.snapshot.publication import published
 from seqrec.errors import CatalogueError, CatalogueReplaced, LogTruncated, NotReady, SeqrecError
-from seqrec.runtime.malloc import give_back
+from seqrec.runtime.malloc import trim_heap
 from service.live.state import LiveState, View
 
 log = logging.getLogger(__name__)
@@ -175,7 +175,7 @@ class Follower:
                 log.exception("what is done beside following failed")
             if self._released.is_set():
                 self._released.clear()
-                give_back()
+                trim_heap()
             self._wake.wait(self._every)
 
     def _look(self) -> None:

@@ -18,7 +18,7 @@ from seqrec.encoder import Precision, load_model
 from seqrec.errors import CatalogueReplaced, SnapshotError
 from seqrec.text.item_text import TokenizedHistory
 from service.engine.plan import Query, answer_queries
-from service.live.search import Wanted
+from service.live.search import SearchSpec
 from service.live.state import LiveState, Towers
 from service.settings import Settings
 
@@ -55,7 +55,7 @@ class Loader:
             state = LiveState(snapshot, self._towers(snapshot))
             _warm_model(state)
         if before is not None:
-            state.filters.read_as(before.filters)
+            state.filters.warm_from(before.filters)
         _warm_search(state)
         return state
 
@@ -106,5 +106,5 @@ def _warm_model(state: LiveState) -> None:
 def _warm_search(state: LiveState) -> None:
     """Search as requests do: memory is mapped, and what is made once for a view is made."""
     vectors = state.snapshot.vectors[:_WARM_ITEMS]
-    answer_queries([Query(state.view, Wanted(10), vector=vector) for vector in vectors])
+    answer_queries([Query(state.view, SearchSpec(10), vector=vector) for vector in vectors])
     deque(islice(state.view.by_popularity(), _WARM_ITEMS), maxlen=0)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from seqrec.encoder import Vectors
 from seqrec.metric import TIE, ranked
-from service.live.filters import Passed
+from service.live.filters import FilterMask
 from service.live.state import View
 
 MARGIN = 8
@@ -25,7 +25,7 @@ MASK_ABOVE = 1024
 
 
 @dataclass(frozen=True, eq=False)
-class Wanted:
+class SearchSpec:
     """What to find for one query: the k best that are shown.
 
     Without `excluded`, of `candidates` only, and of what the filter has `passed`.
@@ -34,7 +34,7 @@ class Wanted:
     k: int
     excluded: frozenset[int] = frozenset()  # positions
     candidates: Sequence[int] | None = None  # positions, each once
-    passed: Passed | None = None  # what the filter lets through; None: everything
+    passed: FilterMask | None = None  # what the filter lets through; None: everything
 
 
 @dataclass(frozen=True)
@@ -43,27 +43,27 @@ class Hit:
     score: float
 
 
-def search(view: View, queries: Vectors, wanted: Sequence[Wanted]) -> list[list[Hit]]:
+def search(view: View, queries: Vectors, wanted: Sequence[SearchSpec]) -> list[list[Hit]]:
     """Best first, for each query. queries: float32 [b, dim]."""
     hits: list[list[Hit]] = [[] for _ in wanted]
     beside = _in_delta(view, queries, wanted)
     n = len(view.snapshot.item_ids)
-    asks: dict[int, _Ask] = {}
+    asks: dict[int, _Fetch] = {}
     for query, want in enumerate(wanted):
         if want.candidates is None and not n:
             hits[query] = _ranked(view, beside[query], want.k)
         elif want.candidates is None:
             excluded = sum(position < n for position in want.excluded)
             if want.passed is None:
-                asks[query] = _Ask(want.k + excluded + min(want.k, view.snapshot_hidden) + MARGIN)
+                asks[query] = _Fetch(want.k + excluded + min(want.k, view.snapshot_hidden) + MARGIN)
             elif excluded < MASK_ABOVE:  # so that all with one filter share its mask, and are searched together
-                asks[query] = _Ask(want.k + excluded + MARGIN, masked=True)
+                asks[query] = _Fetch(want.k + excluded + MARGIN, masked=True)
             else:
-                asks[query] = _Ask(want.k + MARGIN, masked=True, exclude=True)
+                asks[query] = _Fetch(want.k + MARGIN, masked=True, exclude=True)
         else:
-            hits[query] = _among(view, queries[query], want, want.candidates)
+            hits[query] = _score_candidates(view, queries[query], want, want.candidates)
     while asks:
-        again: dict[int, _Ask] = {}
+        again: dict[int, _Fetch] = {}
         for query, (rows, scores) in _fetch(view, queries, wanted, asks).items():
             want = wanted[query]
             found = rows >= 0
@@ -79,21 +79,21 @@ def search(view: View, queries: Vectors, wanted: Sequence[Wanted]) -> list[list[
 
 
 @dataclass(frozen=True)
-class _Ask:
+class _Fetch:
     """How many rows of the index a query asks for, and what the index is told of the rows it may return."""
 
     rows: int
     masked: bool = False  # only rows that are shown and that the filter has passed
     exclude: bool = False  # and that the query does not exclude
 
-    def more(self, k: int) -> _Ask:
+    def more(self, k: int) -> _Fetch:
         if not self.masked and 2 * self.rows > MASK_ABOVE:
-            return _Ask(k + MARGIN, masked=True, exclude=True)
-        return _Ask(2 * self.rows, self.masked, self.exclude)
+            return _Fetch(k + MARGIN, masked=True, exclude=True)
+        return _Fetch(2 * self.rows, self.masked, self.exclude)
 
 
 def _fetch(
-    view: View, queries: Vectors, wanted: Sequence[Wanted], asks: dict[int, _Ask]
+    view: View, queries: Vectors, wanted: Sequence[SearchSpec], asks: dict[int, _Fetch]
 ) -> dict[int, tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
     """Rows and scores for each query that asks, best first: those without a mask at once, and those with one."""
     index, n = view.snapshot.index, len(view.snapshot.item_ids)
@@ -127,7 +127,7 @@ def _settled(best: Sequence[Hit], k: int, lowest: float) -> bool:
     return len(best) >= k and sorted((hit.score for hit in best), reverse=True)[k - 1] - lowest > TIE
 
 
-def _in_delta(view: View, queries: Vectors, wanted: Sequence[Wanted]) -> list[list[Hit]]:
+def _in_delta(view: View, queries: Vectors, wanted: Sequence[SearchSpec]) -> list[list[Hit]]:
     """For each query what the delta has to offer: its best k, and all that equal the k-th."""
     n = len(view.snapshot.item_ids)
     shown = np.flatnonzero(view.delta_shown)
@@ -149,7 +149,9 @@ def _in_delta(view: View, queries: Vectors, wanted: Sequence[Wanted]) -> list[li
     return result
 
 
-def _among(view: View, query: npt.NDArray[np.float32], want: Wanted, candidates: Sequence[int]) -> list[Hit]:
+def _score_candidates(
+    view: View, query: npt.NDArray[np.float32], want: SearchSpec, candidates: Sequence[int]
+) -> list[Hit]:
     positions = [position for position in candidates if _may_answer(view, want, position)]
     if not positions:
         return []
@@ -157,7 +159,7 @@ def _among(view: View, query: npt.NDArray[np.float32], want: Wanted, candidates:
     return _ranked(view, [Hit(p, float(score)) for p, score in zip(positions, scores, strict=True)], want.k)
 
 
-def _may_answer(view: View, want: Wanted, position: int) -> bool:
+def _may_answer(view: View, want: SearchSpec, position: int) -> bool:
     in_question = position not in want.excluded and (want.passed is None or position in want.passed)
     return in_question and view.is_shown(position)
 

@@ -19,14 +19,14 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from index.build.import_items import readable
+from index.build.import_items import has_model_input
 from index.catalogue.base import CatalogueItem, Change
 from index.snapshot.snapshot import Snapshot
 from seqrec.data.items import Item
 from seqrec.encoder import Encoder, Vectors
 from seqrec.text.item_text import TokenizedHistory, TokenizedItem
 from service.live.delta import NEVER, Delta
-from service.live.filters import Filter, Passed, SnapshotFilters
+from service.live.filters import Filter, FilterMask, SnapshotFilters
 
 Vector = npt.NDArray[np.float32]
 _FIRST_CAPACITY = 256
@@ -70,13 +70,13 @@ class View:
     _popular: npt.NDArray[np.int64]  # [n], rows of the snapshot, most popular first
     _filters: SnapshotFilters
 
-    def passed(self, wanted: Filter) -> Passed:
+    def passed(self, wanted: Filter) -> FilterMask:
         """What the filter lets through, also of what is not shown."""
         delta, length = self._delta, self.length
         in_delta = delta.columns.evaluate(
             wanted.attributes, length, delta.attributes, lambda columns: wanted.mask(columns, length)
         )
-        return Passed(self._filters.mask(wanted), in_delta)
+        return FilterMask(self._filters.mask(wanted), in_delta)
 
     def position_of(self, item_id: str) -> int | None:
         """Where an item is; None if there is no such item (any more). It may be unavailable."""
@@ -200,7 +200,7 @@ class LiveState:
         for change in changes:
             if change.op == "put":
                 item, tokens, vector = next(fresh)
-                if readable(tokens):
+                if has_model_input(tokens):
                     self._append(item.item_id, item, tokens, vector)
                 else:
                     self._append(item.item_id)

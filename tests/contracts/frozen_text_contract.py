@@ -186,7 +186,7 @@ class FrozenTextContract(ModelContract):
         items = self.items()
         texts = self.text_vectors(items)
         tokens = list(model.tokenize_items(items))
-        model.show_items(tokens)
+        model.set_training_items(tokens)
         pairs = [(0, 5), (3, 1), (8, 8)]
         histories = [TokenizedHistory([tokens[before], tokens[after]]) for before, after in pairs]
         batch = model.prepare_training(histories, torch.Generator())
@@ -201,7 +201,7 @@ class FrozenTextContract(ModelContract):
     def test_negatives_are_drawn_beside_the_targets(self) -> None:
         model = self.fresh(negatives=4)
         tokens = list(model.tokenize_items(self.items()))
-        model.show_items(tokens)
+        model.set_training_items(tokens)
         history = TokenizedHistory(tokens[:3])
         batch = model.prepare_training([history], torch.Generator().manual_seed(1))
         assert {1, 2} <= set(batch.candidates.tolist())
@@ -212,7 +212,7 @@ class FrozenTextContract(ModelContract):
     def test_what_it_trains_on_goes_with_the_batch(self) -> None:
         model = self.fresh()
         tokens = list(model.tokenize_items(self.items()))
-        model.show_items(tokens)
+        model.set_training_items(tokens)
         moved = model.prepare_training([TokenizedHistory(tokens[:4])], torch.Generator()).to("meta")
         tensors = [value for value in vars(moved).values() if isinstance(value, torch.Tensor)]
         assert len(tensors) == 7

@@ -81,7 +81,7 @@ class IdModelContract(ModelContract):
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 with torch.no_grad():
-                    stage.after_step(model)
+                    stage.post_optimizer_step(model)
         model.eval()
         return model
 

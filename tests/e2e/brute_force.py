@@ -67,11 +67,11 @@ class Shop:
     users: dict[str, list[Had]] = field(default_factory=dict)  # in the order in which they came
     popularity: dict[str, dict[str, float]] = field(default_factory=dict)
 
-    def readable(self, model: Model) -> list[str]:
+    def has_model_input(self, model: Model) -> list[str]:
         return [item_id for item_id, stored in self.items.items() if model.text(stored.attributes)]
 
     def shown(self, model: Model) -> set[str]:
-        return {item_id for item_id in self.readable(model) if self.items[item_id].available}
+        return {item_id for item_id in self.has_model_input(model) if self.items[item_id].available}
 
     def add_events(self, user_id: str, events: Sequence[Had]) -> int:
         """Returns how many were new."""
@@ -89,7 +89,7 @@ class Shop:
     def snapshot(self, snapshot_id: str, previous: str | None, model: Model) -> None:
         """A snapshot of what there is now was made by `model`; it takes popularity over from `previous`."""
         before = {} if previous is None else self.popularity[previous]
-        self.popularity[snapshot_id] = {item_id: before.get(item_id, 0.0) for item_id in self.readable(model)}
+        self.popularity[snapshot_id] = {item_id: before.get(item_id, 0.0) for item_id in self.has_model_input(model)}
 
     def recommend(
         self,
@@ -102,7 +102,7 @@ class Shop:
         candidates: Collection[str] | None = None,
     ) -> tuple[list[tuple[str, float]], list[str]]:
         """Ids with scores, best first; and the ids of the history that are unknown."""
-        known = set(self.readable(model))
+        known = set(self.has_model_input(model))
         unknown = dict.fromkeys(entry for entry in history if isinstance(entry, str) and entry not in known)
         seen = {entry for entry in history if isinstance(entry, str) and entry in known}
         among = self.shown(model) - set(exclude) - (seen if exclude_seen else set())

@@ -239,7 +239,7 @@ class Machine(RuleBasedStateMachine):
         if reply.status_code == 404:
             # A replica may still serve a model that cannot read it.
             models = {id(model): model for model in map(self.model_of.__getitem__, self._may_answer(replica))}
-            assert any(item_id not in self.shop.readable(model) for model in models.values())
+            assert any(item_id not in self.shop.has_model_input(model) for model in models.values())
             return
         answer = self._checked(replica, reply)
         self._same(answer, self.shop.similar(self.model_of[answer["snapshot"]], item_id, k))

@@ -12,7 +12,7 @@ import seqrec
 from seqrec import History, Item, load_model
 from seqrec.encoder import Encoder, _batches, _shares
 from seqrec.errors import CheckpointError, InputError
-from seqrec.runtime.thread_pool import side_by_side
+from seqrec.runtime.thread_pool import map_single_core
 
 
 @pytest.fixture
@@ -151,6 +151,6 @@ def test_what_fails_on_one_core_is_raised_and_the_next_call_works() -> None:
             time.sleep(0.01)
 
     with pytest.raises(MemoryError, match="batch 3"):
-        list(side_by_side(compute, range(1000), 2))
+        list(map_single_core(compute, range(1000), 2))
     assert len(begun) < 1000
-    assert sorted(side_by_side(begun.append, [1, 2, 4], 2)) == [1, 2, 4]
+    assert sorted(map_single_core(begun.append, [1, 2, 4], 2)) == [1, 2, 4]

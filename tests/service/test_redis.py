@@ -259,6 +259,6 @@ def test_weaker_promises_are_refused_unless_accepted_and_then_shown(
             wait_until_ready(client)
             ready = client.get("/readyz").json()
             assert ready["promises"] == "weaker"
-            assert "its appendonly is not yes" in ready["weaker_promises"][0]
+            assert "its appendonly is not yes" in ready["durability_warnings"][0]
     finally:
         server.kill()

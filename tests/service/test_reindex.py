@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 from index.build.reindex import Request, make_snapshot
 from index.catalogue.base import Change
 from seqrec.data.items import make_item
-from service.jobs import Job, Reindexer, StartedByItself
+from service.jobs import AutoReindexer, Job, Reindexer
 from service.live import state as live
 from service.live.state import LiveState, Towers
 from service.settings import Settings
@@ -80,9 +80,9 @@ def test_when_it_starts(items: int, rows: int, tombstones: int, share: float, st
         tombstones=tombstones,
         snapshot=SimpleNamespace(id="s", item_ids=range(items)),
     )
-    by_itself = StartedByItself(reindexer, share, 100)  # type: ignore[arg-type]
+    by_itself = AutoReindexer(reindexer, share, 100)  # type: ignore[arg-type]
     for _ in range(3):  # one that failed is not tried again at once
-        by_itself.consider(state)  # type: ignore[arg-type]
+        by_itself.maybe_start(state)  # type: ignore[arg-type]
     assert reindexer.started == starts
 
 

@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 
 from seqrec.errors import InputError
 from training.config import hardware, toml
-from training.config.settings import OptimizerConfig, StageConfig, ValidationConfig, at_least
+from training.config.settings import OptimizerConfig, StageConfig, ValidationConfig, check_at_least
 from training.config.stage_config import (
     AdversarialConfig,
     FineTuningConfig,
@@ -36,7 +36,7 @@ class TextConfig:
     vocab_size: int = 4000
 
     def __post_init__(self) -> None:
-        at_least("text", self, max_attr_num=1, max_attr_length=1, vocab_size=300)
+        check_at_least("text", self, max_attr_num=1, max_attr_length=1, vocab_size=300)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class RunConfig:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
     def __post_init__(self) -> None:
-        at_least("", self, seed=0, threads=0, save_minutes=0)
+        check_at_least("", self, seed=0, threads=0, save_minutes=0)
         known = [entry.name for entry in fields(self) if isinstance(getattr(self, entry.name), StageConfig)]
         if not self.stages:
             raise InputError(f"name at least one; there are {', '.join(known)}", "stages")

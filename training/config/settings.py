@@ -10,7 +10,7 @@ from seqrec.errors import InputError
 from training.config.toml import Table
 
 
-def at_least(table: str, config: object, **minima: int) -> None:
+def check_at_least(table: str, config: object, **minima: int) -> None:
     """Raises InputError for a setting of `config`, the table of that name, below its minimum."""
     for name, minimum in minima.items():
         value = getattr(config, name)
@@ -32,7 +32,7 @@ class OptimizerConfig:
     max_minutes: float = 0.0
 
     def __post_init__(self) -> None:
-        at_least("optimizer", self, weight_decay=0, chunk=0, max_epochs=0, max_steps=0, max_minutes=0)
+        check_at_least("optimizer", self, weight_decay=0, chunk=0, max_epochs=0, max_steps=0, max_minutes=0)
         for name in ("learning_rate", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{getattr(self, name)} is not above 0", f"optimizer.{name}")
@@ -54,7 +54,7 @@ class ValidationConfig:
     users: int = 1000
 
     def __post_init__(self) -> None:
-        at_least("validation", self, checks=1, patience=0, users=1)
+        check_at_least("validation", self, checks=1, patience=0, users=1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from seqrec.errors import InputError
-from training.config.settings import StageConfig, at_least
+from training.config.settings import StageConfig, check_at_least
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,9 @@ class PretrainConfig(StageConfig):
     held_out_items: int = 0
 
     def __post_init__(self) -> None:
-        at_least("pretrain", self, zero_shot_users=1, batch_size=2, mlm_weight=0, sequence_weight=0, held_out_items=0)
+        check_at_least(
+            "pretrain", self, zero_shot_users=1, batch_size=2, mlm_weight=0, sequence_weight=0, held_out_items=0
+        )
         if not 0 <= self.drop < 1:
             raise InputError(f"{self.drop} is not a share from 0 to below 1", "pretrain.drop")
         if not 0 <= self.drop_words <= 1:
@@ -49,7 +51,7 @@ class JointConfig(StageConfig):
     crop: bool = False
 
     def __post_init__(self) -> None:
-        at_least("joint", self, batch_size=1, negatives=0, examples_per_user=1, min_history=0)
+        check_at_least("joint", self, batch_size=1, negatives=0, examples_per_user=1, min_history=0)
         _above_zero("joint", self)
         if self.targets not in ("all", "later_half"):
             raise InputError(f"{self.targets!r} is not one of all, later_half", "joint.targets")
@@ -66,7 +68,7 @@ class FineTuningConfig(StageConfig):
     crop: bool = False
 
     def __post_init__(self) -> None:
-        at_least("stage1/stage2", self, batch_size=1, negatives=0)
+        check_at_least("stage1/stage2", self, batch_size=1, negatives=0)
         _above_zero("stage1/stage2", self)
 
 
@@ -84,7 +86,7 @@ class ResidualConfig(StageConfig):
     temperature: float = 0.07
 
     def __post_init__(self) -> None:
-        at_least("residual", self, dim=1, history=1, batch_size=1, examples=1, encoded=0, dropout=0)
+        check_at_least("residual", self, dim=1, history=1, batch_size=1, examples=1, encoded=0, dropout=0)
         _above_zero("residual", self)
         if not self.dropout < 1:
             raise InputError(f"{self.dropout} is not a share from 0 to below 1", "residual.dropout")
@@ -97,7 +99,7 @@ class SelfSupervisedConfig(StageConfig):
     batch_size: int = 128
 
     def __post_init__(self) -> None:
-        at_least("self_supervised", self, batch_size=1)
+        check_at_least("self_supervised", self, batch_size=1)
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class AdversarialConfig(StageConfig):
     overlap_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        at_least("adversarial", self, batch_size=1, alone_epochs=0, confusion_weight=0, overlap_weight=0)
+        check_at_least("adversarial", self, batch_size=1, alone_epochs=0, confusion_weight=0, overlap_weight=0)
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class SequenceConfig(StageConfig):
     batch_size: int = 128
 
     def __post_init__(self) -> None:
-        at_least("sequence", self, batch_size=1)
+        check_at_least("sequence", self, batch_size=1)
 
 
 def _above_zero(table: str, config: PretrainConfig | JointConfig | FineTuningConfig | ResidualConfig) -> None:

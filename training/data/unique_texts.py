@@ -12,7 +12,7 @@ from training.data.dataset import Rows
 
 
 @dataclass(frozen=True, eq=False)
-class DistinctTexts:
+class UniqueTexts:
     """`rows` [t]: the first item of each distinct text. `text_of` [n]: which of them each item has."""
 
     rows: Rows

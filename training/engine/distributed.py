@@ -55,7 +55,7 @@ def total(value: Tensor) -> Tensor:
     return summed
 
 
-def told_all(values: list[float], device: torch.device) -> list[list[float]]:
+def all_gather_floats(values: list[float], device: torch.device) -> list[list[float]]:
     """The numbers of every process, by rank, on every process."""
     if processes() == 1:
         return [values]
@@ -74,7 +74,7 @@ def objects_of_all(value: Any) -> list[Any]:
     return gathered
 
 
-def from_first(compute: Callable[[], Result]) -> Result:
+def broadcast_from_rank0(compute: Callable[[], Result]) -> Result:
     """What process 0 computes, on every process; the others wait."""
     if processes() == 1:
         return compute()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from seqrec.errors import InputError
 from training.config.settings import OptimizerConfig, ValidationConfig
-from training.engine.distributed import objects_of_all, rank, told_all
+from training.engine.distributed import all_gather_floats, objects_of_all, rank
 from training.engine.logger import Reports
 from training.engine.parallel import ParallelModel
 from training.engine.state import State, random_state, set_random_state
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Fitted:
+class StageResult:
     """How a stage ended. `ended`: 'all steps done', 'time is up' or 'no improvement'."""
 
     steps: int
@@ -38,7 +38,7 @@ class Fitted:
 
 
 @dataclass(frozen=True)
-class Saving:
+class CheckpointHooks:
     """Where the loop's state goes: every so often, at each check, and when the process is told to stop.
 
     `best` is called when the weights are better than ever, `last` when they are those of the last step.
@@ -85,9 +85,9 @@ def fit(
     validation: ValidationConfig,
     device: torch.device,
     reports: Reports,
-    saving: Saving | None = None,
+    saving: CheckpointHooks | None = None,
     resumed: State | None = None,
-) -> Fitted:
+) -> StageResult:
     """Train until the steps or the time are used up, or `patience` checks brought nothing; the model ends with the
     weights of the best check (of the last one where the stage `keeps_last`), in evaluation mode.
 
@@ -112,7 +112,7 @@ class _Loop:
         validation: ValidationConfig,
         device: torch.device,
         reports: Reports,
-        saving: Saving | None,
+        saving: CheckpointHooks | None,
     ) -> None:
         self.model, self.stage, self.validate, self.device = model, stage, validate, device
         self.optimization, self.validation = optimization, validation
@@ -126,7 +126,7 @@ class _Loop:
         self.seconds = self.saved = 0.0
         self.stopping = False
 
-    def run(self, signals: _Signals, resumed: State | None) -> Fitted:
+    def run(self, signals: _Signals, resumed: State | None) -> StageResult:
         if resumed is not None:
             self._load_state(resumed)
         elif self.validation.at_start:
@@ -162,7 +162,7 @@ class _Loop:
         self.model.load_weights(self.best.weights)
         self.model.module.eval()
         assert self.best.metrics is not None
-        fitted = Fitted(self.step, round(self.seconds, 3), self.best.metrics, self.best.step, ended)
+        fitted = StageResult(self.step, round(self.seconds, 3), self.best.metrics, self.best.step, ended)
         self.reports.record("end", **asdict(fitted))
         return fitted
 
@@ -197,13 +197,13 @@ class _Loop:
         self.model.clip(self.optimization.clip_norm)
         self.optimizer.step()
         with torch.no_grad():
-            self.stage.after_step(self.model.whole)
+            self.stage.post_optimizer_step(self.model.whole)
         self.step += 1
         return loss.detach(), tokens
 
     def _agree(self, signals: _Signals, tokens: int = 0) -> int:
         """All processes go by one clock and stop at one step. -> the tokens of all of them"""
-        told = told_all([signals.asked, self.reports.clock() - self.began, tokens], self.device)
+        told = all_gather_floats([signals.asked, self.reports.clock() - self.began, tokens], self.device)
         self.stopping = any(asked for asked, _, _ in told)
         self.seconds = told[0][1]
         return int(sum(read for _, _, read in told))

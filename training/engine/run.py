@@ -26,15 +26,15 @@ from seqrec.runtime.threads import Threads, choose, use
 from training.config.run_config import RunConfig
 from training.data.dataset import Dataset, read_dataset
 from training.engine import curves
-from training.engine.distributed import from_first, meet, objects_of_all, processes, rank
+from training.engine.distributed import broadcast_from_rank0, meet, objects_of_all, processes, rank
 from training.engine.logger import MetricsFiles, Reports
-from training.engine.loop import Fitted, Saving, fit, metrics_of, trainable
+from training.engine.loop import CheckpointHooks, StageResult, fit, metrics_of, trainable
 from training.engine.parallel import ParallelModel, is_sharded, join_processes
 from training.engine.run_directory import RunDirectory
 from training.engine.state import State, random_state, set_random_state
 from training.evaluation.evaluate import validation_metrics
 from training.evaluation.metrics import Metrics
-from training.stages.adversarial import AdversarialStage, leave_domains, other_datasets
+from training.stages.adversarial import AdversarialStage, drop_source_domains, other_datasets
 from training.stages.base import Stage, StageContext, Towers, TrainingData, stage_class
 from training.stages.encoding import Encoding
 from training.stages.pretraining import PretrainStage, take_language_model_head
@@ -50,7 +50,7 @@ def train(
     out: Path,
     on_error: OnError = "raise",
     overwrite: bool = False,
-) -> Fitted:
+) -> StageResult:
     """Train as `config` says and write the run directory `out`; an unfinished run there is taken up where it stopped.
 
     Raises InputError where `out` is anything else (unless `overwrite`) and for settings and data that cannot be trained
@@ -68,7 +68,7 @@ def train_on(
     out: Path,
     overwrite: bool = False,
     about: Mapping[str, Any] = {},
-) -> Fitted:
+) -> StageResult:
     """The same with data that is read already, the run's own first; others are for `pretrain` and `adversarial`.
     `about` goes into run.json.
 
@@ -107,7 +107,7 @@ class _Run:
         self.config, self.towers, self.device, self.directory = config, towers, device, directory
         tokenize = towers.history_model.tokenize_items
         self.data = tuple(TrainingData(dataset, tokenize(dataset.items)) for dataset in datasets)
-        self.finished: list[Fitted] = []
+        self.finished: list[StageResult] = []
         self.sharded = is_sharded(config.sharding)
         self.about = {
             "seed": config.seed,
@@ -123,14 +123,14 @@ class _Run:
             "processes": processes(),
         }
 
-    def train(self, classes: Sequence[type[Stage]], overwrite: bool) -> Fitted:
-        resumed = from_first(lambda: self.directory.path.exists() and not overwrite)
+    def train(self, classes: Sequence[type[Stage]], overwrite: bool) -> StageResult:
+        resumed = broadcast_from_rank0(lambda: self.directory.path.exists() and not overwrite)
         if resumed and rank() == 0:
-            self.directory.take_up(self.about)
+            self.directory.resume(self.about)
         meet()
         state = self.directory.load_state() if resumed else None
         if state is not None:
-            self._take_up(state, classes)
+            self._resume(state, classes)
         # Before there is a directory: it may refuse the data.
         prepared = self._prepare(classes[len(self.finished)])
         if not resumed and rank() == 0:
@@ -159,12 +159,12 @@ class _Run:
                 files.close()
                 curves.draw(self.directory.path)
 
-    def _take_up(self, state: State, classes: Sequence[type[Stage]]) -> None:
+    def _resume(self, state: State, classes: Sequence[type[Stage]]) -> None:
         if state["processes"] != processes():
             raise InputError(
                 f"{self.directory.path} was begun with {state['processes']} processes; go on with as many", "--out"
             )
-        self.finished = [Fitted(**{**one, "best": metrics_of(one["best"])}) for one in state["finished"]]
+        self.finished = [StageResult(**{**one, "best": metrics_of(one["best"])}) for one in state["finished"]]
         if any(kind.freezes_items for kind in classes[: len(self.finished)]):
             self.towers.freeze_items()
 
@@ -188,7 +188,7 @@ class _Run:
         if name != PretrainStage.name:
             take_language_model_head(self.towers.history_model)  # of pretraining; nothing else reads it
         if name != AdversarialStage.name:
-            leave_domains(self.towers.history_model)
+            drop_source_domains(self.towers.history_model)
         if kind.freezes_items:
             self.towers.freeze_items()
         cuda = self.device.type == "cuda"
@@ -203,7 +203,7 @@ class _Run:
         context = StageContext(self.config, self.data, self.towers, self.device, encoding, validate)
         return kind.from_context(context), context
 
-    def _fit(self, stage: Stage, context: StageContext, files: MetricsFiles | None, loop: State | None) -> Fitted:
+    def _fit(self, stage: Stage, context: StageContext, files: MetricsFiles | None, loop: State | None) -> StageResult:
         towers, directory = self.towers, self.directory
         # The stage may have put another model in the place of the one before.
         model = ParallelModel(towers.history_model, self.sharded)
@@ -212,7 +212,7 @@ class _Run:
         def check() -> tuple[Metrics, Mapping[str, Any]]:
             encoder = towers.encoder(str(self.device))
             own = stage.validate(encoder)  # by every process: it may touch the weights
-            return from_first(lambda: own or (context.validate(encoder), {}))
+            return broadcast_from_rank0(lambda: own or (context.validate(encoder), {}))
 
         def write(path: Path) -> None:
             if rank() == 0:
@@ -227,7 +227,7 @@ class _Run:
             self.config.validation_of(stage.name),
             self.device,
             Reports(stage.name, files.record if files else lambda entry: None, quiet=rank() > 0),
-            Saving(
+            CheckpointHooks(
                 lambda state: self._save(files, state),
                 self.config.save_minutes * 60,
                 best=lambda: write(directory.best),
@@ -280,7 +280,7 @@ class _Run:
             f"{torch.get_num_threads()} threads" if self.device.type == "cpu" else self.device,
         )
 
-    def _finish(self, files: MetricsFiles | None) -> Fitted:
+    def _finish(self, files: MetricsFiles | None) -> StageResult:
         last = self.finished[-1]
         whole = replace(
             last,
@@ -296,12 +296,12 @@ class _Run:
             stages = [{"stage": name, **asdict(f)} for name, f in zip(self.config.stages, self.finished, strict=True)]
             about = {**self.about, "checkpoint_digest": digest, **asdict(whole), "by_stage": stages}
             directory.write_about({**about, "state": "done"})
-            directory.tidy()
+            directory.cleanup()
             self._tell_end(whole)
         meet()
         return whole
 
-    def _tell_end(self, whole: Fitted) -> None:
+    def _tell_end(self, whole: StageResult) -> None:
         log.info(
             "%s after %d steps, %.0f s; best weights of step %d: validation NDCG@10 %.4f (all items); wrote %s",
             whole.ended,

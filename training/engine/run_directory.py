@@ -75,7 +75,7 @@ class RunDirectory:
             fresh.write_about({**about, "state": "running"})
         self._take()
 
-    def take_up(self, about: Mapping[str, Any]) -> None:
+    def resume(self, about: Mapping[str, Any]) -> None:
         """Go on with the run in it. Raises InputError where another process is at it, and for other data."""
         self._take()
         before = read_about(self.path)
@@ -104,7 +104,7 @@ class RunDirectory:
     def save_state(self, state: State) -> None:
         save_state(self.state, state)
 
-    def tidy(self) -> None:
+    def cleanup(self) -> None:
         """Take away what only an unfinished run needs."""
         self.state.unlink(missing_ok=True)
         shutil.rmtree(self.best, ignore_errors=True)

@@ -13,7 +13,7 @@ from seqrec.errors import InputError
 from seqrec.metric import TIE, Metric, ranked
 from seqrec.text.item_text import ItemTokens, TokenizedHistory, TokenizedItem
 from training.data.dataset import Cases, Dataset, Rows, Split
-from training.data.unique_texts import DistinctTexts
+from training.data.unique_texts import UniqueTexts
 from training.evaluation.metrics import Metrics
 from training.evaluation.ranking import PROTOCOLS, case_ranks
 
@@ -27,7 +27,7 @@ class EncodedItems:
     """
 
     tokens: ItemTokens
-    texts: DistinctTexts
+    texts: UniqueTexts
     vectors: Vectors  # [t, dim]
     metric: Metric
     unknown: Rows  # [u], items without a vector
@@ -42,7 +42,7 @@ class EncodedItems:
     ) -> EncodedItems:
         """`tokens`: of the items, where the caller has made them. Raises InputError for vectors that are not finite."""
         tokens = encoder.tokenize_items(dataset.items) if tokens is None else tokens
-        texts = DistinctTexts.of(tokens)
+        texts = UniqueTexts.of(tokens)
         following = Following(progress, "items", len(texts))
         vectors = _finite(encoder.encode_item_tokens([tokens[row] for row in texts.rows], following), "item")
         unknown = np.zeros(0, np.int64) if encoder.cold_items else np.flatnonzero(tokens.lengths == 0)

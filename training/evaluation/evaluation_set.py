@@ -38,7 +38,7 @@ def _one_of(folder: str | Path, names: Sequence[str]) -> Path:
 
 
 @dataclass(frozen=True, eq=False)
-class HeldOut:
+class EvaluationSet:
     """Cases of one data set, and the item rows [n] that what they look for, which is among them, is ranked within."""
 
     name: str

@@ -133,9 +133,9 @@ class AdversarialStage(Stage):
                 loss = loss + self.config.overlap_weight * parts["overlap"]
         return loss, prepared.tokens
 
-    def after_step(self, model: SequenceModel) -> None:
+    def post_optimizer_step(self, model: SequenceModel) -> None:
         assert isinstance(model, AlignsDomains)
-        model.after_step()
+        model.post_optimizer_step()
 
 
 def other_datasets(config: RunConfig, on_error: OnError) -> list[Dataset]:
@@ -144,10 +144,10 @@ def other_datasets(config: RunConfig, on_error: OnError) -> list[Dataset]:
     return [read_folder(folder, None, on_error, config.data) for folder in folders]
 
 
-def leave_domains(model: SequenceModel) -> None:
+def drop_source_domains(model: SequenceModel) -> None:
     """No other stage and no service has a use for the other domains."""
     if isinstance(model, AlignsDomains):
-        model.leave_domains()
+        model.drop_source_domains()
 
 
 def _sequences(dataset: Dataset, items: Sequence[TokenizedItem | None]) -> list[TokenizedHistory]:

@@ -20,9 +20,7 @@ def history_before(items: Rows, place: int, crop: bool, rng: np.random.Generator
     return items[begin:place]
 
 
-def another_view(
-    history: TokenizedHistory, share: float, of_words: float, rng: np.random.Generator
-) -> TokenizedHistory:
+def augment(history: TokenizedHistory, share: float, of_words: float, rng: np.random.Generator) -> TokenizedHistory:
     """The history without a share of its items, at least one of them left; or, with the probability `of_words`, without
     that share of each item's words.
 

@@ -123,7 +123,7 @@ class Stage(Protocol):
         """
         return
 
-    def after_step(self, model: SequenceModel) -> None:
+    def post_optimizer_step(self, model: SequenceModel) -> None:
         """After each step of the optimiser, such as to hold weights within bounds."""
         return
 

@@ -23,7 +23,7 @@ from seqrec.models.base.model import SequenceModel
 from seqrec.text.item_text import ItemTokens, TokenizedHistory
 from training.config.stage_config import JointConfig
 from training.data.dataset import Dataset, Rows
-from training.data.unique_texts import DistinctTexts
+from training.data.unique_texts import UniqueTexts
 from training.stages.augmentation import history_before
 from training.stages.base import Stage, StageContext
 from training.stages.encoding import PLAIN, Encoding
@@ -55,7 +55,7 @@ class JointStage(Stage):
         self.encoding = encoding
         self.dataset = dataset
         self.tokens = list(tokens)
-        self.texts = DistinctTexts.of(tokens)
+        self.texts = UniqueTexts.of(tokens)
         lengths = np.array([len(dataset.training_part(user)) for user in range(dataset.users)])
         users = np.flatnonzero(lengths > config.min_history)
         if not len(users):

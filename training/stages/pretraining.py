@@ -27,11 +27,11 @@ from seqrec.models.recformer.model import LanguageModelHead, PackedBatch, Recfor
 from seqrec.text.item_text import ItemTokens, TokenizedHistory, TokenizedItem
 from training.config.stage_config import PretrainConfig
 from training.data.dataset import Rows
-from training.data.unique_texts import DistinctTexts
+from training.data.unique_texts import UniqueTexts
 from training.engine.distributed import processes, share, total
-from training.evaluation.evaluation_set import HeldOut, read_folder
+from training.evaluation.evaluation_set import EvaluationSet, read_folder
 from training.evaluation.metrics import Metrics
-from training.stages.augmentation import another_view, history_before
+from training.stages.augmentation import augment, history_before
 from training.stages.base import Stage, StageContext, TrainingData
 from training.stages.encoding import Encoding
 from training.stages.joint import compare
@@ -63,8 +63,8 @@ class PretrainStage(Stage):
         seed: int,
         encoding: Encoding | None = None,
         vocabulary: Vocabulary | None = None,
-        held_out: Sequence[HeldOut] = (),
-        zero_shot: Sequence[HeldOut] = (),
+        held_out: Sequence[EvaluationSet] = (),
+        zero_shot: Sequence[EvaluationSet] = (),
     ) -> None:
         """`vocabulary` is what masking needs to know, where words are masked.
 
@@ -75,7 +75,7 @@ class PretrainStage(Stage):
         self.held_out, self.zero_shot = held_out, zero_shot
         self.datasets = [domain.dataset for domain in domains]
         self.tokens = [list(domain.tokens) for domain in domains]
-        together = DistinctTexts.of(ItemTokens.concatenate(item for tokens in self.tokens for item in tokens))
+        together = UniqueTexts.of(ItemTokens.concatenate(item for tokens in self.tokens for item in tokens))
         ends = np.cumsum([len(tokens) for tokens in self.tokens])
         self.text_of = np.split(together.text_of, ends[:-1])
         examples = []  # [n, 2] of each domain: its number, and a user with something to train on
@@ -96,7 +96,7 @@ class PretrainStage(Stage):
         names = _names(config.data) or ["data"]
         users = context.config.validation_of(cls.name).users
         held_out = [
-            HeldOut.of(name, domain.dataset, domain.tokens, "valid", users, config.held_out_items, seed)
+            EvaluationSet.of(name, domain.dataset, domain.tokens, "valid", users, config.held_out_items, seed)
             for name, domain in zip(names, context.data, strict=True)
         ]
         zero_shot = []
@@ -104,7 +104,7 @@ class PretrainStage(Stage):
         for name, folder in zip(_names(config.zero_shot), config.zero_shot, strict=True):
             dataset = read_folder(folder, recipe, "skip")
             tokens = model.tokenize_items(dataset.items)
-            zero_shot.append(HeldOut.of(name, dataset, tokens, "test", config.zero_shot_users, 0, seed))
+            zero_shot.append(EvaluationSet.of(name, dataset, tokens, "test", config.zero_shot_users, 0, seed))
         return cls(context.data, config, seed, context.encoding, vocabulary, held_out, zero_shot)
 
     @property
@@ -218,7 +218,7 @@ class PretrainStage(Stage):
         seeds = 2 * rng.integers(2**62, size=len(examples))
         config, views = self.config, []
         if config.sequence_weight:
-            views = [another_view(history, config.drop, config.drop_words, rng) for history in histories]
+            views = [augment(history, config.drop, config.drop_words, rng) for history in histories]
         return Pairs(histories, targets, np.array(texts, dtype=np.int64), seeds, views)
 
 

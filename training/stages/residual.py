@@ -25,7 +25,7 @@ from seqrec.runtime.progress import StageBars
 from seqrec.text.item_text import TokenizedHistory
 from training.config.stage_config import ResidualConfig
 from training.data.dataset import Dataset, Rows
-from training.data.unique_texts import DistinctTexts
+from training.data.unique_texts import UniqueTexts
 from training.evaluation.evaluate import Following
 from training.evaluation.metrics import Metrics
 from training.evaluation.ranking import PROTOCOLS, case_ranks
@@ -91,7 +91,7 @@ class ResidualStage(Stage):
 
     def _item_vectors(self, bars: StageBars) -> Tensor:
         """Text vectors of all items, [n, dim]; items that read the same have the same."""
-        texts = DistinctTexts.of(self.data.tokens)
+        texts = UniqueTexts.of(self.data.tokens)
         distinct = [self.data.tokens[row] for row in texts.rows]
         done = Following(bars, "items", len(distinct))
         return torch.from_numpy(self.text_encoder.encode_item_tokens(distinct, done)[texts.text_of])

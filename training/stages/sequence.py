@@ -69,7 +69,7 @@ class SequenceStage(Stage):
         needs_whole_weights(cls.name, context)
         data, config = context.data[0], context.config
         if isinstance(model, TellsItemsApart):
-            model.show_items([data.tokens[int(row)] for row in np.flatnonzero(data.dataset.trained_rows)])
+            model.set_training_items([data.tokens[int(row)] for row in np.flatnonzero(data.dataset.trained_rows)])
         return cls(data.dataset, data.tokens, config.sequence, config.seed, context.encoding)
 
     @property
@@ -102,9 +102,9 @@ class SequenceStage(Stage):
         assert isinstance(model, TrainsItself)
         return model.training_loss(batch)
 
-    def after_step(self, model: SequenceModel) -> None:
+    def post_optimizer_step(self, model: SequenceModel) -> None:
         assert isinstance(model, TrainsItself)
-        model.after_step()
+        model.post_optimizer_step()
 
 
 def needs_whole_weights(stage: str, context: StageContext) -> None:

@@ -24,7 +24,7 @@ from seqrec.models.recformer.model import Recformer
 from seqrec.text.item_text import TokenizedHistory
 from training.config.stage_config import FineTuningConfig
 from training.data.dataset import Rows
-from training.data.unique_texts import DistinctTexts
+from training.data.unique_texts import UniqueTexts
 from training.evaluation.metrics import Metrics
 from training.stages.augmentation import history_before
 from training.stages.base import Stage, StageContext, Towers
@@ -50,7 +50,7 @@ class StageOne(Stage):
         self.seed = context.config.seed
         self.dataset = context.data[0].dataset
         self.tokens = list(context.data[0].tokens)
-        self.texts = DistinctTexts.of(context.data[0].tokens)
+        self.texts = UniqueTexts.of(context.data[0].tokens)
         self.users = np.flatnonzero(self.dataset.cuts.train_end > 0)
         if not len(self.users):
             raise InputError("no user has an event to train on", "interactions")

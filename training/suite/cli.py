@@ -10,7 +10,7 @@ from seqrec.errors import SeqrecError
 from training.evaluation.plots import check_pictures
 from training.suite.plan import TABLES
 from training.suite.recipes import MODELS
-from training.suite.runner import Asked, Suite
+from training.suite.runner import Suite, SuiteConfig
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ def evaluate_suite(argv: list[str]) -> None:
     check_pictures()
     seeds = range(1, 1 + (arguments.seeds or (1 if arguments.quick else 3)))
     suite = Suite(
-        Asked(
+        SuiteConfig(
             data=arguments.data,
             out=arguments.out,
             models=[model for model in MODELS if model in arguments.models],

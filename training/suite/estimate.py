@@ -26,8 +26,8 @@ from training.stages.base import Stage, StageContext, Towers, TrainingData, stag
 from training.stages.encoding import Encoding
 from training.stages.start import starting_point
 from training.stages.two_stage import StageOne
-from training.suite.plan import Cell
-from training.suite.store import Workshop
+from training.suite.plan import Experiment
+from training.suite.store import ExperimentStore
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class Times:
 class Estimator:
     """Times each kind of training once; `close` takes away the untrained checkpoints that it makes for that."""
 
-    def __init__(self, workshop: Workshop) -> None:
+    def __init__(self, workshop: ExperimentStore) -> None:
         self.workshop = workshop
         self._folder = tempfile.TemporaryDirectory(prefix="seqrec-estimate-")
         self._untrained: dict[str, Path] = {}
@@ -84,7 +84,7 @@ class Estimator:
     def close(self) -> None:
         self._folder.cleanup()
 
-    def seconds(self, cell: Cell) -> float:
+    def seconds(self, cell: Experiment) -> float:
         """Of a cell that is not made yet. NaN where it cannot be told, such as for a model that refuses the data."""
         users = len(self.workshop.dataset.evaluated("test"))
         if cell.config is None:
@@ -99,14 +99,14 @@ class Estimator:
             log.warning("%s: %s", cell.name, error)
             return float("nan")
 
-    def _model(self, cell: Cell) -> tuple[str, nn.Module]:
+    def _model(self, cell: Experiment) -> tuple[str, nn.Module]:
         start = None if cell.start is None else self._checkpoint(cell.start)
         begin = starting_point(self.workshop.config(cell, start))
         model = begin.build(self.workshop.trained_on(cell))
         assert isinstance(model, nn.Module)
         return begin.model_name, model
 
-    def _checkpoint(self, cell: Cell) -> Path:
+    def _checkpoint(self, cell: Experiment) -> Path:
         """What a cell ends with: the real one if it is there, else one of its size."""
         trained = self.workshop.path(cell) / "checkpoint"
         if trained.is_dir():
@@ -118,7 +118,7 @@ class Estimator:
             self._untrained[cell.name] = path
         return self._untrained[cell.name]
 
-    def _time(self, cell: Cell) -> Times:
+    def _time(self, cell: Experiment) -> Times:
         assert cell.config is not None
         config = cell.config
         set_threads(config.threads)
@@ -181,7 +181,7 @@ def _stage_time(stage: Stage, context: StageContext, items: float) -> StageTime:
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         with torch.no_grad():
-            stage.after_step(model)
+            stage.post_optimizer_step(model)
         if device.type == "cuda":
             torch.cuda.synchronize()
         taken.append(time.monotonic() - began)

@@ -22,7 +22,7 @@ MODEL = "model"
 
 
 @dataclass(frozen=True)
-class Cell:
+class Experiment:
     """One training and its evaluation; or, without `config`, the floors alone.
 
     share: of the users that train. start: whose checkpoint it starts from. others: it is trained on the data sets to
@@ -33,7 +33,7 @@ class Cell:
     model: str
     config: RunConfig | None
     share: float = 1.0
-    start: Cell | None = None
+    start: Experiment | None = None
     on_encoder: bool = False  # it starts from the text encoder that was named, if there is one
     others: bool = False
     beside: bool = False
@@ -45,7 +45,7 @@ class Line:
 
     table: Table
     label: str
-    cells: tuple[Cell, ...]
+    cells: tuple[Experiment, ...]
     method: str = MODEL
     share: float = 1.0
 
@@ -99,7 +99,7 @@ class Plan:
             return
         encoder, bare = self.encoder(), "without item positions and token types"
 
-        def line(label: str, start: Cell | None, of: str = "", changes: Sequence[str] = ()) -> Line:
+        def line(label: str, start: Experiment | None, of: str = "", changes: Sequence[str] = ()) -> Line:
             begun = [(seed, self._begun(seed, 1.0, start, of)) for seed in self.seeds]
             return Line(table, label, tuple(self._tuned(label, seed, 1.0, cell, changes) for seed, cell in begun))
 
@@ -114,7 +114,7 @@ class Plan:
             yield Line(table, "recformer", (self.encoder(),))
 
     def _floors(self, table: Table, share: float) -> Iterator[Line]:
-        counted = Cell(_of_share("floors", share), "", None, share)
+        counted = Experiment(_of_share("floors", share), "", None, share)
         yield Line(table, "popularity", (counted,), "popularity", share)
         yield Line(table, "item-kNN", (counted,), "item-kNN", share)
         if table != "training-data" and self._text_models and not self._only_on_encoder:
@@ -129,45 +129,47 @@ class Plan:
         """Whether no encoder is pretrained: the models that need one stand on the text encoder that was named."""
         return self.text_encoder and "recformer" not in self.models
 
-    def encoder(self, share: float = 1.0, plain: bool = False) -> Cell:
+    def encoder(self, share: float = 1.0, plain: bool = False) -> Experiment:
         """A Recformer that is only pretrained: on the other data sets, or on what trains of this one."""
         share = 1.0 if self.pretrained else share
         changes = _WITHOUT_EMBEDDINGS if plain else ()
         name = "recformer pretrained" + (" without item positions and token types" if plain else "")
         config = self.recipes.pretraining("recformer", self.seeds[0], *changes)
-        return Cell(_of_share(name, share), "recformer", config, share, on_encoder=True, others=self.pretrained)
+        return Experiment(_of_share(name, share), "recformer", config, share, on_encoder=True, others=self.pretrained)
 
-    def frozen(self, model: str, share: float = 1.0) -> Cell:
+    def frozen(self, model: str, share: float = 1.0) -> Experiment:
         """What a model on frozen text begins from, pretrained where there is something to pretrain on."""
         if not self.pretrained:
             return self.encoder(share)
         config = self.recipes.pretraining(model, self.seeds[0])
         start = None if self.text_encoder else self.encoder()
-        return Cell(f"{model} pretrained", model, config, 1.0, start, on_encoder=True, others=True)
+        return Experiment(f"{model} pretrained", model, config, 1.0, start, on_encoder=True, others=True)
 
-    def trained(self, model: str, seed: int, share: float = 1.0) -> Cell:
+    def trained(self, model: str, seed: int, share: float = 1.0) -> Experiment:
         if model == "recformer":
             return self._tuned("", seed, share, self._begun(seed, share, self.encoder(share)))
         config = self.recipes.training(model, seed, share)
         name = _of_seed(_of_share(model, share), seed)
         if model not in TEXT_MODELS:
-            return Cell(name, model, config, share, beside=self.pretrained and ALIGNS in config.stages)
+            return Experiment(name, model, config, share, beside=self.pretrained and ALIGNS in config.stages)
         start = None if self.text_encoder and not self.pretrained else self.frozen(model, share)
-        return Cell(name, model, config, share, start, on_encoder=True)
+        return Experiment(name, model, config, share, start, on_encoder=True)
 
-    def _begun(self, seed: int, share: float, encoder: Cell | None, label: str = "") -> Cell | None:
+    def _begun(self, seed: int, share: float, encoder: Experiment | None, label: str = "") -> Experiment | None:
         """What the two stages start from. With little time that is an encoder that learnt the data set's own items and
         histories at once: against items that stay as they are for an epoch it learns next to nothing."""
         return self._joint(seed, share, encoder, label) if self.recipes.quick else encoder
 
-    def _joint(self, seed: int, share: float, encoder: Cell | None, label: str = "") -> Cell:
+    def _joint(self, seed: int, share: float, encoder: Experiment | None, label: str = "") -> Experiment:
         return self._tuned(f"{_JOINT} {label}".strip(), seed, share, encoder, ('stages=["joint"]',))
 
-    def _tuned(self, label: str, seed: int, share: float, start: Cell | None, changes: Sequence[str] = ()) -> Cell:
+    def _tuned(
+        self, label: str, seed: int, share: float, start: Experiment | None, changes: Sequence[str] = ()
+    ) -> Experiment:
         config = self.recipes.training("recformer", seed, share, *changes)
         label = "" if label == _WHOLE else label
         name = _of_seed(_of_share(f"recformer {label}".strip(), share), seed)
-        return Cell(name, "recformer", config, share, start, on_encoder=True)
+        return Experiment(name, "recformer", config, share, start, on_encoder=True)
 
 
 _WHOLE = "two stages, all weights trained"
@@ -183,11 +185,11 @@ _ABLATIONS: Sequence[tuple[str, Sequence[str]]] = (
 )
 
 
-def cells_of(lines: Iterable[Line]) -> list[Cell]:
+def cells_of(lines: Iterable[Line]) -> list[Experiment]:
     """Each once, and after what it starts from."""
-    found: dict[str, Cell] = {}
+    found: dict[str, Experiment] = {}
 
-    def add(cell: Cell) -> None:
+    def add(cell: Experiment) -> None:
         if cell.start is not None:
             add(cell.start)
         found.setdefault(cell.name, cell)

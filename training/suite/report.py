@@ -17,10 +17,10 @@ from training.evaluation.groups import EVERYONE
 from training.evaluation.metrics import ties_matter
 from training.evaluation.ranking import PESSIMISTIC, PROTOCOLS, Protocol
 from training.evaluation.significance import randomization_p
-from training.suite.plan import MODEL, Cell, Line, Plan, Table, cells_of
+from training.suite.plan import MODEL, Experiment, Line, Plan, Table, cells_of
 from training.suite.plots import draw
 from training.suite.recipes import TEXT_MODELS
-from training.suite.store import K, Record, Workshop
+from training.suite.store import ExperimentStore, K, Record
 
 NDCG, RECALL = f"NDCG@{K}", f"Recall@{K}"
 ROUNDS = 2000
@@ -64,7 +64,7 @@ class Value:
 class Results:
     """What is there of each line."""
 
-    def __init__(self, workshop: Workshop, lines: Sequence[Line]) -> None:
+    def __init__(self, workshop: ExperimentStore, lines: Sequence[Line]) -> None:
         self.workshop = workshop
         self.records = {cell.name: workshop.evaluation(cell) for cell in cells_of(lines)}
 
@@ -98,11 +98,11 @@ class Results:
         seconds = [self._seconds(cell) for cell in line.cells if self.records[cell.name] is not None]
         return f"{np.mean(seconds) / 60:.1f}" if any(seconds) and line.method == MODEL else "-"
 
-    def _seconds(self, cell: Cell) -> float:
+    def _seconds(self, cell: Experiment) -> float:
         before = 0.0 if cell.start is None else self._seconds(cell.start)
         return before + float((self.records[cell.name] or {}).get("seconds", 0))
 
-    def steps(self, cell: Cell) -> list[tuple[int, float]]:
+    def steps(self, cell: Experiment) -> list[tuple[int, float]]:
         """(step, NDCG@10 on this data set's test items) at each check of a pretraining."""
         path = self.workshop.path(cell) / "metrics.jsonl"
         if self.records.get(cell.name) is None or not path.is_file():
@@ -115,7 +115,9 @@ class Results:
         ]
 
 
-def write_report(out: Path, lines: Sequence[Line], plan: Plan, workshop: Workshop, failed: Mapping[str, str]) -> None:
+def write_report(
+    out: Path, lines: Sequence[Line], plan: Plan, workshop: ExperimentStore, failed: Mapping[str, str]
+) -> None:
     """Raises InputError without matplotlib."""
     results = Results(workshop, lines)
     of_table: dict[Table, list[Line]] = {}
@@ -146,7 +148,7 @@ def write_report(out: Path, lines: Sequence[Line], plan: Plan, workshop: Worksho
     write_text(out / "report.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
-def _about(plan: Plan, workshop: Workshop, results: Results, failed: Mapping[str, str]) -> str:
+def _about(plan: Plan, workshop: ExperimentStore, results: Results, failed: Mapping[str, str]) -> str:
     dataset = workshop.dataset
     made = sum(record is not None for record in results.records.values())
     began = "what trains of this data set itself"

@@ -17,10 +17,10 @@ from training.data.dataset import Dataset
 from training.evaluation.evaluation_set import read_folder
 from training.suite.data import sample_users, write_folder
 from training.suite.estimate import Estimator
-from training.suite.plan import Cell, Line, Plan, Table, cells_of
+from training.suite.plan import Experiment, Line, Plan, Table, cells_of
 from training.suite.recipes import ATTRIBUTES, QUICK_USERS, QUICK_USERS_PRETRAINING, Recipes
 from training.suite.report import write_report
-from training.suite.store import Workshop
+from training.suite.store import ExperimentStore
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ TRUSTED = 60.0
 
 
 @dataclass(frozen=True)
-class Asked:
+class SuiteConfig:
     """What a suite is asked for. `data`, `pretrain_data`: folders with items and interactions."""
 
     data: Path
@@ -56,7 +56,7 @@ class Estimate:
     def total(self) -> float:
         return sum(seconds for seconds in self.seconds.values() if not math.isnan(seconds))
 
-    def text(self, lines: Sequence[Line], cells: Sequence[Cell]) -> str:
+    def text(self, lines: Sequence[Line], cells: Sequence[Experiment]) -> str:
         left = len(self.seconds)
         said = [
             f"{len(cells)} cells, {len(cells) - left} of them made; about {duration(self.total)} for the other {left}"
@@ -75,7 +75,7 @@ class Estimate:
 class Suite:
     """Raises InputError for data that cannot be read, SeqrecError for a text encoder that is not there."""
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, asked: SuiteConfig) -> None:
         self.asked = asked
         if asked.data.resolve() in [folder.resolve() for folder in asked.pretrain_data]:
             raise InputError(f"{asked.data} is what is evaluated; leave it out", "--pretrain-data")
@@ -91,14 +91,14 @@ class Suite:
             dataset, asked.quick, asked.text_encoder is not None, asked.threads, asked.device, list(asked.changes)
         )
         self.plan = Plan(recipes, asked.models, asked.tables, asked.seeds, bool(others), asked.text_encoder is not None)
-        self.workshop = Workshop(asked.out, dataset, folder, others, asked.pretrain_data, asked.text_encoder)
+        self.workshop = ExperimentStore(asked.out, dataset, folder, others, asked.pretrain_data, asked.text_encoder)
         with _unsaid("training.config.hardware"):  # for each of dozens of configurations, which are kept with the runs
             self.lines = self.plan.lines()
         self.cells = cells_of(self.lines)
         if not self.cells:
             raise InputError("nothing to make: the tables asked for need other models, or --pretrain-data", "--only")
 
-    def missing(self) -> list[Cell]:
+    def missing(self) -> list[Experiment]:
         return [cell for cell in self.cells if self.workshop.evaluation(cell) is None]
 
     def estimate(self) -> Estimate:
@@ -127,7 +127,7 @@ class Suite:
             self.report(failed)
         return failed
 
-    def _make(self, cell: Cell, failed: dict[str, str]) -> bool:
+    def _make(self, cell: Experiment, failed: dict[str, str]) -> bool:
         """-> whether it is made."""
         try:
             if cell.start is not None and cell.start.name in failed:

@@ -35,7 +35,7 @@ from training.evaluation.ranking import PESSIMISTIC, PROTOCOLS, Scorer, case_ran
 from training.evaluation.significance import interval, resampled_means
 from training.stages.start import starting_point
 from training.suite.data import PartlyTrained
-from training.suite.plan import MODEL, Cell
+from training.suite.plan import MODEL, Experiment
 
 K = 10
 FIGURES = (f"NDCG@{K}", f"Recall@{K}", "MRR", f"NDCG@{K}{PESSIMISTIC}")
@@ -43,7 +43,7 @@ Record = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Workshop:
+class ExperimentStore:
     """Where cells are made, and of what. `folders`: of the data set and of those to pretrain on, for reports."""
 
     out: Path
@@ -54,11 +54,11 @@ class Workshop:
     text_encoder: Path | None = None
     _shares: dict[float, Dataset] = field(default_factory=dict)
 
-    def path(self, cell: Cell) -> Path:
+    def path(self, cell: Experiment) -> Path:
         name = re.sub(r"[^a-z0-9]+", "-", cell.name.lower().replace("%", "percent")).strip("-")
         return self.out / "cells" / f"{name}-{self.digest(cell)[:12]}"
 
-    def digest(self, cell: Cell) -> str:
+    def digest(self, cell: Experiment) -> str:
         """Of all that decides what comes of it."""
         inputs = [
             __version__,
@@ -77,12 +77,12 @@ class Workshop:
             self._shares[share] = self.dataset if share == 1 else PartlyTrained.of(self.dataset, share)
         return self._shares[share]
 
-    def trained_on(self, cell: Cell) -> Sequence[Dataset]:
+    def trained_on(self, cell: Experiment) -> Sequence[Dataset]:
         if cell.others:
             return self.others
         return [self.data(cell.share), *(self.others if cell.beside else ())]
 
-    def config(self, cell: Cell, start: Path | None = None) -> RunConfig:
+    def config(self, cell: Experiment, start: Path | None = None) -> RunConfig:
         """With the paths that a cell's own configuration leaves out; `start` instead of what it starts from."""
         assert cell.config is not None
         config = cell.config
@@ -99,7 +99,7 @@ class Workshop:
             config = replace(config, adversarial=replace(config.adversarial, data=tuple(map(str, self.other_folders))))
         return config
 
-    def evaluation(self, cell: Cell) -> Record | None:
+    def evaluation(self, cell: Experiment) -> Record | None:
         """What was measured; None before it was."""
         try:
             record: Record = json.loads((self.path(cell) / "evaluation.json").read_text(encoding="utf-8"))
@@ -107,7 +107,7 @@ class Workshop:
             return None
         return record
 
-    def make(self, cell: Cell) -> None:
+    def make(self, cell: Experiment) -> None:
         """Train what is not trained, going on with what was begun, and measure it. Raises SeqrecError."""
         path, dataset = self.path(cell), self.data(cell.share)
         if cell.config is None:
@@ -127,7 +127,7 @@ class Workshop:
         record |= {"cell": cell.name, "inputs": self.digest(cell), "data_digest": dataset.digest}
         write_text(path / "evaluation.json", json.dumps(record) + "\n")
 
-    def _starts_from_encoder(self, cell: Cell) -> bool:
+    def _starts_from_encoder(self, cell: Experiment) -> bool:
         return self.text_encoder is not None and cell.on_encoder and cell.start is None
 
     @cached_property

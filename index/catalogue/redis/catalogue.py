@@ -63,8 +63,8 @@ class RedisCatalogue:
             raise
 
     @property
-    def weaker_promises(self) -> Sequence[str]:
-        return self._redis.weaker_promises
+    def durability_warnings(self) -> Sequence[str]:
+        return self._redis.durability_warnings
 
     def head(self) -> int:
         return self._read(READ_HEAD)[0]

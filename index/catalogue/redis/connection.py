@@ -58,7 +58,7 @@ class RedisConnections:
         self._accept_weaker = accept_weaker
         self._closed = False
         self._waits = False
-        self.weaker_promises: tuple[str, ...] = ()
+        self.durability_warnings: tuple[str, ...] = ()
         try:
             with self._connection() as connection:
                 self._check_promises(connection)
@@ -78,7 +78,7 @@ class RedisConnections:
             return self._ask(connection, *commands)
 
     def write(self, *command: Any) -> Any:
-        """The answer to one command, when what it wrote is on the server's disk (see `weaker_promises`).
+        """The answer to one command, when what it wrote is on the server's disk (see `durability_warnings`).
 
         Raises OutcomeUnknown where that is not certain.
         """
@@ -169,7 +169,7 @@ class RedisConnections:
             )
         if weaker and not self._accept_weaker:
             raise self.error(f"{'; '.join(weaker)}. Change its settings, or accept that by SEQREC_ACCEPT_WEAKER=true")
-        self._waits, self.weaker_promises = waits, tuple(weaker)
+        self._waits, self.durability_warnings = waits, tuple(weaker)
         self._fresh.discard(connection)
 
     def _knows_waitaof(self, connection: redis.Connection) -> bool:

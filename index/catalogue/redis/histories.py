@@ -49,8 +49,8 @@ class RedisHistories:
         self._keys = (f"{self._base}users", f"{self._base}events", self._base)
 
     @property
-    def weaker_promises(self) -> Sequence[str]:
-        return self._redis.weaker_promises
+    def durability_warnings(self) -> Sequence[str]:
+        return self._redis.durability_warnings
 
     def add(self, events: Sequence[Event]) -> int:
         if not events:

@@ -51,7 +51,7 @@ _IDS_AT_ONCE = 500
 class SqliteCatalogue:
     """Meets `index.catalogue.base.Catalogue`. The file and its directory are made where they are missing."""
 
-    weaker_promises: Sequence[str] = ()
+    durability_warnings: Sequence[str] = ()
 
     def __init__(self, path: Path | str) -> None:
         self._connections = Connections(Path(path))

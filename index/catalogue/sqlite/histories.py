@@ -25,7 +25,7 @@ _SCHEMA = (
 class SqliteHistories:
     """Meets `index.catalogue.histories.HistoryStore`. The file and its directory are made where they are missing."""
 
-    weaker_promises: Sequence[str] = ()
+    durability_warnings: Sequence[str] = ()
 
     def __init__(self, path: Path | str) -> None:
         self._connections = Connections(Path(path), "the histories", "restore it from a backup", erase=True)

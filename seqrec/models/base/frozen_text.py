@@ -181,7 +181,7 @@ class FrozenTextModel(nn.Module, ABC):
         """-> [b, dim]"""
         return newest(self._states(batch), batch.lengths)
 
-    def show_items(self, items: Sequence[TokenizedItem]) -> None:
+    def set_training_items(self, items: Sequence[TokenizedItem]) -> None:
         """The items that training sees: what the loss tells a target from. Those that read the same are one."""
         distinct = {_key(item): item for item in items}
         self._shown, self._shown_vectors = list(distinct.values()), None
@@ -213,7 +213,7 @@ class FrozenTextModel(nn.Module, ABC):
         logits = queries @ items.T / self.settings.temperature
         return F.cross_entropy(logits.float(), batch.targets[real])
 
-    def after_step(self) -> None:
+    def post_optimizer_step(self) -> None:
         """Nothing to be held within bounds."""
 
     def positions(self, length: int, lengths: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from seqrec.text.item_text import ItemText, ItemTokens, TokenizedHistory, Tokeni
 
 
 @dataclass(frozen=True)
-class Known:
+class VocabSizes:
     """How much a model knows: items, and bytes of their ids (`ItemIds.size`); the same of users."""
 
     items: int
@@ -51,7 +51,7 @@ class RowBatch:
         """bool [b, n]"""
         return torch.arange(self.rows.shape[1], device=self.rows.device) < self.lengths[:, None]
 
-    def but_last(self) -> RowBatch:
+    def inputs(self) -> RowBatch:
         """Each sequence without its last item, which only is to be told."""
         lengths = (self.lengths - 1).clamp(min=0)
         return RowBatch(rows=self.rows[:, :-1], lengths=lengths, users=self.users, tokens=self.tokens)
@@ -68,13 +68,13 @@ class IdModel(nn.Module, ABC):
     """The table of the items' vectors, as `item_table` makes it, unless a model encodes items itself."""
     settings_class: ClassVar[type[Any]]
     """A frozen dataclass of what can be set; `max_length` is among it."""
-    known_class: ClassVar[type[Known]] = Known
+    known_class: ClassVar[type[VocabSizes]] = VocabSizes
     knows_users: ClassVar[bool] = False
     """Whether users have weights of their own."""
     knows_domains: ClassVar[bool] = False
     """Whether it learns from other data sets as well: `from_ids` is told `others`, how many items each of them has."""
 
-    def __init__(self, settings: Any, known: Known) -> None:
+    def __init__(self, settings: Any, known: VocabSizes) -> None:
         """Fresh weights. A subclass makes its own after calling this."""
         super().__init__()
         self.settings, self.known = settings, known
@@ -88,7 +88,7 @@ class IdModel(nn.Module, ABC):
 
     @classmethod
     def from_ids(cls, settings: Any, item_ids: Sequence[str], user_ids: Sequence[str], **more: Any) -> Self:
-        """The same by ids alone; `more` are fields that `known_class` has beside those of `Known`.
+        """The same by ids alone; `more` are fields that `known_class` has beside those of `VocabSizes`.
 
         Raises InputError where training sees fewer than two items.
         """
@@ -180,7 +180,7 @@ class IdModel(nn.Module, ABC):
         last: int = self.settings.max_length - 1
         return (places + (last + 1 - batch.lengths)[:, None]).clamp(max=last)
 
-    def after_step(self) -> None:
+    def post_optimizer_step(self) -> None:
         """Nothing to be held within bounds."""
 
 
@@ -201,14 +201,14 @@ def choice(value: str, choices: Sequence[str], setting: str) -> None:
         raise InputError(f"{value!r} is not one of {', '.join(choices)}", f"model.settings.{setting}")
 
 
-def at_least(settings: Any, **minima: float) -> None:
+def check_at_least(settings: Any, **minima: float) -> None:
     """Raises InputError for a setting below its minimum."""
     for name, minimum in minima.items():
         if not getattr(settings, name) >= minimum:
             raise InputError(f"{getattr(settings, name)} is below {minimum}", f"model.settings.{name}")
 
 
-def above_zero(settings: Any, *names: str) -> None:
+def check_positive(settings: Any, *names: str) -> None:
     """Raises InputError for a setting that is not above 0."""
     for name in names:
         if not getattr(settings, name) > 0:

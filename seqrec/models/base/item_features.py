@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from seqrec.data.items import AttributeValue, Item, attribute_text
 from seqrec.errors import InputError
-from seqrec.models.base.ids import IdModel, Known
+from seqrec.models.base.ids import IdModel, VocabSizes
 
 WHOLE = ":token"
 ALWAYS = "title,brand:token,category,genres"
@@ -26,7 +26,7 @@ ALWAYS = "title,brand:token,category,genres"
 
 
 @dataclass(frozen=True)
-class KnownFeatures(Known):
+class KnownFeatures(VocabSizes):
     """`fields` of each item, `tags` of all items together, and the `vocabulary` of different ones."""
 
     fields: int = 0
@@ -74,10 +74,10 @@ class ItemFeatures(nn.Module):
 class FeatureModel(IdModel):
     """Base of the models that know items by id and read attributes: `settings.features` names them."""
 
-    known_class: ClassVar[type[Known]] = KnownFeatures
+    known_class: ClassVar[type[VocabSizes]] = KnownFeatures
     known: KnownFeatures
 
-    def __init__(self, settings: Any, known: Known) -> None:
+    def __init__(self, settings: Any, known: VocabSizes) -> None:
         super().__init__(settings, known)
         assert isinstance(known, KnownFeatures)
         self.features = ItemFeatures(known)

@@ -100,7 +100,7 @@ class Stack(nn.ModuleList):
     def forward(self, x: Tensor, lengths: Tensor, both_ways: bool = False) -> Tensor:
         """x [b, n, d], lengths [b] -> [b, n, d], of no meaning at padding, which comes last; `both_ways`: a place
         attends to all that is real, so no sequence may be empty, instead of all up to itself."""
-        groups = like_lengths(lengths)
+        groups = length_buckets(lengths)
         parts = []
         for chosen in groups:
             own = lengths[chosen]
@@ -115,7 +115,7 @@ class Stack(nn.ModuleList):
         return torch.cat(parts)[torch.cat(groups).argsort()] if len(parts) > 1 else parts[0]
 
 
-def like_lengths(lengths: Tensor) -> list[Tensor]:
+def length_buckets(lengths: Tensor) -> list[Tensor]:
     """Which sequences, of so many items, are best computed together: their numbers, in groups; all in one if few."""
     if lengths.is_cuda or len(lengths) < 2 * GROUP:  # a GPU would wait for the CPU to see the lengths
         return [torch.arange(len(lengths), device=lengths.device)]

@@ -85,7 +85,7 @@ class TrainsItself(SequenceModel, Protocol):
         """-> [], an average, so that it does not grow with the batch."""
         ...
 
-    def after_step(self) -> None:
+    def post_optimizer_step(self) -> None:
         """Called after each step of the optimiser, such as to hold weights within bounds."""
         ...
 
@@ -94,7 +94,7 @@ class TrainsItself(SequenceModel, Protocol):
 class TellsItemsApart(TrainsItself, Protocol):
     """A model whose loss needs the items that there are, since it keeps no weights for each."""
 
-    def show_items(self, items: Sequence[TokenizedItem]) -> None:
+    def set_training_items(self, items: Sequence[TokenizedItem]) -> None:
         """Once, before training: the items that training sees."""
         ...
 
@@ -135,6 +135,6 @@ class AlignsDomains(TrainsItself, Protocol):
         """Each [], an average: `reconstruction`; of several domains `discriminator`, `confusion` and `overlap` too."""
         ...
 
-    def leave_domains(self) -> None:
+    def drop_source_domains(self) -> None:
         """Keep what domain 0 needs alone. A second time it does nothing."""
         ...

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from fastapi import APIRouter, Request, Response
 
 from seqrec.errors import CatalogueReplaced, NotReady
-from service.components import Parts
-from service.http.dependencies import With, WithOpening, problems
+from service.components import Components
+from service.http.dependencies import ComponentsDep, StartupDep, problems
 from service.http.schemas import Health, JobView, Readiness
 from service.metrics import Metrics
 
@@ -18,19 +18,19 @@ operation = APIRouter(tags=["operation"])
 
 
 @operation.post("/reindex", status_code=202, responses=problems(503))
-async def reindex(parts: With) -> JobView:
+async def reindex(parts: ComponentsDep) -> JobView:
     """Make a new snapshot of the catalogue in the background and serve it. One at a time: a running one is answered."""
     return JobView(**asdict(await asyncio.to_thread(parts.reindexer.start)))
 
 
 @operation.get("/reindex/{job_id}", responses=problems(404, 422))
-async def reindex_progress(job_id: str, parts: With) -> JobView:
+async def reindex_progress(job_id: str, parts: ComponentsDep) -> JobView:
     """How far a reindex job is."""
     return JobView(**asdict(await asyncio.to_thread(parts.reindexer.job, job_id)))
 
 
 @operation.get("/healthz", responses={503: {"model": Health, "description": "Restart the process"}})
-async def healthz(opening: WithOpening, response: Response) -> Health:
+async def healthz(opening: StartupDep, response: Response) -> Health:
     """Whether the process can ever answer; at once, also while it loads."""
     try:
         batcher = opening.parts.recommender.batcher
@@ -43,7 +43,7 @@ async def healthz(opening: WithOpening, response: Response) -> Health:
 
 
 @operation.get("/readyz", responses={503: {"model": Readiness, "description": "Not yet; `detail` says why"}})
-async def readyz(opening: WithOpening, response: Response) -> Readiness:
+async def readyz(opening: StartupDep, response: Response) -> Readiness:
     """Whether requests are answered: a snapshot is loaded, warmed and caught up, and the catalogue is the same."""
     try:
         parts = opening.parts
@@ -65,7 +65,7 @@ async def readyz(opening: WithOpening, response: Response) -> Readiness:
         detail=degraded[0] if degraded else None,
         degraded=degraded,
         promises="weaker" if _weaker(parts) else "full",
-        weaker_promises=_weaker(parts),
+        durability_warnings=_weaker(parts),
         catalogue=parts.catalogue.catalogue_id,
         snapshot=view.snapshot.id,
         seq=view.seq,
@@ -81,5 +81,5 @@ async def metrics(request: Request) -> Response:
     return Response(await asyncio.to_thread(counted.text), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _weaker(parts: Parts) -> list[str]:
-    return list(dict.fromkeys([*parts.catalogue.weaker_promises, *parts.histories.weaker_promises]))
+def _weaker(parts: Components) -> list[str]:
+    return list(dict.fromkeys([*parts.catalogue.durability_warnings, *parts.histories.durability_warnings]))

@@ -14,7 +14,7 @@ from seqrec.data.items import Item
 from seqrec.errors import InputError
 from service.engine.plan import ONLY_IDS, Answer
 from service.engine.plan import Request as Recommendation
-from service.http.dependencies import READ, Traced, With, problems
+from service.http.dependencies import READ, ComponentsDep, TraceDep, problems
 from service.http.schemas import (
     BatchAnswer,
     BatchBody,
@@ -40,7 +40,7 @@ router = APIRouter()
 
 
 @router.post("/recommend", responses=READ, tags=["recommend"], response_model_exclude_unset=True)
-async def recommend(body: RecommendBody, parts: With, trace: Traced) -> RecommendAnswer:
+async def recommend(body: RecommendBody, parts: ComponentsDep, trace: TraceDep) -> RecommendAnswer:
     """What comes next after a history."""
     request = _recommendation(body, "", parts.settings.max_ids)
     [answer] = await parts.recommender.recommend([request], body.min_seq, trace)
@@ -48,7 +48,7 @@ async def recommend(body: RecommendBody, parts: With, trace: Traced) -> Recommen
 
 
 @router.post("/recommend/batch", responses=READ, tags=["recommend"], response_model_exclude_unset=True)
-async def recommend_batch(body: BatchBody, parts: With, trace: Traced) -> BatchAnswer:
+async def recommend_batch(body: BatchBody, parts: ComponentsDep, trace: TraceDep) -> BatchAnswer:
     """Many histories in one call, answered from one state."""
     most = parts.settings.max_batch
     if len(body.requests) > most:
@@ -61,14 +61,14 @@ async def recommend_batch(body: BatchBody, parts: With, trace: Traced) -> BatchA
 
 
 @router.post("/similar", responses=READ | problems(404), tags=["recommend"])
-async def similar(body: SimilarBody, parts: With, trace: Traced) -> SimilarAnswer:
+async def similar(body: SimilarBody, parts: ComponentsDep, trace: TraceDep) -> SimilarAnswer:
     """Items that read like an item; an item of the catalogue is left out of its own answer."""
     answer = await parts.recommender.similar(body.item_id, body.attributes, body.k, body.min_seq, trace)
     return SimilarAnswer(items=_scored(answer.items), **_state(answer))
 
 
 @router.post("/items", responses=READ, tags=["items"], response_model_exclude_none=True)
-async def put_items(body: ItemsBody, parts: With, trace: Traced) -> PutAnswer:
+async def put_items(body: ItemsBody, parts: ComponentsDep, trace: TraceDep) -> PutAnswer:
     """Add items or replace them, all or none. Once answered they are durable, and the next request finds them.
 
     A model that knows items by id cannot search those that its training did not see: they are stored, and named.
@@ -81,8 +81,8 @@ async def put_items(body: ItemsBody, parts: With, trace: Traced) -> PutAnswer:
 
 @router.get("/items", responses=problems(422, 503), tags=["items"])
 async def find_items(
-    parts: With,
-    trace: Traced,
+    parts: ComponentsDep,
+    trace: TraceDep,
     q: Annotated[str, Query(max_length=1000, description="words; the last may be the beginning of one")],
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> FoundItems:
@@ -92,7 +92,7 @@ async def find_items(
 
 
 @router.get("/items/{item_id:path}", responses=problems(404, 422, 503), tags=["items"])
-async def get_item(item_id: str, parts: With, trace: Traced) -> StoredItem:
+async def get_item(item_id: str, parts: ComponentsDep, trace: TraceDep) -> StoredItem:
     """An item as it is stored. Its id may hold a slash, plain or encoded."""
     seq, item, searchable = await parts.recommender.get(item_id, trace)
     return StoredItem(
@@ -105,7 +105,7 @@ async def get_item(item_id: str, parts: With, trace: Traced) -> StoredItem:
 
 
 @router.delete("/items/{item_id:path}", responses=problems(404, 422, 503), tags=["items"])
-async def delete_item(item_id: str, parts: With, trace: Traced) -> DeleteAnswer:
+async def delete_item(item_id: str, parts: ComponentsDep, trace: TraceDep) -> DeleteAnswer:
     """Take an item out of answers and histories."""
     return DeleteAnswer(seq=await parts.recommender.delete(item_id, trace))
 

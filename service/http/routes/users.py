@@ -10,7 +10,7 @@ from fastapi import Path as InPath
 
 from index.catalogue.histories import Event, make_event
 from seqrec.errors import InputError
-from service.http.dependencies import WRITE, Traced, With, problems
+from service.http.dependencies import WRITE, ComponentsDep, TraceDep, problems
 from service.http.schemas import DeleteUserAnswer, EventsAnswer, EventsBody
 
 users = APIRouter(tags=["users"])
@@ -20,7 +20,7 @@ _AHEAD_SECONDS = 86_400
 
 
 @users.post("/events", responses=WRITE)
-async def post_events(body: EventsBody, parts: With, trace: Traced) -> EventsAnswer:
+async def post_events(body: EventsBody, parts: ComponentsDep, trace: TraceDep) -> EventsAnswer:
     """Store what users had, all or nothing; durable once answered. An `event_id` makes sending again safe.
 
     Events may come late and in any order: histories are in the order of their timestamps. An item that is in no
@@ -51,7 +51,9 @@ async def post_events(body: EventsBody, parts: With, trace: Traced) -> EventsAns
 
 @users.delete("/users/{user_id:path}", responses=problems(422, 503))
 async def delete_user(
-    user_id: Annotated[str, InPath(description="may hold a slash, plain or encoded")], parts: With, trace: Traced
+    user_id: Annotated[str, InPath(description="may hold a slash, plain or encoded")],
+    parts: ComponentsDep,
+    trace: TraceDep,
 ) -> DeleteUserAnswer:
     """Remove everything that is stored of a user."""
     return DeleteUserAnswer(deleted=await parts.recommender.delete_user(user_id, trace))

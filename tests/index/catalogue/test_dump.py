@@ -310,7 +310,7 @@ def test_info(tmp_path: Path, redis_url: str, use: Run) -> None:
         "items": 1,
         "seq": 2,
         "served": "s1",
-        "weaker_promises": [],
+        "durability_warnings": [],
     }
     opened.close()
     text = use(tmp_path, "info")

@@ -15,7 +15,7 @@ from index.vectors import exact
 from index.vectors.base import VectorIndex
 from index.vectors.flat import FEW_QUERIES, FEW_THREADS, FlatIndex
 from index.vectors.gpu import FlatGpuIndex, gpu_available, gpu_for
-from index.vectors.single_thread import OwnedIndex
+from index.vectors.single_thread import SingleThreadIndex
 from seqrec.errors import InputError
 from seqrec.metric import Metric
 from tests.contracts.vector_index_contract import METRICS, VectorIndexContract, vectors
@@ -62,7 +62,7 @@ class TestFlat(VectorIndexContract):
 
 class TestOwned(VectorIndexContract):
     def make(self, base: npt.NDArray[np.float32], metric: Metric) -> VectorIndex:
-        return OwnedIndex(lambda: FlatIndex(base, metric))
+        return SingleThreadIndex(lambda: FlatIndex(base, metric))
 
     def test_one_thread_makes_it_and_searches_it(self) -> None:
         threads: list[str] = []
@@ -76,7 +76,7 @@ class TestOwned(VectorIndexContract):
                 threads.append(threading.current_thread().name)
                 return super().search(*arguments)
 
-        index = OwnedIndex(Tells)
+        index = SingleThreadIndex(Tells)
         with ThreadPoolExecutor(4) as asking:
             list(asking.map(index.search, [vectors(2)] * 8, [1] * 8))
         assert len(threads) == 9
@@ -88,14 +88,14 @@ class TestOwned(VectorIndexContract):
 
     def test_what_cannot_be_made_says_so(self) -> None:
         with pytest.raises(InputError, match="no such thing"):
-            OwnedIndex(lambda: (_ for _ in ()).throw(InputError("no such thing")))
+            SingleThreadIndex(lambda: (_ for _ in ()).throw(InputError("no such thing")))
 
 
 if gpu_available():
 
     class TestFlatGpu(VectorIndexContract):
         def make(self, base: npt.NDArray[np.float32], metric: Metric) -> VectorIndex:
-            return OwnedIndex(lambda: FlatGpuIndex(base, metric))
+            return SingleThreadIndex(lambda: FlatGpuIndex(base, metric))
 
 
 @pytest.mark.parametrize(("device", "number"), [("cpu", None), (None, 0), ("cuda", 0), ("cuda:0", 0), ("cuda:1", 1)])

@@ -150,7 +150,7 @@ def test_after_a_step_everything_is_in_the_unit_ball() -> None:
         for table in tables:
             table.weight[:-1].normal_(std=3)
         model.items.weight[0] = 0.01
-    model.after_step()
+    model.post_optimizer_step()
     for table in tables:
         norms = table.weight.detach().norm(dim=1)
         assert norms.max() <= 1 + 1e-6

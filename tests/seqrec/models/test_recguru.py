@@ -150,7 +150,7 @@ def test_other_domains_are_forgotten() -> None:
     tokens = [TokenizedHistory([model.item_ids.token(f"item {n}") for n in rows]) for rows in histories]
     before = model.encode_histories(model.prepare_histories(tokens))
     for _ in range(2):
-        model.leave_domains()
+        model.drop_source_domains()
         assert torch.equal(model.encode_histories(model.prepare_histories(tokens)), before)
     again = RecGURU.from_config(model.config_json(), None)
     again.load_state_dict(model.state_dict())

@@ -9,10 +9,10 @@ import pytest
 FAULTS = """
 import resource, sys
 import torch
-from seqrec.runtime.malloc import keep_freed
+from seqrec.runtime.malloc import tune_malloc
 torch.set_num_threads(1)
 if sys.argv[1] == "keep":
-    keep_freed()
+    tune_malloc()
 def batch():
     parts = [torch.ones(1_000_000) for _ in range(4)]
 for _ in range(10):

@@ -113,7 +113,7 @@ def test_use_reaches_torch_and_what_is_started(monkeypatch: pytest.MonkeyPatch) 
         threads.use(threads.Threads(2, "as set"))
         assert torch.get_num_threads() == 2
         assert os.environ["OMP_NUM_THREADS"] == "1"
-        threads.use(threads.Threads(2, "as set"), hand_on=True)
+        threads.use(threads.Threads(2, "as set"), export_env=True)
         assert [os.environ[name] for name in threads.COUNTS] == ["2", "2"]
     finally:
         torch.set_num_threads(before)
@@ -121,10 +121,10 @@ def test_use_reaches_torch_and_what_is_started(monkeypatch: pytest.MonkeyPatch) 
 
 def test_waiting_threads_sleep_unless_told_otherwise() -> None:
     environment: dict[str, str] = {}
-    threads.wait_asleep(environment)
+    threads.use_passive_waits(environment)
     assert environment == {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": str(threads.SPINS)}
     environment = {"OMP_WAIT_POLICY": "ACTIVE"}
-    threads.wait_asleep(environment)
+    threads.use_passive_waits(environment)
     assert environment == {"OMP_WAIT_POLICY": "ACTIVE"}
 
 

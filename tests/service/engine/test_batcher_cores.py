@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from seqrec.errors import NotReady
-from seqrec.runtime.thread_pool import on_one_core
+from seqrec.runtime.thread_pool import start_single_core_threads
 from service.engine.batcher import Batcher, Lane, Pace
 
 CORES = 2
@@ -226,7 +226,7 @@ def test_a_thread_that_cannot_begin_is_an_error_and_changes_no_number() -> None:
         started[0].start()
 
     with pytest.raises(RuntimeError, match="can't start"):
-        on_one_core(2, start)
+        start_single_core_threads(2, start)
     started[0].join(5)
     assert not started[0].is_alive()
     assert torch.get_num_threads() == before

@@ -24,7 +24,7 @@ from seqrec.metric import Metric, ranked
 from service.live import columns, filters
 from service.live.columns import Columns
 from service.live.filters import parse_filter
-from service.live.search import Wanted, search
+from service.live.search import SearchSpec, search
 from service.live.state import LiveState, Towers, View
 from tests.service.live.test_state import InMemorySnapshot
 
@@ -151,7 +151,7 @@ def test_what_is_filtered_is_exact_on_every_kind(towers: Towers, kind: str, data
         return sorted(p for p in map(view.position_of, item_ids) if p is not None)
 
     wanted = [
-        Wanted(
+        SearchSpec(
             k,
             frozenset(positions(excluded)),
             None if candidates is None else positions(candidates),
@@ -217,7 +217,7 @@ def test_a_column_is_read_once_and_masks_are_shared(towers: Towers, monkeypatch:
     assert len(read) == 2 * N  # one more column
     # The next snapshot reads what was asked for here before anybody asks for it.
     after = state_of(towers, "flat")
-    after.filters.read_as(state.filters)
+    after.filters.warm_from(state.filters)
     monkeypatch.setattr(after.snapshot, "item", lambda row: pytest.fail("read again"))
     np.testing.assert_array_equal(after.view.passed(acme).snapshot, first)
 

@@ -19,7 +19,7 @@ from seqrec.metric import ranked
 from seqrec.text.item_text import ItemTokens
 from service.live import search
 from service.live import state as live
-from service.live.search import Wanted
+from service.live.search import SearchSpec
 from service.live.state import LiveState, Towers, View
 
 WORDS = ["oak", "pine", "desk", "lamp", "tea"]
@@ -129,7 +129,7 @@ def check_view(view: View, items: dict[str, Item], choose: random.Random, ids: S
         return sorted(p for p in map(view.position_of, some) if p is not None)
 
     wanted = [
-        Wanted(k, frozenset(positions(excluded)), None if among is None else positions(among))
+        SearchSpec(k, frozenset(positions(excluded)), None if among is None else positions(among))
         for k, excluded, among in plans
     ]
     if choose.random() < 0.5:
@@ -216,9 +216,9 @@ def test_an_item_that_the_model_cannot_read_is_left_out_as_it_is_of_a_snapshot(t
 def test_without_a_snapshot_s_items_the_delta_answers(towers: Towers) -> None:
     state = LiveState(InMemorySnapshot([], towers, 1, []), towers)  # type: ignore[arg-type]
     query = towers.encoder.encode_histories([[{"title": "oak"}]])
-    assert search.search(state.view, query, [Wanted(3)]) == [[]]
+    assert search.search(state.view, query, [SearchSpec(3)]) == [[]]
     state.apply([put(towers, 2, make_item("a", {"title": "oak"}))], 2)
-    assert [hit.position for hit in search.search(state.view, query, [Wanted(3)])[0]] == [0]
+    assert [hit.position for hit in search.search(state.view, query, [SearchSpec(3)])[0]] == [0]
 
 
 def test_a_typical_search_asks_the_index_once_and_for_little(towers: Towers) -> None:
@@ -226,7 +226,7 @@ def test_a_typical_search_asks_the_index_once_and_for_little(towers: Towers) -> 
     snapshot = InMemorySnapshot(items, towers, 1, [0.0] * 500)
     state = LiveState(snapshot, towers)  # type: ignore[arg-type]
     queries = towers.encoder.encode_histories([[{"title": "desk 17"}], [{"title": "number 18 19"}]])
-    search.search(state.view, queries, [Wanted(10, frozenset([17])), Wanted(5)])
+    search.search(state.view, queries, [SearchSpec(10, frozenset([17])), SearchSpec(5)])
     assert snapshot.index.asked == [10 + 1 + search.MARGIN]
 
 

@@ -53,7 +53,7 @@ def one_step(
     from training.config.settings import OptimizerConfig
     from training.config.toml import build
     from training.data.dataset import read_dataset
-    from training.engine.distributed import told_all
+    from training.engine.distributed import all_gather_floats
     from training.engine.loop import adamw
     from training.engine.parallel import ParallelModel
     from training.evaluation.evaluate import validation_metrics
@@ -92,7 +92,7 @@ def one_step(
     gradients = {name: _whole(one.grad) for name, one in named if one.grad is not None}
     parallel.clip(1e9)
     optimizer.step()
-    read = sum(one for [one] in told_all([tokens], device))
+    read = sum(one for [one] in all_gather_floats([tokens], device))
     return {"loss": loss.item(), "tokens": read, "gradients": gradients, "weights": parallel.weights()}
 
 

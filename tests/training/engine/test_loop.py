@@ -13,7 +13,7 @@ from seqrec.errors import InputError
 from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
 from training.config.settings import OptimizerConfig, ValidationConfig
 from training.engine.logger import Reports, TrainingDiverged
-from training.engine.loop import Fitted, Schedule, _Best, adamw, fit
+from training.engine.loop import Schedule, StageResult, _Best, adamw, fit
 from training.engine.parallel import ParallelModel
 from training.evaluation.metrics import Metrics
 from training.stages.base import Stage, StageContext
@@ -68,7 +68,7 @@ def run(
     loss: float = 1.0,
     at_start: bool = False,
     **limits: float,
-) -> tuple[Fitted, Point, list[dict[str, Any]]]:
+) -> tuple[StageResult, Point, list[dict[str, Any]]]:
     clock, model, entries = Clock(), Point(), list[dict[str, Any]]()
     fitted = fit(
         ParallelModel(model),  # type: ignore[arg-type]

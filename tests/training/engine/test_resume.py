@@ -161,7 +161,7 @@ def test_two_processes_do_not_train_in_one_directory(files: tuple[Path, Path], t
     out, config = tmp_path / "run", config_of(tmp_path)
     assert train_and_die("training.stages.joint:JointStage.loss", 2, config, *files, out) == -9
     other = RunDirectory(out)
-    other.take_up({**json.loads((out / "run.json").read_text())})
+    other.resume({**json.loads((out / "run.json").read_text())})
     try:
         assert is_running(out)
         for overwrite in (False, True):

@@ -16,7 +16,7 @@ from training.config.run_config import RunConfig
 from training.config.settings import OptimizerConfig
 from training.config.stage_config import FineTuningConfig, JointConfig, PretrainConfig
 from training.data.dataset import Dataset
-from training.stages.augmentation import another_view, history_before, without_words
+from training.stages.augmentation import augment, history_before, without_words
 from training.stages.base import Stage, StageContext, Towers, TrainingData
 from training.stages.encoding import PLAIN
 from training.stages.joint import JointStage
@@ -34,7 +34,7 @@ def test_a_share_of_the_items_is_left_out_in_order() -> None:
     rng = np.random.default_rng(0)
     lengths = []
     for _ in range(50):
-        view = another_view(HISTORY, 0.2, 0.0, rng)
+        view = augment(HISTORY, 0.2, 0.0, rng)
         firsts = [int(item.ids[0]) for item in view.items]
         assert firsts == sorted(firsts)
         assert view.user_id == "user"
@@ -45,14 +45,14 @@ def test_a_share_of_the_items_is_left_out_in_order() -> None:
 @pytest.mark.parametrize("items", [0, 1, 2])
 def test_something_is_left_of_every_history_that_has_something(items: int) -> None:
     rng = np.random.default_rng(0)
-    views = [another_view(TokenizedHistory(ITEMS[:items]), 0.99, 0.0, rng) for _ in range(20)]
+    views = [augment(TokenizedHistory(ITEMS[:items]), 0.99, 0.0, rng) for _ in range(20)]
     assert {len(view.items) for view in views} >= {min(items, 1)}
     assert all(view.items for view in views) == bool(items)
 
 
 def test_words_are_left_out_and_names_stay_the_same_ones_each_time() -> None:
     rng = np.random.default_rng(0)
-    one, other = (another_view(HISTORY, 0.2, 1.0, rng) for _ in range(2))
+    one, other = (augment(HISTORY, 0.2, 1.0, rng) for _ in range(2))
     assert len(one.items) == len(HISTORY.items)
     for item, again, whole in zip(one.items, other.items, ITEMS, strict=True):
         assert item.ids.tolist() == again.ids.tolist()

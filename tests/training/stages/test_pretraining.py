@@ -28,7 +28,7 @@ from training.data.dataset import Dataset, read_dataset
 from training.engine.logger import Reports
 from training.engine.loop import fit
 from training.engine.parallel import ParallelModel
-from training.evaluation.evaluation_set import HeldOut
+from training.evaluation.evaluation_set import EvaluationSet
 from training.evaluation.metrics import Metrics
 from training.stages.base import Towers, TrainingData
 from training.stages.encoding import Encoding
@@ -336,7 +336,7 @@ def test_held_out_items_are_ranked_among_as_many_as_asked_for(world: Dataset) ->
     model = small_recformer(world).eval()
     tokens = model.tokenize_items(world.items)
     encoder = Towers("recformer", model).encoder(CPU)
-    every = HeldOut.of("all", world, tokens, "valid", 1000, 0, 1)
+    every = EvaluationSet.of("all", world, tokens, "valid", 1000, 0, 1)
     assert len(every.candidates) == len(world.items)
     vectors = encoder.encode_items(world.items)
     queries = encoder.encode_histories([[world.items[row] for row in history] for history in every.cases.histories])
@@ -344,7 +344,7 @@ def test_held_out_items_are_ranked_among_as_many_as_asked_for(world: Dataset) ->
     ranks = 1 + (scores > scores[np.arange(len(scores)), every.cases.targets][:, None] + 1e-6).sum(1)
     ndcg = np.where(ranks <= 10, 1 / np.log2(ranks + 1), 0).mean()
     assert every.metrics(encoder).ndcg == pytest.approx(ndcg, abs=1e-9)
-    few = HeldOut.of("few", world, tokens, "test", 4, 3, 1)
+    few = EvaluationSet.of("few", world, tokens, "test", 4, 3, 1)
     assert len(few.cases) == 4
     assert set(few.cases.targets) <= set(few.candidates)
     assert len(few.candidates) <= 7
@@ -354,8 +354,10 @@ def test_held_out_items_are_ranked_among_as_many_as_asked_for(world: Dataset) ->
 def test_the_mean_over_domains_decides_and_zero_shot_is_only_told(world: Dataset) -> None:
     model = small_recformer(world).eval()
     tokens = model.tokenize_items(world.items)
-    held_out = [HeldOut.of(name, world, tokens, "valid", users, 0, 1) for name, users in (("one", 30), ("two", 7))]
-    other = HeldOut.of("never seen", world, tokens, "test", 1000, 0, 1)
+    held_out = [
+        EvaluationSet.of(name, world, tokens, "valid", users, 0, 1) for name, users in (("one", 30), ("two", 7))
+    ]
+    other = EvaluationSet.of("never seen", world, tokens, "test", 1000, 0, 1)
     stage = PretrainStage(
         [TrainingData(world, tokens)], PretrainConfig(mlm_weight=0), 1, held_out=held_out, zero_shot=[other]
     )

@@ -25,11 +25,11 @@ from training.evaluation.cli import evaluate
 from training.evaluation.evaluation_set import read_folder
 from training.suite import estimate as suite_estimate
 from training.suite.data import PartlyTrained, sample_users, write_folder
-from training.suite.plan import TABLES, Cell, Line, Plan, cells_of
+from training.suite.plan import TABLES, Experiment, Line, Plan, cells_of
 from training.suite.recipes import MODELS, Recipes
 from training.suite.report import Results, Value
-from training.suite.runner import Asked, Estimate, Suite
-from training.suite.store import Workshop
+from training.suite.runner import Estimate, Suite, SuiteConfig
+from training.suite.store import ExperimentStore
 
 PNG = b"\x89PNG\r\n\x1a\n"
 TINY = [
@@ -196,9 +196,9 @@ def test_ablations_are_told_apart(ask: Ask, tmp_path: Path) -> None:
 
 
 def test_minutes_count_what_a_model_started_from() -> None:
-    pretrained = Cell("pretrained", "recformer", None)
-    trained = Cell("trained", "recformer", None, start=pretrained)
-    floors = Cell("floors", "", None)
+    pretrained = Experiment("pretrained", "recformer", None)
+    trained = Experiment("trained", "recformer", None, start=pretrained)
+    floors = Experiment("floors", "", None)
     seconds: dict[str, dict[str, float]] = {
         "pretrained": {"seconds": 120.0},
         "trained": {"seconds": 60.0},
@@ -242,7 +242,7 @@ def _die(out: Path, data: Path, at: str, call: int) -> None:
     """Kills its own process just before the `call`-th time that a cell is made, or the state of a training saved."""
     from training.engine.run_directory import RunDirectory
 
-    owner: Any = {"make": Workshop, "save_state": RunDirectory}[at]
+    owner: Any = {"make": ExperimentStore, "save_state": RunDirectory}[at]
     real, calls = getattr(owner, at), 0
 
     def deadly(*args: Any) -> Any:
@@ -257,7 +257,7 @@ def _die(out: Path, data: Path, at: str, call: int) -> None:
 
 
 def _suite(out: Path, data: Path) -> Suite:
-    return Suite(Asked(data, out, ["recformer", "gru4rec"], ["overall"], [1], (), None, True, TINY, 1, "cpu"))
+    return Suite(SuiteConfig(data, out, ["recformer", "gru4rec"], ["overall"], [1], (), None, True, TINY, 1, "cpu"))
 
 
 def test_a_suite_that_is_killed_goes_on(folders: tuple[Path, Path], tmp_path: Path) -> None:
@@ -300,7 +300,7 @@ def test_a_training_begun_with_other_threads_is_made_anew(
     folders: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """They are not in a cell's name, and a run goes on with the same ones only."""
-    asked = Asked(folders[0], tmp_path / "out", ["gru4rec"], ["overall"], [1], (), None, True, TINY, 1, "cpu")
+    asked = SuiteConfig(folders[0], tmp_path / "out", ["gru4rec"], ["overall"], [1], (), None, True, TINY, 1, "cpu")
     suite = Suite(asked)
     with caplog.at_level(logging.INFO):
         assert suite.run(Estimate({"floors": 1e-5, "gru4rec, seed 1": 30.0})) == {}
@@ -327,12 +327,12 @@ def test_other_weights_of_a_text_encoder_make_other_cells(world: Dataset, tmp_pa
         (tmp_path / "encoder" / "model.safetensors").write_bytes(weights)
         recipes = Recipes.of(world, True, True, 1, "cpu", [])
         [*_, cell] = cells_of(Plan(recipes, ["unisrec"], ["overall"], [1], False, True).lines())
-        names.add(Workshop(tmp_path / "out", world, tmp_path, text_encoder=tmp_path / "encoder").path(cell))
+        names.add(ExperimentStore(tmp_path / "out", world, tmp_path, text_encoder=tmp_path / "encoder").path(cell))
     assert len(names) == 2
 
 
 def test_a_cell_is_named_by_what_decides_it(world: Dataset, tmp_path: Path) -> None:
-    workshop = Workshop(tmp_path / "out", world, tmp_path)
+    workshop = ExperimentStore(tmp_path / "out", world, tmp_path)
 
     def path_of(*changes: str, threads: int = 1) -> Path:
         recipes = Recipes.of(world, True, False, threads, "cpu", list(changes))
@@ -361,7 +361,7 @@ def test_an_estimate_is_of_the_whole_data_whatever_is_timed_first(
         if cell.config and cell.share in (0.1, 1.0)
     ]
     for order in (cells, cells[::-1]):
-        estimator = suite_estimate.Estimator(Workshop(tmp_path / "out", world, tmp_path))
+        estimator = suite_estimate.Estimator(ExperimentStore(tmp_path / "out", world, tmp_path))
         seconds = {cell.share: estimator.seconds(cell) - suite_estimate.CELL for cell in order}
         estimator.close()
         assert seconds == {0.1: pytest.approx(30), 1.0: pytest.approx(30)}  # 1 step x 30 epochs, 10 x 3

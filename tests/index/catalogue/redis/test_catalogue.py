@@ -263,8 +263,8 @@ def test_a_server_that_keeps_less_is_refused_or_accepted(
         open_histories(one.url)
     monkeypatch.setenv("SEQREC_ACCEPT_WEAKER", "true")
     catalogue = open_catalogue(one.url, create=True)
-    assert len(catalogue.weaker_promises) == 1
-    assert weaker in catalogue.weaker_promises[0]
+    assert len(catalogue.durability_warnings) == 1
+    assert weaker in catalogue.durability_warnings[0]
     assert catalogue.put([entry("a")]).seq == 1
     catalogue.close()
 
@@ -272,7 +272,7 @@ def test_a_server_that_keeps_less_is_refused_or_accepted(
 def test_a_server_that_syncs_each_second_is_waited_for(server: Server) -> None:
     one = server(appendfsync="everysec")
     catalogue = open_or_create(one.url)
-    assert catalogue.weaker_promises == ()
+    assert catalogue.durability_warnings == ()
     put(catalogue, "a")
     _, synced = catalogue._redis.read(("INFO", "persistence"), ("WAITAOF", 1, 0, 1))
     assert synced[0] == 1
@@ -282,7 +282,7 @@ def test_a_server_that_syncs_each_second_is_waited_for(server: Server) -> None:
 def test_without_waitaof_it_must_sync_always(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RedisConnections, "_knows_waitaof", lambda self, connection: False)
     catalogue = open_or_create(server().url)
-    assert catalogue.weaker_promises == ()
+    assert catalogue.durability_warnings == ()
     put(catalogue, "a")
     catalogue.close()
     with pytest.raises(CatalogueError, match="its appendfsync is everysec, not always, and it has no WAITAOF"):

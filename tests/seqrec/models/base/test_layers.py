@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from seqrec.models.base.layers import GROUP, Block, Stack, like_lengths
+from seqrec.models.base.layers import GROUP, Block, Stack, length_buckets
 
 
 @pytest.mark.parametrize("both_ways", [False, True])
@@ -13,7 +13,7 @@ def test_a_stack_is_its_blocks_on_each_sequence_alone(both_ways: bool) -> None:
     stack = Stack(Block(8, 2, 8, 0.5, norm_first=True, activation=nn.ReLU()) for _ in range(2)).eval()
     lengths = torch.randint(1, 12, (3 * GROUP + 5,))
     x = torch.randn(len(lengths), 13, 8, requires_grad=True)  # longer than the longest: padding all the way
-    assert len(like_lengths(lengths)) == 4
+    assert len(length_buckets(lengths)) == 4
     out = stack(x, lengths, both_ways)
     assert out.shape == x.shape
     real = torch.arange(13) < lengths[:, None]
@@ -39,7 +39,7 @@ def test_an_empty_sequence_is_no_trouble_one_way() -> None:
 
 def test_groups_hold_each_sequence_once_and_like_lengths_together() -> None:
     lengths = torch.tensor([5, 1, 9, 3] * GROUP)
-    groups = like_lengths(lengths)
+    groups = length_buckets(lengths)
     assert torch.cat(groups).sort().values.tolist() == list(range(4 * GROUP))
     assert [lengths[group].unique().tolist() for group in groups] == [[1], [3], [5], [9]]
-    assert len(like_lengths(lengths[:5])) == 1
+    assert len(length_buckets(lengths[:5])) == 1
