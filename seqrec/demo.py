@@ -111,7 +111,7 @@ def _stages(home: Path) -> list[Stage]:
         cli.run("index", ["build", "--checkpoint", str(checkpoint), *data, "--publish"])
 
     def trained_from() -> str:
-        preset = (files("training") / "presets" / "demo.toml").read_text(encoding="utf-8")
+        preset = (files("training.config") / "presets" / "demo.toml").read_text(encoding="utf-8")
         return _digest(__version__, preset, sha256_file(items), sha256_file(interactions))
 
     def made_from_checkpoint() -> str:

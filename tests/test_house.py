@@ -123,7 +123,7 @@ def test_ci_runs_what_a_developer_runs(root: Path) -> None:
 
 def test_no_state_is_tracked(tracked: list[str]) -> None:
     state = re.compile(
-        r"(^|/)(var|\.venv|__pycache__|\.\w+_cache|[^/]*\.egg-info|build|dist)/|\.(pyc|sqlite3|sqlite3-wal|faiss)$"
+        r"^(build|dist)/|(^|/)(var|\.venv|__pycache__|\.\w+_cache|[^/]*\.egg-info)/|\.(pyc|sqlite3|sqlite3-wal|faiss)$"
     )
     assert [name for name in tracked if state.search(name)] == []
 

@@ -82,7 +82,7 @@ def test_a_chunk_is_encoded_again_with_the_same_dropout(
         return function(*args)
 
     for module in ("encoding", "pretraining"):
-        monkeypatch.setattr(f"training.{module}.checkpoint", once)
+        monkeypatch.setattr(f"training.stages.{module}.checkpoint", once)
     assert_equal(again, one_step(stage, chunk=4, dropout=0.3, files=files))
 
 
