@@ -34,8 +34,8 @@ def tracked(root: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def pages(root: Path) -> dict[str, str]:
-    """README.md and docs/*.md, by name."""
-    paths = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    """README.md and every page of docs/, by name."""
+    paths = [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
     return {str(path.relative_to(root)): path.read_text(encoding="utf-8") for path in paths}
 
 

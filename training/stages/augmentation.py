@@ -14,7 +14,7 @@ def history_before(items: Rows, place: int, crop: bool, rng: np.random.Generator
     """What comes before `items[place]`; with `crop` its newest part only, from the last item to all of it.
 
     Of short histories a model learns soon what goes with one item, and which of several is the newest: without them a
-    small encoder still ranks worse by a whole history than by its last item after many epochs (docs/decisions.md).
+    small encoder still ranks worse by a whole history than by its last item after many epochs (docs/decisions/training.md).
     """
     begin = place - int(rng.integers(1, place, endpoint=True)) if crop and place else 0
     return items[begin:place]
