@@ -6,7 +6,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test soak lint format clean
+.PHONY: help demo serve test soak lint format docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -34,6 +34,10 @@ lint: $(VENV)/.installed-dev ## style, types and import directions
 format: $(VENV)/.installed-dev ## put the style right
 	$(VENV)/bin/ruff check --fix
 	$(VENV)/bin/ruff format
+
+docs: $(VENV)/.installed-dev ## build the documentation as a site in build/site; a dead link is an error
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --clean --quiet
+	@echo 'look at it: $(VENV)/bin/python -m http.server --directory build/site'
 
 clean: ## remove .venv and caches; what lies under SEQREC_HOME stays
 	rm -rf $(VENV) *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
