@@ -12,6 +12,7 @@ MODELS = {
     "fbsm": "seqrec.models.fbsm:FBSM",
     "fdsa": "seqrec.models.fdsa:FDSA",
     "gru4rec": "seqrec.models.gru4rec:GRU4Rec",
+    "hybrid": "seqrec.models.hybrid:Hybrid",
     "recformer": "seqrec.models.recformer.model:Recformer",
     "recguru": "seqrec.models.recguru:RecGURU",
     "residual": "seqrec.models.residual:Residual",

@@ -27,9 +27,13 @@ NAME, VALUE = 1, 2
 KNOWN = 4
 """Token type of an item that a model knows by itself: the id is the item's row in the model's own table (`ItemIds`)."""
 
+TERM = 5
+"""Token type of a word or other term of the text: the id is its place in the model's vocabulary of terms (`Hybrid`)."""
+
 
 class TokenizedItem(NamedTuple):
-    """One item as a model reads it: ids int32 [t], types uint8 [t] (1 name, 2 value, 4 the item itself). t may be 0."""
+    """One item as a model reads it: ids int32 [t], types uint8 [t] (1 name, 2 value, 4 the item itself, 5 a term).
+    t may be 0."""
 
     ids: npt.NDArray[np.int32]
     types: npt.NDArray[np.uint8]

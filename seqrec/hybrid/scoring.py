@@ -1,0 +1,114 @@
+"""The hybrid score of histories and items from counts, term vectors and dense scores (formula: `HybridSettings`).
+
+One place for training, evaluation and the service: each brings its own counts and rows, the sums are these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_array
+
+from seqrec.hybrid.cooccurrence import Counts, Floats, Rows, history_matrix
+from seqrec.hybrid.lexical import LAST, unit_rows
+from seqrec.hybrid.settings import SIGMA_OVER, HybridSettings
+
+Scores = npt.NDArray[np.float32]
+
+
+def sigma(values: npt.NDArray[np.floating]) -> float:
+    """The mean of the SIGMA_OVER largest co-occurrence scores of one history; fewer are filled up with 0.
+
+    `values`: those that are not 0, which are positive. 0 where there is none.
+    """
+    if len(values) > SIGMA_OVER:
+        values = np.partition(values, len(values) - SIGMA_OVER)[-SIGMA_OVER:]
+    return float(values.sum()) / SIGMA_OVER
+
+
+def gate(settings: HybridSettings, events: Floats) -> Floats:
+    """[n] What the text score of items with so many events is multiplied by."""
+    return 1.0 + settings.cold_boost / (1.0 + events)
+
+
+def term_query(settings: HybridSettings, items: csr_array) -> csr_array:
+    """[1, v] from the term vectors [m, v] of a history's items, oldest first: the last item, and the recent ones."""
+    count = items.shape[0]
+    if not count:
+        return csr_array((1, items.shape[1]), dtype=np.float32)
+    recent = items[max(0, count - LAST) :]
+    weights = 1.0 / np.arange(recent.shape[0], 0, -1.0)
+    mean = unit_rows(csr_array(weights[None]) @ recent)
+    return csr_array(settings.last_text * items[[count - 1]] + settings.recent_text * mean)
+
+
+def term_queries(settings: HybridSettings, histories: Sequence[Rows], items: csr_array) -> csr_array:
+    """[b, v] `term_query` of each history; items: [n, v], histories: rows of it, oldest first."""
+    empty = csr_array((0, items.shape[1]), dtype=np.float32)
+    rows = [term_query(settings, items[history[-LAST:]] if len(history) else empty) for history in histories]
+    return _stacked(rows, items.shape[1])
+
+
+def own_items(settings: HybridSettings, history: Rows) -> tuple[Rows, Floats]:
+    """Rows of the items that a history holds, each once, and what is added to their scores."""
+    rows = np.unique(history)
+    bonus = np.full(len(rows), settings.seen)
+    if len(history):
+        bonus[rows == history[-1]] += settings.last_item
+    return rows, bonus
+
+
+@dataclass(frozen=True, eq=False)
+class HybridScorer:
+    """All scores of b histories and n items at once: what offline evaluation ranks by.
+
+    counts: over the n items; terms: float32 [n, v], rows of unit length.
+    """
+
+    settings: HybridSettings
+    counts: Counts
+    terms: csr_array
+    postings: csr_array  # float32 [v, n]
+
+    @classmethod
+    def of(cls, settings: HybridSettings, counts: Counts, terms: csr_array) -> HybridScorer:
+        return cls(settings, counts, terms, csr_array(terms.T.tocsr()))
+
+    def cooccurrence(self, histories: Sequence[Rows]) -> Scores:
+        """-> float32 [b, n], K / sigma"""
+        settings = self.settings.cooccurrence
+        pairs = (history_matrix(settings, histories, self.counts.events) @ self.counts.pairs).toarray()
+        if settings.target_power:
+            pairs *= np.maximum(self.counts.events, 1.0) ** -settings.target_power
+        for row in pairs:
+            row /= sigma(row[row > 0]) or 1.0
+        return pairs.astype(np.float32)
+
+    def text(self, histories: Sequence[Rows], dense: Scores) -> Scores:
+        """-> float32 [b, n]; dense: float32 [b, n], the dense vectors' inner products, weighted."""
+        queries = term_queries(self.settings, histories, self.terms)
+        return np.asarray(dense + (queries @ self.postings).toarray(), dtype=np.float32)
+
+    def scores(self, histories: Sequence[Rows], dense: Scores) -> Scores:
+        """-> float32 [b, n], for histories that may hold seen items: whoever excludes them does so afterwards."""
+        text = self.text(histories, dense)
+        if self.settings.cold_boost:
+            text *= gate(self.settings, self.counts.events).astype(np.float32)
+        out = self.cooccurrence(histories) + text
+        if not self.settings.exclude_seen:
+            for row, history in zip(out, histories, strict=True):
+                rows, bonus = own_items(self.settings, history)
+                row[rows] += bonus.astype(np.float32)
+        return out
+
+
+def _stacked(rows: Sequence[csr_array], width: int) -> csr_array:
+    if not rows:
+        return csr_array((0, width), dtype=np.float32)
+    indptr = np.concatenate([[0], np.cumsum([row.nnz for row in rows])])
+    indices = np.concatenate([row.indices for row in rows])
+    data = np.concatenate([row.data for row in rows]).astype(np.float32)
+    return csr_array((data, indices, indptr), shape=(len(rows), width))

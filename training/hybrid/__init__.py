@@ -1,0 +1,1 @@
+"""Fitting the hybrid score: its settings and weights, chosen on validation."""

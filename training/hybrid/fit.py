@@ -1,0 +1,386 @@
+"""Chooses the settings of the hybrid score on validation: co-occurrence, weights, cold items, repeats.
+
+Everything is chosen by NDCG@10 of held-out items among the unseen ones, ties broken by chance. A part (words, the
+dense model) is kept only if it wins out of fold: its weights are searched on one half of the users, and on the other
+half it must bring something; both ways.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_array
+
+from seqrec.hybrid.cooccurrence import CooccurrenceSettings, Counts, count, history_matrix
+from seqrec.hybrid.scoring import HybridScorer, Scores, gate
+from seqrec.hybrid.settings import HybridSettings
+from training.data.dataset import Dataset, Rows, Split
+
+log = logging.getLogger(__name__)
+
+GRID: Mapping[str, Sequence[float]] = {
+    "last": (1, 3, 5, 10, 20),
+    "recency_power": (0.5, 1.0, 2.0),
+    "source_power": (0.25, 0.5, 0.75),
+    "target_power": (0.0, 0.25, 0.5),
+    "distance_power": (0.5, 1.0, 2.0),
+    "window": (10, 20, 40),
+    "backward": (0.0, 0.5, 1.0),
+}
+"""Good everywhere: the defaults of CooccurrenceSettings. Walked one coordinate at a time."""
+WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
+DENSE_ITEMS = (1, 3, 0)
+COLD_BOOSTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
+NEVER = -100.0
+OWN_WEIGHTS = (NEVER, -2.0, -1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0)
+REPEATS = 0.003
+"""Share of training events that repeat an item of the same user, from which on seen items may be answers."""
+WITHHELD = 0.1
+"""Share of items that are cold while the weight of cold items is chosen."""
+USERS = 5000
+"""Validation users that choose, at most."""
+DENSE_USERS = 1500
+"""That choose how many items the dense model reads: each is encoded."""
+CANDIDATES = 150
+"""Best items of each part that are ranked while weights are chosen; others are assumed not to reach the top 10."""
+SCORES_AT_ONCE = 2**24
+"""Numbers of one piece of a score matrix: 64 MiB."""
+
+DenseQueries = Callable[[Sequence[Rows], int], npt.NDArray[np.float32]]
+"""Histories and how many of their newest items to read (0: all) -> query vectors [b, dim], weight 1."""
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A trained dense model: vectors [n, dim] of all items, and of histories on demand."""
+
+    items: npt.NDArray[np.float32]
+    queries: DenseQueries
+
+
+@dataclass(frozen=True)
+class HybridFit:
+    """What was chosen, and the validation NDCG@10 (unseen items) with one part after the other."""
+
+    settings: HybridSettings
+    repeats: float  # share of training events that repeat an item
+    users: int  # that chose
+    ndcg: Mapping[str, float] = field(default_factory=dict)
+    kept: Sequence[str] = ()
+    dropped: Sequence[str] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "settings": self.settings.to_json(),
+            "repeats": self.repeats,
+            "users": self.users,
+            "validation_ndcg@10_unseen": dict(self.ndcg),
+            "kept": list(self.kept),
+            "dropped": list(self.dropped),
+        }
+
+
+def known_events(dataset: Dataset, split: Split) -> tuple[Rows, Rows]:
+    """Rows and offsets of what came before that which `split` holds out."""
+    parts = [dataset.known_part(user, split) for user in range(dataset.users)]
+    offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
+    return np.concatenate([np.zeros(0, np.int64), *parts]), offsets
+
+
+def repeated_share(dataset: Dataset) -> float:
+    """The share of training events whose item the user had before."""
+    parts = [dataset.training_part(user) for user in range(dataset.users)]
+    events = sum(map(len, parts))
+    return 1 - sum(len(np.unique(part)) for part in parts) / events if events else 0.0
+
+
+def fit_hybrid(dataset: Dataset, terms: csr_array, dense: Dense | None, seed: int = 0) -> HybridFit:
+    """terms: float32 [n, v], the items' term vectors. Takes seconds to minutes on one core; deterministic.
+
+    Raises InputError where nobody validates.
+    """
+    cases = dataset.cases("valid")
+    unseen = [target not in history for target, history in zip(cases.targets, cases.histories, strict=True)]
+    cases = cases.of(np.flatnonzero(unseen)).sample(USERS, seed)
+    rows, offsets = known_events(dataset, "valid")
+    search = _Search(rows, offsets, list(cases.histories), cases.targets, terms)
+    began = time.perf_counter()
+    settings = HybridSettings(cooccurrence=search.cooccurrence())
+    log.info("co-occurrence: chosen in %.0f s", time.perf_counter() - began)
+    if dense is not None:
+        found = {items: search.dense_alone(dense, items) for items in DENSE_ITEMS}
+        settings = replace(settings, dense_items=max(DENSE_ITEMS, key=lambda items: found[items]))
+    counts = search.counts(settings.cooccurrence)
+    table = search.table(settings, counts, dense)
+    parts = {"words": ("last_text", "recent_text")} | ({} if dense is None else {"dense": ("dense",)})
+    ndcg = {"co-occurrence": table.ndcg({}).mean()}
+    kept: list[str] = []
+    weights: dict[str, float] = {}
+    while remaining := [name for name in parts if name not in kept]:
+        names = [column for part in kept for column in parts[part]]
+        gains = {part: _out_of_fold(table, names, parts[part]) for part in remaining}
+        part = max(gains, key=lambda name: gains[name])
+        if gains[part] <= 0:
+            break
+        kept.append(part)
+        weights = table.search([*names, *parts[part]])
+        ndcg[" + ".join(["co-occurrence", *kept])] = table.ndcg(weights).mean()
+    # Something must answer where nothing was counted.
+    settings = replace(settings, **(weights or {"last_text": 0.05}))  # type: ignore[arg-type]
+    settings = replace(settings, cold_boost=search.cold_boost(settings, dense, seed))
+    repeats = repeated_share(dataset)
+    if repeats >= REPEATS:
+        everyone = dataset.cases("valid").sample(USERS, seed)
+        search = _Search(rows, offsets, list(everyone.histories), everyone.targets, terms)
+        settings = search.own_items(settings, dense)
+    return HybridFit(
+        settings,
+        repeats,
+        len(cases),
+        {name: float(value) for name, value in ndcg.items()},
+        ["co-occurrence", *kept],
+        [part for part in parts if part not in kept],
+    )
+
+
+def _out_of_fold(table: _Table, names: Sequence[str], more: Sequence[str]) -> float:
+    """What `more` columns bring beside `names`: NDCG@10 on each half of the users by weights of the other half."""
+    gains = []
+    for fold in (0, 1):
+        chosen, judge = table.fold(1 - fold), table.fold(fold)
+        without, joined = chosen.search(names), chosen.search([*names, *more])
+        gains.append(judge.ndcg(joined).mean() - judge.ndcg(without).mean())
+    return float(np.mean(gains))
+
+
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """Scores of each user's candidates by each part [m, c] (-inf pads); the target is the first candidate."""
+
+    base: Scores
+    columns: Mapping[str, Scores]
+
+    def fold(self, number: int) -> _Table:
+        return _Table(self.base[number::2], {name: values[number::2] for name, values in self.columns.items()})
+
+    def ndcg(self, weights: Mapping[str, float]) -> npt.NDArray[np.float64]:
+        """[m]"""
+        total = self.base.copy()
+        for name, weight in weights.items():
+            if weight:
+                total += np.float32(weight) * self.columns[name]
+        return _first_column_ndcg(total)
+
+    def search(self, names: Sequence[str]) -> dict[str, float]:
+        """Coordinate search over WEIGHTS for the mean NDCG@10, until a round brings nothing."""
+        chosen = dict.fromkeys(names, 0.0)
+        total, best = self.base.copy(), float(_first_column_ndcg(self.base).mean())
+        for _ in range(4):
+            before = best
+            for name in names:
+                column = self.columns[name]
+                without = total - np.float32(chosen[name]) * column
+                for value in WEIGHTS:
+                    found = float(_first_column_ndcg(without + np.float32(value) * column).mean())
+                    if found > best + 1e-9:
+                        best, chosen[name] = found, value
+                total = without + np.float32(chosen[name]) * column
+            if best <= before:
+                break
+        return chosen
+
+
+class _Search:
+    """Users with histories and targets [m], and all that is known of everybody: rows and offsets."""
+
+    def __init__(self, rows: Rows, offsets: Rows, histories: Sequence[Rows], targets: Rows, terms: csr_array) -> None:
+        self.rows, self.offsets, self.histories, self.targets, self.terms = rows, offsets, histories, targets, terms
+        self.items = terms.shape[0]
+        own = [np.unique(history) for history in histories]
+        indptr = np.concatenate([[0], np.cumsum([len(items) for items in own])])
+        indices = np.concatenate([np.zeros(0, np.int64), *own])
+        self.own = csr_array((np.ones(len(indices)), indices, indptr), shape=(len(own), self.items))
+        self._counted: tuple[tuple[float, ...], Counts] | None = None
+
+    def counts(self, settings: CooccurrenceSettings) -> Counts:
+        key = (settings.window, settings.distance_power, settings.backward)
+        if self._counted is None or self._counted[0] != key:
+            self._counted = (key, count(settings, self.rows, self.offsets, self.items))
+        return self._counted[1]
+
+    def cooccurrence(self) -> CooccurrenceSettings:
+        """Coordinates of GRID one after the other; those that need no recount once more at the end."""
+        best = CooccurrenceSettings()
+        found = self._cooccurrence_ndcg(best)
+        cheap = ("last", "recency_power", "source_power", "target_power")
+        for name in (*cheap, "distance_power", "window", "backward", *cheap):
+            for value in GRID[name]:
+                tried = replace(best, **{name: value})  # type: ignore[arg-type]
+                if tried != best and (this := self._cooccurrence_ndcg(tried)) > found:
+                    best, found = tried, this
+        return best
+
+    def _cooccurrence_ndcg(self, settings: CooccurrenceSettings) -> float:
+        """Mean NDCG@10 among unseen items, from the scores that are not 0."""
+        counts = self.counts(settings)
+        factor = np.maximum(counts.events, 1.0) ** -settings.target_power
+        found = np.empty(len(self.histories))
+        for some in self._pieces():
+            scores = history_matrix(settings, [self.histories[case] for case in some], counts.events) @ counts.pairs
+            scores = csr_array(scores)
+            if settings.target_power:
+                scores.data *= factor[scores.indices]
+            scores = csr_array(scores - scores.multiply(self.own[some]))
+            place = np.arange(len(some))
+            mine = np.asarray(scores[place, self.targets[some]]).ravel()
+            row_of = np.repeat(place, np.diff(scores.indptr))
+            above = np.bincount(row_of, scores.data > mine[row_of], len(some))
+            same = np.bincount(row_of, (scores.data == mine[row_of]) & (scores.data > 0), len(some)) - 1
+            positive = np.bincount(row_of, scores.data > 0, len(some))
+            seen = np.diff(self.own[some].indptr)
+            equal = np.where(mine > 0, same, self.items - seen - positive - 1)
+            found[some] = expected_ndcg(above, equal)
+        return float(found.mean())
+
+    def dense_alone(self, dense: Dense, items: int) -> float:
+        """Mean NDCG@10 of DENSE_USERS by the dense model that reads so many items."""
+        found = np.empty(min(DENSE_USERS, len(self.histories)))
+        for some in (piece[piece < len(found)] for piece in self._pieces()):
+            histories = [self.histories[case] for case in some]
+            scores = dense.queries(histories, items) @ dense.items.T
+            found[some] = self._ndcg(scores, some)
+        return float(found.mean())
+
+    def _ndcg(self, scores: Scores, some: Rows) -> npt.NDArray[np.float64]:
+        """[len(some)] among unseen items; `scores` [len(some), n] is changed."""
+        mine = scores[np.arange(len(some)), self.targets[some]]
+        own = self.own[some]
+        scores[np.repeat(np.arange(len(some)), np.diff(own.indptr)), own.indices] = -np.inf
+        return expected_ndcg((scores > mine[:, None]).sum(axis=1), (scores == mine[:, None]).sum(axis=1) - 1)
+
+    def table(self, settings: HybridSettings, counts: Counts, dense: Dense | None) -> _Table:
+        """The scores of the candidates that any part ranks high."""
+        base: list[Scores] = []
+        columns: dict[str, list[Scores]] = {name: [] for name in ("last_text", "recent_text", "dense")}
+        alone = {
+            name: HybridScorer.of(replace(settings, **{name: 1.0}), counts, self.terms)  # type: ignore[arg-type]
+            for name in ("last_text", "recent_text")
+        }
+        width = 1 + CANDIDATES * 4
+        for some in self._pieces():
+            histories = [self.histories[case] for case in some]
+            scores = {"": alone["last_text"].cooccurrence(histories)}
+            scores |= {name: scorer.text(histories, _ZERO) for name, scorer in alone.items()}
+            if dense is not None:
+                scores["dense"] = dense.queries(histories, settings.dense_items) @ dense.items.T
+            for place, case in enumerate(some):
+                candidates = self._candidates(case, [values[place] for values in scores.values()])
+                row = np.full((len(scores), width), -np.inf, np.float32)
+                row[1:] = 0
+                for number, values in enumerate(scores.values()):
+                    row[number, : len(candidates)] = values[place, candidates]
+                base.append(row[0])
+                for number, name in enumerate(list(scores)[1:], start=1):
+                    columns[name].append(row[number])
+        return _Table(np.stack(base), {name: np.stack(values) for name, values in columns.items() if values})
+
+    def _candidates(self, case: int, scores: Sequence[Scores]) -> Rows:
+        """The target, then every other unseen item that is among the best of a part."""
+        target = self.targets[case]
+        top = min(CANDIDATES + len(self.histories[case]), self.items)
+        best = np.unique(np.concatenate([np.argpartition(values, self.items - top)[-top:] for values in scores]))
+        best = best[~np.isin(best, self.histories[case]) & (best != target)]
+        order = np.argsort(-np.max([values[best] for values in scores], axis=0), kind="stable")
+        return np.concatenate([[target], best[order[: CANDIDATES * 4]]])
+
+    def cold_boost(self, settings: HybridSettings, dense: Dense | None, seed: int) -> float:
+        """With WITHHELD of the items without events: the largest boost that costs nothing over all users."""
+        cold = np.zeros(self.items, dtype=np.bool_)
+        cold[np.random.default_rng(seed).permutation(self.items)[: round(WITHHELD * self.items)]] = True
+        kept = ~cold[self.rows]
+        offsets = np.concatenate([[0], np.cumsum(kept)])[self.offsets]
+        histories = [history[~cold[history]] for history in self.histories]
+        cases = [case for case, history in enumerate(histories) if len(history)]
+        search = _Search(self.rows[kept], offsets, [histories[case] for case in cases], self.targets[cases], self.terms)
+        counts = search.counts(settings.cooccurrence)
+        scorer = HybridScorer.of(settings, counts, self.terms)
+        found = {boost: np.empty(len(cases)) for boost in COLD_BOOSTS}
+        for some in search._pieces():
+            own = [search.histories[case] for case in some]
+            pairs, text = scorer.cooccurrence(own), scorer.text(own, _dense_scores(settings, dense, own))
+            for boost, into in found.items():
+                gates = gate(replace(settings, cold_boost=boost), counts.events).astype(np.float32)
+                into[some] = search._ndcg(pairs + text * gates, some)
+        means = {boost: values.mean() for boost, values in found.items()}
+        return max(boost for boost, mean in means.items() if mean >= means[0.0])
+
+    def own_items(self, settings: HybridSettings, dense: Dense | None) -> HybridSettings:
+        """Whether seen items may be answers, and what they get; chosen by NDCG@10 over all items."""
+        allowed = replace(settings, exclude_seen=False, seen=0.0, last_item=0.0)
+        scorer = HybridScorer.of(allowed, self.counts(settings.cooccurrence), self.terms)
+        pairs = [(seen, last) for seen in OWN_WEIGHTS for last in OWN_WEIGHTS]
+        found = np.empty((len(pairs), len(self.histories)))
+        for some in self._pieces():
+            histories = [self.histories[case] for case in some]
+            scores = scorer.scores(histories, _dense_scores(settings, dense, histories))
+            for place, case in enumerate(some):
+                row, history, target = scores[place], self.histories[case], self.targets[case]
+                own, mine = np.unique(history), row[target]
+                others = np.delete(row, own)
+                for number, (seen, last) in enumerate(pairs):
+                    values = row[own] + np.float32(seen) + np.float32(last) * (own == history[-1])
+                    score = mine if target not in own else values[own == target][0]
+                    above = np.count_nonzero(others > score) + np.count_nonzero(values > score)
+                    equal = np.count_nonzero(others == score) + np.count_nonzero(values == score) - 1
+                    found[number, case] = expected_ndcg(np.array([above]), np.array([equal]))[0]
+        seen, last = pairs[int(found.mean(axis=1).argmax())]
+        if seen == NEVER and last <= 0:
+            return settings
+        return replace(allowed, seen=seen, last_item=last)
+
+    def _pieces(self) -> Iterator[Rows]:
+        size = max(1, SCORES_AT_ONCE // self.items)
+        for begin in range(0, len(self.histories), size):
+            yield np.arange(begin, min(begin + size, len(self.histories)))
+
+
+def _dense_scores(settings: HybridSettings, dense: Dense | None, histories: Sequence[Rows]) -> Scores:
+    if dense is None or not settings.dense:
+        return _ZERO
+    scores: Scores = np.float32(settings.dense) * (dense.queries(histories, settings.dense_items) @ dense.items.T)
+    return scores
+
+
+_ZERO: Any = np.float32(0)
+_SUMS = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(2.0, 12.0)))])
+
+
+def expected_ndcg(above: npt.NDArray[Any], equal: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """[m] NDCG@10 of targets behind `above` items, with `equal` others of the same score in any order."""
+    first, last = np.minimum(above, 10).astype(np.int64), np.minimum(above + equal + 1, 10).astype(np.int64)
+    gains: npt.NDArray[np.float64] = (_SUMS[last] - _SUMS[first]) / (equal + 1)
+    return gains
+
+
+def _first_column_ndcg(scores: Scores) -> npt.NDArray[np.float64]:
+    mine = scores[:, :1]
+    return expected_ndcg((scores > mine).sum(axis=1), (scores == mine).sum(axis=1) - 1)
+
+
+def lines_of(fit: HybridFit) -> Iterator[str]:
+    """What was chosen and why, for the log."""
+    yield f"{fit.repeats:.1%} of training events repeat an item: " + (
+        "seen items are left out"
+        if fit.settings.exclude_seen
+        else f"seen items may be answers ({fit.settings.seen:+g}, the last one {fit.settings.last_item:+g})"
+    )
+    for parts, ndcg in fit.ndcg.items():
+        yield f"{parts}: validation NDCG@10 {ndcg:.4f} (unseen items, {fit.users} users)"
+    for name in fit.dropped:
+        yield f"{name}: left out, since it wins nothing out of fold"
