@@ -21,9 +21,8 @@ from service.settings import Settings
 from tests.e2e import test_id_models
 from tests.service.conftest import wait_until_ready
 from tests.training.conftest import write_world
-from training.cli import train
+from training.cli import pretrain, train
 from training.evaluation.cli import evaluate
-from training.pretrain_cli import pretrain
 
 SMALL = {
     "unisrec": ["dim=16", "inner=16", "layers=1", "experts=2", "max_length=20"],

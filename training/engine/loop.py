@@ -16,9 +16,8 @@ from torch import Tensor, nn
 
 from seqrec.errors import InputError
 from training.config.settings import OptimizerConfig, ValidationConfig
-from training.engine.distributed import all_gather_floats, objects_of_all, rank
+from training.distributed import ParallelModel, all_gather_floats, all_gather_objects, rank
 from training.engine.logger import Reports
-from training.engine.parallel import ParallelModel
 from training.engine.state import State, random_state, set_random_state
 from training.evaluation.metrics import Metrics
 from training.stages.base import Stage
@@ -237,7 +236,7 @@ class _Loop:
                 "best": self.best.state(),
                 "stage": self.stage.state(),
                 "reports": self.reports.state(),
-                "random": objects_of_all(random_state()),
+                "random": all_gather_objects(random_state()),
             }
             if rank() == 0:
                 self.saving.state(state)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 import platform
-import random
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -22,16 +20,24 @@ from seqrec.data.items import OnError
 from seqrec.encoder import Encoder
 from seqrec.errors import InputError, SeqrecError
 from seqrec.models.base.model import SequenceModel
-from seqrec.runtime.threads import Threads, choose, use
 from training.config.run_config import RunConfig
 from training.data.dataset import Dataset, read_dataset
+from training.distributed import (
+    ParallelModel,
+    all_gather_objects,
+    barrier,
+    broadcast_from_rank0,
+    is_sharded,
+    join_processes,
+    processes,
+    rank,
+    set_threads,
+)
 from training.engine import curves
-from training.engine.distributed import broadcast_from_rank0, meet, objects_of_all, processes, rank
 from training.engine.logger import MetricsFiles, Reports
 from training.engine.loop import CheckpointHooks, StageResult, fit, metrics_of, trainable
-from training.engine.parallel import ParallelModel, is_sharded, join_processes
 from training.engine.run_directory import RunDirectory
-from training.engine.state import State, random_state, set_random_state
+from training.engine.state import State, random_state, seed_everything, set_random_state
 from training.evaluation.evaluate import validation_metrics
 from training.evaluation.metrics import Metrics
 from training.stages.adversarial import AdversarialStage, drop_source_domains, other_datasets
@@ -127,7 +133,7 @@ class _Run:
         resumed = broadcast_from_rank0(lambda: self.directory.path.exists() and not overwrite)
         if resumed and rank() == 0:
             self.directory.resume(self.about)
-        meet()
+        barrier()
         state = self.directory.load_state() if resumed else None
         if state is not None:
             self._resume(state, classes)
@@ -135,7 +141,7 @@ class _Run:
         prepared = self._prepare(classes[len(self.finished)])
         if not resumed and rank() == 0:
             self.directory.create(self.config, self.about, overwrite)
-        meet()
+        barrier()
         self._tell(resumed, state)
         files = self._files(state) if rank() == 0 else None
         try:
@@ -205,6 +211,8 @@ class _Run:
 
     def _fit(self, stage: Stage, context: StageContext, files: MetricsFiles | None, loop: State | None) -> StageResult:
         towers, directory = self.towers, self.directory
+        if stage.closed_form:
+            return self._solve(stage, files)
         # The stage may have put another model in the place of the one before.
         model = ParallelModel(towers.history_model, self.sharded)
         _module(towers.history_model).to(self.device)
@@ -236,10 +244,20 @@ class _Run:
             loop,
         )
 
+    def _solve(self, stage: Stage, files: MetricsFiles | None) -> StageResult:
+        """Every process solves the same."""
+        began = time.monotonic()
+        metrics, more = stage.solve()
+        seconds = round(time.monotonic() - began, 3)
+        reports = Reports(stage.name, files.record if files else lambda entry: None, quiet=rank() > 0)
+        with reports:
+            reports.check(0, metrics, more, seconds)
+        return StageResult(0, seconds, metrics, 0, "solved")
+
     def _save(self, files: MetricsFiles | None, loop: State | None) -> None:
         """`loop` None: the stage is prepared, and no more."""
         between = loop is None
-        random = objects_of_all(random_state()) if between else None
+        random = all_gather_objects(random_state()) if between else None
         if files is None:
             return
         towers = self.towers
@@ -298,7 +316,7 @@ class _Run:
             directory.write_about({**about, "state": "done"})
             directory.cleanup()
             self._tell_end(whole)
-        meet()
+        barrier()
         return whole
 
     def _tell_end(self, whole: StageResult) -> None:
@@ -334,17 +352,3 @@ class _Run:
 def _module(model: SequenceModel) -> nn.Module:
     assert isinstance(model, nn.Module)
     return model
-
-
-def seed_everything(seed: int) -> None:
-    """With the same seed, threads, limits in steps and machine, two runs give the same weights."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-
-
-def set_threads(threads: int) -> Threads:
-    """0: what OMP_NUM_THREADS says, or else one per core that is really there, shared with the host's other ranks."""
-    chosen = choose(threads, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    use(chosen)
-    return chosen

@@ -49,6 +49,13 @@ def load_state(path: Path) -> State:
     return state
 
 
+def seed_everything(seed: int) -> None:
+    """Two runs with the same seed, threads, limits in steps and machine give the same weights."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
 def random_state() -> State:
     """Of every generator that a training draws from in this process."""
     numpy = np.random.get_state(legacy=False)

@@ -14,33 +14,29 @@ from seqrec.encoder import Encoder, Precision, load_model
 from seqrec.errors import InputError, SeqrecError
 from seqrec.runtime.progress import StageBars
 from seqrec.text.item_text import Recipe
-from training.arguments import add_data
+from training.config.arguments import add_data
 from training.config.run_config import load_config
 from training.data.dataset import Dataset, Split, read_dataset
 from training.data.splits import SplitBy, SplitConfig, Targets
-from training.engine import run
+from training.distributed import set_threads
 from training.evaluation import report
 from training.evaluation.comparison import RESAMPLES, Evaluation, Model
 from training.evaluation.comparison import evaluate as measure
 from training.evaluation.evaluate import EncodedItems, top_k
 from training.evaluation.examples import shown_users, spread_users
 from training.evaluation.plots import check_pictures, draw
-from training.suite.cli import evaluate_suite
 
 log = logging.getLogger(__name__)
 
 
 def evaluate(argv: list[str]) -> None:
-    if any(argument.partition("=")[0] == "--suite" for argument in argv):
-        evaluate_suite(argv)
-        return
     arguments = _parser().parse_args(argv)
     rule = _rule(arguments)
     if arguments.out:
         check_pictures()
         if arguments.out.exists() and not arguments.overwrite:
             raise InputError(f"{arguments.out} exists already; choose another directory, or say --overwrite", "--out")
-    run.set_threads(arguments.threads)
+    set_threads(arguments.threads)
     precisions: list[Precision] = list(dict.fromkeys(arguments.precision))
     encoders = [load_model(path, arguments.device, p) for path in arguments.checkpoint for p in precisions]
     names = _names(arguments.checkpoint, encoders[:: len(precisions)])
@@ -74,15 +70,22 @@ def evaluate(argv: list[str]) -> None:
         print(shown_users(dataset, recipes[0], users, answers, arguments.split))
 
 
+class _Moved(argparse.Action):
+    """Refuses `--suite NAME`, which earlier versions had."""
+
+    def __call__(self, parser: argparse.ArgumentParser, _: object, values: object, __: str | None = None) -> None:
+        parser.error(f"--suite is a command now: seqrec suite {values} DATA --out DIR")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "seqrec evaluate",
         description="Rank the whole catalogue for what is held out of every user: NDCG, Recall and MRR, with and "
         "without the history's items as candidates, beside popularity, the last item and item-kNN; with 95 % "
         "intervals and paired tests. docs/evaluation.md says what each figure means.",
-        epilog="`seqrec evaluate --suite paper DATA --out DIR` trains the models of the papers and writes "
-        "their tables; `seqrec evaluate --suite paper --help` says how.",
+        epilog="See also `seqrec suite paper`, which trains the papers' models and writes their tables.",
     )
+    parser.add_argument("--suite", action=_Moved, help=argparse.SUPPRESS)
     parser.add_argument("checkpoint", type=Path, nargs="+", metavar="CKPT", help="checkpoint directories")
     add_data(parser)
     parser.add_argument("--split", choices=get_args(Split), default="test", help="default: test")

@@ -28,7 +28,7 @@ from seqrec.text.item_text import TokenizedHistory, TokenizedItem
 from training.config.run_config import RunConfig
 from training.config.stage_config import AdversarialConfig
 from training.data.dataset import Dataset, Rows
-from training.engine.distributed import rank, share, total
+from training.distributed import all_reduce_sum, rank, share
 from training.evaluation.evaluation_set import read_folder
 from training.stages.base import Stage, StageContext
 from training.stages.encoding import PLAIN, Encoding
@@ -123,7 +123,7 @@ class AdversarialStage(Stage):
         with self.encoding.autocast(device):
             losses = model.alignment_losses(prepared)
         part = (own.stop - own.start) / batch.twins.shape[1]
-        parts = {name: total(loss.float() * part) for name, loss in losses.items()}
+        parts = {name: all_reduce_sum(loss.float() * part) for name, loss in losses.items()}
         self.parts = {name: loss.detach() for name, loss in parts.items()}
         loss = parts["reconstruction"]
         if len(parts) > 1:

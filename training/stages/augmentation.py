@@ -11,10 +11,11 @@ from training.data.dataset import Rows
 
 
 def history_before(items: Rows, place: int, crop: bool, rng: np.random.Generator) -> Rows:
-    """What comes before `items[place]`; with `crop` its newest part only, from the last item to all of it.
+    """The items before `items[place]`; with `crop` only the newest of them, as many as drawn from 1 to all.
 
-    Of short histories a model learns soon what goes with one item, and which of several is the newest: without them a
-    small encoder still ranks worse by a whole history than by its last item after many epochs (docs/decisions/training.md).
+    Short histories teach a model early what follows one item, and which item of several is the newest. Without them a
+    small encoder ranks worse by a whole history than by its last item, even after many epochs
+    (docs/decisions/training.md).
     """
     begin = place - int(rng.integers(1, place, endpoint=True)) if crop and place else 0
     return items[begin:place]

@@ -28,6 +28,7 @@ STAGES = {
     "joint": "training.stages.joint:JointStage",
     "stage1": "training.stages.two_stage:StageOne",
     "stage2": "training.stages.two_stage:StageTwo",
+    "hybrid": "training.stages.hybrid:HybridStage",
     "residual": "training.stages.residual:ResidualStage",
     "adversarial": "training.stages.adversarial:AdversarialStage",
     "self_supervised": "training.stages.self_supervised:SelfSupervisedStage",
@@ -93,6 +94,8 @@ class Stage(Protocol):
     """Batches, and their loss. A stage derives from this and gets the defaults below."""
 
     name: str
+    closed_form: bool = False
+    """Whether `solve` makes the model without batches and gradient steps."""
     keeps_last: bool = False
     """Whether the weights of the last check are kept, and not those of the best one: where checks do not tell."""
     freezes_items: bool = False
@@ -115,6 +118,11 @@ class Stage(Protocol):
     def loss(self, model: SequenceModel, batch: Any, device: torch.device) -> tuple[Tensor, int]:
         """-> the loss [] of the whole batch with its graph, and how many tokens this process read for it."""
         ...
+
+    def solve(self) -> tuple[Metrics, Mapping[str, Any]]:
+        """Of a stage in closed form: replaces the model in the context's towers. -> its validation metrics, and what
+        metrics.jsonl gets with them."""
+        raise NotImplementedError
 
     def begin_epoch(self, number: int, model: SequenceModel, device: torch.device) -> None:
         """Before the first batch of an epoch; the model is in evaluation mode, and no gradients are kept.

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from seqrec.models.base.model import Batch, SequenceModel
 from seqrec.text.item_text import TokenizedHistory, TokenizedItem
-from training.engine.distributed import gather, processes, share
+from training.distributed import gather, processes, share
 
 
 @dataclass(frozen=True)

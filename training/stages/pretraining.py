@@ -28,7 +28,7 @@ from seqrec.text.item_text import ItemTokens, TokenizedHistory, TokenizedItem
 from training.config.stage_config import PretrainConfig
 from training.data.dataset import Rows
 from training.data.unique_texts import UniqueTexts
-from training.engine.distributed import processes, share, total
+from training.distributed import all_reduce_sum, processes, share
 from training.evaluation.evaluation_set import EvaluationSet, read_folder
 from training.evaluation.metrics import Metrics
 from training.stages.augmentation import augment, history_before
@@ -197,8 +197,8 @@ class PretrainStage(Stage):
                     losses.append(checkpoint(masked_words_loss, *arguments, use_reentrant=False))
                 else:
                     losses.append(masked_words_loss(*arguments))
-        count = total(torch.tensor(float(told), device=device)).clamp(min=1)
-        return total(torch.stack(losses).sum()) / count
+        count = all_reduce_sum(torch.tensor(float(told), device=device)).clamp(min=1)
+        return all_reduce_sum(torch.stack(losses).sum()) / count
 
     def _batches(self, part: Rows) -> int:
         return max(1, len(part) // self.config.batch_size)

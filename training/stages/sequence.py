@@ -20,7 +20,7 @@ from seqrec.models.base.model import Batch, SequenceModel, TellsItemsApart, Trai
 from seqrec.text.item_text import ItemTokens, TokenizedHistory
 from training.config.stage_config import SelfSupervisedConfig, SequenceConfig
 from training.data.dataset import Dataset
-from training.engine.distributed import rank, share, total
+from training.distributed import all_reduce_sum, rank, share
 from training.stages.base import Stage, StageContext
 from training.stages.encoding import PLAIN, Encoding
 
@@ -91,7 +91,7 @@ class SequenceStage(Stage):
         prepared = self.prepared(model, own or batch.histories[:1], generator).to(device)
         with self.encoding.autocast(device):
             loss = self.loss_of(model, prepared)
-        return total(loss.float() * (len(own) / len(batch.histories))), prepared.tokens
+        return all_reduce_sum(loss.float() * (len(own) / len(batch.histories))), prepared.tokens
 
     def prepared(self, model: SequenceModel, histories: list[TokenizedHistory], generator: torch.Generator) -> Batch:
         assert isinstance(model, TrainsItself)

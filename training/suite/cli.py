@@ -1,4 +1,4 @@
-"""`seqrec evaluate --suite paper`."""
+"""`seqrec suite`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from training.suite.runner import Suite, SuiteConfig
 log = logging.getLogger(__name__)
 
 
-def evaluate_suite(argv: list[str]) -> None:
+def suite(argv: list[str]) -> None:
     parser = _parser()
     arguments = parser.parse_args(argv)
     if arguments.seeds < 0:
         parser.error(f"argument --seeds: {arguments.seeds} is below 0")
     check_pictures()
     seeds = range(1, 1 + (arguments.seeds or (1 if arguments.quick else 3)))
-    suite = Suite(
+    requested = Suite(
         SuiteConfig(
             data=arguments.data,
             out=arguments.out,
@@ -38,27 +38,28 @@ def evaluate_suite(argv: list[str]) -> None:
             on_error=arguments.on_error,
         )
     )
-    estimate = suite.estimate()
-    said = estimate.text(suite.lines, suite.cells)
+    estimate = requested.estimate()
+    said = estimate.text(requested.lines, requested.cells)
     if arguments.estimate:
         print(said)
         return
     log.info("%s", said)
-    failed = suite.run(estimate)
+    failed = requested.run(estimate)
     name = "report.json" if arguments.json else "report.md"
     print((arguments.out / name).read_text(encoding="utf-8"), end="")
     if failed:
-        raise SeqrecError(f"{len(failed)} of {len(suite.cells)} cells failed: {', '.join(failed)}; the report says why")
+        names = ", ".join(failed)
+        raise SeqrecError(f"{len(failed)} of {len(requested.cells)} experiments failed: {names}; see {name}")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "seqrec evaluate --suite paper",
+        "seqrec suite",
         description="Train the models that the papers compare, each on the same data, and write the Recformer paper's "
         "tables as report.md, report.json and pictures. What is made stays: the same command goes on where it was "
         "stopped. A time estimate comes first.",
     )
-    parser.add_argument("--suite", choices=["paper"], required=True, help="which tables")
+    parser.add_argument("suite", choices=["paper"], help="which tables: paper, those of the Recformer paper")
     parser.add_argument(
         "data", type=Path, metavar="DATA", help="a folder with items.jsonl and interactions.csv (.gz too)"
     )

@@ -19,8 +19,9 @@ from seqrec.errors import SeqrecError
 from seqrec.text.item_text import TokenizedHistory
 from training.config.run_config import RunConfig
 from training.data.dataset import Dataset
+from training.distributed import set_threads
 from training.engine.loop import Schedule, adamw
-from training.engine.run import seed_everything, set_threads
+from training.engine.state import seed_everything
 from training.evaluation.metrics import Metrics
 from training.stages.base import Stage, StageContext, Towers, TrainingData, stage_class
 from training.stages.encoding import Encoding

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from training.evaluation.plots import check_pictures
 from training.suite.plan import FLOORS, Line, Table
-
-if TYPE_CHECKING:
-    from training.suite.report import Results
+from training.suite.results import Results
 
 
 def draw(folder: Path, of_table: Mapping[Table, Sequence[Line]], results: Results) -> dict[Table, dict[str, str]]:

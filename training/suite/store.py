@@ -29,7 +29,7 @@ from training.engine.run import train_on
 from training.engine.run_directory import RunDirectory, read_about
 from training.evaluation.baselines import best_item_knn, popularity
 from training.evaluation.comparison import RESAMPLES
-from training.evaluation.evaluate import EncodedItems, encode_cases
+from training.evaluation.evaluate import EncodedItems, model_scorer
 from training.evaluation.groups import groups_of
 from training.evaluation.ranking import PESSIMISTIC, PROTOCOLS, Scorer, case_ranks
 from training.evaluation.significance import interval, resampled_means
@@ -200,8 +200,7 @@ def _scorers(encoder: Encoder, dataset: Dataset) -> dict[str, Scorer]:
     """The model's own; and for one that reads text the items nearest to the last one."""
     cases = dataset.cases("test")
     items = EncodedItems.of(encoder, dataset)
-    queries = encode_cases(encoder, items.tokens, dataset, cases)
-    scorers: dict[str, Scorer] = {MODEL: lambda numbers: items.scores(queries[numbers])}
+    scorers: dict[str, Scorer] = {MODEL: model_scorer(encoder, items, dataset, cases, "test")}
     if encoder.cold_items:
         last = np.array([history[-1] for history in cases.histories], dtype=np.int64)
         scorers["last item"] = lambda numbers: items.scores(items.of_rows(last[numbers]))

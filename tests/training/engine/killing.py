@@ -54,7 +54,7 @@ def _train(
 ) -> None:
     become(*place)
     from training.config.run_config import load_config
-    from training.engine.parallel import leave_processes
+    from training.distributed import leave_processes
     from training.engine.run import train
 
     module, _, name = at.partition(":")

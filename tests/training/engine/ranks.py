@@ -53,9 +53,8 @@ def one_step(
     from training.config.settings import OptimizerConfig
     from training.config.toml import build
     from training.data.dataset import read_dataset
-    from training.engine.distributed import all_gather_floats
+    from training.distributed import ParallelModel, all_gather_floats
     from training.engine.loop import adamw
-    from training.engine.parallel import ParallelModel
     from training.evaluation.evaluate import validation_metrics
     from training.stages.base import StageContext, Towers, TrainingData, stage_class
     from training.stages.encoding import Encoding
@@ -118,7 +117,7 @@ def become(rank: int, processes: int, store: Path) -> None:
 
 
 def _work(rank: int, processes: int, cases: list[Mapping[str, Any]], files: tuple[Path, Path], folder: Path) -> None:
-    from training.engine.parallel import join_processes, leave_processes
+    from training.distributed import join_processes, leave_processes
 
     become(rank, processes, folder / "store")
     assert join_processes("cpu") == "cpu"

@@ -16,7 +16,7 @@ from torch import Tensor
 from tests.training.conftest import write_world
 from tests.training.engine.ranks import SETTINGS, Step, one_step, steps_of
 from training.config.run_config import load_config
-from training.engine.distributed import all_gather_floats, broadcast_from_rank0, gather, processes, rank, share, total
+from training.distributed import all_gather_floats, all_reduce_sum, broadcast_from_rank0, gather, processes, rank, share
 from training.engine.run import train
 
 
@@ -96,7 +96,7 @@ def test_one_process_is_all_of_them() -> None:
     rows = torch.randn(3, 2)
     assert (processes(), rank(), share(5)) == (1, 0, slice(0, 5))
     assert gather(rows, 3) is rows
-    assert total(rows) is rows
+    assert all_reduce_sum(rows) is rows
     assert all_gather_floats([1.0], torch.device("cpu")) == [[1.0]]
     assert broadcast_from_rank0(lambda: "it") == "it"
 

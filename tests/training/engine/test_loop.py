@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from seqrec.errors import InputError
 from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
 from training.config.settings import OptimizerConfig, ValidationConfig
+from training.distributed import ParallelModel
 from training.engine.logger import Reports, TrainingDiverged
 from training.engine.loop import Schedule, StageResult, _Best, adamw, fit
-from training.engine.parallel import ParallelModel
 from training.evaluation.metrics import Metrics
 from training.stages.base import Stage, StageContext
 

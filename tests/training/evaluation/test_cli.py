@@ -203,3 +203,9 @@ def test_buckets_begin_at_the_least_there_can_be() -> None:
     assert (LENGTHS[0], EVENTS[0]) == (1, 0)
     for begins in (LENGTHS, EVENTS):
         assert list(begins) == sorted(set(begins))
+
+
+def test_the_suite_is_a_command_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        evaluate(["--suite", "paper", "DATA", "--out", "suite"])
+    assert "seqrec suite paper DATA" in capsys.readouterr().err

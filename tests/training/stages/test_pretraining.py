@@ -25,9 +25,9 @@ from tests.training.conftest import write_world
 from training.config.settings import OptimizerConfig, ValidationConfig
 from training.config.stage_config import PretrainConfig
 from training.data.dataset import Dataset, read_dataset
+from training.distributed import ParallelModel
 from training.engine.logger import Reports
 from training.engine.loop import fit
-from training.engine.parallel import ParallelModel
 from training.evaluation.evaluation_set import EvaluationSet
 from training.evaluation.metrics import Metrics
 from training.stages.base import Towers, TrainingData

@@ -1,4 +1,4 @@
-"""`seqrec evaluate --suite paper` on a small world: what is made, that it is made once, and what the report says."""
+"""`seqrec suite paper` on a small world: what is made, that it is made once, and what the report says."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from tests.training.conftest import write_world
 from training.config.run_config import load_config
 from training.data.dataset import Dataset
 from training.evaluation.baselines import popularity
-from training.evaluation.cli import evaluate
 from training.evaluation.evaluation_set import read_folder
 from training.suite import estimate as suite_estimate
+from training.suite.cli import suite
 from training.suite.data import PartlyTrained, sample_users, write_folder
 from training.suite.plan import TABLES, Experiment, Line, Plan, cells_of
 from training.suite.recipes import MODELS, Recipes
-from training.suite.report import Results, Value
+from training.suite.results import Results, Value
 from training.suite.runner import Estimate, Suite, SuiteConfig
 from training.suite.store import ExperimentStore
 
@@ -85,7 +85,7 @@ def ask(folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixtur
     def run(*argv: str, out: str = "out") -> dict[str, Any]:
         changes = [part for change in TINY for part in ("--set", change)]
         fixed = ["--out", str(tmp_path / out), "--quick", "--threads", "1", "--device", "cpu", *changes]
-        evaluate(["--suite", "paper", str(folders[0]), *fixed, "--json", *argv])
+        suite(["paper", str(folders[0]), *fixed, "--json", *argv])
         record: dict[str, Any] = json.loads(capsys.readouterr().out)
         return record
 
@@ -213,8 +213,7 @@ def test_an_estimate_says_what_is_left(
     ask: Ask, folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: Any
 ) -> None:
     argv = [
-        "evaluate",
-        "--suite",
+        "suite",
         "paper",
         str(folders[0]),
         "--out",
@@ -377,7 +376,7 @@ def test_what_stands_behind_a_mean() -> None:
 
 def test_a_cell_that_fails_stops_no_other(ask: Ask, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     broken = ["--models", "gru4rec", "sasrec", "--only", "overall", "--set", "sasrec:model.settings.heads=3"]
-    with pytest.raises(SeqrecError, match=r"1 of 3 cells failed: sasrec, seed 1; the report says why"):
+    with pytest.raises(SeqrecError, match=r"1 of 3 experiments failed: sasrec, seed 1; see report.json"):
         ask(*broken)
     record = json.loads(capsys.readouterr().out)
     assert list(record["failed"]) == ["sasrec, seed 1"]
@@ -395,7 +394,7 @@ def test_what_cannot_be_made_is_refused(ask: Ask, folders: tuple[Path, Path], tm
     with pytest.raises(InputError, match=r"--pretrain-data: .* is what is evaluated"):
         ask("--pretrain-data", str(folders[0]))
     with pytest.raises(InputError, match=r"is not a folder with items\.jsonl"):
-        evaluate(["--suite", "paper", str(tmp_path / "nothing"), "--out", str(tmp_path / "out")])
+        suite(["paper", str(tmp_path / "nothing"), "--out", str(tmp_path / "out")])
 
 
 def test_every_model_has_a_recipe(world: Dataset) -> None:
