@@ -15,11 +15,13 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from seqrec.checkpoint import Checkpoint, load_checkpoint
 from seqrec.data.items import History, Item, check_attributes
 from seqrec.errors import InputError
+from seqrec.hybrid.settings import HybridSettings
 from seqrec.metric import Metric
 from seqrec.models.base.model import Batch, SequenceModel
 from seqrec.runtime.quantization import pack_weights, quantize
@@ -131,6 +133,16 @@ class Encoder:
         model = self.checkpoint.history_model
         costs = [model.history_tokens(history) for history in histories]
         return self._run(model, histories, costs, model.prepare_histories, model.encode_histories, progress)
+
+    @property
+    def hybrid(self) -> HybridSettings | None:
+        """How the score joins dense vectors, words and co-occurrence; None where it is the dense vectors' alone."""
+        return getattr(self.checkpoint.item_model, "hybrid", None)
+
+    def term_vectors(self, items: Sequence[TokenizedItem]) -> csr_array:
+        """float32 [n, terms]: the sparse vectors of items, where the model is a hybrid."""
+        vectors: csr_array = self.checkpoint.item_model.term_vectors(items)  # type: ignore[attr-defined]
+        return vectors
 
     def _run(
         self,

@@ -237,10 +237,15 @@ def _pairs(
         kept = (users[:-distance] == users[distance:]) & (earlier != later)
         parts.append((earlier[kept], later[kept], weight * weights[distance:][kept]))
         if sum(len(part[0]) for part in parts) >= PAIRS_AT_ONCE:
-            yield tuple(map(np.concatenate, zip(*parts, strict=True)))
+            yield _joined(parts)
             parts = []
     if parts:
-        yield tuple(map(np.concatenate, zip(*parts, strict=True)))
+        yield _joined(parts)
+
+
+def _joined(parts: Sequence[tuple[Rows, Rows, Floats]]) -> tuple[Rows, Rows, Floats]:
+    earlier, later, values = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return earlier, later, values
 
 
 def _event_weights(settings: CooccurrenceSettings, rows: Rows, timestamps: Times | None) -> Floats:

@@ -16,6 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -38,7 +39,7 @@ def terms(attributes: Mapping[str, AttributeValue]) -> list[str]:
             text = attribute_text(part).lower()
             words = _WORD.findall(text)[:MAX_WORDS]
             found += words
-            found += [f"{one} {other}" for one, other in zip(words, words[1:], strict=False)]
+            found += [f"{one} {other}" for one, other in pairwise(words)]
             found.append(f"{name}={text}")
     return found
 
@@ -76,9 +77,9 @@ class Vocabulary:
         places = np.searchsorted(self.hashes, hashes)
         known = places < len(self)
         known[known] = self.hashes[places[known]] == hashes[known]
-        ends = np.cumsum([len(of_text) for of_text in found])[:-1] if found else []
-        pairs = zip(np.split(places, ends), np.split(known, ends), strict=True) if found else ()
-        return [np.sort(own[kept]) for own, kept in pairs]
+        ends = np.cumsum([len(of_text) for of_text in found], dtype=np.int64)[:-1]
+        pairs = zip(np.split(places, ends), np.split(known, ends), strict=True)
+        return [np.sort(own[kept]) for own, kept in pairs][: len(found)]
 
     def vectors_of_ids(self, ids: Sequence[npt.NDArray[np.integer[Any]]]) -> csr_array:
         """float32 [n, v], rows of unit length, of what `term_ids` gave; a text without a known term has a row of 0."""

@@ -85,7 +85,8 @@ class HybridScorer:
             pairs *= np.maximum(self.counts.events, 1.0) ** -settings.target_power
         for row in pairs:
             row /= sigma(row[row > 0]) or 1.0
-        return pairs.astype(np.float32)
+        scores: Scores = pairs.astype(np.float32)
+        return scores
 
     def text(self, histories: Sequence[Rows], dense: Scores) -> Scores:
         """-> float32 [b, n]; dense: float32 [b, n], the dense vectors' inner products, weighted."""

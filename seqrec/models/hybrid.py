@@ -96,7 +96,8 @@ class Hybrid(nn.Module):
         }
 
     @property
-    def settings(self) -> HybridSettings:
+    def hybrid(self) -> HybridSettings:
+        """How the parts of the score are joined."""
         return self.config.settings
 
     @property
@@ -109,7 +110,7 @@ class Hybrid(nn.Module):
 
     def tokenize_items(self, items: Sequence[Item | Mapping[str, AttributeValue]]) -> ItemTokens:
         """The dense model's tokens, then one of type TERM for each occurrence of a known term."""
-        terms = self.vocabulary.term_ids([_read(item, self.config.attributes) for item in items])
+        terms = self.vocabulary.term_ids([read_attributes(item, self.config.attributes) for item in items])
         tokenized = [
             TokenizedItem(
                 np.concatenate([tokens.ids, ids.astype(np.int32)]),
@@ -120,7 +121,7 @@ class Hybrid(nn.Module):
         return ItemTokens.concatenate(tokenized)
 
     def term_vectors(self, items: Sequence[TokenizedItem]) -> csr_array:
-        """float32 [n, terms], rows of unit length: the sparse vector of each item. An item without known terms has 0."""
+        """float32 [n, terms], rows of unit length: the sparse vectors of items; 0 for an item without known terms."""
         return self.vocabulary.vectors_of_ids([item.ids[item.types == TERM] for item in items])
 
     def prepare_items(self, items: Sequence[TokenizedItem]) -> Batch:
@@ -135,7 +136,7 @@ class Hybrid(nn.Module):
 
     def encode_histories(self, batch: Any) -> Tensor:
         """-> [b, dim]"""
-        return self.settings.dense * self._comparable(self.model.encode_histories(batch))
+        return self.hybrid.dense * self._comparable(self.model.encode_histories(batch))
 
     def history_tokens(self, history: TokenizedHistory) -> int:
         return self.model.history_tokens(self._read_by_dense(history))
@@ -144,7 +145,7 @@ class Hybrid(nn.Module):
         return F.normalize(vectors.float(), dim=1) if self.model.metric is Metric.COSINE else vectors
 
     def _read_by_dense(self, history: TokenizedHistory) -> TokenizedHistory:
-        newest = history.items[-self.settings.dense_items :] if self.settings.dense_items else history.items
+        newest = history.items[-self.hybrid.dense_items :] if self.hybrid.dense_items else history.items
         return TokenizedHistory([without_terms(item) for item in newest], history.user_id)
 
 
@@ -154,7 +155,9 @@ def without_terms(item: TokenizedItem) -> TokenizedItem:
     return item if own.all() else TokenizedItem(item.ids[own], item.types[own])
 
 
-def _read(item: Item | Mapping[str, AttributeValue], attributes: Sequence[str] | None) -> Mapping[str, AttributeValue]:
+def read_attributes(
+    item: Item | Mapping[str, AttributeValue], attributes: Sequence[str] | None
+) -> Mapping[str, AttributeValue]:
     """Numbers are no words, unless the recipe names them."""
     values = item.attributes if isinstance(item, Item) else item
     if attributes is None:

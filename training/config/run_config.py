@@ -63,6 +63,7 @@ class RunConfig:
     stage1: FineTuningConfig = field(default_factory=FineTuningConfig)
     stage2: FineTuningConfig = field(default_factory=FineTuningConfig)
     residual: ResidualConfig = field(default_factory=ResidualConfig)
+    hybrid: StageConfig = field(default_factory=StageConfig)
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     self_supervised: SelfSupervisedConfig = field(default_factory=SelfSupervisedConfig)
     sequence: SequenceConfig = field(default_factory=SequenceConfig)
@@ -74,15 +75,17 @@ class RunConfig:
         known = [entry.name for entry in fields(self) if isinstance(getattr(self, entry.name), StageConfig)]
         if not self.stages:
             raise InputError(f"name at least one; there are {', '.join(known)}", "stages")
-        if "residual" in self.stages[:-1]:
-            raise InputError("'residual' comes last: it freezes the text model", "stages")
+        if "hybrid" in self.stages[:-1]:
+            raise InputError("'hybrid' comes last: it joins what the stages before it trained", "stages")
+        if "residual" in self.stages[:-1] and self.stages[-2:] != ("residual", "hybrid"):
+            raise InputError("'residual' comes last, or before 'hybrid': it freezes the text model", "stages")
         for number, stage in enumerate(self.stages):
             if stage not in known:
                 raise InputError(f"no stage {stage!r}; there are {', '.join(known)}", "stages")
             if stage in self.stages[:number]:
                 raise InputError(f"{stage!r} is there twice", "stages")
             self.validation_of(stage)
-            if not self.optimizer_of(stage).ends:
+            if stage != "hybrid" and not self.optimizer_of(stage).ends:
                 raise InputError(
                     f"set at least one of max_epochs, max_steps, max_minutes: nothing would end stage {stage}",
                     "optimizer",

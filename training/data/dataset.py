@@ -99,6 +99,12 @@ class Dataset:
         """What came before that which `split` holds out: for 'test' what validates too."""
         return self.sequence(user)[: self._held_out(split)[0][user]]
 
+    def known_events(self, split: Split) -> tuple[Rows, Rows]:
+        """`known_part` of all users end to end: item rows [m], and offsets [users + 1] of the users in them."""
+        parts = [self.known_part(user, split) for user in range(self.users)]
+        offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
+        return np.concatenate([np.zeros(0, np.int64), *parts]), offsets
+
     def evaluated(self, split: Split) -> Rows:
         """Users of whom something is held out, and who had something before it."""
         begin, end = self._held_out(split)

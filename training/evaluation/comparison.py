@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seqrec.encoder import Encoder, Vectors
+from seqrec.encoder import Encoder
 from training.data.dataset import Cases, Dataset, Rows, Split
 from training.evaluation.baselines import Scores, best_item_knn, popularity
-from training.evaluation.evaluate import EncodedItems, encode_cases
+from training.evaluation.evaluate import EncodedItems, model_scorer
 from training.evaluation.groups import Group, groups_of
 from training.evaluation.metrics import Values
 from training.evaluation.ranking import PROTOCOLS, CaseRanks, Protocol, Scorer, case_ranks
@@ -151,18 +151,14 @@ def _methods(
             continue  # its items and queries lie in spaces of their own: what is near an item says nothing
         name = "last item" if len(models) == 1 else f"last item, {model.name}"
         methods.append((name, _nearest(model.items, last)))
-    for model in models:
-        queries = encode_cases(model.encoder, model.items.tokens, dataset, cases, progress)
-        methods.append((model.name, _model(model.items, queries)))
+    methods += [
+        (model.name, model_scorer(model.encoder, model.items, dataset, cases, split, progress)) for model in models
+    ]
     return methods
 
 
 def _nearest(items: EncodedItems, last: Rows) -> Scorer:
     return lambda numbers: items.scores(items.of_rows(last[numbers]))
-
-
-def _model(items: EncodedItems, queries: Vectors) -> Scorer:
-    return lambda numbers: items.scores(queries[numbers])
 
 
 def _figures(

@@ -10,12 +10,14 @@ import numpy.typing as npt
 
 from seqrec.encoder import Encoder, Vectors
 from seqrec.errors import InputError
+from seqrec.hybrid.cooccurrence import count
+from seqrec.hybrid.scoring import HybridScorer
 from seqrec.metric import TIE, Metric, ranked
 from seqrec.text.item_text import ItemTokens, TokenizedHistory, TokenizedItem
 from training.data.dataset import Cases, Dataset, Rows, Split
 from training.data.unique_texts import UniqueTexts
 from training.evaluation.metrics import Metrics
-from training.evaluation.ranking import PROTOCOLS, case_ranks
+from training.evaluation.ranking import PROTOCOLS, Scorer, case_ranks
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,12 +78,44 @@ def encode_cases(
     return _finite(encoder.encode_history_tokens(histories, following), "history")
 
 
+def model_scorer(
+    encoder: Encoder,
+    encoded: EncodedItems,
+    dataset: Dataset,
+    cases: Cases,
+    split: Split,
+    progress: Callable[[str, int, int], object] = lambda *_: None,
+    counts_from: Split | None = None,
+) -> Scorer:
+    """What ranks all items for `cases`, which are of `split`.
+
+    A hybrid counts what came before the events that `counts_from` holds out (None: `split`), and gives items of the
+    history the score -inf where its repeat rule leaves them out.
+    """
+    queries = encode_cases(encoder, encoded.tokens, dataset, cases, progress)
+    settings = encoder.hybrid
+    if settings is None:
+        return lambda numbers: encoded.scores(queries[numbers])
+    rows, offsets = dataset.known_events(counts_from or split)
+    counts = count(settings.cooccurrence, rows, offsets, len(dataset.items))
+    hybrid = HybridScorer.of(settings, counts, encoder.term_vectors(list(encoded.tokens)))
+
+    def scores(numbers: Rows) -> npt.NDArray[np.float32]:
+        histories = [cases.histories[number] for number in numbers]
+        found = hybrid.scores(histories, encoded.scores(queries[numbers]))
+        if settings.exclude_seen:
+            for row, history in zip(found, histories, strict=True):
+                row[history] = -np.inf
+        return found
+
+    return scores
+
+
 def validation_metrics(encoder: Encoder, dataset: Dataset, cases: Cases, tokens: ItemTokens | None = None) -> Metrics:
     """The model alone, all items ranked: what training is steered by. `tokens` as for `EncodedItems.of`."""
     encoded = EncodedItems.of(encoder, dataset, tokens=tokens)
-    queries = encode_cases(encoder, encoded.tokens, dataset, cases)
-    of_protocol = case_ranks(lambda numbers: encoded.scores(queries[numbers]), cases, len(dataset.items), PROTOCOLS[:1])
-    return of_protocol["all items"].metrics()
+    scorer = model_scorer(encoder, encoded, dataset, cases, "valid")
+    return case_ranks(scorer, cases, len(dataset.items), PROTOCOLS[:1])["all items"].metrics()
 
 
 def top_k(
@@ -107,11 +141,11 @@ def top_k(
     numbers = np.array([case_of[user] for user in users], dtype=np.int64)
     chosen = cases.of(numbers)
     encoded = encoded or EncodedItems.of(encoder, dataset)
-    queries = encode_cases(encoder, encoded.tokens, dataset, chosen)
+    scorer = model_scorer(encoder, encoded, dataset, chosen, split)
     hidden = np.array([not item.available for item in dataset.items])
     answers = []
     for case, history in enumerate(chosen.histories):
-        scores = encoded.scores(queries[case : case + 1])[0]
+        scores = scorer(np.array([case]))[0]
         scores[hidden] = -np.inf
         if unseen:
             scores[history] = -np.inf

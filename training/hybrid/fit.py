@@ -20,7 +20,7 @@ from scipy.sparse import csr_array
 from seqrec.hybrid.cooccurrence import CooccurrenceSettings, Counts, count, history_matrix
 from seqrec.hybrid.scoring import HybridScorer, Scores, gate
 from seqrec.hybrid.settings import HybridSettings
-from training.data.dataset import Dataset, Rows, Split
+from training.data.dataset import Dataset, Rows
 
 log = logging.getLogger(__name__)
 
@@ -86,13 +86,6 @@ class HybridFit:
         }
 
 
-def known_events(dataset: Dataset, split: Split) -> tuple[Rows, Rows]:
-    """Rows and offsets of what came before that which `split` holds out."""
-    parts = [dataset.known_part(user, split) for user in range(dataset.users)]
-    offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
-    return np.concatenate([np.zeros(0, np.int64), *parts]), offsets
-
-
 def repeated_share(dataset: Dataset) -> float:
     """The share of training events whose item the user had before."""
     parts = [dataset.training_part(user) for user in range(dataset.users)]
@@ -108,7 +101,7 @@ def fit_hybrid(dataset: Dataset, terms: csr_array, dense: Dense | None, seed: in
     cases = dataset.cases("valid")
     unseen = [target not in history for target, history in zip(cases.targets, cases.histories, strict=True)]
     cases = cases.of(np.flatnonzero(unseen)).sample(USERS, seed)
-    rows, offsets = known_events(dataset, "valid")
+    rows, offsets = dataset.known_events("valid")
     search = _Search(rows, offsets, list(cases.histories), cases.targets, terms)
     began = time.perf_counter()
     settings = HybridSettings(cooccurrence=search.cooccurrence())
@@ -353,11 +346,11 @@ class _Search:
 def _dense_scores(settings: HybridSettings, dense: Dense | None, histories: Sequence[Rows]) -> Scores:
     if dense is None or not settings.dense:
         return _ZERO
-    scores: Scores = np.float32(settings.dense) * (dense.queries(histories, settings.dense_items) @ dense.items.T)
-    return scores
+    queries = np.float32(settings.dense) * dense.queries(histories, settings.dense_items)
+    return np.asarray(queries @ dense.items.T, dtype=np.float32)
 
 
-_ZERO: Any = np.float32(0)
+_ZERO: Scores = np.zeros((1, 1), np.float32)  # broadcast: no dense score
 _SUMS = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(2.0, 12.0)))])
 
 
