@@ -1,76 +1,71 @@
-"""The application: parts put together, started and stopped."""
+"""The ASGI application: assembles the components and the API, starts and stops them."""
 
 from __future__ import annotations
 
+import logging
+import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
-from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 
 from seqrec import __version__
-from service.components import StartupTask, open_parts
-from service.http import problems
+from seqrec.runtime.malloc import limit_arenas
+from service.components import StartupTask, open_components
+from service.http import openapi, problems, routes
 from service.http.middleware import RequestMiddleware
-from service.http.routes.operation import operation
-from service.http.routes.recommend import STATIC, router
-from service.http.routes.users import users
-from service.http.schemas import Problem
-from service.metrics import Metrics
-from service.settings import Settings
-from service.workers import shared_directory
+from service.metrics import Metrics, shared_directory
+from service.settings import Settings, load_settings
+from service.workers import end_with_parent, end_worker, quiet_libraries, take_gpu
 
 _LOADING_SECONDS = 30.0
-"""How long one of several workers may take before it accepts connections all the same, and says what is wrong."""
+"""How long one of several workers may load before it accepts connections; then /readyz gives the reason."""
 
 
 def create_app(settings: Settings, end: Callable[[], object] = lambda: None) -> FastAPI:
-    """The service as an ASGI app. Nothing is opened before it starts; the snapshot loads behind its back then.
+    """The service as an ASGI app. Opens nothing until it starts; the snapshot then loads in the background.
 
-    `end` is called when a compute thread has died, for a worker whose supervisor starts another one.
+    `end` is called when a compute thread has died: a worker ends itself, and its supervisor starts a new one.
     """
     metrics = Metrics(shared_directory())
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        opening = app.state.opening = StartupTask(lambda: open_parts(settings, metrics, end))
+        opening = app.state.opening = StartupTask(lambda: open_components(settings, metrics, end))
         try:
             await opening.start()
             if shared_directory() is not None:
-                # Others answer meanwhile: a worker that is started anew takes no requests that it cannot answer.
+                # Other workers answer meanwhile: a restarted one accepts no requests before it can answer them.
                 await opening.loaded(_LOADING_SECONDS)
             yield
         finally:
             await opening.close()
 
-    app = FastAPIOffline(  # FastAPI's own /docs is blank where a browser cannot reach the CDN that it loads from
-        title="seqrec",
+    app = FastAPIOffline(  # FastAPI's /docs loads from a CDN and stays blank where the browser cannot reach it
+        title=openapi.TITLE,
         version=__version__,
-        description="A history of items goes in, the next items come out; a new item needs only its text.",
+        description=openapi.DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
     )
     app.state.metrics = metrics
     problems.install(app)
-    app.include_router(router)
-    app.include_router(users)
-    app.include_router(operation)
-    app.mount("/static", StaticFiles(directory=STATIC, check_dir=False), name="static")
+    routes.install(app)
     app.add_middleware(RequestMiddleware, metrics=metrics, max_body_bytes=settings.max_body_bytes)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    app.openapi = lambda: openapi.schema(app)  # type: ignore[method-assign]
     return app
 
 
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    if app.openapi_schema is None:
-        schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        schemas = schema["components"]["schemas"]
-        # FastAPI's own shape of a validation error: it is answered as a problem instead.
-        for name in ("HTTPValidationError", "ValidationError"):
-            schemas.pop(name, None)
-        schemas["Problem"] = Problem.model_json_schema()
-        app.openapi_schema = schema
-    return app.openapi_schema
+def worker_app() -> FastAPI:
+    """The app of one of several workers. Called in the worker's process before anything is loaded."""
+    settings = load_settings()
+    logging.basicConfig(
+        level=settings.log_level.upper(), format=f"%(asctime)s %(levelname)s {os.getpid()} %(name)s: %(message)s"
+    )
+    quiet_libraries()
+    limit_arenas()
+    threading.Thread(target=end_with_parent, name="parent", daemon=True).start()
+    take_gpu()
+    return create_app(settings, end=end_worker)

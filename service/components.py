@@ -111,7 +111,7 @@ class StartupTask:
             done = await self._try()
 
 
-def open_parts(settings: Settings, metrics: Metrics, end: Callable[[], object]) -> Components:
+def open_components(settings: Settings, metrics: Metrics, end: Callable[[], object]) -> Components:
     """Open the stores and start the threads. Raises CatalogueError."""
     location = settings.redis_url or settings.home
     catalogue = open_catalogue(location, accept_weaker=settings.accept_weaker)

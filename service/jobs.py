@@ -20,9 +20,8 @@ from prometheus_client import Counter
 
 from index.catalogue.locks import one_at_a_time
 from seqrec.data.files import write_text
-from seqrec.errors import SnapshotError
+from seqrec.errors import SeqrecError, SnapshotError
 from seqrec.runtime.threads import variables
-from service.http.problems import JobNotFound
 from service.live.state import LiveState
 from service.settings import Settings
 
@@ -39,6 +38,11 @@ _BEGIN_SECONDS = 60.0
 """How long a job's process may take before it says that it runs."""
 _AGAIN_SECONDS = 300.0
 """Between two reindexes that start by themselves."""
+
+
+class JobNotFound(SeqrecError):
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"no reindex job {job_id!r}; POST /reindex starts one and answers with its id")
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,20 @@ all: counts are sums, and a state (a gauge) is told for each worker by its proce
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from service.engine.batcher import BatchRecord
+if TYPE_CHECKING:  # it imports torch, which the supervisor of several workers has no use for
+    from service.engine.batcher import BatchRecord
 
+SHARED_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
+"""The environment variable that names the directory of the shared counts; prometheus_client reads it at import."""
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0)
 _UNITS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _STATE = {
@@ -33,6 +38,11 @@ _STATE = {
     "seqrec_lag": "Changes that were seen and that answers do not hold yet",
     "seqrec_log_read_timestamp_seconds": "When the log was last looked at with success; its age is time() less this",
 }
+
+
+def shared_directory() -> str | None:
+    """The directory in which several workers count together; None for a process of its own."""
+    return os.environ.get(SHARED_DIRECTORY)
 
 
 class Metrics:

@@ -14,25 +14,19 @@ import shutil
 import signal
 import socket
 import tempfile
-import threading
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from seqrec.errors import InputError, NotReady
-from seqrec.runtime.malloc import limit_arenas
-from service.settings import Settings, load_settings
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
+from service.metrics import SHARED_DIRECTORY
+from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_SHARED = "PROMETHEUS_MULTIPROC_DIR"
-"""Names the directory of the shared counts; prometheus_client reads it when it is imported."""
 _HEALTHCHECK_SECONDS = 60
 """A worker that does not answer its supervisor for so long is killed and started again."""
 _held: list[IO[str]] = []
@@ -56,13 +50,13 @@ def run_workers(settings: Settings, listener: socket.socket, count: int, options
     `options` are uvicorn's. Raises NotReady where the workers cannot start.
     """
     directory = tempfile.mkdtemp(prefix="seqrec-workers-")
-    os.environ[_SHARED] = directory
+    os.environ[SHARED_DIRECTORY] = directory
     if _gpus(settings) > 1:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(_gpus(settings)))))
         for name in visible.split(","):
             (Path(directory) / f"gpu-{name}.lock").touch()
     config = uvicorn.Config(
-        "service.workers:worker_app",
+        "service.app:worker_app",
         factory=True,
         workers=count,
         timeout_worker_healthcheck=_HEALTHCHECK_SECONDS,
@@ -77,43 +71,22 @@ def run_workers(settings: Settings, listener: socket.socket, count: int, options
         raise NotReady("the service could not start; its log says why")
 
 
-def worker_app() -> FastAPI:
-    """The service of one worker, called in its process before anything is loaded."""
-    settings = load_settings()
-    logging.basicConfig(
-        level=settings.log_level.upper(), format=f"%(asctime)s %(levelname)s {os.getpid()} %(name)s: %(message)s"
-    )
-    quiet_libraries()
-    limit_arenas()
-    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-    _take_gpu()
-
-    from service.app import create_app
-
-    return create_app(settings, end=_end)
-
-
 def quiet_libraries() -> None:
     """What they say at every start is of no use here."""
     logging.getLogger("torch").setLevel(logging.WARNING)  # it tells of its caches when the program ends
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
 
-def shared_directory() -> str | None:
-    """Where several workers share what they count; None in a process of its own."""
-    return os.environ.get(_SHARED)
-
-
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """A supervisor that was killed cannot stop its workers: they would hold the port for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
         log.warning("the supervisor has ended; so does this worker")
-        _end()
+        end_worker()
 
 
-def _end() -> None:
+def end_worker() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -128,9 +101,9 @@ def _gpus(settings: Settings) -> int:
     return torch.cuda.device_count()
 
 
-def _take_gpu() -> None:
+def take_gpu() -> None:
     """See one GPU only: one that no other worker of this service has taken. Who dies has freed its own."""
-    for path in sorted(Path(os.environ[_SHARED]).glob("gpu-*.lock")):
+    for path in sorted(Path(os.environ[SHARED_DIRECTORY]).glob("gpu-*.lock")):
         lock = path.open("a")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -30,15 +30,11 @@ from seqrec.errors import (
     SeqrecError,
     SnapshotError,
 )
+from service.jobs import JobNotFound
 
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-
-
-class JobNotFound(SeqrecError):
-    def __init__(self, job_id: str) -> None:
-        super().__init__(f"no reindex job {job_id!r}; POST /reindex starts one and answers with its id")
 
 
 class Kind(NamedTuple):

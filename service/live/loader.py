@@ -9,6 +9,8 @@ from contextlib import suppress
 from itertools import islice
 from typing import cast
 
+import numpy as np
+
 from index.build.build import checkpoint_path
 from index.catalogue.base import Catalogue
 from index.snapshot.manifest import Manifest
@@ -17,8 +19,7 @@ from index.snapshot.usage import MARK_SECONDS, mark_used
 from seqrec.encoder import Precision, load_model
 from seqrec.errors import CatalogueReplaced, SnapshotError
 from seqrec.text.item_text import TokenizedHistory
-from service.engine.plan import Query, answer_queries
-from service.live.search import SearchSpec
+from service.live.search import SearchSpec, search
 from service.live.state import LiveState, Towers
 from service.settings import Settings
 
@@ -106,5 +107,5 @@ def _warm_model(state: LiveState) -> None:
 def _warm_search(state: LiveState) -> None:
     """Search as requests do: memory is mapped, and what is made once for a view is made."""
     vectors = state.snapshot.vectors[:_WARM_ITEMS]
-    answer_queries([Query(state.view, SearchSpec(10), vector=vector) for vector in vectors])
+    search(state.view, np.asarray(vectors, np.float32), [SearchSpec(10)] * len(vectors))
     deque(islice(state.view.by_popularity(), _WARM_ITEMS), maxlen=0)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import asdict
+from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import FileResponse
 
 from seqrec.errors import CatalogueReplaced, NotReady
 from service.components import Components
@@ -14,22 +16,24 @@ from service.http.dependencies import ComponentsDep, StartupDep, problems
 from service.http.schemas import Health, JobView, Readiness
 from service.metrics import Metrics
 
-operation = APIRouter(tags=["operation"])
+CONSOLE = Path(__file__).parents[2] / "console"
+
+router = APIRouter(tags=["operation"])
 
 
-@operation.post("/reindex", status_code=202, responses=problems(503))
+@router.post("/reindex", status_code=202, responses=problems(503))
 async def reindex(parts: ComponentsDep) -> JobView:
     """Make a new snapshot of the catalogue in the background and serve it. One at a time: a running one is answered."""
     return JobView(**asdict(await asyncio.to_thread(parts.reindexer.start)))
 
 
-@operation.get("/reindex/{job_id}", responses=problems(404, 422))
+@router.get("/reindex/{job_id}", responses=problems(404, 422))
 async def reindex_progress(job_id: str, parts: ComponentsDep) -> JobView:
     """How far a reindex job is."""
     return JobView(**asdict(await asyncio.to_thread(parts.reindexer.job, job_id)))
 
 
-@operation.get("/healthz", responses={503: {"model": Health, "description": "Restart the process"}})
+@router.get("/healthz", responses={503: {"model": Health, "description": "Restart the process"}})
 async def healthz(opening: StartupDep, response: Response) -> Health:
     """Whether the process can ever answer; at once, also while it loads."""
     try:
@@ -42,7 +46,7 @@ async def healthz(opening: StartupDep, response: Response) -> Health:
     return Health(status="dead", detail=f"a compute thread died: {batcher.failure!r}")
 
 
-@operation.get("/readyz", responses={503: {"model": Readiness, "description": "Not yet; `detail` says why"}})
+@router.get("/readyz", responses={503: {"model": Readiness, "description": "Not yet; `detail` says why"}})
 async def readyz(opening: StartupDep, response: Response) -> Readiness:
     """Whether requests are answered: a snapshot is loaded, warmed and caught up, and the catalogue is the same."""
     try:
@@ -74,11 +78,16 @@ async def readyz(opening: StartupDep, response: Response) -> Readiness:
     )
 
 
-@operation.get("/metrics", response_class=Response)
+@router.get("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
     """For Prometheus."""
     counted: Metrics = request.app.state.metrics
     return Response(await asyncio.to_thread(counted.text), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@router.get("/", include_in_schema=False)
+async def console() -> FileResponse:
+    return FileResponse(CONSOLE / "index.html")
 
 
 def _weaker(parts: Components) -> list[str]:

@@ -13,13 +13,13 @@ from seqrec.errors import InputError
 from service.http.dependencies import WRITE, ComponentsDep, TraceDep, problems
 from service.http.schemas import DeleteUserAnswer, EventsAnswer, EventsBody
 
-users = APIRouter(tags=["users"])
+router = APIRouter(tags=["users"])
 
 _AHEAD_SECONDS = 86_400
 """Clocks differ; more than a day ahead is a mistake, most often milliseconds."""
 
 
-@users.post("/events", responses=WRITE)
+@router.post("/events", responses=WRITE)
 async def post_events(body: EventsBody, parts: ComponentsDep, trace: TraceDep) -> EventsAnswer:
     """Store what users had, all or nothing; durable once answered. An `event_id` makes sending again safe.
 
@@ -49,7 +49,7 @@ async def post_events(body: EventsBody, parts: ComponentsDep, trace: TraceDep) -
     return EventsAnswer(stored=stored, known=len(events) - stored, unknown=unknown)
 
 
-@users.delete("/users/{user_id:path}", responses=problems(422, 503))
+@router.delete("/users/{user_id:path}", responses=problems(422, 503))
 async def delete_user(
     user_id: Annotated[str, InPath(description="may hold a slash, plain or encoded")],
     parts: ComponentsDep,
