@@ -22,6 +22,7 @@ from seqrec.data.files import new_directory
 from seqrec.data.items import Item, OnError, read_interactions
 from seqrec.encoder import Encoder
 from seqrec.errors import CheckpointError
+from seqrec.hybrid.event_counts import BaseCounts
 from seqrec.text.item_text import TokenizedItem
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ def build_snapshot(
     on_error: OnError = "raise",
     progress: Progress = lambda done, total: None,
     index: str | None = None,
+    event_counts: BaseCounts | None = None,
 ) -> Manifest:
     """Write a snapshot of the catalogue at its head; returns its manifest.
 
@@ -65,7 +67,9 @@ def build_snapshot(
         return 0 if previous is None or row is None else float(previous.popularity[row])
 
     items = source.encoded(catalogue.scan(through=seq), total, progress)
-    return write_snapshot(store.path_of(manifest.snapshot_id), manifest, items, popularity)
+    term_vectors = None if encoder.hybrid is None else encoder.term_vectors
+    path = store.path_of(manifest.snapshot_id)
+    return write_snapshot(path, manifest, items, popularity, event_counts, term_vectors)
 
 
 class _Source:

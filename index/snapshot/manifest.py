@@ -53,6 +53,11 @@ class Manifest:
     index_why: str = ""
     index_effort: str = ""
     """Search parameter of an approximate index, such as nprobe=16."""
+    # Since there are counts and term vectors; older snapshots have neither.
+    events_seq: int | None = None
+    """The last number of the events' log that is counted in it; None: it holds no counts."""
+    hybrid: bool = False
+    """Whether it holds term vectors and, where pairs were counted, co-occurrence."""
 
     @classmethod
     def begun(

@@ -36,12 +36,14 @@ from index.catalogue.item_json import attributes_from_json
 from index.catalogue.locks import one_at_a_time
 from index.snapshot.columns import map_npy
 from index.snapshot.manifest import Manifest
+from index.snapshot.sparse import COUNT_FILES, TERM_FILES, Read, Terms, read_counts, read_terms
 from index.snapshot.usage import SnapshotLock, alone, forget_marks
 from index.vectors.base import VectorIndex
 from index.vectors.factory import FLAT, INDEX_FILE, open_index
 from seqrec.data.files import sha256_file, write_text
 from seqrec.data.items import Item
 from seqrec.errors import SnapshotError
+from seqrec.hybrid.event_counts import BaseCounts
 from seqrec.metric import Metric
 from seqrec.text.item_text import ItemTokens
 
@@ -71,6 +73,8 @@ class Snapshot:
     tokens: ItemTokens
     available: npt.NDArray[np.bool_]  # [n]
     popularity: npt.NDArray[np.float64]  # [n]
+    counts: BaseCounts  # of events, and of pairs where the model is a hybrid
+    terms: Terms | None  # where the model is a hybrid
     _attributes: mmap | bytes
     _attribute_offsets: npt.NDArray[np.int64]  # [n + 1]
     _use: object = None  # as long as it lives, nobody removes the snapshot
@@ -118,7 +122,7 @@ def open_snapshot(path: Path, verify: bool = False) -> Snapshot:
     shapes are checked always.
     """
     manifest = read_manifest(path)
-    for name in FILES if manifest.index == FLAT else (*FILES, INDEX_FILE):
+    for name in files_of(manifest):
         if name not in manifest.files:
             raise SnapshotError(f"{path / MANIFEST} does not name {name}: it was made by something else")
     for name, record in manifest.files.items():
@@ -131,6 +135,10 @@ def open_snapshot(path: Path, verify: bool = False) -> Snapshot:
         if verify and sha256_file(file) != record.sha256:
             raise SnapshotError(f"{file} was altered: its sha256 is not that of the manifest")
     n = manifest.count
+
+    def read(name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        return _column(path, name, dtype, shape)
+
     try:
         item_ids = (path / "item_ids.txt").read_text(encoding="utf-8").split("\n")[:-1]
     except UnicodeDecodeError:
@@ -139,6 +147,7 @@ def open_snapshot(path: Path, verify: bool = False) -> Snapshot:
     t = int(token_offsets[-1])
     if len(item_ids) != n:
         raise SnapshotError(f"{path / 'item_ids.txt'} has {len(item_ids)} ids, not the {n} of the manifest")
+    popularity = np.array(_column(path, "popularity.npy", np.float64, (n,)))
     return Snapshot(
         path=path,
         manifest=manifest,
@@ -150,10 +159,34 @@ def open_snapshot(path: Path, verify: bool = False) -> Snapshot:
             offsets=token_offsets,
         ),
         available=np.array(_column(path, "available.npy", np.bool_, (n,))),
-        popularity=np.array(_column(path, "popularity.npy", np.float64, (n,))),
+        popularity=popularity,
+        counts=_counts(path, manifest, read, item_ids, popularity),
+        terms=read_terms(read, n) if manifest.hybrid else None,
         _attributes=_map_bytes(path / "attributes.jsonl"),
         _attribute_offsets=_column(path, "attribute_offsets.npy", np.int64, (n + 1,)),
     )
+
+
+def files_of(manifest: Manifest) -> Sequence[str]:
+    """Names of the files that a snapshot has beside its manifest."""
+    names = list(FILES)
+    if manifest.index != FLAT:
+        names.append(INDEX_FILE)
+    if manifest.events_seq is not None:
+        names += COUNT_FILES
+    if manifest.hybrid:
+        names += TERM_FILES
+    return names
+
+
+def _counts(
+    path: Path, manifest: Manifest, read: Read, item_ids: Sequence[str], popularity: npt.NDArray[np.float64]
+) -> BaseCounts:
+    """What is counted; of a snapshot from before there were counts, its popularity, with no event of the log."""
+    if manifest.events_seq is not None:
+        return read_counts(path, read, manifest.events_seq)
+    none = BaseCounts.empty()
+    return replace(none, item_ids=item_ids, events=popularity, offsets=np.zeros(len(item_ids) + 1, np.int64))
 
 
 class SnapshotStore:
@@ -248,7 +281,8 @@ def _column(path: Path, name: str, dtype: type[np.generic], shape: tuple[int, ..
         column = map_npy(path / name)
     except ValueError as error:
         raise SnapshotError(f"{path / name} was altered: it is no .npy file") from error
-    if column.dtype != dtype or column.shape != shape:
+    fits = column.ndim == len(shape) and all(size in (-1, own) for size, own in zip(shape, column.shape, strict=True))
+    if column.dtype != dtype or not fits:
         raise SnapshotError(
             f"{path / name} holds {column.dtype} {list(column.shape)}, not {np.dtype(dtype)} {list(shape)}: "
             "it is of another snapshot"

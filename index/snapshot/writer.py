@@ -13,7 +13,8 @@ from index.catalogue.base import CatalogueItem
 from index.catalogue.item_json import attributes_to_json
 from index.snapshot.columns import NpyWriter, map_npy
 from index.snapshot.manifest import FileRecord, Manifest
-from index.snapshot.snapshot import FILES, MANIFEST
+from index.snapshot.snapshot import MANIFEST, files_of
+from index.snapshot.sparse import TermVectors, TermWriter, write_counts
 from index.vectors.approximate import build_approximate
 from index.vectors.factory import FLAT, INDEX_FILE, choose_kind
 from index.vectors.flat import FlatIndex
@@ -21,6 +22,7 @@ from index.vectors.recall import RecallSample, measure_recall
 from seqrec.data.files import new_directory, sha256_file
 from seqrec.data.items import check_item_id
 from seqrec.errors import SnapshotError
+from seqrec.hybrid.event_counts import BaseCounts
 from seqrec.metric import Metric
 from seqrec.text.item_text import ItemTokens
 
@@ -30,8 +32,12 @@ def write_snapshot(
     manifest: Manifest,
     batches: Iterable[Sequence[CatalogueItem]],
     popularity: Callable[[str], float],
+    counts: BaseCounts | None = None,
+    term_vectors: TermVectors | None = None,
 ) -> Manifest:
     """Write a snapshot to `path`, whole or not at all; returns its manifest.
+
+    `counts` of events, as of `counts.seq`; `term_vectors` where the model is a hybrid.
 
     Of the `manifest` handed in, count, recall and files are still open: they are found out here, and `index` is what is
     asked for. `batches` hold the items in the order of their ids, all with token ids and vector. With a flat index
@@ -39,7 +45,13 @@ def write_snapshot(
     searched, InputError for an index that cannot be made of these vectors.
     """
     with new_directory(path) as directory:
-        count = _write_items(directory, manifest.dim, batches, popularity)
+        with ExitStack() as stack:
+            terms = None if term_vectors is None else stack.enter_context(TermWriter(directory, term_vectors))
+            count = _write_items(directory, manifest.dim, batches, popularity, terms)
+        if terms is not None:
+            terms.write_postings()
+        if counts is not None:
+            write_counts(directory, counts)
         vectors, metric = map_npy(directory / "vectors.npy"), Metric(manifest.metric)
         choice = choose_kind(manifest.index, count, manifest.dim)
         if choice.kind == FLAT:
@@ -47,13 +59,18 @@ def write_snapshot(
         else:
             sample = RecallSample(vectors, metric)
             effort, recall = build_approximate(directory / INDEX_FILE, vectors, metric, choice.kind, sample)
-        names = FILES if choice.kind == FLAT else (*FILES, INDEX_FILE)
+        manifest = replace(
+            manifest,
+            index=choice.kind,
+            index_asked=manifest.index,
+            events_seq=None if counts is None else counts.seq,
+            hybrid=terms is not None,
+        )
+        names = files_of(manifest)
         files = {name: FileRecord((directory / name).stat().st_size, sha256_file(directory / name)) for name in names}
         manifest = replace(
             manifest,
             count=count,
-            index=choice.kind,
-            index_asked=manifest.index,
             index_why=choice.why,
             index_effort=effort,
             recall=recall,
@@ -64,7 +81,11 @@ def write_snapshot(
 
 
 def _write_items(
-    directory: Path, dim: int, batches: Iterable[Sequence[CatalogueItem]], popularity: Callable[[str], float]
+    directory: Path,
+    dim: int,
+    batches: Iterable[Sequence[CatalogueItem]],
+    popularity: Callable[[str], float],
+    terms: TermWriter | None,
 ) -> int:
     last, count = "", 0
     token_end = attribute_end = 0
@@ -92,7 +113,10 @@ def _write_items(
                 lines.append((attributes_to_json(entry.item.attributes) + "\n").encode())
             if not batch:
                 continue
-            tokens = ItemTokens.concatenate(entry.tokens for entry in batch if entry.tokens is not None)
+            own_tokens = [entry.tokens for entry in batch if entry.tokens is not None]
+            if terms is not None:
+                terms.append(own_tokens)
+            tokens = ItemTokens.concatenate(own_tokens)
             vectors.append(np.stack([entry.vector for entry in batch if entry.vector is not None]))
             token_ids.append(tokens.ids)
             token_types.append(tokens.types)
