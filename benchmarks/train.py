@@ -30,7 +30,7 @@ from benchmarks.turns import take_turns
 from seqrec.models.recformer.convert import convert_weights
 from seqrec.models.recformer.model import Recformer, RecformerConfig
 from seqrec.text.item_text import TokenizedHistory
-from training.config.settings import OptimizerConfig
+from training.config.schema import OptimizerConfig
 from training.engine.loop import adamw
 from training.stages.encoding import Encoding
 

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from seqrec.models import MODELS
-from training.config.run_config import load_config, preset_path
+from training.config.load import load_config, preset_path
 from training.data.dataset import read_dataset
 from training.stages.start import starting_point
 

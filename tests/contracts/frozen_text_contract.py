@@ -20,9 +20,7 @@ from seqrec.models.base.frozen_text import FrozenTextModel
 from seqrec.models.base.model import SequenceModel
 from seqrec.text.item_text import TokenizedHistory
 from tests.contracts.model_contract import ModelContract
-from training.config.run_config import RunConfig
-from training.config.settings import OptimizerConfig
-from training.config.stage_config import SequenceConfig
+from training.config.schema import OptimizerConfig, RunConfig, SequenceConfig
 from training.data.dataset import Dataset, join
 from training.engine.loop import adamw
 from training.evaluation.evaluate import validation_metrics

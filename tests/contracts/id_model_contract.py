@@ -17,8 +17,7 @@ from seqrec.models.base.ids import IdModel
 from seqrec.models.base.model import SequenceModel, TrainsItself
 from seqrec.text.item_text import TokenizedHistory
 from tests.contracts.model_contract import ModelContract
-from training.config.settings import OptimizerConfig
-from training.config.stage_config import SequenceConfig
+from training.config.schema import OptimizerConfig, SequenceConfig
 from training.data.dataset import Dataset, join
 from training.engine.loop import adamw
 from training.evaluation.evaluate import EncodedItems, top_k, validation_metrics

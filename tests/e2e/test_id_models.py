@@ -52,7 +52,7 @@ def test_from_events_to_answers(
         changes += [
             f"adversarial.data=['{tmp_path}']",
             "adversarial.optimizer.max_epochs=2",
-            "adversarial.alone_epochs=1",
+            "adversarial.warmup_epochs=1",
         ]
     changes += ["sequence.batch_size=16", "optimizer.max_epochs=2", "validation.checks=2", "device=cpu", "threads=1"]
     overrides = [word for change in changes for word in ("--set", change)]

@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.config.run_config import PRESETS, RunConfig, load_config, preset_path
+from training.config.load import PRESETS, load_config, preset_path
+from training.config.schema import RunConfig
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:

@@ -1,21 +1,23 @@
-"""Which events train, which validate and which test: the rule, and where it cuts each user's sequence.
+"""The split into training, validation and test events: the rule, and where it cuts each user's sequence.
 
-leave-one-out  the last item of a user tests, the one before it validates (the papers').
-time           one moment for everybody: what came before it trains, what users with a history had after it tests.
-last-basket    the last basket of a user tests, the one before it validates; every item of it is to be found. A basket
-               is events of one timestamp, or no further than `basket_gap` from the one before.
+leave-one-out  the last item of a user is for test, the one before it for validation (as in the papers).
+time           one moment for all users: events before it train, later events of users with a history are for test.
+last-basket    the last basket of a user is for test, the one before it for validation; every item of the basket is to
+               be found. A basket is events of one timestamp, or at most `basket_gap` after the one before.
 
-Sequences are oldest first, so a rule is two cuts a user: [0, train_end) trains, [train_end, valid_end) validates,
-[valid_end, ...) tests. Under the per-user rules a user with fewer than three items (baskets) trains only.
+Sequences are oldest first, so a split is two cuts per user: [0, train_end) trains, [train_end, valid_end) validates,
+[valid_end, ...) tests. Under the per-user rules a user with fewer than three items (baskets) is only trained on.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pydantic
+from pydantic import ConfigDict, Field
 
 from seqrec.errors import InputError
 
@@ -25,43 +27,37 @@ Ends = npt.NDArray[np.int64]
 Timestamps = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class SplitConfig:
-    """The table [data] of a training run, and the options of `seqrec evaluate`.
+Share = Annotated[float, Field(gt=0, lt=1)]
 
-    time: test and validation begin at `test_from` and `valid_from` (timestamps of the file), or where these are 0 such
-    that the last `test_share` of all events tests and the `valid_share` before it validates. `targets`: of what a user
-    had then, the first item is to be found, or all of them. last-basket: `basket_gap` in units of the timestamps.
+
+@pydantic.dataclasses.dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
+class SplitConfig:
+    """The split rule: the table [data] of a training run, and options of `seqrec evaluate`.
+
+    time: validation begins at `valid_from` and test at `test_from` (timestamps of the file). If both are 0, the last
+    `test_share` of all events is tested on and the `valid_share` before it validates. `targets`: whether the first item
+    of each user in the period is to be found, or all of them. last-basket: `basket_gap` in units of the timestamps.
     """
 
     split: SplitBy = "leave-one-out"
     targets: Targets = "first"
-    valid_share: float = 0.1
-    test_share: float = 0.1
+    valid_share: Share = 0.1
+    test_share: Share = 0.1
     valid_from: float = 0.0
     test_from: float = 0.0
-    basket_gap: float = 0.0
+    basket_gap: Annotated[float, Field(ge=0)] = 0.0
 
     def __post_init__(self) -> None:
-        if self.split not in get_args(SplitBy):
-            raise InputError(f"{self.split!r} is not one of {', '.join(get_args(SplitBy))}", "data.split")
-        if self.targets not in get_args(Targets):
-            raise InputError(f"{self.targets!r} is not one of {', '.join(get_args(Targets))}", "data.targets")
-        for name in ("valid_share", "test_share"):
-            if not 0 < getattr(self, name) < 1:
-                raise InputError(f"{getattr(self, name)} is not a share between 0 and 1", f"data.{name}")
         if self.valid_share + self.test_share >= 1:
             raise InputError("with test_share it leaves nothing to train on", "data.valid_share")
-        if not self.basket_gap >= 0:
-            raise InputError(f"{self.basket_gap} is below 0", "data.basket_gap")
         if self.split == "time" and bool(self.valid_from) != bool(self.test_from):
             raise InputError("give both moments, or neither and the shares decide", "data.valid_from, data.test_from")
         if self.split == "time" and self.test_from and not self.valid_from < self.test_from:
             raise InputError(f"{self.valid_from} is not before test_from = {self.test_from}", "data.valid_from")
         if self.split != "time" and (self.targets != "first" or self.valid_from or self.test_from):
-            raise InputError(f'only split = "time" knows it, not {self.split}', "data.targets, valid_from, test_from")
+            raise InputError(f'these are for split = "time", not {self.split}', "data.targets, valid_from, test_from")
         if self.split != "last-basket" and self.basket_gap:
-            raise InputError(f'only split = "last-basket" knows it, not {self.split}', "data.basket_gap")
+            raise InputError(f'this is for split = "last-basket", not {self.split}', "data.basket_gap")
 
     def __str__(self) -> str:
         if self.split == "time":
@@ -76,7 +72,7 @@ LEAVE_ONE_OUT = SplitConfig()
 
 @dataclass(frozen=True, eq=False)
 class Cuts:
-    """train_end, valid_end: [users], places in each user's own sequence. moments: where a split by time cuts."""
+    """train_end, valid_end: [users], positions in each user's sequence. moments: the timestamps of a split by time."""
 
     train_end: Ends
     valid_end: Ends
@@ -84,7 +80,7 @@ class Cuts:
 
 
 def cut(rule: SplitConfig, offsets: Ends, timestamps: Timestamps | None) -> Cuts:
-    """Where `rule` cuts the sequences `offsets[u]:offsets[u + 1]`. `timestamps`: [events], rising within each user.
+    """Where `rule` cuts the sequences `offsets[u]:offsets[u + 1]`. `timestamps`: [events], ascending within each user.
 
     Raises InputError for a rule that needs timestamps where there are none, and where all timestamps are equal.
     """
@@ -99,7 +95,7 @@ def cut(rule: SplitConfig, offsets: Ends, timestamps: Timestamps | None) -> Cuts
         moments = _moments(rule, timestamps)
         before = [np.bincount(users[timestamps < moment], minlength=len(lengths)) for moment in moments]
         return Cuts(before[0], before[1], moments)
-    # An event begins a basket where its user's one before lies further back than the gap.
+    # An event begins a basket if the user's event before it is further back than the gap.
     begins = np.ones(len(users), dtype=np.bool_)
     begins[1:] = (users[1:] != users[:-1]) | (timestamps[1:] - timestamps[:-1] > rule.basket_gap)
     baskets = np.bincount(users[begins], minlength=len(lengths))
@@ -120,9 +116,8 @@ def _moments(rule: SplitConfig, timestamps: Timestamps) -> tuple[float, float]:
     valid = rising[max(0, first - max(1, round(len(rising) * rule.valid_share)))]
     if not rising[0] < valid < test:
         raise InputError(
-            "the timestamps do not tell the last events from the first: validation and test would begin at "
-            f"{valid} and {test}, and the first event is of {rising[0]}. Say valid_from and test_from, larger shares, "
-            "or take another split",
+            f"the shares give no split by time: validation and test would begin at {valid} and {test}, and the first "
+            f"event is at {rising[0]}. Set valid_from and test_from, larger shares, or choose another split",
             "data.split",
         )
     return valid.item(), test.item()

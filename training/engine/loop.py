@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from seqrec.errors import InputError
-from training.config.settings import OptimizerConfig, ValidationConfig
+from training.config.schema import OptimizerConfig, ValidationConfig
 from training.distributed import ParallelModel, all_gather_floats, all_gather_objects, rank
 from training.engine.logger import Reports
 from training.engine.state import State, random_state, set_random_state

@@ -20,7 +20,7 @@ from seqrec.data.items import OnError
 from seqrec.encoder import Encoder
 from seqrec.errors import InputError, SeqrecError
 from seqrec.models.base.model import SequenceModel
-from training.config.run_config import RunConfig
+from training.config.schema import RunConfig
 from training.data.dataset import Dataset, read_dataset
 from training.distributed import (
     ParallelModel,

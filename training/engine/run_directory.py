@@ -18,13 +18,14 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from seqrec.data.files import new_directory, write_text
 from seqrec.errors import InputError
-from training.config import toml
-from training.config.run_config import RunConfig, load_config
+from training.config.load import dump_config, flat, load_stored_config
+from training.config.schema import RunConfig
 from training.engine.state import State, load_state, save_state
 
 log = logging.getLogger(__name__)
@@ -53,8 +54,8 @@ class RunDirectory:
             raise InputError(f"{self.path} exists already ({what}); {choice}", "--out")
         if about["state"] == "failed":
             raise InputError(f"{self.path} is a run that failed: {about['error']}; {choice}", "--out")
-        before = flat(toml.plain(load_config(self.config)))
-        now = flat(toml.plain(config))
+        before = flat(asdict(load_stored_config(self.config)))
+        now = flat(asdict(config))
         changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
         if changed:
             said = ", ".join(f"{name} is {now.get(name)!r} and was {before.get(name)!r}" for name in changed)
@@ -70,7 +71,7 @@ class RunDirectory:
             self._take()
         with new_directory(self.path, replace=overwrite) as directory:
             fresh = RunDirectory(directory)
-            fresh.config.write_text(config.to_toml(), encoding="utf-8")
+            fresh.config.write_text(dump_config(config), encoding="utf-8")
             fresh.metrics.touch()
             fresh.write_about({**about, "state": "running"})
         self._take()
@@ -148,11 +149,3 @@ def _locked(file: BinaryIO) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def flat(table: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """The values of nested tables by their dotted names."""
-    values: dict[str, Any] = {}
-    for name, value in table.items():
-        values |= flat(value, f"{path}{name}.") if isinstance(value, dict) else {f"{path}{name}": value}
-    return values

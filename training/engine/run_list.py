@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from seqrec.errors import InputError, SeqrecError
-from training.config import toml
-from training.config.run_config import load_config
-from training.engine.run_directory import flat, is_running, read_about
+from training.config.load import flat, load_stored_config
+from training.engine.run_directory import is_running, read_about
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def read_run(path: Path) -> Run:
         steps[name] = entry.get("step", entry.get("steps", 0))
         seconds[name] = entry["seconds"]
     try:
-        settings = flat(toml.plain(load_config(path / "config.toml")))
+        settings = flat(asdict(load_stored_config(path / "config.toml")))
     except SeqrecError:  # of a version with other settings
         settings = {}
     return Run(

@@ -15,7 +15,8 @@ from seqrec.errors import InputError, SeqrecError
 from seqrec.runtime.progress import StageBars
 from seqrec.text.item_text import Recipe
 from training.config.arguments import add_data
-from training.config.run_config import load_config
+from training.config.load import load_stored_config
+from training.config.validation import build
 from training.data.dataset import Dataset, Split, read_dataset
 from training.data.splits import SplitBy, SplitConfig, Targets
 from training.distributed import set_threads
@@ -122,7 +123,7 @@ def _rule(arguments: argparse.Namespace) -> SplitConfig:
         for name in ("valid_share", "test_share", "valid_from", "test_from", "basket_gap")
         if (value := getattr(arguments, name)) is not None
     }
-    return SplitConfig(split=arguments.split_by, targets=arguments.targets, **given)
+    return build(SplitConfig, {"split": arguments.split_by, "targets": arguments.targets, **given}, "data.")
 
 
 def _positive(text: str) -> int:
@@ -156,7 +157,7 @@ def _compare_split(path: Path, rule: SplitConfig) -> None:
     if not config.is_file():
         return
     try:
-        trained = load_config(config).data
+        trained = load_stored_config(config).data
     except SeqrecError:
         return
     if trained != rule:

@@ -25,8 +25,7 @@ from seqrec.data.items import OnError
 from seqrec.errors import InputError
 from seqrec.models.base.model import AlignsDomains, SequenceModel
 from seqrec.text.item_text import TokenizedHistory, TokenizedItem
-from training.config.run_config import RunConfig
-from training.config.stage_config import AdversarialConfig
+from training.config.schema import AdversarialConfig, RunConfig
 from training.data.dataset import Dataset, Rows
 from training.distributed import all_reduce_sum, rank, share
 from training.evaluation.evaluation_set import read_folder
@@ -107,7 +106,7 @@ class AdversarialStage(Stage):
             for at, (other, users, twin_of) in enumerate(zip(others, drawn, self.twin_of, strict=True)):
                 twins[at] = twin_of[chosen] >= 0
                 domains.append([other[place if place >= 0 else next(users)] for place in twin_of[chosen]])
-            confused = number >= self.config.alone_epochs
+            confused = number >= self.config.warmup_epochs
             yield AlignedUsers(domains, twins, (self.seed, number, batch), confused)
 
     def loss(self, model: SequenceModel, batch: AlignedUsers, device: torch.device) -> tuple[Tensor, int]:

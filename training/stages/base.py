@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +16,10 @@ from seqrec.encoder import Encoder
 from seqrec.models.base.model import SequenceModel
 from seqrec.registry import choose
 from seqrec.text.item_text import ItemTokens
+from training.config.schema import RunConfig
 from training.data.dataset import Dataset
 from training.evaluation.metrics import Metrics
 from training.stages.encoding import Encoding
-
-if TYPE_CHECKING:
-    from training.config.run_config import RunConfig
 
 STAGES = {
     "pretrain": "training.stages.pretraining:PretrainStage",

@@ -21,7 +21,7 @@ from seqrec.errors import InputError
 from seqrec.metric import Metric
 from seqrec.models.base.model import SequenceModel
 from seqrec.text.item_text import ItemTokens, TokenizedHistory
-from training.config.stage_config import JointConfig
+from training.config.schema import JointConfig
 from training.data.dataset import Dataset, Rows
 from training.data.unique_texts import UniqueTexts
 from training.stages.augmentation import history_before

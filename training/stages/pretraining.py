@@ -25,7 +25,7 @@ from seqrec.metric import Metric
 from seqrec.models.base.model import SequenceModel
 from seqrec.models.recformer.model import LanguageModelHead, PackedBatch, Recformer
 from seqrec.text.item_text import ItemTokens, TokenizedHistory, TokenizedItem
-from training.config.stage_config import PretrainConfig
+from training.config.schema import PretrainConfig
 from training.data.dataset import Rows
 from training.data.unique_texts import UniqueTexts
 from training.distributed import all_reduce_sum, processes, share
@@ -82,7 +82,7 @@ class PretrainStage(Stage):
         for number, dataset in enumerate(self.datasets):
             users = np.flatnonzero(dataset.cuts.train_end > 0)
             examples.append(np.stack([np.full(len(users), number), users], axis=1))
-        self.parts_of_data = examples if config.one_domain_a_batch else [np.concatenate(examples)]
+        self.parts_of_data = examples if config.single_domain_batches else [np.concatenate(examples)]
         if min(len(part) for part in self.parts_of_data) < 2:
             raise InputError("there are not two users with events to train on, so there is nothing to tell apart")
 
@@ -166,7 +166,7 @@ class PretrainStage(Stage):
             batch.cls.numpy(),
             seeds,
             self.vocabulary,
-            self.config.words_across_borders,
+            self.config.whole_words_cross_attributes,
         )
         return replace(batch, input_ids=torch.from_numpy(hidden)), torch.from_numpy(np.where(chosen, ids, NOT_TOLD))
 

@@ -23,7 +23,7 @@ from seqrec.models.base.model import SequenceModel
 from seqrec.models.residual import Residual, newest_first
 from seqrec.runtime.progress import StageBars
 from seqrec.text.item_text import TokenizedHistory
-from training.config.stage_config import ResidualConfig
+from training.config.schema import ResidualConfig
 from training.data.dataset import Dataset, Rows
 from training.data.unique_texts import UniqueTexts
 from training.evaluation.evaluate import Following

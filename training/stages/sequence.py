@@ -18,7 +18,7 @@ from torch import Tensor
 from seqrec.errors import InputError
 from seqrec.models.base.model import Batch, SequenceModel, TellsItemsApart, TrainsItself
 from seqrec.text.item_text import ItemTokens, TokenizedHistory
-from training.config.stage_config import SelfSupervisedConfig, SequenceConfig
+from training.config.schema import SelfSupervisedConfig, SequenceConfig
 from training.data.dataset import Dataset
 from training.distributed import all_reduce_sum, rank, share
 from training.stages.base import Stage, StageContext

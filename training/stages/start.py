@@ -19,8 +19,8 @@ from seqrec.models.base.model import SequenceModel
 from seqrec.models.recformer.from_text_encoder import recformer_from_text_encoder
 from seqrec.text.item_text import ItemText, Recipe
 from seqrec.text.tokenizer import CLS, MASK, train_bpe
-from training.config import toml
-from training.config.run_config import ModelConfig, RunConfig, TextConfig
+from training.config.schema import ModelConfig, RunConfig, TextConfig
+from training.config.validation import build
 from training.data.dataset import Dataset
 from training.stages.pretraining import take_language_model_head
 
@@ -84,7 +84,7 @@ def starting_point(config: RunConfig) -> Start:
 
 
 def _knowing_items(config: RunConfig, name: str, kind: type[IdModel]) -> Start:
-    settings = toml.build(kind.settings_class, dict(config.model.settings), "model.settings.")
+    settings = build(kind.settings_class, dict(config.model.settings), "model.settings.")
 
     def fresh(datasets: Sequence[Dataset]) -> SequenceModel:
         dataset = datasets[0]
@@ -101,7 +101,7 @@ def _knowing_items(config: RunConfig, name: str, kind: type[IdModel]) -> Start:
 def _on_frozen_text(config: RunConfig, name: str, kind: type[FrozenTextModel]) -> Start:
     """From a text encoder or any text model of ours, which stays as it is; or on from a checkpoint of the same name."""
     source, text = config.model.start_from, config.text
-    settings = toml.build(kind.settings_class, dict(config.model.settings), "model.settings.")
+    settings = build(kind.settings_class, dict(config.model.settings), "model.settings.")
     if not source:
         raise InputError(
             f"{name} stands on a frozen text encoder: name the directory of one, or a checkpoint of a text model",

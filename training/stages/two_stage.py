@@ -22,7 +22,7 @@ from seqrec.errors import InputError
 from seqrec.models.base.model import SequenceModel
 from seqrec.models.recformer.model import Recformer
 from seqrec.text.item_text import TokenizedHistory
-from training.config.stage_config import FineTuningConfig
+from training.config.schema import FineTuningConfig
 from training.data.dataset import Rows
 from training.data.unique_texts import UniqueTexts
 from training.evaluation.metrics import Metrics

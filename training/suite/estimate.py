@@ -17,7 +17,7 @@ from seqrec.checkpoint import save_checkpoint
 from seqrec.encoder import Encoder
 from seqrec.errors import SeqrecError
 from seqrec.text.item_text import TokenizedHistory
-from training.config.run_config import RunConfig
+from training.config.schema import RunConfig
 from training.data.dataset import Dataset
 from training.distributed import set_threads
 from training.engine.loop import Schedule, adamw

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from training.config.run_config import RunConfig
+from training.config.schema import RunConfig
 from training.suite.recipes import TEXT_MODELS, Recipes
 
 Table = Literal["overall", "zero-shot", "training-data", "warm-cold", "ablations", "pretraining-steps"]

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from seqrec.errors import InputError
-from training.config.run_config import RunConfig, load_config, preset_path
+from training.config.load import load_config, preset_path
+from training.config.schema import RunConfig
 from training.data.dataset import Dataset
 
 TEXT_MODELS = ("recformer", "unisrec", "zesrec")
@@ -54,7 +55,7 @@ _QUICK: Mapping[str, Sequence[str]] = {
         "stage2.crop=true",
         # A head for masked words triples the time.
         "pretrain.mlm_weight=0.0",
-        "pretrain.one_domain_a_batch=true",
+        "pretrain.single_domain_batches=true",
         "pretrain.held_out_items=1000",
         "pretrain.zero_shot_users=500",
         # With 63 others to tell apart the loss stays at chance for a thousand steps.
@@ -110,7 +111,7 @@ _QUICK: Mapping[str, Sequence[str]] = {
     "recguru": (
         *_ENDS_QUICK,
         "adversarial.optimizer.max_epochs=20",
-        "adversarial.alone_epochs=5",
+        "adversarial.warmup_epochs=5",
         "optimizer.max_epochs=100",
         "optimizer.max_minutes=1.5",
     ),

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,7 @@ from seqrec import __version__
 from seqrec.data.files import write_text
 from seqrec.encoder import Encoder, load_model
 from seqrec.errors import InputError, SeqrecError
-from training.config import toml
-from training.config.run_config import RunConfig
-from training.config.settings import StageConfig
+from training.config.schema import RunConfig, StageConfig
 from training.data.dataset import Dataset
 from training.engine.run import train_on
 from training.engine.run_directory import RunDirectory, read_about
@@ -144,7 +142,7 @@ class ExperimentStore:
 
 def _decisive(config: RunConfig) -> str:
     """The settings that decide what comes of a training: not those of stages that it has not."""
-    table = toml.plain(replace(config, threads=0, device="", save_minutes=0.0))
+    table = asdict(replace(config, threads=0, device="", save_minutes=0.0))
     unused = [name for name in table if isinstance(getattr(config, name), StageConfig) and name not in config.stages]
     return json.dumps({name: value for name, value in table.items() if name not in unused}, sort_keys=True)
 

@@ -14,8 +14,7 @@ from seqrec.models.s3rec import S3Rec, S3RecSettings
 from seqrec.text.item_text import TokenizedHistory
 from tests.contracts.id_model_contract import IdModelContract
 from tests.seqrec.models.post_norm import brute_block
-from training.config.settings import OptimizerConfig
-from training.config.stage_config import SelfSupervisedConfig
+from training.config.schema import OptimizerConfig, SelfSupervisedConfig
 from training.engine.loop import adamw
 from training.stages.self_supervised import SelfSupervisedStage
 

@@ -9,6 +9,7 @@ import pytest
 
 from seqrec.data.items import Interactions, Item
 from seqrec.errors import InputError
+from training.config.validation import build
 from training.data.dataset import Dataset, join, read_dataset
 from training.data.splits import SplitConfig
 from training.evaluation.baselines import item_knns, popularity
@@ -68,7 +69,7 @@ def test_shares_of_the_events_choose_the_moments() -> None:
 
 
 def test_one_timestamp_for_all_cannot_be_split_by_time() -> None:
-    with pytest.raises(InputError, match="the timestamps do not tell the last events from the first"):
+    with pytest.raises(InputError, match="the shares give no split by time"):
         _ = dataset_of(SplitConfig(split="time"), u=[(name, 5) for name in "abcd"]).cuts
     with pytest.raises(InputError, match="needs the timestamps of the events"):
         _ = Dataset(ITEMS, ["u"], np.array([0, 1]), np.array([0, 2]), None, BY_TIME).cuts
@@ -129,20 +130,20 @@ def test_the_digest_knows_the_split() -> None:
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"split": "random"}, "data.split: 'random' is not one of leave-one-out, time, last-basket"),
+        ({"split": "random"}, "data.split: 'random' is not one of 'leave-one-out', 'time', 'last-basket'"),
         ({"split": "time", "targets": "some"}, "data.targets"),
-        ({"split": "time", "test_share": 0.0}, "data.test_share: 0.0 is not a share"),
+        ({"split": "time", "test_share": 0.0}, "data.test_share: 0.0 is not above 0"),
         ({"split": "time", "test_share": 0.6, "valid_share": 0.4}, "leaves nothing to train on"),
         ({"split": "time", "test_from": 3.0}, "give both moments"),
         ({"split": "time", "test_from": 3.0, "valid_from": 3.0}, "3.0 is not before test_from"),
         ({"split": "last-basket", "basket_gap": -1.0}, "-1.0 is below 0"),
-        ({"basket_gap": 1.0}, 'only split = "last-basket" knows it'),
-        ({"targets": "all"}, 'only split = "time" knows it'),
+        ({"basket_gap": 1.0}, 'this is for split = "last-basket"'),
+        ({"targets": "all"}, 'these are for split = "time"'),
     ],
 )
 def test_a_rule_that_makes_no_sense_is_refused_by_name(settings: dict[str, object], named: str) -> None:
     with pytest.raises(InputError, match=named):
-        SplitConfig(**settings)  # type: ignore[arg-type]
+        build(SplitConfig, settings, "data.")
 
 
 def test_nobody_to_rank_for_says_the_way_out() -> None:

@@ -53,7 +53,7 @@ def _train(
     place: tuple[int, int, Path], at: str, call: int, config: Path, items: Path, interactions: Path, out: Path
 ) -> None:
     become(*place)
-    from training.config.run_config import load_config
+    from training.config.load import load_config
     from training.distributed import leave_processes
     from training.engine.run import train
 

@@ -49,9 +49,8 @@ def one_step(
     files: tuple[Path, Path] | None = None,
 ) -> Step:
     """The first batch of a stage, on a small Recformer with random weights."""
-    from training.config.run_config import RunConfig, TextConfig
-    from training.config.settings import OptimizerConfig
-    from training.config.toml import build
+    from training.config.schema import OptimizerConfig, RunConfig, TextConfig
+    from training.config.validation import build
     from training.data.dataset import read_dataset
     from training.distributed import ParallelModel, all_gather_floats
     from training.engine.loop import adamw

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tests.training.conftest import write_world
 from tests.training.engine.ranks import SETTINGS, Step, one_step, steps_of
-from training.config.run_config import load_config
+from training.config.load import load_config
 from training.distributed import all_gather_floats, all_reduce_sum, broadcast_from_rank0, gather, processes, rank, share
 from training.engine.run import train
 

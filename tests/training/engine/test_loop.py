@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from seqrec.errors import InputError
 from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
-from training.config.settings import OptimizerConfig, ValidationConfig
+from training.config.schema import OptimizerConfig, ValidationConfig
 from training.distributed import ParallelModel
 from training.engine.logger import Reports, TrainingDiverged
 from training.engine.loop import Schedule, StageResult, _Best, adamw, fit

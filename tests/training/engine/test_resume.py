@@ -11,7 +11,7 @@ import pytest
 from seqrec.checkpoint import load_checkpoint
 from seqrec.errors import CheckpointError, InputError
 from tests.training.engine.killing import train_and_die, train_together
-from training.config.run_config import load_config
+from training.config.load import load_config
 from training.engine import run
 from training.engine.run_directory import RunDirectory, is_running
 from training.engine.state import load_state, save_state
@@ -108,7 +108,7 @@ def test_a_run_killed_again_and_again_ends_like_one_that_was_not(
         ("training.stages.two_stage:StageOne.begin_epoch", 1),  # between two stages
         ("training.stages.two_stage:StageOne.loss", 6),  # in the second epoch
         ("training.stages.two_stage:StageTwo.loss", 4),
-        ("training.engine.run_directory:RunDirectory.tidy", 1),  # when all is done
+        ("training.engine.run_directory:RunDirectory.cleanup", 1),  # when all is done
     ]
     for at, call in deaths:
         assert train_and_die(at, call, config, *files, out) == -9, at

@@ -14,7 +14,8 @@ from seqrec import load_model
 from seqrec.cli import main
 from seqrec.errors import CheckpointError, InputError, SeqrecError
 from training.cli import train
-from training.config.run_config import RunConfig, TextConfig, load_config
+from training.config.load import load_config
+from training.config.schema import RunConfig, TextConfig
 from training.engine import run
 from training.evaluation.cli import evaluate
 from training.stages.joint import JointStage

@@ -13,7 +13,7 @@ import pytest
 from seqrec.errors import InputError
 from tests.training.engine.killing import train_and_die
 from training.cli import list_runs
-from training.config.run_config import load_config
+from training.config.load import load_config
 from training.engine import curves
 from training.engine import run_list as runs
 from training.engine.logger import MetricsFiles

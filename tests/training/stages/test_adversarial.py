@@ -18,9 +18,9 @@ from seqrec.models.recguru import RecGURU, RecGURUSettings
 from seqrec.text.item_text import TokenizedHistory
 from tests.training.conftest import write_world
 from tests.training.engine.killing import train_and_die
-from training.config.run_config import load_config
-from training.config.settings import OptimizerConfig
-from training.config.stage_config import AdversarialConfig
+from training.config.load import load_config
+from training.config.schema import AdversarialConfig, OptimizerConfig
+from training.config.validation import build
 from training.engine.loop import adamw
 from training.engine.run import train
 from training.stages.adversarial import AdversarialStage
@@ -44,7 +44,7 @@ dropout = 0.1
 [adversarial]
 data = [{others}]
 batch_size = 16
-alone_epochs = 1
+warmup_epochs = 1
 [sequence]
 batch_size = 16
 [optimizer]
@@ -71,7 +71,7 @@ def planted(adversary: float, epochs: int = 40) -> tuple[RecGURU, AdversarialSta
         domains.append(
             [TokenizedHistory([items[n] for n in had], user_id) for had, user_id in zip(steps, names, strict=True)]
         )
-    config = AdversarialConfig(batch_size=16, alone_epochs=5, confusion_weight=adversary, overlap_weight=adversary)
+    config = AdversarialConfig(batch_size=16, warmup_epochs=5, confusion_weight=adversary, overlap_weight=adversary)
     stage = AdversarialStage(domains, config, seed=1)
     optimizer = adamw(model, OptimizerConfig(max_epochs=1))
     losses = []
@@ -231,5 +231,5 @@ def test_what_cannot_be_aligned_is_refused(folders: list[Path], tmp_path: Path) 
         run(other, own, tmp_path / "run")
     with pytest.raises(InputError, match="nowhere is not a folder with items"):
         run(config_of(tmp_path, [tmp_path / "nowhere"]), own, tmp_path / "run")
-    with pytest.raises(InputError, match=r"adversarial\.alone_epochs: -1 is below 0"):
-        AdversarialConfig(alone_epochs=-1)
+    with pytest.raises(InputError, match=r"adversarial\.warmup_epochs: -1 is below 0"):
+        build(AdversarialConfig, {"warmup_epochs": -1}, "adversarial.")

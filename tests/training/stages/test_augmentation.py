@@ -12,9 +12,8 @@ from seqrec.errors import InputError
 from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
 from seqrec.models.unisrec import UniSRec, UniSRecSettings
 from seqrec.text.item_text import KNOWN, NAME, VALUE, TokenizedHistory, TokenizedItem
-from training.config.run_config import RunConfig
-from training.config.settings import OptimizerConfig
-from training.config.stage_config import FineTuningConfig, JointConfig, PretrainConfig
+from training.config.schema import FineTuningConfig, JointConfig, OptimizerConfig, PretrainConfig, RunConfig
+from training.config.validation import build
 from training.data.dataset import Dataset
 from training.stages.augmentation import augment, history_before, without_words
 from training.stages.base import Stage, StageContext, Towers, TrainingData
@@ -136,4 +135,4 @@ def test_without_a_weight_histories_are_seen_once(world: Dataset) -> None:
 @pytest.mark.parametrize("settings", [{"drop": 1.0}, {"drop_words": 1.5}, {"sequence_weight": -1.0}])
 def test_a_wrong_setting_is_refused(settings: dict[str, float]) -> None:
     with pytest.raises(InputError, match=rf"pretrain\.{next(iter(settings))}"):
-        PretrainConfig(**settings)  # type: ignore[arg-type]
+        build(PretrainConfig, settings, "pretrain.")

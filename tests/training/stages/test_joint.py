@@ -12,7 +12,7 @@ from seqrec.errors import InputError
 from seqrec.metric import Metric
 from seqrec.text.item_text import ItemText, ItemTokens, Recipe
 from seqrec.text.tokenizer import train_bpe
-from training.config.stage_config import JointConfig
+from training.config.schema import JointConfig
 from training.data.dataset import Dataset, join
 from training.stages.joint import Examples, JointStage, compare
 

@@ -22,8 +22,7 @@ from seqrec.models.recformer.model import PackedBatch, Recformer, RecformerConfi
 from seqrec.text.item_text import ItemText, ItemTokens, Recipe, TokenizedHistory, TokenizedItem
 from seqrec.text.tokenizer import CLS, MASK, read_tokenizer, train_bpe
 from tests.training.conftest import write_world
-from training.config.settings import OptimizerConfig, ValidationConfig
-from training.config.stage_config import PretrainConfig
+from training.config.schema import OptimizerConfig, PretrainConfig, ValidationConfig
 from training.data.dataset import Dataset, read_dataset
 from training.distributed import ParallelModel
 from training.engine.logger import Reports
@@ -214,7 +213,7 @@ def test_an_epoch_draws_every_user_of_the_union_once_and_leaves_the_rest_out(wor
 
 def test_negatives_of_one_domain_where_asked_to(world: Dataset) -> None:
     domains = [domain_of(world), domain_of(part_of(world, 20))]
-    stage = stage_of(*domains, batch_size=8, one_domain_a_batch=True)
+    stage = stage_of(*domains, batch_size=8, single_domain_batches=True)
     of_item = {id(item.ids): number for number, tokens in enumerate(stage.tokens) for item in tokens}
     found = []
     for pairs in stage.epoch(0):

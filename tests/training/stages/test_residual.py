@@ -15,9 +15,7 @@ from seqrec.encoder import Encoder
 from seqrec.errors import InputError
 from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
 from seqrec.models.residual import Residual
-from training.config.run_config import RunConfig
-from training.config.settings import OptimizerConfig
-from training.config.stage_config import ResidualConfig
+from training.config.schema import OptimizerConfig, ResidualConfig, RunConfig
 from training.data.dataset import Dataset, join
 from training.engine.loop import adamw
 from training.evaluation.evaluate import validation_metrics

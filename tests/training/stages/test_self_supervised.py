@@ -8,9 +8,14 @@ from pathlib import Path
 import pytest
 
 from seqrec.errors import InputError
-from training.config.run_config import ModelConfig, RunConfig
-from training.config.settings import OptimizerConfig, ValidationConfig
-from training.config.stage_config import SelfSupervisedConfig, SequenceConfig
+from training.config.schema import (
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    SelfSupervisedConfig,
+    SequenceConfig,
+    ValidationConfig,
+)
 from training.engine.run import train
 
 STEPS = OptimizerConfig(max_steps=6, learning_rate=0.05)

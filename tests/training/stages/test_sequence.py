@@ -13,9 +13,7 @@ from seqrec.errors import InputError
 from seqrec.models.attrec import AttRec
 from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
 from seqrec.models.gru4rec import GRU4Rec, GRU4RecSettings
-from training.config.run_config import ModelConfig, RunConfig
-from training.config.settings import OptimizerConfig, ValidationConfig
-from training.config.stage_config import SequenceConfig
+from training.config.schema import ModelConfig, OptimizerConfig, RunConfig, SequenceConfig, ValidationConfig
 from training.data.dataset import Dataset
 from training.engine.run import train
 from training.evaluation.evaluate import validation_metrics

@@ -12,7 +12,7 @@ from seqrec.errors import InputError
 from seqrec.models.recformer.model import Recformer
 from seqrec.models.unisrec import UniSRec
 from tests.golden.test_text_encoder import save_encoder
-from training.config.run_config import load_config, preset_path
+from training.config.load import load_config, preset_path
 from training.data.dataset import Dataset
 from training.stages.base import Towers
 from training.stages.start import starting_point

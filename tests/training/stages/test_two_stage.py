@@ -19,9 +19,7 @@ from seqrec.models.recformer.convert import convert_config, convert_weights, pla
 from seqrec.models.recformer.model import Recformer, RecformerConfig
 from seqrec.text.item_text import ItemText, Recipe, TokenizedHistory
 from seqrec.text.tokenizer import CLS, MASK, read_tokenizer, train_bpe
-from training.config.run_config import RunConfig
-from training.config.settings import OptimizerConfig
-from training.config.stage_config import FineTuningConfig
+from training.config.schema import FineTuningConfig, OptimizerConfig, RunConfig
 from training.data.dataset import Dataset
 from training.evaluation.evaluate import validation_metrics
 from training.evaluation.metrics import Metrics

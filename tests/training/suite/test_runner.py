@@ -18,7 +18,7 @@ import pytest
 from seqrec.cli import main
 from seqrec.errors import InputError, SeqrecError
 from tests.training.conftest import write_world
-from training.config.run_config import load_config
+from training.config.load import load_config
 from training.data.dataset import Dataset
 from training.evaluation.baselines import popularity
 from training.evaluation.evaluation_set import read_folder
@@ -55,7 +55,7 @@ TINY = [
     "sasrec:optimizer.max_epochs=1",
     "recguru:model.settings.dim=8",
     "recguru:adversarial.optimizer.max_epochs=2",
-    "recguru:adversarial.alone_epochs=1",
+    "recguru:adversarial.warmup_epochs=1",
     "recguru:optimizer.max_epochs=1",
     "validation.checks=1",
 ]
