@@ -24,9 +24,13 @@ from index.catalogue.base import CatalogueItem, Change
 from index.snapshot.snapshot import Snapshot
 from seqrec.data.items import Item
 from seqrec.encoder import Encoder, Vectors
+from seqrec.hybrid.event_counts import EventCounts, UserSlice
+from seqrec.hybrid.scoring import gate
+from seqrec.hybrid.settings import HybridSettings
 from seqrec.text.item_text import TokenizedHistory, TokenizedItem
 from service.live.delta import NEVER, Delta
 from service.live.filters import Filter, FilterMask, SnapshotFilters
+from service.live.sparse_rows import NOWHERE, CountedPlaces, DeltaTerms
 
 Vector = npt.NDArray[np.float32]
 _FIRST_CAPACITY = 256
@@ -69,6 +73,10 @@ class View:
     _hidden_at: npt.NDArray[np.int64]  # [n], the delta row that replaced or deleted this row of the snapshot
     _popular: npt.NDArray[np.int64]  # [n], rows of the snapshot, most popular first
     _filters: SnapshotFilters
+    counts: EventCounts
+    """What people do, as far as the events' log was followed: newer than the view where events came since."""
+    _places: CountedPlaces
+    _delta_terms: DeltaTerms | None
 
     def passed(self, wanted: Filter) -> FilterMask:
         """What the filter lets through, also of what is not shown."""
@@ -137,6 +145,43 @@ class View:
         """[n]"""
         return np.asarray(self.snapshot.available) & (self._hidden_at >= self.length)
 
+    @property
+    def size(self) -> int:
+        """Positions there are: rows of the snapshot and of the delta."""
+        return len(self.snapshot.item_ids) + self.length
+
+    @cached_property
+    def shown(self) -> npt.NDArray[np.bool_]:
+        """[size] Whether answers may hold what lies at a position."""
+        return np.concatenate([self.snapshot_shown, self.delta_shown])
+
+    def places(self, numbers: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+        """Positions of items by their number in the counts; -1 for those that this view does not have."""
+        places = self._places.of(numbers)
+        for row in np.flatnonzero(places >= self.size):  # put after this view was made
+            position = self.position_of(self.counts.item_id(int(numbers[row])))
+            places[row] = NOWHERE if position is None else position
+        return places
+
+    def gates(self, settings: HybridSettings, events: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+        """[size] What the text score of each position is multiplied by, for these counts of events."""
+        last = self.__dict__.get("_gates")
+        if last is not None and last[0] is events:
+            found: npt.NDArray[np.float32] = last[1]
+            return found
+        at = np.zeros(self.size)
+        places = self.places(np.arange(len(events)))
+        at[places[places >= 0]] = events[places >= 0]
+        made = gate(settings, at).astype(np.float32)
+        self.__dict__["_gates"] = (events, made)  # a frozen dataclass; what several threads make is the same
+        return made
+
+    def delta_words(self, terms: npt.NDArray[np.int32], weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """[length] Inner products of the delta's term vectors with a query of these terms."""
+        if self._delta_terms is None:
+            return np.zeros(self.length, np.float32)
+        return self._delta_terms.scores(self.length, self._delta.tokens, terms, weights)
+
     def by_popularity(self) -> Iterator[int]:
         """Positions of what is shown, most popular first, equally popular by item id."""
         in_snapshot = (int(row) for row in self._popular if self.snapshot_shown[row])
@@ -170,6 +215,9 @@ class LiveState:
         self.snapshot = snapshot
         self.towers = towers
         self.filters = SnapshotFilters(snapshot)
+        settings = towers.encoder.hybrid
+        self.counts = EventCounts(None if settings is None else settings.cooccurrence, snapshot.counts)
+        self._places = CountedPlaces(self.counts, snapshot.item_ids)
         self.tombstones = 0
         """Rows of the snapshot that were replaced or deleted."""
         available = np.asarray(snapshot.available)
@@ -259,10 +307,18 @@ class LiveState:
             self.tombstones += 1
             self._not_shown += bool(self.snapshot.available[snapshot_row])
         self._ended += item is None
+        self._places.put(item_id, NOWHERE if item is None else len(self.snapshot.item_ids) + row)
+
+    def follow_events(self, users: Sequence[UserSlice], removed: Sequence[UserSlice], seq: int) -> None:
+        """Count events of the log up to `seq`: of users with new events what surrounds them, and of users who left."""
+        new = self.counts.apply(users, removed, seq)
+        self._places.extend(new, self.view.position_of)
 
     def _start(self, hidden_at: npt.NDArray[np.int64], delta: Delta) -> None:
         self._hidden_at, self._delta = hidden_at, delta
         self._ended = 0
+        encoder = self.towers.encoder
+        self._delta_terms = None if encoder.hybrid is None else DeltaTerms(encoder.term_vectors)
 
     def _publish(self, seq: int) -> None:
         self.view = View(
@@ -275,6 +331,9 @@ class LiveState:
             self._hidden_at,
             self._popular,
             self.filters,
+            self.counts,
+            self._places,
+            self._delta_terms,
         )
 
     def _pack(self) -> None:
