@@ -12,7 +12,7 @@ from pathlib import Path
 from index.catalogue.open import open_catalogue
 from index.snapshot.publication import published
 from seqrec.runtime.malloc import freeze_gc, limit_arenas, trim_heap
-from service.engine.plan import Query, answer_queries
+from service.engine.plan import Plan, VectorQuery, execute
 from service.live.loader import Loader
 from service.live.search import SearchSpec
 from service.settings import Settings
@@ -31,7 +31,7 @@ def main() -> None:
         trim_heap()
         view = state.view
         for row in range(SEARCHES):  # compares with every vector, so all of them are in memory
-            (found,) = answer_queries([Query(view, SearchSpec(10), vector=view.snapshot.vectors[row])])
+            (found,) = execute([Plan(view, SearchSpec(10), VectorQuery(view.snapshot.vectors[row]))])
             best = view.item_id(found.hits[0].position)
             assert best == view.item_id(row), f"{best} is nearer to item {row} than itself"
         print("ready", flush=True)

@@ -1,15 +1,16 @@
-"""A recommendation in three steps.
+"""From a request to an answer, without threads: `RecommendRequest` -> `Plan` -> `Answer`.
 
-A request becomes a query, queries are encoded and searched together, hits become items.
+A plan is made of a request, the stored history of its user and a view. It says what to encode and what to search for.
+Plans are executed together, in batches; the hits become items.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,22 +20,27 @@ from seqrec.data.items import Item, check_attributes, check_item_id
 from seqrec.errors import InputError, ItemNotFound
 from seqrec.metric import Metric
 from seqrec.text.item_text import TokenizedHistory, TokenizedItem
+from service.deadline import Deadline
 from service.engine.explain import Reason, reasons
+from service.engine.user_history import UserHistory
 from service.engine.vector_cache import VectorCache, cache_key
 from service.live.filters import Filter
 from service.live.search import Hit, SearchSpec, search
 from service.live.state import Towers, View
 
+T = TypeVar("T")
+Vector = npt.NDArray[np.float32]
 Source = Literal["model", "fallback:popular"]
-ONLY_IDS = "this model reads no text: it knows items by their ids, and only those that its training saw"
+ONLY_IDS = "this model reads item ids, not text, and finds only the items of its training data"
+_IDS_PER_TOKEN = 100
+"""Excluded or candidate ids that cost as much time as encoding one token."""
 
 
 @dataclass(frozen=True)
-class Request:
-    """One recommendation to make. `history` oldest first: an item id, or attributes of an item in no catalogue.
+class RecommendRequest:
+    """One recommendation to make. `history` is oldest first: item ids, or attributes of items in no catalogue.
 
-    `field` goes before the names of fields in errors, such as `requests[3].`. `service.engine.user_history` fills in
-    the stored history of the user.
+    `field` is prepended to the names of fields in errors, such as `requests[3].`.
     """
 
     history: Sequence[str | Mapping[str, Any]]
@@ -44,45 +50,74 @@ class Request:
     candidates: Sequence[str] | None = None
     field: str = ""
     user_id: str | None = None
-    stored: Sequence[str] = ()  # ids of the user's newest items, oldest first; they come before `history`
-    had: Collection[str] = ()  # ids of all items that the user ever had
-    degraded: Sequence[str] = ()  # what could not be taken into account
     filter: Filter | None = None
     explain: bool = False
 
 
 @dataclass(frozen=True, eq=False)
-class Query:
-    """What to search a view for, and with: exactly one of history, item and vector. `cost` in tokens."""
+class HistoryQuery:
+    """Encode a history. Its vector is cached under `key`, unless that is None."""
+
+    history: TokenizedHistory
+    cost: int  # tokens
+    key: bytes | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ItemQuery:
+    """Encode an item."""
+
+    item: TokenizedItem
+
+    @property
+    def cost(self) -> int:
+        return len(self.item.ids) + 1
+
+
+@dataclass(frozen=True, eq=False)
+class VectorQuery:
+    """Search for a vector [dim] that is known."""
+
+    vector: Vector
+    cost: int = 1
+
+
+@dataclass(frozen=True)
+class PopularQuery:
+    """Rank by popularity: the history has nothing that the model can read."""
+
+
+Query = HistoryQuery | ItemQuery | VectorQuery
+"""What to search with."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What one answer takes: `query` to search with, `spec` for what to find, in `view`."""
 
     view: View
-    wanted: SearchSpec
-    cost: int = 1
-    history: TokenizedHistory | None = None
-    item: TokenizedItem | None = None
-    vector: npt.NDArray[np.float32] | None = None
-    key: bytes | None = None  # under which the vector of the history is to be remembered
+    spec: SearchSpec
+    query: Query | PopularQuery
+    history: Sequence[int] = ()  # positions of the history's items that are in the catalogue, oldest first
+    unknown: Sequence[str] = ()  # ids of the history that are not
+    degraded: Sequence[str] = ()  # what could not be taken into account
+    explain: bool = False
+
+    @property
+    def cost(self) -> int:
+        """Work on the compute threads, in tokens."""
+        ids = len(self.spec.excluded) + len(self.spec.candidates or ())
+        return (0 if isinstance(self.query, PopularQuery) else self.query.cost) + ids // _IDS_PER_TOKEN
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """The hits of one query, and its vector; seconds that its whole batch was encoded and searched."""
+class Result:
+    """The hits of an executed plan and the vector it searched with; seconds that its whole batch took."""
 
     hits: list[Hit]
-    vector: npt.NDArray[np.float32]
+    vector: Vector
     encode: float
     search: float
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A request made ready: its query, or None and the popular items where the history says nothing."""
-
-    unknown: list[str]
-    query: Query | None
-    popular: list[Hit]
-    degraded: Sequence[str] = ()
-    explain: Sequence[int] | None = None  # positions of the history's items, which are to explain the answer
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,110 +127,171 @@ class Answer:
     view: View
     items: list[tuple[Item, float]]
     source: Source
-    unknown: list[str]
-    degraded: list[str]
-    because: list[list[Reason]] | None = None
-    """For each item, if it was asked for."""
+    unknown: list[str] = field(default_factory=list)
+    degraded: list[str] = field(default_factory=list)
+    because: list[list[Reason]] | None = None  # for each item, if the request wants explanations
 
 
-def prepare(view: View, requests: Sequence[Request], cache: VectorCache) -> list[Prepared]:
-    """Look ids up, tokenise attributes, and count what it will cost. Raises InputError.
+def plan_recommendations(
+    view: View,
+    requests: Sequence[RecommendRequest],
+    users: Mapping[str, UserHistory],
+    max_history: int,
+    cache: VectorCache,
+    deadline: Deadline,
+) -> list[Plan]:
+    """Look ids up, tokenize attributes, evaluate filters.
 
-    A history whose vector is in the cache costs no encoding.
+    `users` has the history of each user_id of the requests. Of stored and given history together the `max_history`
+    newest are read. A history whose vector is cached is not encoded. Raises InputError, DeadlineExceeded.
     """
-    texts = iter(_tokenized(view, requests))
-    prepared = [_prepared(view, request, texts) for request in requests]
-    if not cache.enabled:
-        return prepared
-    keys = {
-        row: cache_key(view.towers.encoder, one.query.history)
-        for row, one in enumerate(prepared)
-        if one.query is not None and one.query.history is not None
-    }
-    known = cache.get(list(keys.values()), view.towers.encoder.dim)
-    for row, key in keys.items():
-        query = prepared[row].query
-        assert query is not None
-        if key in known:
-            query = Query(view, query.wanted, vector=known[key])
-        else:
-            query = replace(query, key=key)
-        prepared[row] = replace(prepared[row], query=query)
-    return prepared
+    texts = iter(_tokenize_attributes(view, requests))
+    plans = []
+    for request in requests:
+        deadline.check()
+        user = UserHistory() if request.user_id is None else users[request.user_id]
+        plans.append(_plan(view, request, user, max_history, texts, deadline))
+    return _use_cache(view, plans, cache)
 
 
-def prepare_similar(view: View, item_id: str | None, attributes: Mapping[str, Any] | None, k: int) -> Query:
-    """A query for what is like an item of the catalogue, or like attributes. Raises ItemNotFound, InputError."""
+def plan_similar(view: View, item_id: str | None, attributes: Mapping[str, Any] | None, k: int) -> Plan:
+    """Find what is similar to an item of the catalogue, or to attributes. Raises ItemNotFound, InputError."""
     if item_id is not None:
         position = view.position_of(item_id)
         if position is None:
             known = view.towers.encoder.cold_items
             raise ItemNotFound(item_id) if known else ItemNotFound(item_id, "among those that the model knows")
-        wanted = SearchSpec(k, frozenset([position]))
+        spec = SearchSpec(k, frozenset([position]))
         if view.towers.metric is Metric.COSINE:
-            return Query(view, wanted, vector=view.vectors([position])[0])
-        # Items and queries lie in spaces of their own: what comes after the item is what is like it.
+            return Plan(view, spec, VectorQuery(view.vectors([position])[0]))
+        # Items and queries lie in different spaces: similar is what would come after a history of this item.
         history = TokenizedHistory([view.tokens(position)])
-        return Query(view, wanted, view.towers.checkpoint.history_model.history_tokens(history), history=history)
+        return Plan(view, spec, HistoryQuery(history, _history_tokens(view, history)), [position])
     assert attributes is not None
     [item] = view.towers.encoder.tokenize_items([check_attributes(attributes)])
     if not has_model_input(item):
         raise InputError(no_text(view.towers), "attributes")
-    return Query(view, SearchSpec(k), len(item.ids) + 1, item=item)
+    return Plan(view, SearchSpec(k), ItemQuery(item))
 
 
-def answer_queries(queries: Sequence[Query]) -> list[Found]:
-    """Encode and search a batch. Its queries may hold different views, and even models, right after a swap."""
+def execute(plans: Sequence[Plan]) -> list[Result]:
+    """Encode and search a batch of plans, none of them popular. Right after a swap views and models may differ."""
     begin = time.perf_counter()
-    vectors: dict[int, npt.NDArray[np.float32]] = {
-        row: query.vector for row, query in enumerate(queries) if query.vector is not None
-    }
-    for towers, rows in _grouped(queries, lambda query: query.view.towers):
-        histories = [(row, history) for row in rows if (history := queries[row].history) is not None]
+    vectors: list[Vector | None] = [
+        plan.query.vector if isinstance(plan.query, VectorQuery) else None for plan in plans
+    ]
+    for towers, rows in _group_by(plans, lambda plan: plan.view.towers):
+        histories = {row: query.history for row in rows if isinstance(query := plans[row].query, HistoryQuery)}
+        items = {row: query.item for row in rows if isinstance(query := plans[row].query, ItemQuery)}
         if histories:
-            encoded = towers.encode_histories([history for _, history in histories])
-            vectors.update(zip([row for row, _ in histories], encoded, strict=True))
-        items = [(row, item) for row in rows if (item := queries[row].item) is not None]
+            for row, vector in zip(histories, towers.encode_histories(list(histories.values())), strict=True):
+                vectors[row] = vector
         if items:
-            encoded = towers.encode_items([item for _, item in items])
-            vectors.update(zip([row for row, _ in items], encoded, strict=True))
-    encoded_at = time.perf_counter()
-    hits: dict[int, list[Hit]] = {}
-    for view, rows in _grouped(queries, lambda query: query.view):
-        matrix = np.stack([vectors[row] for row in rows])
-        hits.update(zip(rows, search(view, matrix, [queries[row].wanted for row in rows]), strict=True))
-    searched_at = time.perf_counter()
-    return [Found(hits[row], vectors[row], encoded_at - begin, searched_at - encoded_at) for row in range(len(queries))]
-
-
-def answers(view: View, prepared: Sequence[Prepared], hits: Sequence[Sequence[Hit]]) -> list[Answer]:
-    """Read the items that were found."""
+            for row, vector in zip(items, towers.encode_items(list(items.values())), strict=True):
+                vectors[row] = vector
+    encoded = time.perf_counter()
+    hits: list[list[Hit]] = [[] for _ in plans]
+    for view, rows in _group_by(plans, lambda plan: plan.view):
+        matrix = np.stack([vector for row in rows if (vector := vectors[row]) is not None])  # [b, dim]
+        for row, found in zip(rows, search(view, matrix, [plans[row].spec for row in rows]), strict=True):
+            hits[row] = found
+    searched = time.perf_counter()
     return [
-        Answer(
-            view,
-            [(view.item(hit.position), hit.score) for hit in found],
-            "fallback:popular" if one.query is None else "model",
-            one.unknown,
-            list(one.degraded),
-            None if one.explain is None else reasons(view, one.explain, [hit.position for hit in found]),
-        )
-        for one, found in zip(prepared, hits, strict=True)
+        Result(found, vector, encoded - begin, searched - encoded)
+        for found, vector in zip(hits, vectors, strict=True)
+        if vector is not None
     ]
 
 
+def answer(plan: Plan, hits: Sequence[Hit]) -> Answer:
+    """The items of the hits, and their explanation. For a popular plan the hits are found here."""
+    view, popular = plan.view, isinstance(plan.query, PopularQuery)
+    if popular:
+        hits = _most_popular(view, plan.spec)
+    return Answer(
+        view,
+        [(view.item(hit.position), hit.score) for hit in hits],
+        "fallback:popular" if popular else "model",
+        list(plan.unknown),
+        list(plan.degraded),
+        reasons(view, _explaining(plan), [hit.position for hit in hits]) if plan.explain else None,
+    )
+
+
 def no_text(towers: Towers) -> str:
-    """What to say of an item without text."""
+    """Why an item cannot be encoded, and what would help."""
     if not towers.encoder.cold_items:
         return ONLY_IDS
     item_text = towers.checkpoint.item_model.item_text
     names = None if item_text is None else item_text.recipe.attributes
     if names is None:
-        return "nothing in it that the model can read; give it at least one attribute with words in it"
-    return f"nothing in it that the model can read, which is {', '.join(names)}; give it at least one of them"
+        return "the model finds no text in it; give at least one attribute that contains words"
+    return f"the model finds no text in it; it reads {', '.join(names)}: give at least one of them"
 
 
-def _tokenized(view: View, requests: Sequence[Request]) -> Iterable[TokenizedItem]:
-    """Tokens of all plain attributes, in their order: tokenised at once."""
+def _plan(
+    view: View,
+    request: RecommendRequest,
+    user: UserHistory,
+    max_history: int,
+    texts: Iterator[TokenizedItem],
+    deadline: Deadline,
+) -> Plan:
+    tokens: list[TokenizedItem] = []
+    history: list[int] = []
+    unknown: dict[str, None] = {}
+    stored = user.recent[max(0, len(user.recent) + len(request.history) - max_history) :]
+    for i, entry in enumerate((*stored, *request.history), -len(stored)):
+        if not isinstance(entry, str):
+            tokens.append(next(texts))
+            continue
+        item_id = entry if i < 0 else check_item_id(entry, f"{request.field}history[{i}]")
+        position = view.position_of(item_id)
+        if position is None:
+            unknown[item_id] = None
+        else:
+            tokens.append(view.tokens(position))
+            history.append(position)
+    deadline.check()
+    excluded = _positions(view, request.exclude, f"{request.field}exclude")
+    if request.exclude_seen:
+        excluded.update(history)
+        excluded.update(position for item_id in user.seen if (position := view.position_of(item_id)) is not None)
+    candidates = None
+    if request.candidates is not None:
+        candidates = sorted(_positions(view, request.candidates, f"{request.field}candidates"))
+    deadline.check()
+    passed = None if request.filter is None else view.passed(request.filter)
+    query: HistoryQuery | PopularQuery = PopularQuery()
+    if any(has_model_input(item) for item in tokens):
+        tokenized = TokenizedHistory(tokens, request.user_id)
+        query = HistoryQuery(tokenized, _history_tokens(view, tokenized))
+    spec = SearchSpec(request.k, frozenset(excluded), candidates, passed)
+    return Plan(view, spec, query, history, list(unknown), list(user.degraded), request.explain)
+
+
+def _use_cache(view: View, plans: list[Plan], cache: VectorCache) -> list[Plan]:
+    """The plans, with a vector for each history whose vector is cached, and a cache key for all others."""
+    if not cache.enabled:
+        return plans
+    keys = {
+        row: cache_key(view.towers.encoder, plan.query.history)
+        for row, plan in enumerate(plans)
+        if isinstance(plan.query, HistoryQuery)
+    }
+    known = cache.get(list(keys.values()), view.towers.encoder.dim)
+
+    def cached(row: int, plan: Plan) -> Plan:
+        if not isinstance(plan.query, HistoryQuery):
+            return plan
+        key = keys[row]
+        return replace(plan, query=VectorQuery(known[key]) if key in known else replace(plan.query, key=key))
+
+    return [cached(row, plan) for row, plan in enumerate(plans)]
+
+
+def _tokenize_attributes(view: View, requests: Sequence[RecommendRequest]) -> Iterable[TokenizedItem]:
+    """Tokens of all history entries that are attributes, in their order: tokenized in one call."""
     plain = [
         check_attributes(entry, f"{request.field}history[{i}].attributes")
         for request in requests
@@ -205,64 +301,38 @@ def _tokenized(view: View, requests: Sequence[Request]) -> Iterable[TokenizedIte
     return view.towers.encoder.tokenize_items(plain) if plain else []
 
 
-def _prepared(view: View, request: Request, texts: Iterator[TokenizedItem]) -> Prepared:
-    tokens: list[TokenizedItem] = []
-    seen: set[int] = set()
-    unknown: list[str] = []
-
-    def look_up(item_id: str) -> None:
-        position = view.position_of(item_id)
-        if position is None:
-            unknown.append(item_id)
-        else:
-            tokens.append(view.tokens(position))
-            seen.add(position)
-
-    for item_id in request.stored:
-        look_up(item_id)
-    for i, entry in enumerate(request.history):
-        if isinstance(entry, str):
-            look_up(check_item_id(entry, f"{request.field}history[{i}]"))
-        else:
-            tokens.append(next(texts))
-    excluded = _positions(view, request.exclude, f"{request.field}exclude")
-    if request.exclude_seen:
-        excluded |= seen | {p for p in map(view.position_of, request.had) if p is not None}
-    candidates = None
-    if request.candidates is not None:
-        candidates = sorted(_positions(view, request.candidates, f"{request.field}candidates"))
-    unknown = list(dict.fromkeys(unknown))
-    passed = None if request.filter is None else view.passed(request.filter)
-    wanted = SearchSpec(request.k, frozenset(excluded), candidates, passed)
-    if not any(has_model_input(item) for item in tokens):
-        return Prepared(unknown, None, _popular(view, wanted), request.degraded, [] if request.explain else None)
-    history = TokenizedHistory(tokens, request.user_id)
-    cost = view.towers.checkpoint.history_model.history_tokens(history)
-    explain = sorted(seen) if request.explain else None
-    return Prepared(unknown, Query(view, wanted, cost, history=history), [], request.degraded, explain)
+def _history_tokens(view: View, history: TokenizedHistory) -> int:
+    return view.towers.checkpoint.history_model.history_tokens(history)
 
 
-def _positions(view: View, item_ids: Sequence[str], field: str) -> set[int]:
-    """Where these items are; those that are not there have no position."""
+def _positions(view: View, item_ids: Collection[str], field: str) -> set[int]:
+    """Positions of the ids that exist. Raises InputError for what cannot be an id."""
     found = (view.position_of(check_item_id(item_id, f"{field}[{i}]")) for i, item_id in enumerate(item_ids))
     return {position for position in found if position is not None}
 
 
-def _popular(view: View, wanted: SearchSpec) -> list[Hit]:
-    """The most popular items; the score is how often the item was had."""
-    among = None if wanted.candidates is None else set(wanted.candidates)
-    shown = (
-        p
-        for p in view.by_popularity()
-        if p not in wanted.excluded and (among is None or p in among) and (wanted.passed is None or p in wanted.passed)
+def _most_popular(view: View, spec: SearchSpec) -> list[Hit]:
+    """The most popular items; the score is the popularity."""
+    candidates = None if spec.candidates is None else set(spec.candidates)
+    allowed = (
+        position
+        for position in view.by_popularity()
+        if position not in spec.excluded
+        and (candidates is None or position in candidates)
+        and (spec.passed is None or position in spec.passed)
     )
-    return [Hit(position, view.popularity(position)) for position in islice(shown, wanted.k)]
+    return [Hit(position, view.popularity(position)) for position in islice(allowed, spec.k)]
 
 
-def _grouped(queries: Sequence[Query], key: Any) -> list[tuple[Any, list[int]]]:
-    """Rows of the queries by the object that `key` gives of each."""
-    groups: dict[int, tuple[Any, list[int]]] = {}
-    for row, query in enumerate(queries):
-        of = key(query)
+def _explaining(plan: Plan) -> list[int]:
+    """Positions that may explain an answer; popularity is not explained by the history."""
+    return [] if isinstance(plan.query, PopularQuery) else sorted(set(plan.history))
+
+
+def _group_by(plans: Sequence[Plan], key: Callable[[Plan], T]) -> list[tuple[T, list[int]]]:
+    """Rows of the plans by the object, compared by identity, that `key` gives."""
+    groups: dict[int, tuple[T, list[int]]] = {}
+    for row, plan in enumerate(plans):
+        of = key(plan)
         groups.setdefault(id(of), (of, []))[1].append(row)
     return list(groups.values())

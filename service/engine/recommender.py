@@ -1,16 +1,15 @@
-"""What the service does, without HTTP: recommend, find similar items, take items in and out.
+"""The operations of the service, without HTTP: recommend, find similar items, change items and events.
 
-A request passes three stages: it is prepared on a pool of threads, encoded and searched with whatever else is waiting
-on the compute threads, and answered on the pool. Its deadline covers all three.
+A recommendation passes three stages: it is planned on a pool of threads, encoded and searched in a batch with other
+requests on the compute threads, and read on the pool. Its deadline covers all three and counts from its arrival.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -18,22 +17,24 @@ from index.build.import_items import has_model_input, with_known_vectors
 from index.catalogue.base import Catalogue, CatalogueItem, PutResult
 from index.catalogue.histories import Event, HistoryStore
 from seqrec.data.items import Item, check_item_id, make_item
-from seqrec.errors import CatalogueError, CatalogueReplaced, DeadlineExceeded, InputError, ItemNotFound, NotReady
+from seqrec.errors import CatalogueError, CatalogueReplaced, InputError, ItemNotFound, NotReady
 from seqrec.text.item_text import TokenizedItem
+from service.deadline import Deadline
 from service.engine.batcher import Batcher, BatchRecord, Lane
 from service.engine.plan import (
     Answer,
-    Found,
-    Prepared,
-    Query,
-    Request,
-    answer_queries,
-    answers,
+    HistoryQuery,
+    Plan,
+    PopularQuery,
+    RecommendRequest,
+    Result,
+    answer,
+    execute,
     no_text,
-    prepare,
-    prepare_similar,
+    plan_recommendations,
+    plan_similar,
 )
-from service.engine.user_history import with_stored
+from service.engine.user_history import UserHistory, load_histories
 from service.engine.vector_cache import VectorCache
 from service.live.follower import Follower
 from service.live.search import Hit
@@ -42,16 +43,17 @@ from service.settings import Settings
 
 T = TypeVar("T")
 RECOMMEND, ITEMS = "recommend", "items"
-_PATIENCE = 0.8
-"""Share of its deadline that a request waits for the change it asks for: time must be left to answer or refuse."""
+_MAX_WAIT_FRACTION = 0.8
+"""Share of its deadline that a request waits for the change of its `min_seq`: time must be left to answer or refuse."""
 _THREADS = 8
 _STORE_STAGES = ("read", "write", "history")
 
 
 @dataclass
 class Trace:
-    """What a request tells of itself in its log line: the time of each stage in ms, and which state answered."""
+    """What the log line of a request shows: the time of each stage in ms, and which state answered."""
 
+    arrived: float = field(default_factory=time.perf_counter)
     stages: dict[str, float] = field(default_factory=dict)
     snapshot: str | None = None
     seq: int | None = None
@@ -62,7 +64,7 @@ class Trace:
 
 
 class Recommender:
-    """Use it from one event loop; `close` ends its threads."""
+    """To be used from one event loop. `close` ends its threads."""
 
     def __init__(
         self,
@@ -82,10 +84,10 @@ class Recommender:
         self.cache = cache
         self._several_hosts = settings.redis_url is not None
         self._threads = ThreadPoolExecutor(_THREADS, "request")
-        # Of their own: where a store does not answer, what needs none goes on.
+        # A separate pool: when a store does not answer, requests that need none are still answered.
         self._store_threads = ThreadPoolExecutor(_THREADS, "store")
         lanes = [
-            Lane(RECOMMEND, answer_queries, batch_tokens, settings.queue_tokens),
+            Lane(RECOMMEND, execute, batch_tokens, settings.queue_tokens),
             Lane(ITEMS, _encode_items, batch_tokens, settings.item_queue_tokens),
         ]
         self.batcher = Batcher(lanes, observe, cores)
@@ -96,110 +98,122 @@ class Recommender:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._store_threads.shutdown(wait=False, cancel_futures=True)
 
-    async def recommend(self, requests: Sequence[Request], min_seq: int, trace: Trace) -> list[Answer]:
+    async def recommend(self, requests: Sequence[RecommendRequest], min_seq: int, trace: Trace) -> list[Answer]:
         """One answer for each request, all from one view. Raises InputError, NotReady, Overloaded, DeadlineExceeded."""
         for request in requests:
             self._check(request)
-        async with _deadline(self._settings.deadline):
-            if any(request.user_id is not None for request in requests):
-                most = self._settings.max_history
-                # Where Redis is known to be away, nobody waits to hear it again.
-                away = self._follower.unreadable if self._several_hosts else None
-                requests = await self._on_threads("history", trace, with_stored, self._histories, requests, most, away)
-            view = await self._view(min_seq, trace)
-            prepared = await self._on_threads("prepare", trace, prepare, view, requests, self.cache)
-            found = iter(await self._find([one.query for one in prepared if one.query is not None], trace))
-            hits = [one.popular if one.query is None else next(found) for one in prepared]
-            return await self._on_threads("answer", trace, answers, view, prepared, hits)
+        async with self._deadline(trace) as deadline:
+            users = await self._load_users(requests, trace)
+            view = await self._view(min_seq, trace, deadline)
+            most = self._settings.max_history
+            plans = await self._on_threads(
+                "prepare", trace, plan_recommendations, view, requests, users, most, self.cache, deadline
+            )
+            return await self._answer(plans, trace, deadline)
 
     async def similar(
         self, item_id: str | None, attributes: Mapping[str, Any] | None, k: int, min_seq: int, trace: Trace
     ) -> Answer:
-        """Items whose vectors are nearest to that of an item, which is left out. Raises ItemNotFound, and as above."""
+        """Items with the nearest vectors to that of an item, which is left out. Raises ItemNotFound, and as above."""
         if (item_id is None) == (attributes is None):
-            raise InputError("say either item_id or attributes, and not both")
+            raise InputError("give either item_id or attributes, not both")
         self._check_k(k, "k")
         if item_id is not None:
             check_item_id(item_id)
-        async with _deadline(self._settings.deadline):
-            view = await self._view(min_seq, trace)
-            query = await self._on_threads("prepare", trace, prepare_similar, view, item_id, attributes, k)
-            hits = await self._find([query], trace)
-            [answer] = await self._on_threads("answer", trace, answers, view, [Prepared([], query, [])], hits)
-            return answer
+        async with self._deadline(trace) as deadline:
+            view = await self._view(min_seq, trace, deadline)
+            plan = await self._on_threads("prepare", trace, plan_similar, view, item_id, attributes, k)
+            [similar] = await self._answer([plan], trace, deadline)
+            return similar
 
     async def put(
         self, posted: Sequence[tuple[str, Mapping[str, Any], bool]], trace: Trace
     ) -> tuple[PutResult, list[str]]:
-        """Upsert items (id, attributes, available), all or none; every view made after this returns holds them.
+        """Upsert items (id, attributes, available), all or none; every later view contains them.
 
-        Also the ids of those that are stored but cannot be searched: a model that knows items by id has not met them.
+        Also returns the ids of items that are stored and cannot be searched: a model of item ids does not know them.
         Raises InputError, NotReady, Overloaded, DeadlineExceeded (nothing was written then), CatalogueError.
         """
         if len(posted) > self._settings.max_items:
             raise InputError(f"at most {self._settings.max_items} items in one call, not {len(posted)}", "items")
-        async with _deadline(self._settings.write_deadline):
-            view = await self._view(0, trace)
+        async with self._write_deadline(trace) as deadline:
+            view = await self._view(0, trace, deadline)
             entries = await self._on_threads("read", trace, _entries, self._catalogue, view.towers, posted)
-            searched = [entry.tokens is not None and has_model_input(entry.tokens) for entry in entries]
-            bare = [row for row, entry in enumerate(entries) if entry.vector is None and searched[row]]
+            searchable = [entry.tokens is not None and has_model_input(entry.tokens) for entry in entries]
+            bare = [row for row, entry in enumerate(entries) if entry.vector is None and searchable[row]]
             units = [(view.towers, tokens) for row in bare if (tokens := entries[row].tokens) is not None]
-            vectors = await self._submit(ITEMS, units, [len(tokens.ids) + 1 for _, tokens in units], trace)
+            costs = [len(tokens.ids) + 1 for _, tokens in units]
+            vectors = await self._submit(ITEMS, units, costs, trace, deadline)
             for row, vector in zip(bare, vectors, strict=True):
                 entries[row] = replace(entries[row], vector=vector)
-        # From here on it is written whatever the clock says: a 504 means that nothing was.
+        # Outside of the deadline: after a 504 nothing must have been written.
         result = await self._on_threads("write", trace, self._catalogue.put, entries)
-        await self._written(result.seq, trace)
-        return result, [entry.item.item_id for entry, found in zip(entries, searched, strict=True) if not found]
+        await self._wait_until_searched(result.seq, trace)
+        return result, [entry.item.item_id for entry, found in zip(entries, searchable, strict=True) if not found]
 
     async def delete(self, item_id: str, trace: Trace) -> int:
         """Delete an item; the sequence number after it. Raises ItemNotFound, NotReady, CatalogueError."""
         check_item_id(item_id)
-        await self._view(0, trace)
+        async with self._write_deadline(trace) as deadline:
+            await self._view(0, trace, deadline)
         seq = await self._on_threads("write", trace, self._catalogue.delete, [item_id])
-        await self._written(seq, trace)
+        await self._wait_until_searched(seq, trace)
         return seq
 
     async def add_events(self, events: Sequence[Event], trace: Trace) -> tuple[int, list[str]]:
         """Store events; how many were new, and the ids of items that are in no catalogue.
 
-        Raises NotReady, CatalogueError.
+        Raises NotReady, DeadlineExceeded (nothing was written then), CatalogueError.
         """
-        view = await self._view(0, trace)
+        async with self._write_deadline(trace) as deadline:
+            view = await self._view(0, trace, deadline)
         stored = await self._on_threads("write", trace, self._histories.add, events)
         item_ids = dict.fromkeys(event.item_id for event in events)
         return stored, [item_id for item_id in item_ids if view.position_of(item_id) is None]
 
     async def delete_user(self, user_id: str, trace: Trace) -> int:
-        """Remove all that is stored of a user; how many events that were.
+        """Remove everything that is stored of a user; how many events that were.
 
         Raises InputError, NotReady, CatalogueError.
         """
-        self._follower.view()  # of another catalogue's users nothing would be true
+        self._follower.view()  # raises where the catalogue was replaced: these are not its users
         return await self._on_threads("write", trace, self._histories.delete, check_item_id(user_id, "user_id"))
 
-    async def present(self) -> View:
-        """The view that a request would get now. Raises NotReady, CatalogueReplaced."""
-        return await self._view(0, Trace())
+    async def current_view(self) -> View:
+        """The view that a request would get now. Raises NotReady, CatalogueReplaced, DeadlineExceeded."""
+        trace = Trace()
+        async with self._deadline(trace) as deadline:
+            return await self._view(0, trace, deadline)
 
     async def get(self, item_id: str, trace: Trace) -> tuple[int, Item, bool]:
-        """The seq of its last change, the item, and whether answers may hold it now. Raises ItemNotFound."""
+        """The seq of its last change, the item, and whether answers may contain it now.
+
+        Raises ItemNotFound, DeadlineExceeded, CatalogueError.
+        """
         check_item_id(item_id)
-        stored = await self._on_threads("read", trace, self._catalogue.get, item_id)
-        if stored is None:
-            raise ItemNotFound(item_id)
-        seq, entry = stored
-        if self._follower.state is None:
-            return seq, entry.item, False
-        view = await self._view(0, trace)
-        position = view.position_of(item_id)
-        return seq, entry.item, position is not None and view.is_shown(position)
+        async with self._deadline(trace) as deadline:
+            stored = await self._on_threads("read", trace, self._catalogue.get, item_id)
+            if stored is None:
+                raise ItemNotFound(item_id)
+            seq, entry = stored
+            if self._follower.state is None:
+                return seq, entry.item, False
+            view = await self._view(0, trace, deadline)
+            position = view.position_of(item_id)
+            return seq, entry.item, position is not None and view.is_shown(position)
 
     async def find(self, words: str, limit: int, trace: Trace) -> list[Item]:
-        """Items whose attributes hold the words, best match first."""
-        return await self._on_threads("read", trace, _found_items, self._catalogue, words, limit)
+        """Items whose attributes contain the words, best match first. Raises DeadlineExceeded, CatalogueError."""
+        async with self._deadline(trace):
+            return await self._on_threads("read", trace, _found_items, self._catalogue, words, limit)
 
-    def _check(self, request: Request) -> None:
+    def _deadline(self, trace: Trace) -> Deadline:
+        return Deadline(self._settings.deadline, trace.arrived)
+
+    def _write_deadline(self, trace: Trace) -> Deadline:
+        return Deadline(self._settings.write_deadline, trace.arrived)
+
+    def _check(self, request: RecommendRequest) -> None:
         settings = self._settings
         self._check_k(request.k, f"{request.field}k")
         if request.user_id is not None:
@@ -215,34 +229,42 @@ class Recommender:
         if not 1 <= k <= self._settings.max_k:
             raise InputError(f"from 1 to {self._settings.max_k}, not {k}", field)
 
-    async def _view(self, min_seq: int, trace: Trace) -> View:
-        """A view that holds every change up to `min_seq`.
+    async def _load_users(self, requests: Sequence[RecommendRequest], trace: Trace) -> Mapping[str, UserHistory]:
+        user_ids = {request.user_id for request in requests if request.user_id is not None}
+        if not user_ids:
+            return {}
+        # Where Redis is known to be unreachable, no request waits to find out again.
+        unavailable = self._follower.unreadable if self._several_hosts else None
+        most = self._settings.max_history
+        return await self._on_threads("history", trace, load_histories, self._histories, user_ids, most, unavailable)
 
-        With SQLite it holds every change that was durable before the call, too, unless that takes more than half of the
-        deadline, as where another model's records come in bulk: then it is what is applied. Raises NotReady where
-        `min_seq` does not come before the deadline.
+    async def _view(self, min_seq: int, trace: Trace, deadline: Deadline) -> View:
+        """A view with every change up to `min_seq`.
+
+        With SQLite it has every change that was durable before the call, too, unless that takes more than half of the
+        deadline, for instance after a bulk import by another model: then it is the newest that has been applied.
+        Raises NotReady where `min_seq` does not come before the deadline.
         """
-        began = time.perf_counter()
         view = self._follower.view()
         head = view.seq if self._several_hosts else await self._on_threads("follow", trace, self._head)
         if view.seq < head:
-            view = await self._reached(head, self._settings.deadline / 2, trace)
-        left = _PATIENCE * self._settings.deadline - (time.perf_counter() - began)
+            view = await self._wait_for(head, deadline.remaining - self._settings.deadline / 2, trace)
         if view.seq < min_seq:
-            view = await self._reached(min_seq, left, trace)
+            spare = (1 - _MAX_WAIT_FRACTION) * self._settings.deadline
+            view = await self._wait_for(min_seq, deadline.remaining - spare, trace)
         if view.seq < min_seq:
             why = "".join(f"; {reason}" for reason in self._follower.degraded)
-            raise NotReady(f"change {min_seq} has not come within the deadline; answers are at {view.seq}{why}")
+            raise NotReady(f"change {min_seq} did not arrive within the deadline; answers are at {view.seq}{why}")
         trace.snapshot, trace.seq = view.snapshot.id, view.seq
         return view
 
-    async def _written(self, seq: int, trace: Trace) -> None:
-        """Return when a change of ours is searched. Raises NotReady where that takes very long; it is durable then."""
-        if (await self._reached(seq, self._settings.write_deadline, trace)).seq < seq:
+    async def _wait_until_searched(self, seq: int, trace: Trace) -> None:
+        """Return when a change of this request is searched. Raises NotReady where that takes very long."""
+        if (await self._wait_for(seq, self._settings.write_deadline, trace)).seq < seq:
             raise NotReady(f"it was written as change {seq}, but is not searched yet; min_seq={seq} waits for it")
 
-    async def _reached(self, seq: int, seconds: float, trace: Trace) -> View:
-        """The view once it holds `seq`, or after `seconds` whatever there is."""
+    async def _wait_for(self, seq: int, seconds: float, trace: Trace) -> View:
+        """The view once it contains `seq`, or after `seconds` the newest there is."""
         began = time.perf_counter()
         try:
             async with asyncio.timeout(max(0.0, seconds)):
@@ -253,7 +275,7 @@ class Recommender:
             trace.add("follow", time.perf_counter() - began)
 
     def _head(self) -> int:
-        """The log's last change; 0 where it cannot be read just now, which the follower tells. CatalogueReplaced."""
+        """The log's last change; 0 where it cannot be read, which the follower reports. Raises CatalogueReplaced."""
         try:
             return self._catalogue.head()
         except CatalogueReplaced:
@@ -261,23 +283,35 @@ class Recommender:
         except CatalogueError:
             return 0
 
-    async def _find(self, queries: Sequence[Query], trace: Trace) -> list[list[Hit]]:
-        found: list[Found] = await self._submit(RECOMMEND, queries, [query.cost for query in queries], trace)
-        if found:
-            trace.add("encode", max(one.encode for one in found))
-            trace.add("search", max(one.search for one in found))
-        made = {query.key: one.vector for query, one in zip(queries, found, strict=True) if query.key is not None}
+    async def _answer(self, plans: Sequence[Plan], trace: Trace, deadline: Deadline) -> list[Answer]:
+        """Execute the plans, remember the vectors of their histories, and read the items that were found."""
+        searched = [plan for plan in plans if not isinstance(plan.query, PopularQuery)]
+        costs = [plan.cost for plan in searched]
+        results: list[Result] = await self._submit(RECOMMEND, searched, costs, trace, deadline)
+        if results:
+            trace.add("encode", max(result.encode for result in results))
+            trace.add("search", max(result.search for result in results))
+        self._remember(searched, results)
+        hits = iter(result.hits for result in results)
+        found = [[] if isinstance(plan.query, PopularQuery) else next(hits) for plan in plans]
+        return await self._on_threads("answer", trace, _answers, plans, found, deadline)
+
+    def _remember(self, plans: Sequence[Plan], results: Sequence[Result]) -> None:
+        made = {
+            plan.query.key: result.vector
+            for plan, result in zip(plans, results, strict=True)
+            if isinstance(plan.query, HistoryQuery) and plan.query.key is not None
+        }
         if made:
             self.cache.put(made)
-            if self.cache.shared:  # nobody waits for that
+            if self.cache.shared:  # in the background
                 self._store_threads.submit(self.cache.share, made)
-        return [one.hits for one in found]
 
-    async def _submit(self, lane: str, units: Sequence[Any], costs: Sequence[int], trace: Trace) -> list[Any]:
+    async def _submit(
+        self, lane: str, units: Sequence[Any], costs: Sequence[int], trace: Trace, deadline: Deadline
+    ) -> list[Any]:
         begin = time.perf_counter()
-        settings = self._settings
-        deadline = settings.deadline if lane == RECOMMEND else settings.write_deadline
-        results, ticket = await self.batcher.submit(lane, units, costs, deadline)
+        results, ticket = await self.batcher.submit(lane, units, costs, deadline.remaining)
         if units:
             trace.add("queue", ticket.waited)
             trace.add("compute", time.perf_counter() - begin - ticket.waited)
@@ -293,24 +327,23 @@ class Recommender:
             trace.add(stage, time.perf_counter() - begin)
 
 
-@asynccontextmanager
-async def _deadline(seconds: float) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError:
-        raise DeadlineExceeded(f"no answer within {seconds:g} s") from None
+def _answers(plans: Sequence[Plan], hits: Sequence[Sequence[Hit]], deadline: Deadline) -> list[Answer]:
+    answers = []
+    for plan, found in zip(plans, hits, strict=True):
+        deadline.check()
+        answers.append(answer(plan, found))
+    return answers
 
 
 def _entries(
     catalogue: Catalogue, towers: Towers, posted: Sequence[tuple[str, Mapping[str, Any], bool]]
 ) -> list[CatalogueItem]:
-    """The items as the catalogue keeps them; without a vector where it must be made. Raises InputError."""
+    """The items as the catalogue stores them; without a vector where it must be encoded. Raises InputError."""
     items: dict[str, Item] = {}
     for row, (item_id, attributes, available) in enumerate(posted):
         item = make_item(item_id, attributes, available, f"items[{row}].")
         if item_id in items:
-            raise InputError(f"{item_id!r} is in this request twice; send it once", f"items[{row}].item_id")
+            raise InputError(f"{item_id!r} occurs twice in this request; send it once", f"items[{row}].item_id")
         items[item_id] = item
     all_tokens = towers.encoder.tokenize_items(list(items.values()))
     for row, tokens in enumerate(all_tokens):
@@ -322,10 +355,10 @@ def _entries(
 
 
 def _encode_items(units: Sequence[tuple[Towers, TokenizedItem]]) -> list[Any]:
-    """A batch of the items lane. All of one model, but for the moment of a swap."""
+    """A batch of the items lane. Right after a swap its units may be of two models."""
     vectors: list[Any] = [None] * len(units)
     for towers in {id(towers): towers for towers, _ in units}.values():
-        rows = [row for row, (its, _) in enumerate(units) if its is towers]
+        rows = [row for row, (of, _) in enumerate(units) if of is towers]
         for row, vector in zip(rows, towers.encode_items([units[row][1] for row in rows]), strict=True):
             vectors[row] = vector
     return vectors

@@ -10,7 +10,7 @@ from pathlib import Path
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 
-from seqrec.errors import CatalogueReplaced, NotReady
+from seqrec.errors import CatalogueReplaced, DeadlineExceeded, NotReady
 from service.components import Components
 from service.http.dependencies import ComponentsDep, StartupDep, problems
 from service.http.schemas import Health, JobView, Readiness
@@ -55,8 +55,8 @@ async def readyz(opening: StartupDep, response: Response) -> Readiness:
         response.status_code = 503
         return Readiness(status="not ready", detail=str(error), worker=os.getpid())
     try:
-        view = await parts.recommender.present()
-    except (NotReady, CatalogueReplaced) as error:
+        view = await parts.recommender.current_view()
+    except (NotReady, CatalogueReplaced, DeadlineExceeded) as error:
         response.status_code = 503
         detail = parts.follower.trouble or str(error)
         return Readiness(status="not ready", detail=detail, head=parts.follower.head, worker=os.getpid())

@@ -10,8 +10,7 @@ from fastapi import APIRouter
 
 from seqrec.data.items import Item
 from seqrec.errors import InputError
-from service.engine.plan import Answer
-from service.engine.plan import Request as Recommendation
+from service.engine.plan import Answer, RecommendRequest
 from service.http.dependencies import READ, ComponentsDep, TraceDep, problems
 from service.http.schemas import (
     BatchAnswer,
@@ -32,7 +31,7 @@ router = APIRouter(tags=["recommend"])
 @router.post("/recommend", responses=READ, response_model_exclude_unset=True)
 async def recommend(body: RecommendBody, parts: ComponentsDep, trace: TraceDep) -> RecommendAnswer:
     """What comes next after a history."""
-    request = _recommendation(body, "", parts.settings.max_ids)
+    request = _request(body, "", parts.settings.max_ids)
     [answer] = await parts.recommender.recommend([request], body.min_seq, trace)
     return _recommend_answer(answer)
 
@@ -44,7 +43,7 @@ async def recommend_batch(body: BatchBody, parts: ComponentsDep, trace: TraceDep
     if len(body.requests) > most:
         raise InputError(f"at most {most} in one call, not {len(body.requests)}", "requests")
     max_values = parts.settings.max_ids
-    requests = [_recommendation(one, f"requests[{i}].", max_values) for i, one in enumerate(body.requests)]
+    requests = [_request(one, f"requests[{i}].", max_values) for i, one in enumerate(body.requests)]
     min_seq = max(one.min_seq for one in body.requests)
     answers = await parts.recommender.recommend(requests, min_seq, trace)
     return BatchAnswer(answers=[_recommend_answer(answer) for answer in answers])
@@ -57,11 +56,11 @@ async def similar(body: SimilarBody, parts: ComponentsDep, trace: TraceDep) -> S
     return SimilarAnswer(items=_scored(answer.items), **_state(answer))
 
 
-def _recommendation(body: RecommendBody, field: str, max_values: int) -> Recommendation:
+def _request(body: RecommendBody, field: str, max_values: int) -> RecommendRequest:
     if body.history is None and body.user_id is None:
-        raise InputError("say a history, or a user_id whose history is stored, or both", f"{field}history")
+        raise InputError("give a history, or a user_id whose history is stored, or both", f"{field}history")
     history = [entry if isinstance(entry, str) else entry.attributes for entry in body.history or ()]
-    return Recommendation(
+    return RecommendRequest(
         history,
         body.k,
         body.exclude_seen,

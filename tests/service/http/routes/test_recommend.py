@@ -127,7 +127,7 @@ def test_min_seq_is_waited_for_and_then_refused(make_client: Any) -> None:
     assert recommend(client, history=["desk-1"], min_seq=seq)["seq"] == seq
     response = client.post("/recommend", json={"history": ["desk-1"], "min_seq": seq + 1})
     assert response.status_code == 503
-    assert f"change {seq + 1} has not come within the deadline; answers are at {seq}" in response.json()["detail"]
+    assert f"change {seq + 1} did not arrive within the deadline; answers are at {seq}" in response.json()["detail"]
 
 
 def test_similar_items(client: TestClient) -> None:
