@@ -33,15 +33,15 @@ def create_app(settings: Settings, end: Callable[[], object] = lambda: None) -> 
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        opening = app.state.opening = StartupTask(lambda: open_components(settings, metrics, end))
+        startup = app.state.startup = StartupTask(lambda: open_components(settings, metrics, end))
         try:
-            await opening.start()
+            await startup.start()
             if shared_directory() is not None:
                 # Other workers answer meanwhile: a restarted one accepts no requests before it can answer them.
-                await opening.loaded(_LOADING_SECONDS)
+                await startup.loaded(_LOADING_SECONDS)
             yield
         finally:
-            await opening.close()
+            await startup.close()
 
     app = FastAPIOffline(  # FastAPI's /docs loads from a CDN and stays blank where the browser cannot reach it
         title=openapi.TITLE,

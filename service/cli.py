@@ -1,4 +1,4 @@
-"""`seqrec serve`: answer over HTTP until SIGTERM or Ctrl-C, then finish what is in hand."""
+"""`seqrec serve`: answer over HTTP until SIGTERM or Ctrl-C, then finish the open requests."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ log = logging.getLogger(__name__)
 
 _BACKLOG = 2048
 _GRACE_SECONDS = 5
-"""Given on top of the longest deadline to what is in hand when the service is told to stop."""
+"""How much longer than the longest deadline open requests may take after SIGTERM."""
 
 
 def serve(argv: Sequence[str]) -> None:
-    """Raises InputError for a setting or an address that is wrong, NotReady where nothing is published."""
+    """Raises InputError for a bad setting or address, NotReady where no snapshot is published."""
     lines = [
         f"  SEQREC_{name.upper():<17} {field.description} (default {field.get_default()})"
         for name, field in Settings.model_fields.items()
     ]
     argparse.ArgumentParser(
         prog="seqrec serve",
-        description="Answer over HTTP. It is set by the environment:",
+        description="Answer over HTTP. Environment variables configure it:",
         epilog="\n".join(lines),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).parse_args(argv)
@@ -54,13 +54,13 @@ def serve(argv: Sequence[str]) -> None:
 
 
 def _listen(settings: Settings) -> socket.socket:
-    """A socket that is bound and listening, before anything is loaded. Raises InputError if the address is taken."""
+    """A bound, listening socket, before anything is loaded. Raises InputError if the address is in use."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except socket.gaierror as error:
-        raise InputError(f"{settings.host!r} is no address to listen on: {error.strerror}", "SEQREC_HOST") from None
+        raise InputError(f"cannot listen on {settings.host!r}: {error.strerror}", "SEQREC_HOST") from None
     listener = socket.socket(family, kind, protocol)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -70,7 +70,7 @@ def _listen(settings: Settings) -> socket.socket:
         listener.close()
         where = f"{settings.host}:{settings.port}"
         if error.errno == errno.EADDRINUSE:
-            message = f"{where} is taken by another program; set SEQREC_PORT to a free port"
+            message = f"{where} is in use by another program; set SEQREC_PORT to a free port"
         elif error.errno == errno.EACCES:
             message = f"{where} may not be used by this user; set SEQREC_PORT to a port above 1023"
         else:
@@ -98,7 +98,7 @@ def _run(settings: Settings, listener: socket.socket, count: int) -> None:
         "server_header": False,
     }
     if count > 1:
-        _say_listening(listener, f" with {count} workers")
+        _log_listening(listener, f" with {count} workers")
         run_workers(settings, listener, count, options)
     else:
         _run_one(settings, listener, options)
@@ -110,17 +110,17 @@ def _run_one(settings: Settings, listener: socket.socket, options: dict[str, Any
 
     from service.app import create_app
 
-    # uvicorn raises the signal again once it has stopped; stopping when told to is no failure.
+    # uvicorn raises the signal again once it has stopped: a requested stop must not look like a failure.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     limit_arenas()
     server = uvicorn.Server(uvicorn.Config(create_app(settings), **options))
-    _say_listening(listener)
+    _log_listening(listener)
     server.run(sockets=[listener])
     if not server.started:
-        raise NotReady("the service could not start; its log says why")
+        raise NotReady("the service could not start; its log has the reason")
 
 
-def _say_listening(listener: socket.socket, how: str = "") -> None:
+def _log_listening(listener: socket.socket, how: str = "") -> None:
     host, port = listener.getsockname()[:2]
     log.info("listening on http://%s:%d%s", f"[{host}]" if ":" in host else host, port, how)

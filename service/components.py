@@ -1,4 +1,4 @@
-"""What the service is made of: opened in the background, since a store may be away when a process starts."""
+"""The components of the service. They open in the background: a store may be unreachable when a process starts."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1.0
 _SWITCH_SECONDS = 0.0005
-"""How long a thread may keep the interpreter from the others; Python's own 5 ms are for throughput."""
+"""How long a thread may hold the interpreter while others wait. Python's default of 5 ms favours throughput."""
 _BATCH_TOKENS = {"cpu": 512, "cuda": 65536}
-"""On a CPU a core's: with twice as many 3 % more are done, and who comes next waits up to twice as long."""
+"""On a CPU for each core. Twice as many gain 3 % throughput and let the next request wait up to twice as long."""
 
 
 @dataclass(frozen=True)
 class Components:
-    """What the endpoints work with."""
+    """Everything the endpoints use."""
 
     settings: Settings
     catalogue: Catalogue
@@ -55,51 +55,51 @@ class Components:
 
 
 class StartupTask:
-    """Opens the parts; where the catalogue is away, again and again until it is there."""
+    """Opens the components. While the catalogue is unreachable it retries, once a second."""
 
     def __init__(self, open_all: Callable[[], Components]) -> None:
         self._open_all = open_all
-        self._parts: Components | None = None
+        self._components: Components | None = None
         self._error = NotReady("the catalogue is being opened")
         self._task: asyncio.Task[None] | None = None
 
     @property
-    def parts(self) -> Components:
+    def components(self) -> Components:
         """Raises NotReady until they are open."""
-        if self._parts is None:
+        if self._components is None:
             raise self._error
-        return self._parts
+        return self._components
 
     async def start(self) -> None:
-        """Try once; if the catalogue is away, go on behind its back. Raises what cannot pass by itself."""
+        """Try once; if the catalogue is unreachable, keep retrying in the background. Permanent errors are raised."""
         if not await self._try():
             self._task = asyncio.create_task(self._try_again())
 
     async def loaded(self, seconds: float) -> None:
-        """Wait for the first snapshot, unless it cannot be loaded or takes longer."""
+        """Wait until the first snapshot is loaded or has failed to load, at most `seconds`."""
         until = time.monotonic() + seconds
-        while self._parts is not None and self._parts.follower.starting and time.monotonic() < until:
+        while self._components is not None and self._components.follower.starting and time.monotonic() < until:
             await asyncio.sleep(0.05)
 
     async def close(self) -> None:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        if self._parts is not None:
-            await asyncio.to_thread(self._parts.close)
+        if self._components is not None:
+            await asyncio.to_thread(self._components.close)
 
     async def _try(self) -> bool:
         opening = asyncio.ensure_future(asyncio.to_thread(self._open_all))
         try:
-            self._parts = await asyncio.shield(opening)
+            self._components = await asyncio.shield(opening)
         except asyncio.CancelledError:
-            # The thread goes on all the same: what it opens is to be closed.
+            # The thread continues after the cancellation: what it opens must be closed.
             await asyncio.wait([opening])
-            self._parts = None if opening.exception() else opening.result()
+            self._components = None if opening.exception() else opening.result()
             raise
         except CatalogueError as error:
             if str(error) != str(self._error):
-                log.error("the catalogue cannot be opened, trying again: %s", error)
+                log.error("the catalogue cannot be opened, retrying: %s", error)
             self._error = NotReady(str(error))
             return False
         return True
@@ -121,14 +121,14 @@ def open_components(settings: Settings, metrics: Metrics, end: Callable[[], obje
         catalogue.close()
         raise
     reindexer = Reindexer(settings, metrics.reindexes)
-    by_itself = AutoReindexer(reindexer, settings.reindex_at, settings.reindex_min)
+    auto_reindexer = AutoReindexer(reindexer, settings.reindex_at, settings.reindex_min)
 
     def tick(state: LiveState | None) -> None:
         metrics.refresh()
         if state is not None:
             loader.keep_alive(state)
             if follower.settled:
-                by_itself.maybe_start(state)
+                auto_reindexer.maybe_start(state)
         if not recommender.batcher.alive:
             end()
 
@@ -139,18 +139,18 @@ def open_components(settings: Settings, metrics: Metrics, end: Callable[[], obje
     cores = torch.get_num_threads() if kind == "cpu" else 1
     cache = VectorCache(settings.cache_bytes, settings.cache_url, metrics.cache)
     recommender = Recommender(catalogue, histories, follower, settings, batch_tokens, cache, metrics.batch, cores)
-    parts = Components(settings, catalogue, histories, follower, recommender, reindexer, metrics)
-    metrics.state(lambda: _state(parts))
+    components = Components(settings, catalogue, histories, follower, recommender, reindexer, metrics)
+    metrics.state(lambda: _state(components))
     freeze_gc()
-    # A request passes between threads several times, and waits so long each time while a snapshot is being loaded.
+    # A request changes threads several times, and waits for one interval each time while a snapshot is being loaded.
     sys.setswitchinterval(_SWITCH_SECONDS)
     follower.start()
-    return parts
+    return components
 
 
-def _state(parts: Components) -> tuple[Mapping[str, float], str | None]:
-    """What metrics tell of this moment."""
-    follower, batcher = parts.follower, parts.recommender.batcher
+def _state(components: Components) -> tuple[Mapping[str, float], str | None]:
+    """The gauges, and the id of the snapshot that is served."""
+    follower, batcher = components.follower, components.recommender.batcher
     state = follower.state
     values: dict[str, float] = {
         "seqrec_ready": follower.trouble is None and batcher.alive,
@@ -158,8 +158,8 @@ def _state(parts: Components) -> tuple[Mapping[str, float], str | None]:
         "seqrec_threads": torch.get_num_threads(),
         "seqrec_queue_tokens": batcher.waiting_tokens(RECOMMEND),
         "seqrec_queue_item_tokens": batcher.waiting_tokens(ITEMS),
-        "seqrec_cache_bytes": parts.recommender.cache.bytes,
-        "seqrec_cache_entries": len(parts.recommender.cache),
+        "seqrec_cache_bytes": components.recommender.cache.bytes,
+        "seqrec_cache_entries": len(components.recommender.cache),
         "seqrec_seq_head": follower.head,
         "seqrec_log_read_timestamp_seconds": follower.looked,
     }

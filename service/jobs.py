@@ -1,4 +1,4 @@
-"""Reindex jobs: each is a process of its own, with low priority, that writes its progress into a file."""
+"""Reindex jobs. Each is a process with low priority that writes its progress to a file."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ State = Literal["queued", "running", "done", "failed"]
 _ID = re.compile(r"[0-9a-f]{12}")
 _NICE = 10
 _KEEP = 100
-"""Jobs that are remembered."""
+"""How many jobs are kept."""
 _LOOK_BACK = 8
-"""Newest jobs that are looked at for one that is running."""
+"""How many of the newest jobs are checked for one that is running."""
 _BEGIN_SECONDS = 60.0
-"""How long a job's process may take before it says that it runs."""
+"""How long a job's process may take before it reports that it runs."""
 _AGAIN_SECONDS = 300.0
-"""Between two reindexes that start by themselves."""
+"""Between two automatic reindexes."""
 
 
 class JobNotFound(SeqrecError):
@@ -60,11 +60,11 @@ class Job:
 class Reindexer:
     """Starts `seqrec reindex`, one at a time among the workers of a host. Safe to use from several threads.
 
-    Across hosts the job's own lease decides: a second one fails, and says that one is running.
+    Across hosts the job's lease decides: a second job fails with a message that one is running.
     """
 
     def __init__(self, settings: Settings, started: Counter | None = None) -> None:
-        """`started` counts jobs by who asked for them."""
+        """`started` counts jobs by who started them."""
         self._settings = settings
         self._directory = settings.home / "jobs"
         self._started = started
@@ -72,7 +72,7 @@ class Reindexer:
         self._running: tuple[str, subprocess.Popen[bytes]] | None = None
 
     def start(self, by: str = "request") -> Job:
-        """A new job, or the one that is running: its snapshot will hold what a second one's would.
+        """A new job, or the one that is running: its snapshot will have what a second one's would.
 
         Raises SnapshotError where none can be started.
         """
@@ -108,7 +108,7 @@ class Reindexer:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,  # Ctrl-C is for the service, which then ends the job itself
+                start_new_session=True,  # Ctrl-C goes to the service, which then ends the job
             )
         os.setpriority(os.PRIO_PROCESS, process.pid, _NICE)
         self._running = (job_id, process)
@@ -118,21 +118,21 @@ class Reindexer:
         return Job(job_id, "queued")
 
     def job(self, job_id: str) -> Job:
-        """How far a job is. Raises JobNotFound."""
+        """Progress of a job. Raises JobNotFound."""
         path = self._directory / f"{job_id}.json"
         if not _ID.fullmatch(job_id) or not path.is_file():
             raise JobNotFound(job_id)
         job, process_id = _read(path)
         if job.state in ("queued", "running"):
             ended = self._ended(path, job.state, process_id)
-            job, _ = _read(path)  # again: what ended since the first look has written its last word
+            job, _ = _read(path)  # again: a job that has just ended has written its final state
             if ended is not None and job.state in ("queued", "running"):
-                error = f"{ended}; {job_id}.log beside the job's file says more"
+                error = f"{ended}; see jobs/{job_id}.log in SEQREC_HOME"
                 return replace(job, state="failed", error=error)
         return job
 
     def close(self, timeout: float = 5.0) -> None:
-        """End the running job. What it had not published is not served; the next one begins anew."""
+        """End the running job. What it had not published is lost; the next job starts over."""
         with self._lock:
             if self._running is None or self._running[1].poll() is not None:
                 return
@@ -146,13 +146,13 @@ class Reindexer:
                 process.wait()
 
     def _ended(self, path: Path, state: State, process_id: int | None) -> str | None:
-        """How the job's process ended; None while it runs. It may be that of another worker or an earlier service."""
+        """How the job's process ended; None while it runs. Another worker or an earlier service may have started it."""
         running = self._running
         if running is not None and running[0] == path.stem:
             code = running[1].poll()
             return None if code is None else f"its process ended with exit code {code} before it was done"
         if state == "queued" and time.time() - path.stat().st_mtime < _BEGIN_SECONDS:
-            return None  # another worker has started it; it has not said anything yet
+            return None  # another worker has started it; it has not reported yet
         try:
             if process_id is not None and path.stem in " ".join(psutil.Process(process_id).cmdline()):
                 return None
@@ -162,7 +162,7 @@ class Reindexer:
 
 
 class AutoReindexer:
-    """Starts a reindex when much has changed since the snapshot: a delta is searched by brute force."""
+    """Starts a reindex when much has changed since the snapshot, because the delta is searched by brute force."""
 
     def __init__(self, reindexer: Reindexer, share: float, minimum: int) -> None:
         """`share` of the snapshot's items, 0 for never; never for fewer changes than `minimum`."""
@@ -172,20 +172,20 @@ class AutoReindexer:
         self._next = 0.0
 
     def maybe_start(self, state: LiveState) -> None:
-        """Call it from time to time, while the newest published snapshot is served."""
+        """To be called regularly, while the newest published snapshot is served."""
         changed = max(state.view.length, state.tombstones)
         if not self._share or changed < max(self._minimum, self._share * len(state.snapshot.item_ids)):
             return
         if time.monotonic() < self._next:
             return
-        # One that fails is tried again; one that works ends this, since what it published is served soon.
+        # A failed job is tried again; after a successful one there are few changes left.
         self._next = time.monotonic() + _AGAIN_SECONDS
-        log.info("%d changes since snapshot %s: time for a new one", changed, state.snapshot.id)
-        self._reindexer.start("itself")
+        log.info("%d changes since snapshot %s: starting a reindex", changed, state.snapshot.id)
+        self._reindexer.start("automatic")
 
 
 def _read(path: Path) -> tuple[Job, int | None]:
-    """A job's file, and the id of its process once it has begun."""
+    """A job's file, and the id of its process once it has started."""
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     known = ("state", "done", "total", "snapshot", "error")
     return Job(path.stem, **{name: record[name] for name in known if name in record}), record.get("process")

@@ -1,7 +1,7 @@
-"""What Prometheus reads at /metrics. One registry an app, so that several apps can live in one process.
+"""The metrics at /metrics, for Prometheus. One registry per app, so that several apps can run in one process.
 
-Where several workers serve, each writes what it counts into files that all share, and whoever is asked answers for
-all: counts are sums, and a state (a gauge) is told for each worker by its process id.
+Several workers write their counters to shared files, and any of them answers for all: counters are summed, gauges
+are labelled with the worker's process id.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ SHARED_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0)
 _UNITS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _STATE = {
-    "seqrec_ready": "1 where requests can be answered",
-    "seqrec_degraded": "Reasons why less is served than should be; /readyz names them",
-    "seqrec_threads": "Threads that the model and the search compute with",
-    "seqrec_queue_tokens": "Tokens of recommendations that wait",
-    "seqrec_queue_item_tokens": "Tokens of posted items that wait",
-    "seqrec_cache_bytes": "Memory of the user vectors that are remembered",
-    "seqrec_cache_entries": "User vectors that are remembered",
+    "seqrec_ready": "1 while requests can be answered",
+    "seqrec_degraded": "Number of reasons why the service is degraded; /readyz names them",
+    "seqrec_threads": "Compute threads of the model and the search",
+    "seqrec_queue_tokens": "Tokens of recommendations waiting",
+    "seqrec_queue_item_tokens": "Tokens of posted items waiting",
+    "seqrec_cache_bytes": "Bytes of cached user vectors",
+    "seqrec_cache_entries": "Cached user vectors",
     "seqrec_snapshot_items": "Items of the snapshot",
-    "seqrec_delta_rows": "Changes since the snapshot that are searched beside it",
+    "seqrec_delta_rows": "Changes since the snapshot, searched together with it",
     "seqrec_tombstones": "Items of the snapshot that were replaced or deleted since",
-    "seqrec_seq_applied": "The last change that answers hold",
+    "seqrec_seq_applied": "The last change that answers contain",
     "seqrec_seq_head": "The last change of the catalogue that was seen",
-    "seqrec_lag": "Changes that were seen and that answers do not hold yet",
-    "seqrec_log_read_timestamp_seconds": "When the log was last looked at with success; its age is time() less this",
+    "seqrec_lag": "Changes that were seen and that answers do not contain yet",
+    "seqrec_log_read_timestamp_seconds": "When the log was last read successfully; its age is time() minus this",
 }
 
 
@@ -46,7 +46,7 @@ def shared_directory() -> str | None:
 
 
 class Metrics:
-    """Counts as things happen; a state is written down by `refresh`."""
+    """Counters count as things happen; gauges are set by `refresh`."""
 
     def __init__(self, shared: str | None = None) -> None:
         """`shared`: the directory in which several workers count together (PROMETHEUS_MULTIPROC_DIR)."""
@@ -63,16 +63,16 @@ class Metrics:
             "seqrec_batch_units", "Histories or items in a batch", ["lane"], buckets=_UNITS, registry=of
         )
         self._batch_tokens = Counter("seqrec_batch_tokens", "Tokens computed", ["lane"], registry=of)
-        self._batch_seconds = Counter("seqrec_batch_seconds", "Time that batches took, added up", ["lane"], registry=of)
+        self._batch_seconds = Counter("seqrec_batch_seconds", "Total time of batches", ["lane"], registry=of)
         self._batch_failures = Counter("seqrec_batch_failures", "Batches that failed", ["lane"], registry=of)
         self._cache_lookups = Counter(
             "seqrec_cache_lookups",
-            "User vectors that were looked for, by where they were found",
+            "Lookups of user vectors, by where they were found",
             ["result"],
             registry=of,
         )
-        self.swaps = Counter("seqrec_swaps", "Snapshots that were taken into service", registry=of)
-        self.reindexes = Counter("seqrec_reindexes", "Reindex jobs that were started", ["by"], registry=of)
+        self.swaps = Counter("seqrec_swaps", "Snapshot swaps", registry=of)
+        self.reindexes = Counter("seqrec_reindexes", "Reindex jobs started", ["by"], registry=of)
         self._state = {
             name: Gauge(name, text, registry=of, multiprocess_mode="liveall") for name, text in _STATE.items()
         }
@@ -83,7 +83,7 @@ class Metrics:
         self._read: Callable[[], tuple[Mapping[str, float], str | None]] = lambda: ({}, None)
 
     def request(self, method: str, route: str, status: int, seconds: float, stages: dict[str, float]) -> None:
-        """`route` is the template, never the path: paths hold item ids. `stages` in ms."""
+        """`route` is the template, never the path: paths contain item ids. `stages` in ms."""
         self._requests.labels(method, route, str(status)).inc()
         self._latency.labels(route).observe(seconds)
         for stage, milliseconds in stages.items():
@@ -101,11 +101,11 @@ class Metrics:
         self._cache_lookups.labels(result).inc(count)
 
     def state(self, read: Callable[[], tuple[Mapping[str, float], str | None]]) -> None:
-        """Where `refresh` reads: gauges by name, and the id of the snapshot that is served."""
+        """Set what `refresh` calls: it returns gauges by name, and the id of the snapshot that is served."""
         self._read = read
 
     def refresh(self) -> None:
-        """Write the present state down, for whichever worker is asked next."""
+        """Set the gauges, so that any worker can report them."""
         values, snapshot = self._read()
         for name, value in values.items():
             self._state[name].set(value)

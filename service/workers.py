@@ -1,7 +1,7 @@
-"""Several worker processes on one socket, each a whole service; one that dies is started again.
+"""Several worker processes on one socket. Each is a complete service; one that dies is restarted.
 
-The socket is bound once and every worker accepts from it: a connection that waits when a worker dies is taken by
-another one. What is counted goes into files that all workers share, so any of them can answer /metrics for all.
+The socket is bound once and every worker accepts from it, so a connection that waits when a worker dies is accepted by
+another one. Counters are written to files that all workers share: any of them can answer /metrics for all.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from service.settings import Settings
 log = logging.getLogger(__name__)
 
 _HEALTHCHECK_SECONDS = 60
-"""A worker that does not answer its supervisor for so long is killed and started again."""
+"""A worker that does not answer its supervisor for so long is killed and restarted."""
 _held: list[IO[str]] = []
-"""The lock on this worker's GPU: held as long as the process lives."""
+"""The lock on this worker's GPU, kept for the life of the process."""
 
 
 def worker_count(settings: Settings) -> int:
-    """How many workers there are: as set, else one, or one a GPU. Raises InputError for more workers than GPUs."""
+    """How many workers to run: as set, else one per GPU, else one. Raises InputError for more workers than GPUs."""
     gpus = _gpus(settings)
     if settings.workers is not None and gpus and settings.workers > gpus:
         raise InputError(
-            f"{settings.workers} workers for {gpus} GPUs: a GPU serves one; say {gpus}, or SEQREC_DEVICE=cpu",
+            f"{settings.workers} workers for {gpus} GPUs: a GPU serves one worker; set {gpus}, or SEQREC_DEVICE=cpu",
             "SEQREC_WORKERS",
         )
     return settings.workers or gpus or 1
 
 
 def run_workers(settings: Settings, listener: socket.socket, count: int, options: dict[str, Any]) -> None:
-    """Serve with `count` processes until SIGTERM or Ctrl-C; all then finish what is in hand. SIGHUP: one by one anew.
+    """Serve with `count` processes until SIGTERM or Ctrl-C, then finish the open requests. SIGHUP restarts one by one.
 
-    `options` are uvicorn's. Raises NotReady where the workers cannot start.
+    `options` are uvicorn's. Raises NotReady if the workers cannot start.
     """
     directory = tempfile.mkdtemp(prefix="seqrec-workers-")
     os.environ[SHARED_DIRECTORY] = directory
@@ -68,21 +68,21 @@ def run_workers(settings: Settings, listener: socket.socket, count: int, options
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
-        raise NotReady("the service could not start; its log says why")
+        raise NotReady("the service could not start; its log has the reason")
 
 
 def quiet_libraries() -> None:
-    """What they say at every start is of no use here."""
-    logging.getLogger("torch").setLevel(logging.WARNING)  # it tells of its caches when the program ends
+    """Silence log lines of libraries that are of no use here."""
+    logging.getLogger("torch").setLevel(logging.WARNING)  # it logs its caches when the program ends
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
 
 def end_with_parent() -> None:
-    """A supervisor that was killed cannot stop its workers: they would hold the port for ever."""
+    """End this worker when its supervisor has died: it would keep the port open for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        log.warning("the supervisor has ended; so does this worker")
+        log.warning("the supervisor has ended; stopping this worker")
         end_worker()
 
 
@@ -91,10 +91,10 @@ def end_worker() -> None:
 
 
 def _gpus(settings: Settings) -> int:
-    # torch is not imported for nothing: it takes seconds and 200 MB, and the supervisor computes nothing.
+    # Import torch only where needed: it takes seconds and 200 MB, and the supervisor computes nothing.
     if (settings.device or "cuda").partition(":")[0] != "cuda" or not list(Path("/dev").glob("nvidia[0-9]*")):
         return 0
-    if settings.device is not None and ":" in settings.device:  # this one and no other
+    if settings.device is not None and ":" in settings.device:  # exactly this one
         return 1
     import torch
 
@@ -102,7 +102,7 @@ def _gpus(settings: Settings) -> int:
 
 
 def take_gpu() -> None:
-    """See one GPU only: one that no other worker of this service has taken. Who dies has freed its own."""
+    """Make one GPU visible: one that no other worker of this service uses. A dead worker's lock is free."""
     for path in sorted(Path(os.environ[SHARED_DIRECTORY]).glob("gpu-*.lock")):
         lock = path.open("a")
         try:

@@ -1,7 +1,7 @@
-"""Why an item was recommended, as far as vectors tell: the items of the history that are most like it.
+"""Explains a recommended item by the most similar items of the history.
 
-The similarity of two items is the cosine of their vectors, whatever metric the model searches by. It is no account of
-what the model computed: a history becomes one vector, in which order and combination count as well.
+The similarity of two items is the cosine of their vectors, whatever metric the model searches by. It does not show
+what the model computed: a history becomes one vector, which depends on order and combination as well.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ MOST = 3
 
 @dataclass(frozen=True)
 class Reason:
-    """An item of the history, and how like it the recommended item is (-1 to 1)."""
+    """An item of the history, and its similarity to the recommended item (-1 to 1)."""
 
     item_id: str
     similarity: float
 
 
 def reasons(view: View, history: Sequence[int], items: Sequence[int]) -> list[list[Reason]]:
-    """For each of the items the `MOST` most similar of the history, the most similar first. All are positions.
+    """For each of the items the `MOST` most similar of the history, the most similar first.
 
-    Only items of the catalogue can be among them: a history entry of plain attributes is none.
+    `history` and `items` are positions, so history entries that are plain attributes are not among them.
     """
     if not history or not items:
         return [[] for _ in items]

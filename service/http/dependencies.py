@@ -1,4 +1,4 @@
-"""What every endpoint is given, and how its errors are described."""
+"""Dependencies of the endpoints, and the description of their errors."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from service.engine.recommender import Trace
 from service.http.problems import MEDIA_TYPE
 
 
-# Async, since FastAPI would run a plain function on a thread of its own.
-async def _opening(request: Request) -> StartupTask:
-    opening: StartupTask = request.app.state.opening
-    return opening
+# Async: FastAPI would run a plain function on a thread.
+async def _startup(request: Request) -> StartupTask:
+    startup: StartupTask = request.app.state.startup
+    return startup
 
 
-async def _parts(request: Request) -> Components:
-    opening: StartupTask = request.app.state.opening
-    return opening.parts
+async def _components(request: Request) -> Components:
+    startup: StartupTask = request.app.state.startup
+    return startup.components
 
 
 async def _trace(request: Request) -> Trace:
@@ -27,24 +27,24 @@ async def _trace(request: Request) -> Trace:
     return trace
 
 
-StartupDep = Annotated[StartupTask, Depends(_opening)]
-ComponentsDep = Annotated[Components, Depends(_parts)]
+StartupDep = Annotated[StartupTask, Depends(_startup)]
+ComponentsDep = Annotated[Components, Depends(_components)]
 TraceDep = Annotated[Trace, Depends(_trace)]
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The errors an endpoint answers with, for the OpenAPI document."""
-    words = {
+    """The error responses of an endpoint, for the OpenAPI document."""
+    descriptions = {
         400: "The body is not JSON",
-        404: "There is no such thing",
+        404: "It does not exist",
         413: "The body is too large",
-        422: "The request is not valid; `field` says where",
-        429: "Too much is waiting; Retry-After says when to come back",
-        503: "Not ready, or the catalogue cannot be used; Retry-After says when to come back where that may help",
-        504: "Not within the deadline",
+        422: "The request is not valid; `field` names the value",
+        429: "The service is busy; retry after the seconds in Retry-After",
+        503: "Not ready, or the catalogue cannot be used; with Retry-After where a retry can help",
+        504: "No answer within the deadline",
     }
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": words[status], "content": content} for status in statuses}
+    return {status: {"description": descriptions[status], "content": content} for status in statuses}
 
 
 READ = problems(400, 413, 422, 429, 503, 504)

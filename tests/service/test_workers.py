@@ -134,11 +134,11 @@ def test_each_worker_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(workers, "_held", [])
     taken = []
     for _ in range(2):
-        workers._take_gpu()
+        workers.take_gpu()
         taken.append(os.environ["CUDA_VISIBLE_DEVICES"])
     assert taken == ["0", "3"]
     workers._held.pop(0).close()  # its worker dies
-    workers._take_gpu()
+    workers.take_gpu()
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
     for lock in workers._held:
         lock.close()

@@ -22,22 +22,22 @@ router = APIRouter(tags=["operation"])
 
 
 @router.post("/reindex", status_code=202, responses=problems(503))
-async def reindex(parts: ComponentsDep) -> JobView:
+async def reindex(components: ComponentsDep) -> JobView:
     """Make a new snapshot of the catalogue in the background and serve it. One at a time: a running one is answered."""
-    return JobView(**asdict(await asyncio.to_thread(parts.reindexer.start)))
+    return JobView(**asdict(await asyncio.to_thread(components.reindexer.start)))
 
 
 @router.get("/reindex/{job_id}", responses=problems(404, 422))
-async def reindex_progress(job_id: str, parts: ComponentsDep) -> JobView:
+async def reindex_progress(job_id: str, components: ComponentsDep) -> JobView:
     """How far a reindex job is."""
-    return JobView(**asdict(await asyncio.to_thread(parts.reindexer.job, job_id)))
+    return JobView(**asdict(await asyncio.to_thread(components.reindexer.job, job_id)))
 
 
 @router.get("/healthz", responses={503: {"model": Health, "description": "Restart the process"}})
-async def healthz(opening: StartupDep, response: Response) -> Health:
+async def healthz(startup: StartupDep, response: Response) -> Health:
     """Whether the process can ever answer; at once, also while it loads."""
     try:
-        batcher = opening.parts.recommender.batcher
+        batcher = startup.components.recommender.batcher
     except NotReady:
         return Health(status="alive")
     if batcher.alive:
@@ -47,33 +47,33 @@ async def healthz(opening: StartupDep, response: Response) -> Health:
 
 
 @router.get("/readyz", responses={503: {"model": Readiness, "description": "Not yet; `detail` says why"}})
-async def readyz(opening: StartupDep, response: Response) -> Readiness:
+async def readyz(startup: StartupDep, response: Response) -> Readiness:
     """Whether requests are answered: a snapshot is loaded, warmed and caught up, and the catalogue is the same."""
     try:
-        parts = opening.parts
+        components = startup.components
     except NotReady as error:
         response.status_code = 503
         return Readiness(status="not ready", detail=str(error), worker=os.getpid())
     try:
-        view = await parts.recommender.current_view()
+        view = await components.recommender.current_view()
     except (NotReady, CatalogueReplaced, DeadlineExceeded) as error:
         response.status_code = 503
-        detail = parts.follower.trouble or str(error)
-        return Readiness(status="not ready", detail=detail, head=parts.follower.head, worker=os.getpid())
-    if not parts.recommender.batcher.alive:
+        detail = components.follower.trouble or str(error)
+        return Readiness(status="not ready", detail=detail, head=components.follower.head, worker=os.getpid())
+    if not components.recommender.batcher.alive:
         response.status_code = 503
         return Readiness(status="not ready", detail="a compute thread died", worker=os.getpid())
-    degraded = parts.follower.degraded
+    degraded = components.follower.degraded
     return Readiness(
         status="ready",
         detail=degraded[0] if degraded else None,
         degraded=degraded,
-        promises="weaker" if _weaker(parts) else "full",
-        durability_warnings=_weaker(parts),
-        catalogue=parts.catalogue.catalogue_id,
+        promises="weaker" if _durability_warnings(components) else "full",
+        durability_warnings=_durability_warnings(components),
+        catalogue=components.catalogue.catalogue_id,
         snapshot=view.snapshot.id,
         seq=view.seq,
-        head=parts.follower.head,
+        head=components.follower.head,
         worker=os.getpid(),
     )
 
@@ -90,5 +90,5 @@ async def console() -> FileResponse:
     return FileResponse(CONSOLE / "index.html")
 
 
-def _weaker(parts: Components) -> list[str]:
-    return list(dict.fromkeys([*parts.catalogue.durability_warnings, *parts.histories.durability_warnings]))
+def _durability_warnings(components: Components) -> list[str]:
+    return list(dict.fromkeys([*components.catalogue.durability_warnings, *components.histories.durability_warnings]))

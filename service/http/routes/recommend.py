@@ -29,30 +29,30 @@ router = APIRouter(tags=["recommend"])
 
 
 @router.post("/recommend", responses=READ, response_model_exclude_unset=True)
-async def recommend(body: RecommendBody, parts: ComponentsDep, trace: TraceDep) -> RecommendAnswer:
+async def recommend(body: RecommendBody, components: ComponentsDep, trace: TraceDep) -> RecommendAnswer:
     """What comes next after a history."""
-    request = _request(body, "", parts.settings.max_ids)
-    [answer] = await parts.recommender.recommend([request], body.min_seq, trace)
+    request = _request(body, "", components.settings.max_ids)
+    [answer] = await components.recommender.recommend([request], body.min_seq, trace)
     return _recommend_answer(answer)
 
 
 @router.post("/recommend/batch", responses=READ, response_model_exclude_unset=True)
-async def recommend_batch(body: BatchBody, parts: ComponentsDep, trace: TraceDep) -> BatchAnswer:
+async def recommend_batch(body: BatchBody, components: ComponentsDep, trace: TraceDep) -> BatchAnswer:
     """Many histories in one call, answered from one state."""
-    most = parts.settings.max_batch
+    most = components.settings.max_batch
     if len(body.requests) > most:
         raise InputError(f"at most {most} in one call, not {len(body.requests)}", "requests")
-    max_values = parts.settings.max_ids
+    max_values = components.settings.max_ids
     requests = [_request(one, f"requests[{i}].", max_values) for i, one in enumerate(body.requests)]
     min_seq = max(one.min_seq for one in body.requests)
-    answers = await parts.recommender.recommend(requests, min_seq, trace)
+    answers = await components.recommender.recommend(requests, min_seq, trace)
     return BatchAnswer(answers=[_recommend_answer(answer) for answer in answers])
 
 
 @router.post("/similar", responses=READ | problems(404))
-async def similar(body: SimilarBody, parts: ComponentsDep, trace: TraceDep) -> SimilarAnswer:
+async def similar(body: SimilarBody, components: ComponentsDep, trace: TraceDep) -> SimilarAnswer:
     """Items that read like an item; an item of the catalogue is left out of its own answer."""
-    answer = await parts.recommender.similar(body.item_id, body.attributes, body.k, body.min_seq, trace)
+    answer = await components.recommender.similar(body.item_id, body.attributes, body.k, body.min_seq, trace)
     return SimilarAnswer(items=_scored(answer.items), **_state(answer))
 
 

@@ -20,14 +20,14 @@ _AHEAD_SECONDS = 86_400
 
 
 @router.post("/events", responses=WRITE)
-async def post_events(body: EventsBody, parts: ComponentsDep, trace: TraceDep) -> EventsAnswer:
+async def post_events(body: EventsBody, components: ComponentsDep, trace: TraceDep) -> EventsAnswer:
     """Store what users had, all or nothing; durable once answered. An `event_id` makes sending again safe.
 
     Events may come late and in any order: histories are in the order of their timestamps. An item that is in no
     catalogue (yet) is stored as well, and listed in `unknown`.
     """
-    if len(body.events) > parts.settings.max_items:
-        raise InputError(f"at most {parts.settings.max_items} in one call, not {len(body.events)}", "events")
+    if len(body.events) > components.settings.max_items:
+        raise InputError(f"at most {components.settings.max_items} in one call, not {len(body.events)}", "events")
     now = time.time()
     events: list[Event] = []
     for row, posted in enumerate(body.events):
@@ -45,15 +45,15 @@ async def post_events(body: EventsBody, parts: ComponentsDep, trace: TraceDep) -
                 f"{field}timestamp",
             )
         events.append(event)
-    stored, unknown = await parts.recommender.add_events(events, trace)
+    stored, unknown = await components.recommender.add_events(events, trace)
     return EventsAnswer(stored=stored, known=len(events) - stored, unknown=unknown)
 
 
 @router.delete("/users/{user_id:path}", responses=problems(422, 503))
 async def delete_user(
     user_id: Annotated[str, InPath(description="may hold a slash, plain or encoded")],
-    parts: ComponentsDep,
+    components: ComponentsDep,
     trace: TraceDep,
 ) -> DeleteUserAnswer:
     """Remove everything that is stored of a user."""
-    return DeleteUserAnswer(deleted=await parts.recommender.delete_user(user_id, trace))
+    return DeleteUserAnswer(deleted=await components.recommender.delete_user(user_id, trace))
