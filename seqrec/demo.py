@@ -26,6 +26,7 @@ from pathlib import Path
 from seqrec import __version__, cli
 from seqrec.data.files import new_directory, sha256_file, write_text
 from seqrec.errors import InputError, SeqrecError
+from seqrec.runtime.progress import format_duration
 
 DATA = Path(__file__).parents[1] / "data" / "online-retail"
 EXAMPLE = {"20725": "Lunch Bag Red Retrospot", "21559": "Strawberry Lunch Box With Cutlery"}
@@ -90,7 +91,7 @@ def run_stages(stages: Sequence[Stage], state_file: Path, fresh: bool = False) -
             raise
         done[stage.name] = inputs
         write_text(state_file, json.dumps(done, indent=1) + "\n")
-        _say(f"{label}: done in {_duration(time.monotonic() - begun)}")
+        _say(f"{label}: done in {format_duration(time.monotonic() - begun)}")
 
 
 def _stages(home: Path) -> list[Stage]:
@@ -219,11 +220,6 @@ def _read_state(path: Path) -> dict[str, str]:
 
 def _digest(*parts: str) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _say(text: str) -> None:

@@ -76,8 +76,11 @@ def pretrain(argv: Sequence[str]) -> None:
     )
     add_run(parser)
     arguments = parser.parse_args(argv)
-    folders_given = [f"pretrain.data={_listed(arguments.data)}", f"pretrain.zero_shot={_listed(arguments.zero_shot)}"]
-    config = run_config(arguments, before=['stages=["pretrain"]'], after=folders_given)
+    folder_overrides = [
+        f"pretrain.data={_toml_list(arguments.data)}",
+        f"pretrain.zero_shot={_toml_list(arguments.zero_shot)}",
+    ]
+    config = run_config(arguments, before=['stages=["pretrain"]'], after=folder_overrides)
     start = starting_point(config)
     datasets = [read_folder(folder, start.recipe, arguments.on_error, config.data) for folder in arguments.data]
     fitted = run.train_on(start, datasets, arguments.out, arguments.overwrite)
@@ -103,5 +106,5 @@ def list_runs(argv: list[str]) -> None:
     print(json.dumps(runs.as_json(found), ensure_ascii=False) if arguments.json else runs.text_table(found))
 
 
-def _listed(folders: Sequence[Path]) -> str:
+def _toml_list(folders: Sequence[Path]) -> str:
     return json.dumps([str(folder) for folder in folders])

@@ -11,6 +11,17 @@ REDRAWN, REDRAWN_IN_A_LOG = 0.5, 15.0
 """Seconds between two drawings, on a terminal and where stderr is a file, which wants few lines."""
 
 
+def format_duration(seconds: float) -> str:
+    """`42 s`, `3 min 20 s` or `2 h 5 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, seconds = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [(hours, "h"), (minutes, "min")] if hours else [(minutes, "min"), (seconds, "s")]
+    return " ".join(f"{number} {unit}" for number, unit in parts if number)
+
+
 def redrawn_every() -> float:
     return REDRAWN if sys.stderr.isatty() else REDRAWN_IN_A_LOG
 

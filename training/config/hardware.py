@@ -29,7 +29,7 @@ def resolve(table: dict[str, Any]) -> dict[str, Any]:
     device = str(table.get("device") or ("cuda" if torch.cuda.is_available() else "cpu"))
     here = "gpu" if device.startswith("cuda") else "cpu"
     if here in choices:
-        log.info("settings for a machine %s a GPU: %s", "with" if here == "gpu" else "without", _said(choices[here]))
+        log.info("settings for a machine %s a GPU: %s", "with" if here == "gpu" else "without", _format(choices[here]))
     return _laid_over(without, choices.get(here, {}))
 
 
@@ -41,8 +41,8 @@ def _laid_over(table: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _said(table: dict[str, Any], path: str = "") -> str:
+def _format(table: dict[str, Any], path: str = "") -> str:
     return ", ".join(
-        _said(value, f"{path}{name}.") if isinstance(value, dict) else f"{path}{name} = {value}"
+        _format(value, f"{path}{name}.") if isinstance(value, dict) else f"{path}{name} = {value}"
         for name, value in table.items()
     )

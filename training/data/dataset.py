@@ -183,7 +183,7 @@ def read_dataset(
     row_of = {item.item_id: row for row, item in enumerate(items)}
     interactions = read_interactions(interactions_path, row_of.keys(), on_error)
     dataset = join(items, _distinct(interactions, Path(interactions_path), on_error), rule)
-    _tell(dataset)
+    _log_start(dataset)
     if not dataset.trained_rows.any():
         raise InputError(
             "every event is held out, so every item is cold and nothing trains; take later moments", "data"
@@ -206,7 +206,7 @@ def join(items: Sequence[Item], interactions: Interactions, rule: SplitConfig = 
     return Dataset(items, list(user_of), rows[order], offsets, interactions.timestamps[order], rule)
 
 
-def _tell(dataset: Dataset) -> None:
+def _log_start(dataset: Dataset) -> None:
     test, valid = dataset.evaluated("test"), dataset.evaluated("valid")
     if dataset.rule.split == "leave-one-out":
         short = dataset.users - len(test)

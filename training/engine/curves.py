@@ -1,11 +1,12 @@
-"""curves.png: loss and validation NDCG@10 by step, one band a stage."""
+"""curves.png: loss and validation NDCG@10 by step."""
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from training.engine.logger import read_metrics, step_of, validation_ndcg
 
 log = logging.getLogger(__name__)
 
@@ -14,7 +15,7 @@ COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple")
 
 @dataclass
 class Curve:
-    """One stage: steps counted over the whole run."""
+    """The points of one stage. Steps are counted over the whole run."""
 
     stage: str
     begins: int
@@ -28,34 +29,30 @@ class Curve:
 
 
 def read_curves(metrics: Path) -> list[Curve]:
-    """What metrics.jsonl says, stage by stage; a last line that was cut off is left out."""
+    """The curves in a metrics.jsonl, by stage."""
     curves: list[Curve] = []
-    for line in metrics.read_text(encoding="utf-8").splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            break
+    for entry in read_metrics(metrics):
         stage = entry.get("stage", "training")
         if not curves or curves[-1].stage != stage:
             begins = curves[-1].ends if curves else 0
             curves.append(Curve(stage, begins, begins))
         curve = curves[-1]
-        step = curve.begins + entry.get("step", entry.get("steps", 0))
+        step = curve.begins + step_of(entry)
         curve.ends = max(curve.ends, step)
         if entry["kind"] == "step":
             curve.loss.append((step, entry["loss"]))
         elif entry["kind"] == "validation":
-            curve.ndcg.append((step, entry["ndcg"]))
+            curve.ndcg.append((step, validation_ndcg(entry)))
     return curves
 
 
 def draw(run: Path) -> None:
-    """Write curves.png beside the metrics.jsonl of a run; says so where matplotlib is not installed."""
+    """Writes curves.png into a run directory, if matplotlib is installed."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        log.info("matplotlib is not installed (the extra `train`), so there is no curves.png")
+        log.info("matplotlib is not installed (extra `train`): no curves.png is written")
         return
     curves = [curve for curve in read_curves(run / "metrics.jsonl") if curve.loss]
     if not curves:

@@ -1,4 +1,4 @@
-"""What a training tells while it runs: a bar for people, metrics.jsonl for programs, TensorBoard for curves."""
+"""Progress and metrics of a training run: a progress bar, metrics.jsonl and TensorBoard event files."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from training.evaluation.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-REPORTS = 100
-"""Entries of steps in metrics.jsonl over a whole stage, at most."""
+MAX_STEP_ENTRIES = 100
+"""The maximum number of step entries per stage in metrics.jsonl."""
 
 Entry = dict[str, Any]
 Record = Callable[[Entry], object]
 
 
 class TrainingDiverged(SeqrecError):
-    """The loss became infinite or no number."""
+    """The loss became infinite or NaN."""
 
 
-class Reports:
-    """Loss and its parts, tokens/s (without the time of the checks), share done and time left of one stage."""
+class StageLogger:
+    """Logs one stage: loss and its parts, tokens/s (validation excluded), progress and time left."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Reports:
             disable=quiet,
         )
 
-    def __enter__(self) -> Reports:
+    def __enter__(self) -> StageLogger:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -84,13 +84,13 @@ class Reports:
         for name, part in parts.items():
             self.parts.setdefault(name, []).append(part.detach())
         self.tokens += tokens
-        if progress * REPORTS >= self.written + 1 or progress >= 1:
-            self.written = math.floor(progress * REPORTS)
+        if progress * MAX_STEP_ENTRIES >= self.written + 1 or progress >= 1:
+            self.written = math.floor(progress * MAX_STEP_ENTRIES)
             mean = torch.stack(self.losses).mean().item()
             if not math.isfinite(mean):
                 raise TrainingDiverged(
-                    f"the loss is {mean} after step {step}; a lower optimizer.learning_rate or a longer "
-                    "optimizer.warmup mends that"
+                    f"the loss is {mean} after step {step}; try a lower optimizer.learning_rate or a longer "
+                    "optimizer.warmup"
                 )
             speed = round(self.tokens / max(self.clock() - self.since, 1e-9))
             means = {name: torch.stack(values).mean().item() for name, values in self.parts.items()}
@@ -102,21 +102,21 @@ class Reports:
         self.bar.set_postfix_str(f"step {step}{self.numbers}", refresh=False)
         self.bar.update(progress - self.bar.n)
 
-    def check(self, step: int, metrics: Metrics, more: Mapping[str, Any], seconds: float) -> None:
+    def validation(self, step: int, metrics: Metrics, more: Mapping[str, Any], seconds: float) -> None:
         self.record("validation", step=step, **asdict(metrics), **more, seconds=round(seconds, 3))
         if not self.bar.disable:
-            said = f"validation NDCG@10 {metrics.ndcg:.4f}, Recall@10 {metrics.recall:.4f} (all items)"
-            self.bar.write(f"step {step}: {said}", file=sys.stderr)
+            figures = f"validation NDCG@10 {metrics.ndcg_expected:.4f}, Recall@10 {metrics.recall:.4f} (all items)"
+            self.bar.write(f"step {step}: {figures}", file=sys.stderr)
 
     @contextmanager
     def pause(self) -> Iterator[None]:
-        """Time in here is none of the training's speed."""
+        """Excludes the time inside the block from tokens/s."""
         began = self.clock()
         yield
         self.since += self.clock() - began
 
     def state(self) -> dict[str, Any]:
-        """What the next entry will be made of; the speed is measured anew."""
+        """The values of the next entry, for a resumed run. Speed is measured again from the resumption."""
         return {
             "losses": [loss.item() for loss in self.losses],
             "parts": {name: [value.item() for value in values] for name, values in self.parts.items()},
@@ -127,15 +127,15 @@ class Reports:
         self.losses = [torch.tensor(loss) for loss in state["losses"]]
         self.parts = {name: [torch.tensor(value) for value in values] for name, values in state["parts"].items()}
         self.written = state["written"]
-        # A bar that begins in the middle would take all that was done before for the work of its first second.
-        self.bar.initial = self.bar.n = self.written / REPORTS
+        # Otherwise the bar would count all earlier progress as the work of its first second.
+        self.bar.initial = self.bar.n = self.written / MAX_STEP_ENTRIES
 
 
-class MetricsFiles:
-    """metrics.jsonl, an entry a line, and TensorBoard's event files where it is installed.
+class MetricsWriter:
+    """Writes metrics.jsonl, one entry per line, and TensorBoard event files if TensorBoard is installed.
 
-    `at_byte`, and `step` after `steps_before` of earlier stages: where a run that goes on takes up; what was written
-    after that is cut off.
+    A resumed run continues at byte `at_byte` of metrics.jsonl (later entries are cut off), and at `step` of the current
+    stage, after `steps_before` steps of earlier stages.
     """
 
     def __init__(self, out: Path, at_byte: int = 0, steps_before: int = 0, step: int = 0) -> None:
@@ -156,7 +156,7 @@ class MetricsFiles:
                     self.board.add_scalar(f"{entry['kind']}/{name}", value, at)
 
     def sync(self) -> int:
-        """Make what was written durable; -> how many bytes metrics.jsonl has."""
+        """Makes the entries durable. -> the size of metrics.jsonl in bytes"""
         os.fsync(self.file.fileno())
         if self.board is not None:
             self.board.flush()
@@ -168,10 +168,34 @@ class MetricsFiles:
             self.board.close()
 
 
+def read_metrics(path: Path) -> Iterator[Entry]:
+    """The entries of a metrics.jsonl. Stops at a line that is cut off, as a running or killed process may leave it."""
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            return
+
+
+def step_of(entry: Entry) -> int:
+    """The step of an entry within its stage; the last step for the entry that ends a stage."""
+    return int(entry["step"] if "step" in entry else entry.get("steps") or 0)
+
+
+def validation_ndcg(entry: Entry) -> float:
+    """The NDCG@10 of a validation entry with ties broken at random, which selects the weights.
+
+    Version 0.1.0 wrote entries without it for some stages; those have the favourable `ndcg` only.
+    """
+    return float(entry["ndcg_expected"] if "ndcg_expected" in entry else entry["ndcg"])
+
+
 def _tensorboard(folder: Path, at_step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        log.info("tensorboard is not installed (the extra `train`), so there are no event files for it")
+        log.info("tensorboard is not installed (extra `train`): no event files are written")
         return None
     return SummaryWriter(str(folder), purge_step=at_step + 1 if at_step else None)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from seqrec.errors import InputError
 from training.config.schema import OptimizerConfig, ValidationConfig
 from training.distributed import ParallelModel, all_gather_floats, all_gather_objects, rank
-from training.engine.logger import Reports
+from training.engine.logger import StageLogger
 from training.engine.state import State, random_state, set_random_state
 from training.evaluation.metrics import Metrics
 from training.stages.base import Stage
@@ -83,7 +83,7 @@ def fit(
     optimization: OptimizerConfig,
     validation: ValidationConfig,
     device: torch.device,
-    reports: Reports,
+    reports: StageLogger,
     saving: CheckpointHooks | None = None,
     resumed: State | None = None,
 ) -> StageResult:
@@ -110,7 +110,7 @@ class _Loop:
         optimization: OptimizerConfig,
         validation: ValidationConfig,
         device: torch.device,
-        reports: Reports,
+        reports: StageLogger,
         saving: CheckpointHooks | None,
     ) -> None:
         self.model, self.stage, self.validate, self.device = model, stage, validate, device
@@ -168,7 +168,7 @@ class _Loop:
     def _ended(self, progress: float) -> str:
         if progress >= 1:
             return "all steps done" if self.step == self.schedule.max_steps else "time is up"
-        return "no improvement" if self.best.patience_lost else ""
+        return "no improvement" if self.best.out_of_patience else ""
 
     def _batches(self) -> Iterator[tuple[int, Any]]:
         """(epoch, batch), epoch after epoch, from where the loop stands."""
@@ -212,7 +212,7 @@ class _Loop:
             self.model.refresh()
             self.model.module.eval()
             metrics, more = self.validate()
-        self.reports.check(self.step, metrics, more, self.seconds)
+        self.reports.validation(self.step, metrics, more, self.seconds)
         if self.best.offer(self.step, metrics):
             self.best.weights = self.model.weights()
             if self.saving is not None:
@@ -260,8 +260,8 @@ class _Loop:
 class _Best:
     """The weights of the best check so far, and how many checks ago that was; with `latest` of the last one."""
 
-    def __init__(self, patience: int, latest: bool = False) -> None:
-        self.patience, self.latest = patience, latest
+    def __init__(self, patience: int, keep_last: bool = False) -> None:
+        self.patience, self.keep_last = patience, keep_last
         self.metrics: Metrics | None = None
         self.step = self.checks_since = 0
         self.weights: dict[str, Tensor] = {}
@@ -269,13 +269,13 @@ class _Best:
     def offer(self, step: int, metrics: Metrics) -> bool:
         """-> whether they are better than all before; then `weights` are to be those of now."""
         self.checks_since += 1
-        if not self.latest and self.metrics is not None and metrics.ndcg_expected <= self.metrics.ndcg_expected:
+        if not self.keep_last and self.metrics is not None and metrics.ndcg_expected <= self.metrics.ndcg_expected:
             return False
         self.metrics, self.step, self.checks_since = metrics, step, 0
         return True
 
     @property
-    def patience_lost(self) -> bool:
+    def out_of_patience(self) -> bool:
         return 0 < self.patience <= self.checks_since
 
     def state(self) -> State:

@@ -34,7 +34,7 @@ from training.distributed import (
     set_threads,
 )
 from training.engine import curves
-from training.engine.logger import MetricsFiles, Reports
+from training.engine.logger import MetricsWriter, StageLogger
 from training.engine.loop import CheckpointHooks, StageResult, fit, metrics_of, trainable
 from training.engine.run_directory import RunDirectory
 from training.engine.state import State, random_state, seed_everything, set_random_state
@@ -73,10 +73,10 @@ def train_on(
     datasets: Sequence[Dataset],
     out: Path,
     overwrite: bool = False,
-    about: Mapping[str, Any] = {},
+    metadata: Mapping[str, Any] = {},
 ) -> StageResult:
     """The same with data that is read already, the run's own first; others are for `pretrain` and `adversarial`.
-    `about` goes into run.json.
+    `metadata` is added to run.json.
 
     -> how the last stage ended, with the steps and seconds of all. With several processes, all of them call this.
     """
@@ -93,7 +93,7 @@ def train_on(
     if rank():
         # Weights are the same everywhere; what dropout leaves out is not.
         torch.manual_seed(config.seed + rank())
-    run = _Run(config, towers, datasets, encoder.device, directory, dict(about))
+    run = _Run(config, towers, datasets, encoder.device, directory, dict(metadata))
     try:
         return run.train(classes, overwrite)
     finally:
@@ -108,19 +108,19 @@ class _Run:
         datasets: Sequence[Dataset],
         device: torch.device,
         directory: RunDirectory,
-        about: dict[str, Any],
+        metadata: dict[str, Any],
     ) -> None:
         self.config, self.towers, self.device, self.directory = config, towers, device, directory
         tokenize = towers.history_model.tokenize_items
         self.data = tuple(TrainingData(dataset, tokenize(dataset.items)) for dataset in datasets)
         self.finished: list[StageResult] = []
         self.sharded = is_sharded(config.sharding)
-        self.about = {
+        self.metadata = {
             "seed": config.seed,
             "data_digest": ",".join(dataset.digest for dataset in datasets),
             "split": str(config.data),
             "stages": list(config.stages),
-            **about,
+            **metadata,
             "seqrec": __version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
@@ -132,7 +132,7 @@ class _Run:
     def train(self, classes: Sequence[type[Stage]], overwrite: bool) -> StageResult:
         resumed = broadcast_from_rank0(lambda: self.directory.path.exists() and not overwrite)
         if resumed and rank() == 0:
-            self.directory.resume(self.about)
+            self.directory.resume(self.metadata)
         barrier()
         state = self.directory.load_state() if resumed else None
         if state is not None:
@@ -140,9 +140,9 @@ class _Run:
         # Before there is a directory: it may refuse the data.
         prepared = self._prepare(classes[len(self.finished)])
         if not resumed and rank() == 0:
-            self.directory.create(self.config, self.about, overwrite)
+            self.directory.create(self.config, self.metadata, overwrite)
         barrier()
-        self._tell(resumed, state)
+        self._log_start(resumed, state)
         files = self._files(state) if rank() == 0 else None
         try:
             for number in range(len(self.finished), len(classes)):
@@ -158,7 +158,7 @@ class _Run:
             return self._finish(files)
         except SeqrecError as error:
             if rank() == 0:
-                self.directory.write_about({**self.about, "state": "failed", "error": str(error)})
+                self.directory.write_metadata({**self.metadata, "state": "failed", "error": str(error)})
             raise
         finally:
             if files is not None:
@@ -209,7 +209,7 @@ class _Run:
         context = StageContext(self.config, self.data, self.towers, self.device, encoding, validate)
         return kind.from_context(context), context
 
-    def _fit(self, stage: Stage, context: StageContext, files: MetricsFiles | None, loop: State | None) -> StageResult:
+    def _fit(self, stage: Stage, context: StageContext, files: MetricsWriter | None, loop: State | None) -> StageResult:
         towers, directory = self.towers, self.directory
         if stage.closed_form:
             return self._solve(stage, files)
@@ -234,7 +234,7 @@ class _Run:
             self.config.optimizer_of(stage.name),
             self.config.validation_of(stage.name),
             self.device,
-            Reports(stage.name, files.record if files else lambda entry: None, quiet=rank() > 0),
+            StageLogger(stage.name, files.record if files else lambda entry: None, quiet=rank() > 0),
             CheckpointHooks(
                 lambda state: self._save(files, state),
                 self.config.save_minutes * 60,
@@ -244,17 +244,17 @@ class _Run:
             loop,
         )
 
-    def _solve(self, stage: Stage, files: MetricsFiles | None) -> StageResult:
+    def _solve(self, stage: Stage, files: MetricsWriter | None) -> StageResult:
         """Every process solves the same."""
         began = time.monotonic()
         metrics, more = stage.solve()
         seconds = round(time.monotonic() - began, 3)
-        reports = Reports(stage.name, files.record if files else lambda entry: None, quiet=rank() > 0)
+        reports = StageLogger(stage.name, files.record if files else lambda entry: None, quiet=rank() > 0)
         with reports:
-            reports.check(0, metrics, more, seconds)
+            reports.validation(0, metrics, more, seconds)
         return StageResult(0, seconds, metrics, 0, "solved")
 
-    def _save(self, files: MetricsFiles | None, loop: State | None) -> None:
+    def _save(self, files: MetricsWriter | None, loop: State | None) -> None:
         """`loop` None: the stage is prepared, and no more."""
         between = loop is None
         random = all_gather_objects(random_state()) if between else None
@@ -273,14 +273,14 @@ class _Run:
             }
         )
 
-    def _files(self, state: State | None) -> MetricsFiles:
+    def _files(self, state: State | None) -> MetricsWriter:
         if state is None:
-            return MetricsFiles(self.directory.path)
+            return MetricsWriter(self.directory.path)
         before = sum(fitted.steps for fitted in self.finished)
         step = 0 if state["loop"] is None else state["loop"]["step"]
-        return MetricsFiles(self.directory.path, state["metrics_bytes"], before, step)
+        return MetricsWriter(self.directory.path, state["metrics_bytes"], before, step)
 
-    def _tell(self, resumed: bool, state: State | None) -> None:
+    def _log_start(self, resumed: bool, state: State | None) -> None:
         if rank():
             return
         if resumed:
@@ -298,7 +298,7 @@ class _Run:
             f"{torch.get_num_threads()} threads" if self.device.type == "cpu" else self.device,
         )
 
-    def _finish(self, files: MetricsFiles | None) -> StageResult:
+    def _finish(self, files: MetricsWriter | None) -> StageResult:
         last = self.finished[-1]
         whole = replace(
             last,
@@ -312,14 +312,14 @@ class _Run:
                 directory.checkpoint, towers.model_name, towers.history_model, item_model, replace=True
             )
             stages = [{"stage": name, **asdict(f)} for name, f in zip(self.config.stages, self.finished, strict=True)]
-            about = {**self.about, "checkpoint_digest": digest, **asdict(whole), "by_stage": stages}
-            directory.write_about({**about, "state": "done"})
+            metadata = {**self.metadata, "checkpoint_digest": digest, **asdict(whole), "by_stage": stages}
+            directory.write_metadata({**metadata, "state": "done"})
             directory.cleanup()
-            self._tell_end(whole)
+            self._log_end(whole)
         barrier()
         return whole
 
-    def _tell_end(self, whole: StageResult) -> None:
+    def _log_end(self, whole: StageResult) -> None:
         log.info(
             "%s after %d steps, %.0f s; best weights of step %d: validation NDCG@10 %.4f (all items); wrote %s",
             whole.ended,

@@ -35,7 +35,7 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config = path / "config.toml"
-        self.about = path / "run.json"
+        self.metadata = path / "run.json"
         self.metrics = path / "metrics.jsonl"
         self.state = path / "last" / "state.pt"
         self.last = path / "last" / "checkpoint"
@@ -48,12 +48,12 @@ class RunDirectory:
         if not self.path.exists() or overwrite:
             return
         choice = "choose another directory, or say --overwrite"
-        about = read_about(self.path)
-        if about is None or about["state"] == "done":
-            what = "a finished run" if about else "no run"
+        metadata = read_metadata(self.path)
+        if metadata is None or metadata["state"] == "done":
+            what = "a finished run" if metadata else "no run"
             raise InputError(f"{self.path} exists already ({what}); {choice}", "--out")
-        if about["state"] == "failed":
-            raise InputError(f"{self.path} is a run that failed: {about['error']}; {choice}", "--out")
+        if metadata["state"] == "failed":
+            raise InputError(f"{self.path} is a run that failed: {metadata['error']}; {choice}", "--out")
         before = flat(asdict(load_stored_config(self.config)))
         now = flat(asdict(config))
         changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
@@ -65,7 +65,7 @@ class RunDirectory:
                 "--out",
             )
 
-    def create(self, config: RunConfig, about: Mapping[str, Any], overwrite: bool) -> None:
+    def create(self, config: RunConfig, metadata: Mapping[str, Any], overwrite: bool) -> None:
         """Make it; from now on no other process may train in it. Raises InputError where one is."""
         if self.path.exists():
             self._take()
@@ -73,30 +73,30 @@ class RunDirectory:
             fresh = RunDirectory(directory)
             fresh.config.write_text(dump_config(config), encoding="utf-8")
             fresh.metrics.touch()
-            fresh.write_about({**about, "state": "running"})
+            fresh.write_metadata({**metadata, "state": "running"})
         self._take()
 
-    def resume(self, about: Mapping[str, Any]) -> None:
+    def resume(self, metadata: Mapping[str, Any]) -> None:
         """Go on with the run in it. Raises InputError where another process is at it, and for other data."""
         self._take()
-        before = read_about(self.path)
-        if before is None or before["data_digest"] != about["data_digest"]:
+        before = read_metadata(self.path)
+        if before is None or before["data_digest"] != metadata["data_digest"]:
             raise InputError(
                 f"{self.path} is an unfinished run on other data; choose another directory, or say --overwrite", "--out"
             )
         for name in ("seqrec", "torch", "device", "threads"):
-            if before[name] != about[name]:
+            if before[name] != metadata[name]:
                 log.warning(
                     "%s is %s and was %s when the run began: its weights may differ in the last digits from "
                     "those of an unbroken run",
                     name,
-                    about[name],
+                    metadata[name],
                     before[name],
                 )
-        self.write_about({**about, "state": "running"})
+        self.write_metadata({**metadata, "state": "running"})
 
-    def write_about(self, about: Mapping[str, Any]) -> None:
-        write_text(self.about, json.dumps(about, indent=1) + "\n")
+    def write_metadata(self, metadata: Mapping[str, Any]) -> None:
+        write_text(self.metadata, json.dumps(metadata, indent=1) + "\n")
 
     def load_state(self) -> State | None:
         """What was saved last; None if the run ended before anything was."""
@@ -124,14 +124,14 @@ class RunDirectory:
                 raise InputError(f"another process is training in {self.path}", "--out")
 
 
-def read_about(path: Path) -> dict[str, Any] | None:
+def read_metadata(path: Path) -> dict[str, Any] | None:
     """run.json of a directory; None where there is none, or none of a run."""
     try:
-        about = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        metadata = json.loads((path / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     # Before runs could be resumed, a directory appeared when its run was done.
-    return {"state": "done", **about} if isinstance(about, dict) and "data_digest" in about else None
+    return {"state": "done", **metadata} if isinstance(metadata, dict) and "data_digest" in metadata else None
 
 
 def is_running(path: Path) -> bool:

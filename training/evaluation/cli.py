@@ -24,8 +24,8 @@ from training.evaluation import report
 from training.evaluation.comparison import RESAMPLES, Evaluation, Model
 from training.evaluation.comparison import evaluate as measure
 from training.evaluation.evaluate import EncodedItems, top_k
-from training.evaluation.examples import shown_users, spread_users
-from training.evaluation.plots import check_pictures, draw
+from training.evaluation.examples import format_examples, sample_users_evenly
+from training.evaluation.plots import draw, require_matplotlib
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def evaluate(argv: list[str]) -> None:
     arguments = _parser().parse_args(argv)
     rule = _rule(arguments)
     if arguments.out:
-        check_pictures()
+        require_matplotlib()
         if arguments.out.exists() and not arguments.overwrite:
             raise InputError(f"{arguments.out} exists already; choose another directory, or say --overwrite", "--out")
     set_threads(arguments.threads)
@@ -58,17 +58,17 @@ def evaluate(argv: list[str]) -> None:
             models, dataset, arguments.split, arguments.k, arguments.resamples, arguments.seed, progress
         )
     if arguments.markdown:
-        write_text(arguments.markdown, report.markdown_table(evaluation))
+        write_text(arguments.markdown, report.markdown_summary(evaluation))
     if arguments.out:
         _write(evaluation, arguments.out, arguments.overwrite)
-    users = spread_users(dataset, arguments.split, arguments.show_users)
-    answers = _answers(models[0], dataset, users, arguments.split) if users else []
+    users = sample_users_evenly(dataset, arguments.split, arguments.show_users)
+    answers = _recommendations(models[0], dataset, users, arguments.split) if users else []
     if arguments.json:
         print(json.dumps(report.as_json(evaluation) | _shown_json(users, answers), ensure_ascii=False))
         return
     print(report.text_table(evaluation))
     if users:
-        print(shown_users(dataset, recipes[0], users, answers, arguments.split))
+        print(format_examples(dataset, recipes[0], users, answers, arguments.split))
 
 
 class _Moved(argparse.Action):
@@ -177,7 +177,7 @@ def _write(evaluation: Evaluation, out: Path, overwrite: bool) -> None:
         (folder / "report.json").write_text(record + "\n", encoding="utf-8")
 
 
-def _answers(model: Model, dataset: Dataset, users: list[str], split: Split) -> list[list[tuple[str, float]]]:
+def _recommendations(model: Model, dataset: Dataset, users: list[str], split: Split) -> list[list[tuple[str, float]]]:
     return top_k(model.encoder, dataset, users, 5, True, split, model.items)
 
 

@@ -13,7 +13,7 @@ from training.evaluation.baselines import Scores, best_item_knn, popularity
 from training.evaluation.evaluate import EncodedItems, model_scorer
 from training.evaluation.groups import Group, groups_of
 from training.evaluation.metrics import Values
-from training.evaluation.ranking import PROTOCOLS, CaseRanks, Protocol, Scorer, case_ranks
+from training.evaluation.ranking import CANDIDATE_MODES, CandidateMode, CaseRanks, Scorer, case_ranks
 from training.evaluation.significance import interval, randomization_p, resampled_means
 
 RESAMPLES = 1000
@@ -48,7 +48,7 @@ class Row:
     """
 
     method: str
-    protocol: Protocol
+    protocol: CandidateMode
     breakdown: str
     group: str
     users: int
@@ -61,7 +61,7 @@ class PairedTest:
 
     method: str
     other: str
-    protocol: Protocol
+    protocol: CandidateMode
     figure: str
     difference: float
     low: float
@@ -83,7 +83,7 @@ class Evaluation:
     rows: Sequence[Row]
     tests: Sequence[PairedTest]
 
-    def row(self, method: str, protocol: Protocol, group: str = "all targets") -> Row:
+    def row(self, method: str, protocol: CandidateMode, group: str = "all targets") -> Row:
         return next(row for row in self.rows if (row.method, row.protocol, row.group) == (method, protocol, group))
 
 
@@ -104,7 +104,7 @@ def evaluate(
     cases = dataset.cases(split)
     ks = tuple(sorted(set(ks)))
     popular = popularity(dataset)
-    measured: dict[str, dict[Protocol, CaseRanks]] = {}
+    measured: dict[str, dict[CandidateMode, CaseRanks]] = {}
     methods = _methods(models, dataset, cases, split, popular, progress)
     for number, (name, scorer) in enumerate(methods, 1):
         measured[name] = case_ranks(scorer, cases, len(dataset.items), depth=max(ks))
@@ -112,7 +112,7 @@ def evaluate(
     groups = groups_of(dataset, cases)
     rows: list[Row] = []
     tests: list[PairedTest] = []
-    for protocol in PROTOCOLS:
+    for protocol in CANDIDATE_MODES:
         of_protocol = {name: ranked[protocol] for name, ranked in measured.items()}
         new_rows, new_tests = _figures(
             of_protocol, protocol, groups, popular, ks, resamples, seed, [m.name for m in models]
@@ -163,7 +163,7 @@ def _nearest(items: EncodedItems, last: Rows) -> Scorer:
 
 def _figures(
     measured: Mapping[str, CaseRanks],
-    protocol: Protocol,
+    protocol: CandidateMode,
     groups: Sequence[Group],
     popular: Scores,
     ks: Sequence[int],
@@ -203,7 +203,7 @@ def _tests(
     columns: Mapping[tuple[str, str], Values],
     values: Values,
     drawn: Values,
-    protocol: Protocol,
+    protocol: CandidateMode,
     methods: Sequence[str],
     models: Sequence[str],
     k: int,

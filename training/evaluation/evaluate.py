@@ -17,7 +17,7 @@ from seqrec.text.item_text import ItemTokens, TokenizedHistory, TokenizedItem
 from training.data.dataset import Cases, Dataset, Rows, Split
 from training.data.unique_texts import UniqueTexts
 from training.evaluation.metrics import Metrics
-from training.evaluation.ranking import PROTOCOLS, Scorer, case_ranks
+from training.evaluation.ranking import CANDIDATE_MODES, Scorer, case_ranks
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +45,8 @@ class EncodedItems:
         """`tokens`: of the items, where the caller has made them. Raises InputError for vectors that are not finite."""
         tokens = encoder.tokenize_items(dataset.items) if tokens is None else tokens
         texts = UniqueTexts.of(tokens)
-        following = Following(progress, "items", len(texts))
-        vectors = _finite(encoder.encode_item_tokens([tokens[row] for row in texts.rows], following), "item")
+        counter = ProgressCounter(progress, "items", len(texts))
+        vectors = _finite(encoder.encode_item_tokens([tokens[row] for row in texts.rows], counter), "item")
         unknown = np.zeros(0, np.int64) if encoder.cold_items else np.flatnonzero(tokens.lengths == 0)
         return cls(tokens, texts, vectors, encoder.metric, unknown)
 
@@ -74,8 +74,8 @@ def encode_cases(
         TokenizedHistory([items[row] for row in history], dataset.user_ids[user])
         for user, history in zip(cases.users, cases.histories, strict=True)
     ]
-    following = Following(progress, "histories", len(histories))
-    return _finite(encoder.encode_history_tokens(histories, following), "history")
+    counter = ProgressCounter(progress, "histories", len(histories))
+    return _finite(encoder.encode_history_tokens(histories, counter), "history")
 
 
 def model_scorer(
@@ -115,7 +115,7 @@ def validation_metrics(encoder: Encoder, dataset: Dataset, cases: Cases, tokens:
     """The model alone, all items ranked: what training is steered by. `tokens` as for `EncodedItems.of`."""
     encoded = EncodedItems.of(encoder, dataset, tokens=tokens)
     scorer = model_scorer(encoder, encoded, dataset, cases, "valid")
-    return case_ranks(scorer, cases, len(dataset.items), PROTOCOLS[:1])["all items"].metrics()
+    return case_ranks(scorer, cases, len(dataset.items), CANDIDATE_MODES[:1])["all items"].metrics()
 
 
 def top_k(
@@ -170,7 +170,7 @@ def _finite(vectors: Vectors, what: str) -> Vectors:
     return vectors
 
 
-class Following:
+class ProgressCounter:
     """Turns "so many more" into "so many of all"."""
 
     def __init__(self, progress: Callable[[str, int, int], object], what: str, of: int) -> None:

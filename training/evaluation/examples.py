@@ -9,7 +9,7 @@ from seqrec.text.item_text import Recipe
 from training.data.dataset import Dataset, Split
 
 
-def shown_users(
+def format_examples(
     dataset: Dataset,
     recipe: Recipe | None,
     users: Sequence[str],
@@ -45,7 +45,7 @@ def display(item: Item, recipe: Recipe | None) -> str:
     return f"{texts[0]} ({item.item_id})" if texts else item.item_id
 
 
-def spread_users(dataset: Dataset, split: Split, count: int) -> list[str]:
+def sample_users_evenly(dataset: Dataset, split: Split, count: int) -> list[str]:
     """`count` users, evenly over all that are evaluated."""
     users = dataset.cases(split).users
     count = min(count, len(users))

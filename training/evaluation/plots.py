@@ -8,7 +8,7 @@ from typing import Any
 from seqrec.errors import InputError
 from training.evaluation.comparison import Evaluation, Row
 from training.evaluation.groups import Breakdown
-from training.evaluation.ranking import PROTOCOLS
+from training.evaluation.ranking import CANDIDATE_MODES
 
 BY_GROUP: tuple[tuple[Breakdown, str], ...] = (
     ("history length", "ndcg_by_history_length.png"),
@@ -16,7 +16,7 @@ BY_GROUP: tuple[tuple[Breakdown, str], ...] = (
 )
 
 
-def check_pictures() -> None:
+def require_matplotlib() -> None:
     """Before minutes of work. Raises InputError where matplotlib is not installed."""
     try:
         import matplotlib  # noqa: F401
@@ -26,7 +26,7 @@ def check_pictures() -> None:
 
 def draw(evaluation: Evaluation, folder: Path) -> dict[str, str]:
     """Write the pictures into `folder`; -> file name and caption of each. Raises InputError without matplotlib."""
-    check_pictures()
+    require_matplotlib()
     import matplotlib as mpl
 
     captions = {"methods.png": f"NDCG@{evaluation.ks[0]} of each method with its 95 % interval"}
@@ -43,8 +43,8 @@ def draw(evaluation: Evaluation, folder: Path) -> dict[str, str]:
 def _methods(evaluation: Evaluation) -> Any:
     metric = f"NDCG@{evaluation.ks[0]}"
     methods = list(dict.fromkeys(row.method for row in evaluation.rows))
-    figure, panels = _panels(len(PROTOCOLS), height=1.4 + 0.4 * len(methods))
-    for panel, protocol in zip(panels, PROTOCOLS, strict=True):
+    figure, panels = _panels(len(CANDIDATE_MODES), height=1.4 + 0.4 * len(methods))
+    for panel, protocol in zip(panels, CANDIDATE_MODES, strict=True):
         for place, method in enumerate(methods):
             row = evaluation.row(method, protocol)
             if row.users:
@@ -63,8 +63,8 @@ def _methods(evaluation: Evaluation) -> Any:
 def _by_group(evaluation: Evaluation, breakdown: Breakdown) -> Any:
     metric = f"NDCG@{evaluation.ks[0]}"
     methods = list(dict.fromkeys(row.method for row in evaluation.rows))
-    figure, panels = _panels(len(PROTOCOLS), height=4.6)
-    for panel, protocol in zip(panels, PROTOCOLS, strict=True):
+    figure, panels = _panels(len(CANDIDATE_MODES), height=4.6)
+    for panel, protocol in zip(panels, CANDIDATE_MODES, strict=True):
         rows = [row for row in evaluation.rows if row.breakdown == breakdown and row.protocol == protocol]
         groups = list(dict.fromkeys(row.group for row in rows))
         for number, method in enumerate(methods):

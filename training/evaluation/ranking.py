@@ -17,8 +17,8 @@ from seqrec.metric import TIE
 from training.data.dataset import Cases, Rows
 from training.evaluation.metrics import Metrics, Ranks, Values, ndcg, ranks, ranks_of_several, recall, reciprocal_rank
 
-Protocol = Literal["all items", "unseen only"]
-PROTOCOLS: tuple[Protocol, ...] = ("all items", "unseen only")
+CandidateMode = Literal["all items", "unseen only"]
+CANDIDATE_MODES: tuple[CandidateMode, ...] = ("all items", "unseen only")
 
 PESSIMISTIC = ", behind ties"
 
@@ -64,8 +64,8 @@ class CaseRanks:
 
 
 def case_ranks(
-    scorer: Scorer, cases: Cases, items: int, protocols: Sequence[Protocol] = PROTOCOLS, depth: int = 0
-) -> dict[Protocol, CaseRanks]:
+    scorer: Scorer, cases: Cases, items: int, protocols: Sequence[CandidateMode] = CANDIDATE_MODES, depth: int = 0
+) -> dict[CandidateMode, CaseRanks]:
     """Rank the relevant items of every case among all `items`, and keep the best `depth` of each ranking.
 
     Memory is bounded: a few arrays of SCORES_AT_ONCE numbers, and what is returned. Of items that tie for the last of
@@ -73,7 +73,7 @@ def case_ranks(
     """
     depth = min(depth, items)
     wanted = {protocol: _relevant(cases, protocol) for protocol in protocols}
-    found: dict[Protocol, list[tuple[Ranks, Ranks, Rows]]] = {protocol: [] for protocol in protocols}
+    found: dict[CandidateMode, list[tuple[Ranks, Ranks, Rows]]] = {protocol: [] for protocol in protocols}
     for numbers in _chunks(len(cases), max(1, SCORES_AT_ONCE // items)):
         scores = scorer(numbers)
         for protocol in protocols:  # 'unseen only' comes last: it changes the scores
@@ -82,7 +82,7 @@ def case_ranks(
                     scores[row, cases.histories[number]] = -np.inf
             relevant = [wanted[protocol][number] for number in numbers]
             found[protocol].append((*_ranks(scores, relevant), _best_rows(scores, depth)))
-    result: dict[Protocol, CaseRanks] = {}
+    result: dict[CandidateMode, CaseRanks] = {}
     for protocol in protocols:
         counts = np.array([len(rows) for rows in wanted[protocol]])
         favourable, pessimistic, best = (np.concatenate(parts) for parts in zip(*found[protocol], strict=True))
@@ -92,7 +92,7 @@ def case_ranks(
     return result
 
 
-def _relevant(cases: Cases, protocol: Protocol) -> Sequence[Rows]:
+def _relevant(cases: Cases, protocol: CandidateMode) -> Sequence[Rows]:
     if protocol == "all items":
         return cases.relevant
     return [rows[~np.isin(rows, history)] for rows, history in zip(cases.relevant, cases.histories, strict=True)]

@@ -10,7 +10,7 @@ from typing import Any
 from training.evaluation.comparison import Evaluation, Figure, PairedTest, Row
 from training.evaluation.groups import EVERYONE
 from training.evaluation.metrics import ties_matter
-from training.evaluation.ranking import PESSIMISTIC, PROTOCOLS, Protocol
+from training.evaluation.ranking import CANDIDATE_MODES, PESSIMISTIC, CandidateMode
 
 FEW_USERS = 100
 _HELD_OUT = {
@@ -25,35 +25,41 @@ _HELD_OUT = {
 }
 
 
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns after the first are right-aligned."""
+    lines = [f"| {' | '.join(header)} |", "|---" + "|---:" * (len(header) - 1) + "|"]
+    return "\n".join(lines + [f"| {' | '.join(cells)} |" for cells in rows])
+
+
 def text_table(evaluation: Evaluation) -> str:
     """The tables with aligned columns, and what to know when reading them."""
     blocks = [heading(evaluation)]
     for group, rows in _groups(evaluation, "targets"):
         width = max(len(method) for method, _ in rows)
-        users = " / ".join(f"{rows[0][1][protocol].users:,}" for protocol in PROTOCOLS)
+        users = " / ".join(f"{rows[0][1][protocol].users:,}" for protocol in CANDIDATE_MODES)
         lines = [f"{group} ({users} users)"]
         for k in evaluation.ks:
-            lines.append(" " * width + "".join(f" | {protocol:^29}" for protocol in PROTOCOLS))
-            lines.append(" " * width + (" |" + "".join(f"{name:>10}" for name in _names(k))) * len(PROTOCOLS))
+            lines.append(" " * width + "".join(f" | {protocol:^29}" for protocol in CANDIDATE_MODES))
+            lines.append(" " * width + (" |" + "".join(f"{name:>10}" for name in _names(k))) * len(CANDIDATE_MODES))
             for method, of_protocol in rows:
-                cells = ("".join(f"{cell:>10}" for cell in _cells(of_protocol[p], k)) for p in PROTOCOLS)
+                cells = ("".join(f"{cell:>10}" for cell in _cells(of_protocol[p], k)) for p in CANDIDATE_MODES)
                 lines.append(f"{method:<{width}} |" + " |".join(cells))
         blocks.append("\n".join(line.rstrip() for line in lines))
     blocks += _aligned_tests(evaluation)
     return "\n\n".join(blocks + notes(evaluation)) + "\n"
 
 
-def markdown_table(evaluation: Evaluation) -> str:
+def markdown_summary(evaluation: Evaluation) -> str:
     """All, warm and cold targets; intervals and paired tests."""
     blocks = [heading(evaluation)]
     for group, rows in _groups(evaluation, "targets"):
         names = [name for k in evaluation.ks for name in _names(k)[:2]] + ["MRR"]
-        header = [group, *(f"{name}, {protocol}" for protocol in PROTOCOLS for name in names)]
+        header = [group, *(f"{name}, {protocol}" for protocol in CANDIDATE_MODES for name in names)]
         table = [
-            [method, *(_number(of_protocol[p].figures[name].value) for p in PROTOCOLS for name in names)]
+            [method, *(_number(of_protocol[p].figures[name].value) for p in CANDIDATE_MODES for name in names)]
             for method, of_protocol in rows
         ]
-        blocks.append(_markdown(header, table))
+        blocks.append(markdown_table(header, table))
     blocks.append(_intervals(evaluation))
     return "\n\n".join(blocks + notes(evaluation)) + "\n"
 
@@ -61,26 +67,26 @@ def markdown_table(evaluation: Evaluation) -> str:
 def markdown_report(evaluation: Evaluation, pictures: Mapping[str, str]) -> str:
     """Everything: the tables above, every figure with its interval, breakdowns, `pictures` (file name -> caption)."""
     k = evaluation.ks[0]
-    blocks = ["# Evaluation", markdown_table(evaluation).rstrip()]
+    blocks = ["# Evaluation", markdown_summary(evaluation).rstrip()]
     blocks += [f"![{caption}]({name})" for name, caption in pictures.items()]
     blocks.append("## Every figure with its 95 % interval")
-    for protocol in PROTOCOLS:
+    for protocol in CANDIDATE_MODES:
         rows = [row for row in evaluation.rows if row.group == EVERYONE and row.protocol == protocol]
         names = [name for name in rows[0].figures if not name.endswith(PESSIMISTIC)]
         table = [[name, *(_with_interval(row.figures[name]) for row in rows)] for name in names]
-        blocks.append(_markdown([f"{protocol} ({rows[0].users:,} users)", *(row.method for row in rows)], table))
+        blocks.append(markdown_table([f"{protocol} ({rows[0].users:,} users)", *(row.method for row in rows)], table))
     for breakdown in dict.fromkeys(row.breakdown for row in evaluation.rows):
         if breakdown == "targets":
             continue
         blocks.append(f"## NDCG@{k} by {breakdown}")
-        for protocol in PROTOCOLS:
+        for protocol in CANDIDATE_MODES:
             table = []
             for group, by_method in _groups(evaluation, breakdown):
                 rows = [of_protocol[protocol] for _, of_protocol in by_method]
                 values = [_with_interval(row.figures[f"NDCG@{k}"]) for row in rows]
                 table.append([group, f"{rows[0].users:,}", *values])
             methods = [method for method, _ in by_method]
-            blocks.append(_markdown([protocol, "users", *methods], table))
+            blocks.append(markdown_table([protocol, "users", *methods], table))
     digests = [f"`{name}` has the digest `{digest}`" for name, digest in evaluation.checkpoints.items()]
     blocks.append(f"The data and how it was split have the digest `{evaluation.data_digest}`; {'; '.join(digests)}.")
     return "\n\n".join(blocks) + "\n"
@@ -142,9 +148,9 @@ def heading(evaluation: Evaluation) -> str:
     )
 
 
-def _groups(evaluation: Evaluation, breakdown: str) -> Iterator[tuple[str, list[tuple[str, dict[Protocol, Row]]]]]:
+def _groups(evaluation: Evaluation, breakdown: str) -> Iterator[tuple[str, list[tuple[str, dict[CandidateMode, Row]]]]]:
     """(group, [(method, its row under each protocol)])"""
-    found: dict[str, dict[str, dict[Protocol, Row]]] = {}
+    found: dict[str, dict[str, dict[CandidateMode, Row]]] = {}
     for row in evaluation.rows:
         if row.breakdown == breakdown:
             found.setdefault(row.group, {}).setdefault(row.method, {})[row.protocol] = row
@@ -155,7 +161,7 @@ def _groups(evaluation: Evaluation, breakdown: str) -> Iterator[tuple[str, list[
 def _aligned_tests(evaluation: Evaluation) -> list[str]:
     k = evaluation.ks[0]
     blocks = []
-    for protocol in PROTOCOLS:
+    for protocol in CANDIDATE_MODES:
         rows = [row for row in evaluation.rows if row.group == EVERYONE and row.protocol == protocol]
         if not rows[0].users:
             continue
@@ -168,12 +174,12 @@ def _aligned_tests(evaluation: Evaluation) -> list[str]:
             f"{_number(row.figures[f'coverage@{k}'].value):>12}{row.figures[f'popularity@{k}'].value:>15.1f}"
             for row in rows
         ]
-        lines += [_said(test) for test in evaluation.tests if (test.protocol, test.figure) == (protocol, f"NDCG@{k}")]
+        lines += [_format(test) for test in evaluation.tests if (test.protocol, test.figure) == (protocol, f"NDCG@{k}")]
         blocks.append("\n".join(lines))
     return blocks
 
 
-def _said(test: PairedTest) -> str:
+def _format(test: PairedTest) -> str:
     return f"{test.method} - {test.other}: {test.difference:+.4f} [{test.low:+.4f}, {test.high:+.4f}], p = {test.p:.2g}"
 
 
@@ -194,12 +200,7 @@ def _intervals(evaluation: Evaluation) -> str:
     said = (
         f"Differences over the same users; 95 % intervals of {evaluation.resamples:,} resamples, seed {evaluation.seed}"
     )
-    return f"{said}:\n\n" + _markdown(["", "protocol", "figure", "difference", "p"], table)
-
-
-def _markdown(header: Sequence[str], table: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(header)} |", "|---" + "|---:" * (len(header) - 1) + "|"]
-    return "\n".join(lines + [f"| {' | '.join(cells)} |" for cells in table])
+    return f"{said}:\n\n" + markdown_table(["", "protocol", "figure", "difference", "p"], table)
 
 
 def _names(k: int) -> tuple[str, str, str]:

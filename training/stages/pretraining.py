@@ -37,7 +37,7 @@ from training.stages.encoding import Encoding
 from training.stages.joint import compare
 from training.stages.masking import Vocabulary, mask_sequences
 
-NOT_TOLD = -100
+IGNORE_INDEX = -100
 """The label of a token that is not to be told; cross_entropy leaves it out."""
 
 
@@ -50,7 +50,7 @@ class Pairs:
     targets: list[TokenizedItem]
     texts: Rows
     seeds: Rows
-    views: Sequence[TokenizedHistory] = ()
+    augmented: Sequence[TokenizedHistory] = ()
 
 
 class PretrainStage(Stage):
@@ -129,9 +129,9 @@ class PretrainStage(Stage):
         contrastive = contrastive_loss(model.metric, queries, vectors, batch.texts, self.config.temperature)
         self.parts = {"contrastive": contrastive.detach()}
         tokens = query_tokens + item_tokens
-        if batch.views:
-            views, view_tokens = self.encoding.histories(model, batch.views, device)
-            sequences = contrastive_loss(model.metric, queries, views, batch.texts, self.config.temperature)
+        if batch.augmented:
+            augmented, view_tokens = self.encoding.histories(model, batch.augmented, device)
+            sequences = contrastive_loss(model.metric, queries, augmented, batch.texts, self.config.temperature)
             self.parts |= {"sequences": sequences.detach()}
             contrastive, tokens = contrastive + self.config.sequence_weight * sequences, tokens + view_tokens
         if not self.config.mlm_weight:
@@ -168,7 +168,7 @@ class PretrainStage(Stage):
             self.vocabulary,
             self.config.whole_words_cross_attributes,
         )
-        return replace(batch, input_ids=torch.from_numpy(hidden)), torch.from_numpy(np.where(chosen, ids, NOT_TOLD))
+        return replace(batch, input_ids=torch.from_numpy(hidden)), torch.from_numpy(np.where(chosen, ids, IGNORE_INDEX))
 
     def _masked_words(
         self,
@@ -183,21 +183,21 @@ class PretrainStage(Stage):
         own = share(len(sequences))
         most = -(-len(sequences) // processes())
         size = self.encoding.chunk or most
-        losses, told = [], 0
+        losses, predicted = [], 0
         for at in range(own.start, own.start + most, size):
             # Equally many chunks on every process, if need be of a sequence of which nothing is told (see Encoding).
             rows = slice(at, min(at + size, own.stop)) if at < own.stop else slice(0, 1)
             hidden, labels = self.mask(prepare(sequences[rows]), seeds[rows])
             if at >= own.stop:
-                labels.fill_(NOT_TOLD)
-            told += int((labels != NOT_TOLD).sum())
+                labels.fill_(IGNORE_INDEX)
+            predicted += int((labels != IGNORE_INDEX).sum())
             arguments = (model, hidden.to(device), labels.to(device))
             with self.encoding.autocast(device):
                 if self.encoding.chunk and torch.is_grad_enabled():
                     losses.append(checkpoint(masked_words_loss, *arguments, use_reentrant=False))
                 else:
                     losses.append(masked_words_loss(*arguments))
-        count = all_reduce_sum(torch.tensor(float(told), device=device)).clamp(min=1)
+        count = all_reduce_sum(torch.tensor(float(predicted), device=device)).clamp(min=1)
         return all_reduce_sum(torch.stack(losses).sum()) / count
 
     def _batches(self, part: Rows) -> int:
@@ -216,10 +216,10 @@ class PretrainStage(Stage):
             texts.append(self.text_of[domain][part[place]])
         # An example's two texts take two neighbouring seeds.
         seeds = 2 * rng.integers(2**62, size=len(examples))
-        config, views = self.config, []
+        config, augmented = self.config, []
         if config.sequence_weight:
-            views = [augment(history, config.drop, config.drop_words, rng) for history in histories]
-        return Pairs(histories, targets, np.array(texts, dtype=np.int64), seeds, views)
+            augmented = [augment(history, config.drop, config.drop_words, rng) for history in histories]
+        return Pairs(histories, targets, np.array(texts, dtype=np.int64), seeds, augmented)
 
 
 def _names(folders: Sequence[str]) -> list[str]:
@@ -243,9 +243,9 @@ def contrastive_loss(metric: Metric, queries: Tensor, vectors: Tensor, texts: Ro
 def masked_words_loss(model: Recformer, hidden: PackedBatch, labels: Tensor) -> Tensor:
     """The sum over the hidden tokens; a zero with a graph where there are none. labels [t] -> []"""
     assert model.lm_head is not None
-    told = (labels != NOT_TOLD).nonzero()[:, 0]
-    state = model.hidden_states(hidden)[-1].index_select(0, told)
-    return F.cross_entropy(model.lm_head(state).float(), labels[told], reduction="sum")
+    predicted = (labels != IGNORE_INDEX).nonzero()[:, 0]
+    state = model.hidden_states(hidden)[-1].index_select(0, predicted)
+    return F.cross_entropy(model.lm_head(state).float(), labels[predicted], reduction="sum")
 
 
 def give_language_model_head(model: SequenceModel) -> Vocabulary:

@@ -26,9 +26,9 @@ from seqrec.text.item_text import TokenizedHistory
 from training.config.schema import ResidualConfig
 from training.data.dataset import Dataset, Rows
 from training.data.unique_texts import UniqueTexts
-from training.evaluation.evaluate import Following
+from training.evaluation.evaluate import ProgressCounter
 from training.evaluation.metrics import Metrics
-from training.evaluation.ranking import PROTOCOLS, case_ranks
+from training.evaluation.ranking import CANDIDATE_MODES, case_ranks
 from training.stages.base import Stage, StageContext
 
 HISTORIES_AT_ONCE = 4096
@@ -57,7 +57,7 @@ class ResidualStage(Stage):
         self.cases = dataset.cases("valid").sample(context.config.validation_of(self.name).users, context.config.seed)
         self.text_encoder = context.towers.encoder(context.device)
         self.encoded = False
-        self._beside(context)
+        self._wrap(context)
 
     @classmethod
     def from_context(cls, context: StageContext) -> Self:
@@ -76,14 +76,16 @@ class ResidualStage(Stage):
         with StageBars(prefix="encoding ") as bars:
             self.vectors = self._item_vectors(bars).to(device)
             encoded = self._history_vectors([histories[number] for number in whole], "histories", bars).to(device)
-            self.exam = self._history_vectors(self.cases.histories, "validation histories", bars).to(device)
+            self.validation_vectors = self._history_vectors(self.cases.histories, "validation histories", bars).to(
+                device
+            )
         # The vector of a history's last item is that of the history cut to one item: it costs nothing, and is close.
         text = np.array([history[-1] for history in histories])
         text[whole] = len(self.vectors) + np.arange(len(whole))
         self.texts = torch.cat([self.vectors, encoded])  # [n + encoded, dim]
         self.text_of = torch.from_numpy(text).to(device)  # [m], rows of `texts`
         self.rows = self._rows(histories).to(device)  # [m, history]
-        self.exam_rows = self._rows(self.cases.histories).to(device)
+        self.validation_rows = self._rows(self.cases.histories).to(device)
         self.labels = torch.from_numpy(self.row_of[self.targets]).to(device)  # [m]
         self.known_vectors = self.vectors[torch.from_numpy(self.known).to(device)]  # [known, dim]
         self.all_rows = torch.arange(len(self.known), device=device)
@@ -93,7 +95,7 @@ class ResidualStage(Stage):
         """Text vectors of all items, [n, dim]; items that read the same have the same."""
         texts = UniqueTexts.of(self.data.tokens)
         distinct = [self.data.tokens[row] for row in texts.rows]
-        done = Following(bars, "items", len(distinct))
+        done = ProgressCounter(bars, "items", len(distinct))
         return torch.from_numpy(self.text_encoder.encode_item_tokens(distinct, done)[texts.text_of])
 
     def _history_vectors(self, histories: Sequence[Rows], what: str, bars: StageBars) -> Tensor:
@@ -112,7 +114,7 @@ class ResidualStage(Stage):
         size = self.config.history
         return newest_first([self.row_of[history[-size:]].tolist() for history in histories], size, self.unknown)
 
-    def _beside(self, context: StageContext) -> None:
+    def _wrap(self, context: StageContext) -> None:
         """Each tower becomes a `Residual` over what it was; both have the same learnt part."""
         towers, dataset = context.towers, self.data.dataset
         ids = ItemIds.of([dataset.items[int(row)].item_id for row in self.known])
@@ -154,9 +156,11 @@ class ResidualStage(Stage):
         with torch.inference_mode():
             rows = torch.from_numpy(self.row_of).to(encoder.device)
             items = torch.cat([self.vectors, model.item_part(rows)], dim=1).cpu().numpy()
-            queries = torch.cat([self.exam, model.history_part(self.exam_rows)], dim=1).cpu().numpy()
+            queries = (
+                torch.cat([self.validation_vectors, model.history_part(self.validation_rows)], dim=1).cpu().numpy()
+            )
         ranked = case_ranks(
-            lambda numbers: model.metric.scores(queries[numbers], items), self.cases, len(items), PROTOCOLS[:1]
+            lambda numbers: model.metric.scores(queries[numbers], items), self.cases, len(items), CANDIDATE_MODES[:1]
         )
         return ranked["all items"].metrics(), {}
 

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 from seqrec.errors import SeqrecError
-from training.evaluation.plots import check_pictures
+from training.evaluation.plots import require_matplotlib
 from training.suite.plan import TABLES
 from training.suite.recipes import MODELS
 from training.suite.runner import Suite, SuiteConfig
@@ -20,7 +20,7 @@ def suite(argv: list[str]) -> None:
     arguments = parser.parse_args(argv)
     if arguments.seeds < 0:
         parser.error(f"argument --seeds: {arguments.seeds} is below 0")
-    check_pictures()
+    require_matplotlib()
     seeds = range(1, 1 + (arguments.seeds or (1 if arguments.quick else 3)))
     requested = Suite(
         SuiteConfig(
@@ -38,60 +38,60 @@ def suite(argv: list[str]) -> None:
             on_error=arguments.on_error,
         )
     )
-    estimate = requested.estimate()
-    said = estimate.text(requested.lines, requested.cells)
     if arguments.estimate:
-        print(said)
+        print(requested.estimate())
         return
-    log.info("%s", said)
-    failed = requested.run(estimate)
+    log.info("%s", requested.estimate())
+    failed = requested.run()
     name = "report.json" if arguments.json else "report.md"
     print((arguments.out / name).read_text(encoding="utf-8"), end="")
     if failed:
         names = ", ".join(failed)
-        raise SeqrecError(f"{len(failed)} of {len(requested.cells)} experiments failed: {names}; see {name}")
+        raise SeqrecError(f"{len(failed)} of {len(requested.experiments)} experiments failed: {names}; see {name}")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "seqrec suite",
-        description="Train the models that the papers compare, each on the same data, and write the Recformer paper's "
-        "tables as report.md, report.json and pictures. What is made stays: the same command goes on where it was "
-        "stopped. A time estimate comes first.",
+        description="Train the models that the papers compare on the same data, and write the tables of the Recformer "
+        "paper as report.md, report.json and plots. Finished experiments are kept: the same command resumes where it "
+        "was stopped.",
     )
     parser.add_argument("suite", choices=["paper"], help="which tables: paper, those of the Recformer paper")
     parser.add_argument(
-        "data", type=Path, metavar="DATA", help="a folder with items.jsonl and interactions.csv (.gz too)"
+        "data", type=Path, metavar="DATA", help="a folder with items.jsonl and interactions.csv (or .gz)"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where cells and report lie")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for experiments and report")
     parser.add_argument(
         "--pretrain-data",
         type=Path,
         action="append",
         default=[],
         metavar="DIR",
-        help="such a folder to pretrain text models on, give it once for each; without one they are pretrained on DATA",
+        help="a folder to pretrain text models on; repeatable. Default: text models are pretrained on DATA",
     )
     parser.add_argument(
-        "--text-encoder", type=Path, metavar="DIR", help="of a text encoder to start from; default: random weights"
+        "--text-encoder", type=Path, metavar="DIR", help="a text encoder to start from; default: random weights"
     )
-    parser.add_argument("--quick", action="store_true", help="2,000 users, 256 tokens, a small encoder: about an hour")
+    parser.add_argument(
+        "--quick", action="store_true", help="2,000 users, 256 tokens, a small encoder, time limits: about an hour"
+    )
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, metavar="MODEL", help="default: all")
     parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES, metavar="TABLE", help=", ".join(TABLES))
     parser.add_argument(
-        "--seeds", type=int, default=0, metavar="N", help="trainings a cell; default: 3, 1 with --quick"
+        "--seeds", type=int, default=0, metavar="N", help="trainings per model; default: 3, or 1 with --quick"
     )
-    parser.add_argument("--estimate", action="store_true", help="print the time estimate, and no more")
+    parser.add_argument("--estimate", action="store_true", help="print what is to do and its time limits, and exit")
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         dest="changes",
         metavar="[MODEL:]KEY=VALUE",
-        help="change one setting of all trainings, or of those of one model, e.g. sasrec:optimizer.max_epochs=50",
+        help="change a setting of all trainings, or of one model, e.g. sasrec:optimizer.max_epochs=50; repeatable",
     )
     parser.add_argument("--on-error", choices=("raise", "skip"), default="raise", help="as for `seqrec train`")
-    parser.add_argument("--device", default="", help="cpu or cuda; default: a GPU where there is one")
-    parser.add_argument("--threads", type=int, default=0, help="of torch on the CPU; default: one per physical core")
+    parser.add_argument("--device", default="", help="cpu or cuda; default: a GPU if there is one")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads of torch; default: one per physical core")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser

@@ -1,4 +1,4 @@
-"""Data of a suite: a part of the users, a data set of which a part trains, and either as a folder that others read."""
+"""Data sets of a suite: samples of users, data sets with a part of the users in training, and writing them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from training.data.splits import Cuts, Ends, cut
 
 @dataclass(frozen=True, eq=False)
 class PartlyTrained(Dataset):
-    """The same items, users and held-out events, but only the users in `trains` [users] train; all are evaluated.
+    """The same items, users and held-out events, but only the users in `trains` [users] are in training.
 
-    Nothing of the others is known before they are evaluated: floors and breakdowns count those who train.
+    All users are evaluated. Baselines and breakdowns count the events of the users in training only.
     """
 
-    trains: npt.NDArray[np.bool_] | None = None  # None, which is a default's place only: all
+    trains: npt.NDArray[np.bool_] | None = None  # None: all; a default is needed after the base class's
 
     @classmethod
     def of(cls, dataset: Dataset, share: float) -> Self:
-        """A share of the users with something to train on, at least one. A smaller share is part of a larger one."""
+        """A share of the users with training events, at least one. A smaller share is a subset of a larger one."""
         users = np.flatnonzero(dataset.cuts.train_end > 0)
         chosen = np.random.default_rng(0).permutation(users)[: max(1, round(share * len(users)))]
         trains = np.zeros(dataset.users, dtype=np.bool_)
@@ -61,9 +61,9 @@ class PartlyTrained(Dataset):
 
 
 def sample_users(dataset: Dataset, users: int, whole_catalogue: bool = True) -> Dataset:
-    """At most `users` of those with something to evaluate, the same ones every time, in their order.
+    """At most `users` of the users with a test case, the same ones every time, in their order.
 
-    Without `whole_catalogue` items that none of them had are left out.
+    Without `whole_catalogue`, items that none of them interacted with are left out.
     """
     evaluated = dataset.evaluated("test")
     if dataset.users <= users:
@@ -86,7 +86,7 @@ def sample_users(dataset: Dataset, users: int, whole_catalogue: bool = True) -> 
 
 
 def write_folder(dataset: Dataset, folder: Path) -> None:
-    """Writes items.jsonl and interactions.csv for `evaluation_set.read_folder`, replacing earlier files."""
+    """Writes items.jsonl and interactions.csv for `evaluation_set.read_folder`, replacing the folder."""
     with new_directory(folder, replace=True) as directory:
         with (directory / "items.jsonl").open("w", encoding="utf-8") as file:
             for item in dataset.items:

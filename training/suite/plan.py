@@ -1,4 +1,4 @@
-"""The tables of a suite, and the cells they are made of: what is trained on what, from what."""
+"""The tables of a suite and the experiments they need: which model is trained on which data, from which start."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from training.suite.recipes import TEXT_MODELS, Recipes
 Table = Literal["overall", "zero-shot", "training-data", "warm-cold", "ablations", "pretraining-steps"]
 TABLES: tuple[Table, ...] = get_args(Table)
 SHARES = (0.01, 0.05, 0.1, 0.5, 1.0)
-LEARNERS = ("recformer", "unisrec", "sasrec")
-"""Those that are trained on less data too, as in the paper's figure; all others only where none of these is chosen."""
-FLOORS = ("popularity", "item-kNN", "last item")
-ALIGNS = "adversarial"
-"""The stage that learns from other data sets beside the own one."""
+SMALL_DATA_MODELS = ("recformer", "unisrec", "sasrec")
+"""The models of the table training-data, as in the paper's figure; all models if none of these is chosen."""
+BASELINES = ("popularity", "item-kNN", "last item")
+ADVERSARIAL_STAGE = "adversarial"
+"""The stage that also learns from other data sets."""
 MODEL = "model"
-"""The name of a cell's own model among the methods that it measures."""
+"""The name of an experiment's own model among the methods it measures."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One training and its evaluation; or, without `config`, the floors alone.
+    """One training and its evaluation; without `config`, the baselines.
 
-    share: of the users that train. start: whose checkpoint it starts from. others: it is trained on the data sets to
-    pretrain on, and evaluated as it is. beside: it is trained on those beside its own.
+    share: of the users in training. start: the experiment whose checkpoint it starts from. others: trained on the
+    pretraining data sets instead of its own, and evaluated zero-shot. other_domains: trained on them and its own.
+    from_text_encoder: starts from the given text encoder, if there is one.
     """
 
     name: str
@@ -34,25 +35,25 @@ class Experiment:
     config: RunConfig | None
     share: float = 1.0
     start: Experiment | None = None
-    on_encoder: bool = False  # it starts from the text encoder that was named, if there is one
+    from_text_encoder: bool = False
     others: bool = False
-    beside: bool = False
+    other_domains: bool = False
 
 
 @dataclass(frozen=True)
-class Line:
-    """A line of a table: a method, and the cells, one a seed, in which it is measured as `method`."""
+class TableRow:
+    """A row of a table: a method, and the experiments, one per seed, that measure it as `method`."""
 
     table: Table
     label: str
-    cells: tuple[Experiment, ...]
+    experiments: tuple[Experiment, ...]
     method: str = MODEL
     share: float = 1.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`pretrained`: whether there are other data sets to pretrain on. The first seed pretrains, for all."""
+    """`pretrained`: whether there are other data sets to pretrain on. All seeds share the pretraining of the first."""
 
     recipes: Recipes
     models: Sequence[str]
@@ -61,7 +62,7 @@ class Plan:
     pretrained: bool
     text_encoder: bool
 
-    def lines(self) -> list[Line]:
+    def rows(self) -> list[TableRow]:
         made = {
             "overall": self._overall,
             "zero-shot": self._zero_shot,
@@ -70,80 +71,86 @@ class Plan:
             "ablations": self._ablations,
             "pretraining-steps": self._pretraining_steps,
         }
-        return [line for table in TABLES if table in self.tables for line in made[table](table)]
+        return [row for table in TABLES if table in self.tables for row in made[table](table)]
 
-    def _overall(self, table: Table) -> Iterator[Line]:
-        yield from self._floors(table, 1.0)
+    def _overall(self, table: Table) -> Iterator[TableRow]:
+        yield from self._baselines(table, 1.0)
         for model in self.models:
-            yield Line(table, model, tuple(self.trained(model, seed) for seed in self.seeds))
+            yield TableRow(table, model, tuple(self.trained(model, seed) for seed in self.seeds))
 
-    def _zero_shot(self, table: Table) -> Iterator[Line]:
+    def _zero_shot(self, table: Table) -> Iterator[TableRow]:
         if not self.pretrained or not self._text_models:
             return
-        yield from self._floors(table, 1.0)
+        yield from self._baselines(table, 1.0)
         for model in self._text_models:
-            cell = self.encoder() if model == "recformer" else self.frozen(model)
-            yield Line(table, f"{model}, only pretrained", (cell,))
+            experiment = self.encoder() if model == "recformer" else self.frozen(model)
+            yield TableRow(table, f"{model}, only pretrained", (experiment,))
         for model in self.models:
-            yield Line(table, f"{model}, trained", tuple(self.trained(model, seed) for seed in self.seeds))
+            yield TableRow(table, f"{model}, trained", tuple(self.trained(model, seed) for seed in self.seeds))
 
-    def _training_data(self, table: Table) -> Iterator[Line]:
-        models = [model for model in self.models if model in LEARNERS] or self.models
+    def _training_data(self, table: Table) -> Iterator[TableRow]:
+        models = [model for model in self.models if model in SMALL_DATA_MODELS] or self.models
         for share in SHARES:
-            yield from self._floors(table, share)
+            yield from self._baselines(table, share)
             for model in models:
-                yield Line(table, model, tuple(self.trained(model, seed, share) for seed in self.seeds), share=share)
+                yield TableRow(
+                    table, model, tuple(self.trained(model, seed, share) for seed in self.seeds), share=share
+                )
 
-    def _ablations(self, table: Table) -> Iterator[Line]:
+    def _ablations(self, table: Table) -> Iterator[TableRow]:
         if "recformer" not in self.models:
             return
         encoder, bare = self.encoder(), "without item positions and token types"
 
-        def line(label: str, start: Experiment | None, of: str = "", changes: Sequence[str] = ()) -> Line:
+        def row_of(label: str, start: Experiment | None, of: str = "", changes: Sequence[str] = ()) -> TableRow:
             begun = [(seed, self._begun(seed, 1.0, start, of)) for seed in self.seeds]
-            return Line(table, label, tuple(self._tuned(label, seed, 1.0, cell, changes) for seed, cell in begun))
+            return TableRow(
+                table, label, tuple(self._tuned(label, seed, 1.0, experiment, changes) for seed, experiment in begun)
+            )
 
         for label, changes in _ABLATIONS:
-            yield line(label, encoder, changes=changes)
-        yield Line(table, _JOINT, tuple(self._joint(seed, 1.0, encoder) for seed in self.seeds))
-        yield line("without pretraining", None, "without pretraining")
-        yield line(bare, self.encoder(plain=True), bare)
+            yield row_of(label, encoder, changes=changes)
+        yield TableRow(table, _JOINT, tuple(self._joint(seed, 1.0, encoder) for seed in self.seeds))
+        yield row_of("without pretraining", None, "without pretraining")
+        yield row_of(bare, self.encoder(plain=True), bare)
 
-    def _pretraining_steps(self, table: Table) -> Iterator[Line]:
+    def _pretraining_steps(self, table: Table) -> Iterator[TableRow]:
         if "recformer" in self.models:
-            yield Line(table, "recformer", (self.encoder(),))
+            yield TableRow(table, "recformer", (self.encoder(),))
 
-    def _floors(self, table: Table, share: float) -> Iterator[Line]:
+    def _baselines(self, table: Table, share: float) -> Iterator[TableRow]:
         counted = Experiment(_of_share("floors", share), "", None, share)
-        yield Line(table, "popularity", (counted,), "popularity", share)
-        yield Line(table, "item-kNN", (counted,), "item-kNN", share)
-        if table != "training-data" and self._text_models and not self._only_on_encoder:
-            yield Line(table, "last item, by pretrained text", (self.encoder(),), "last item")
+        yield TableRow(table, "popularity", (counted,), "popularity", share)
+        yield TableRow(table, "item-kNN", (counted,), "item-kNN", share)
+        if table != "training-data" and self._text_models and not self._only_text_encoder:
+            yield TableRow(table, "last item, by pretrained text", (self.encoder(),), "last item")
 
     @property
     def _text_models(self) -> list[str]:
         return [model for model in self.models if model in TEXT_MODELS]
 
     @property
-    def _only_on_encoder(self) -> bool:
-        """Whether no encoder is pretrained: the models that need one stand on the text encoder that was named."""
+    def _only_text_encoder(self) -> bool:
+        """Whether no encoder is pretrained, since all chosen text models use the given text encoder."""
         return self.text_encoder and "recformer" not in self.models
 
     def encoder(self, share: float = 1.0, plain: bool = False) -> Experiment:
-        """A Recformer that is only pretrained: on the other data sets, or on what trains of this one."""
+        """A Recformer that is only pretrained: on the other data sets, or on the training part of this one."""
         share = 1.0 if self.pretrained else share
         changes = _WITHOUT_EMBEDDINGS if plain else ()
         name = "recformer pretrained" + (" without item positions and token types" if plain else "")
         config = self.recipes.pretraining("recformer", self.seeds[0], *changes)
-        return Experiment(_of_share(name, share), "recformer", config, share, on_encoder=True, others=self.pretrained)
+        return Experiment(
+            _of_share(name, share), "recformer", config, share, from_text_encoder=True, others=self.pretrained
+        )
 
     def frozen(self, model: str, share: float = 1.0) -> Experiment:
-        """What a model on frozen text begins from, pretrained where there is something to pretrain on."""
+        """The start of a model on frozen text, pretrained if there are data sets to pretrain on."""
         if not self.pretrained:
             return self.encoder(share)
         config = self.recipes.pretraining(model, self.seeds[0])
         start = None if self.text_encoder else self.encoder()
-        return Experiment(f"{model} pretrained", model, config, 1.0, start, on_encoder=True, others=True)
+        return Experiment(f"{model} pretrained", model, config, 1.0, start, from_text_encoder=True, others=True)
 
     def trained(self, model: str, seed: int, share: float = 1.0) -> Experiment:
         if model == "recformer":
@@ -151,13 +158,15 @@ class Plan:
         config = self.recipes.training(model, seed, share)
         name = _of_seed(_of_share(model, share), seed)
         if model not in TEXT_MODELS:
-            return Experiment(name, model, config, share, beside=self.pretrained and ALIGNS in config.stages)
+            return Experiment(
+                name, model, config, share, other_domains=self.pretrained and ADVERSARIAL_STAGE in config.stages
+            )
         start = None if self.text_encoder and not self.pretrained else self.frozen(model, share)
-        return Experiment(name, model, config, share, start, on_encoder=True)
+        return Experiment(name, model, config, share, start, from_text_encoder=True)
 
     def _begun(self, seed: int, share: float, encoder: Experiment | None, label: str = "") -> Experiment | None:
-        """What the two stages start from. With little time that is an encoder that learnt the data set's own items and
-        histories at once: against items that stay as they are for an epoch it learns next to nothing."""
+        """The start of the two stages. With --quick, an encoder trained by the joint stage: against an item matrix that
+        is fixed for an epoch, it would learn next to nothing in the time."""
         return self._joint(seed, share, encoder, label) if self.recipes.quick else encoder
 
     def _joint(self, seed: int, share: float, encoder: Experiment | None, label: str = "") -> Experiment:
@@ -169,7 +178,7 @@ class Plan:
         config = self.recipes.training("recformer", seed, share, *changes)
         label = "" if label == _WHOLE else label
         name = _of_seed(_of_share(f"recformer {label}".strip(), share), seed)
-        return Experiment(name, "recformer", config, share, start, on_encoder=True)
+        return Experiment(name, "recformer", config, share, start, from_text_encoder=True)
 
 
 _WHOLE = "two stages, all weights trained"
@@ -185,18 +194,18 @@ _ABLATIONS: Sequence[tuple[str, Sequence[str]]] = (
 )
 
 
-def cells_of(lines: Iterable[Line]) -> list[Experiment]:
-    """Each once, and after what it starts from."""
+def experiments_of(rows: Iterable[TableRow]) -> list[Experiment]:
+    """Each experiment once, after the one it starts from."""
     found: dict[str, Experiment] = {}
 
-    def add(cell: Experiment) -> None:
-        if cell.start is not None:
-            add(cell.start)
-        found.setdefault(cell.name, cell)
+    def add(experiment: Experiment) -> None:
+        if experiment.start is not None:
+            add(experiment.start)
+        found.setdefault(experiment.name, experiment)
 
-    for line in lines:
-        for cell in line.cells:
-            add(cell)
+    for row in rows:
+        for experiment in row.experiments:
+            add(experiment)
     return list(found.values())
 
 

@@ -1,4 +1,4 @@
-"""A suite as pictures (PNG)."""
+"""The plots of a suite (PNG)."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.evaluation.plots import check_pictures
-from training.suite.plan import FLOORS, Line, Table
+from training.evaluation.plots import require_matplotlib
+from training.suite.plan import BASELINES, Table, TableRow
 from training.suite.results import Results
 
 
-def draw(folder: Path, of_table: Mapping[Table, Sequence[Line]], results: Results) -> dict[Table, dict[str, str]]:
-    """Write what there is to draw; -> file names and captions by table. Raises InputError without matplotlib."""
-    check_pictures()
+def draw(folder: Path, of_table: Mapping[Table, Sequence[TableRow]], results: Results) -> dict[Table, dict[str, str]]:
+    """Writes the plots. -> file names and captions by table. Raises InputError without matplotlib."""
+    require_matplotlib()
     import matplotlib as mpl
 
     drawn: dict[Table, dict[str, str]] = {}
     with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
-        for table, lines in of_table.items():
-            figure, caption = _figure(table, lines, results)
+        for table, rows in of_table.items():
+            figure, caption = _figure(table, rows, results)
             if figure is not None:
                 name = f"{table.replace('-', '_')}.png"
                 figure.savefig(folder / name, dpi=120, metadata={"Software": None})
@@ -27,48 +27,48 @@ def draw(folder: Path, of_table: Mapping[Table, Sequence[Line]], results: Result
     return drawn
 
 
-def _figure(table: Table, lines: Sequence[Line], results: Results) -> tuple[Any, str]:
+def _figure(table: Table, rows: Sequence[TableRow], results: Results) -> tuple[Any, str]:
     if table == "training-data":
-        return _by_share(lines, results), "NDCG@10 by the share of users that train"
+        return _by_share(rows, results), "NDCG@10 by the share of users in training"
     if table == "warm-cold":
-        return _bars(lines, results, ("warm targets", "cold targets")), "NDCG@10 of warm and cold targets"
+        return _bars(rows, results, ("warm targets", "cold targets")), "NDCG@10 of warm and cold targets"
     if table == "pretraining-steps":
-        return _by_step(lines, results), "NDCG@10 by step of pretraining"
-    return _bars(lines, results, ("all targets",)), "NDCG@10 of each method"
+        return _by_step(rows, results), "NDCG@10 by pretraining step"
+    return _bars(rows, results, ("all targets",)), "NDCG@10 of each method"
 
 
-def _bars(lines: Sequence[Line], results: Results, groups: Sequence[str]) -> Any:
-    """A panel a group; points with the interval over users, or the spread over seeds."""
-    lines = [line for line in lines if results.of(line)]
-    if not lines or not any(results.value(line, group=groups[-1]) for line in lines):
+def _bars(rows: Sequence[TableRow], results: Results, groups: Sequence[str]) -> Any:
+    """One panel per group; points with the interval over users or the deviation over seeds."""
+    rows = [row for row in rows if results.of(row)]
+    if not rows or not any(results.value(row, group=groups[-1]) for row in rows):
         return None
-    figure = _new(4.8 * len(groups) + 1.6, 1.2 + 0.34 * len(lines))
+    figure = _new(4.8 * len(groups) + 1.6, 1.2 + 0.34 * len(rows))
     panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
     for panel, group in zip(panels, groups, strict=True):
-        for place, line in enumerate(lines):
-            value = results.value(line, group=group)
+        for place, row in enumerate(rows):
+            value = results.value(row, group=group)
             if value is not None:
-                colour = "C1" if line.method not in FLOORS else "0.45"
+                colour = "C1" if row.method not in BASELINES else "0.45"
                 bars = [[bar] for bar in value.bars]
                 panel.errorbar(value.mean, place, xerr=bars, fmt="o", color=colour, ms=5, capsize=3, clip_on=False)
-        panel.set_yticks(range(len(lines)), [line.label for line in lines])
-        panel.set_ylim(len(lines) - 0.5, -0.5)
+        panel.set_yticks(range(len(rows)), [row.label for row in rows])
+        panel.set_ylim(len(rows) - 0.5, -0.5)
         panel.set_xlim(left=0)
         panel.set_xlabel(f"NDCG@10, {group}")
         panel.grid(axis="x", alpha=0.3)
     return figure
 
 
-def _by_share(lines: Sequence[Line], results: Results) -> Any:
+def _by_share(rows: Sequence[TableRow], results: Results) -> Any:
     figure = _new(7.2, 4.6)
     panel = figure.subplots()
     drawn = False
-    for number, label in enumerate(dict.fromkeys(line.label for line in lines)):
-        own = [line for line in lines if line.label == label]
-        points = [(100 * line.share, value) for line in own if (value := results.value(line)) is not None]
+    for number, label in enumerate(dict.fromkeys(row.label for row in rows)):
+        own = [row for row in rows if row.label == label]
+        points = [(100 * row.share, value) for row in own if (value := results.value(row)) is not None]
         if points:
             drawn = True
-            style = ":" if own[0].method in FLOORS else "-"
+            style = ":" if own[0].method in BASELINES else "-"
             panel.errorbar(
                 [share for share, _ in points],
                 [value.mean for _, value in points],
@@ -81,27 +81,27 @@ def _by_share(lines: Sequence[Line], results: Results) -> Any:
             )
     if not drawn:
         return None
-    shares = list(dict.fromkeys(line.share for line in lines))
+    shares = list(dict.fromkeys(row.share for row in rows))
     panel.set_xscale("log")
     panel.set_xticks([100 * share for share in shares], [f"{share:.0%}" for share in shares])
     panel.minorticks_off()
     panel.set_ylim(bottom=0)
-    panel.set_xlabel("users that train")
+    panel.set_xlabel("share of users in training")
     panel.set_ylabel("NDCG@10, all items")
     panel.grid(alpha=0.3)
     panel.legend(frameon=False)
     return figure
 
 
-def _by_step(lines: Sequence[Line], results: Results) -> Any:
-    steps = results.steps(lines[0].cells[0])
+def _by_step(rows: Sequence[TableRow], results: Results) -> Any:
+    steps = results.steps(rows[0].experiments[0])
     if not steps:
         return None
     figure = _new(7.2, 4.0)
     panel = figure.subplots()
     panel.plot(*zip(*steps, strict=True), "o-", color="C1", ms=4)
     panel.set_ylim(bottom=0)
-    panel.set_xlabel("step of pretraining")
+    panel.set_xlabel("pretraining step")
     panel.set_ylabel("NDCG@10, test items")
     panel.grid(alpha=0.3)
     return figure

@@ -1,4 +1,4 @@
-"""How each model of a suite is trained: a preset, and what a suite changes of it."""
+"""The configuration of each model of a suite: a preset with changes."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from training.config.schema import RunConfig
 from training.data.dataset import Dataset
 
 TEXT_MODELS = ("recformer", "unisrec", "zesrec")
-"""Those that know an item by what it says; all others know it by its id."""
+"""Models that read item text; all others know items by id."""
 MODELS = (*TEXT_MODELS, "sasrec", "bert4rec", "gru4rec", "attrec", "fdsa", "s3rec", "recguru")
 ATTRIBUTES = ("title", "brand", "category", "genres")
-"""What is text of an item, in this order, for every model that reads text."""
+"""The attributes that text models read, in this order."""
 
 QUICK_USERS = 2000
 QUICK_USERS_PRETRAINING = 10_000
-"""Of each data set to pretrain on: reading them costs little, and of fewer the encoder learns by heart."""
+"""Per data set to pretrain on. With fewer users the encoder overfits."""
 MORE_EPOCHS = {"recformer": 3.0}
-"""With a share of the users an epoch is shorter: there are 1 / share times as many, but no more times than this."""
+"""With a share of the users an epoch is shorter, so there are 1 / share times as many epochs, up to this factor."""
 MORE_EPOCHS_OTHERS = 10.0
 
 _ENDS_QUICK = (
     "validation.users=2000",
     "validation.at_start=false",
-    # Of few users GRU4Rec and BERT4Rec learn nothing for dozens of epochs: many checks would end them there.
+    # With few users GRU4Rec and BERT4Rec do not improve for dozens of epochs: many checks would exhaust patience.
     "validation.checks=12",
 )
 _PRETRAINS_QUICK = (
@@ -48,17 +48,17 @@ _QUICK: Mapping[str, Sequence[str]] = {
         "optimizer.warmup=0.05",
         "validation.at_start=true",
         "validation.patience=0",
-        # Whole histories take a small encoder epochs to read better than their last item alone.
+        # A small encoder needs many epochs until whole histories rank better than their last item.
         "pretrain.crop=true",
         "joint.crop=true",
         "stage1.crop=true",
         "stage2.crop=true",
-        # A head for masked words triples the time.
+        # The masked-language-model head triples the time.
         "pretrain.mlm_weight=0.0",
         "pretrain.single_domain_batches=true",
         "pretrain.held_out_items=1000",
         "pretrain.zero_shot_users=500",
-        # With 63 others to tell apart the loss stays at chance for a thousand steps.
+        # With only 63 in-batch negatives the loss stays at chance for a thousand steps.
         "pretrain.batch_size=256",
         "pretrain.temperature=0.07",
         "pretrain.optimizer.max_epochs=0",
@@ -133,7 +133,7 @@ _PRESETS = {"recformer": "paper"}
 
 @dataclass(frozen=True)
 class Recipes:
-    """`text_encoder`: whether encoders start from one, not from random weights. `changes`: as --set has them.
+    """`text_encoder`: whether encoders start from one instead of random weights. `changes`: the --set options.
 
     `long`: whether histories are long, as in MovieLens; `title_only`: whether items have no attribute but a title.
     """
@@ -167,11 +167,11 @@ class Recipes:
         )
 
     def pretraining(self, model: str, seed: int, *more: str) -> RunConfig:
-        """Of an encoder (`recformer`), or of a model on one."""
+        """The pretraining of an encoder (`recformer`) or of a model on top of one."""
         return self._config(_PRESETS.get(model) or f"{model}_pretrain", model, seed, *more, 'stages=["pretrain"]')
 
     def training(self, model: str, seed: int, share: float = 1.0, *more: str) -> RunConfig:
-        """On a share of the users."""
+        """The training on a share of the users."""
         preset = _PRESETS.get(model, model)
         config = self._config(preset, model, seed, *more)
         if share == 1:
@@ -182,7 +182,7 @@ class Recipes:
         return self._config(preset, model, seed, *more, *longer)
 
     def _config(self, preset: str, model: str, seed: int, *more: str) -> RunConfig:
-        """The preset, what a suite changes, what was asked for, and `more`."""
+        """The preset with the changes of the suite, the user's and `more`, in this order."""
         overrides = [f"seed={seed}", f"threads={self.threads}", f'device="{self.device}"']
         if model in TEXT_MODELS:
             overrides.append(f"text.attributes={list(ATTRIBUTES)}")

@@ -1,4 +1,4 @@
-"""What a suite found, as report.md, report.json and pictures; cells that are not made yet are gaps."""
+"""The report of a suite: report.md, report.json and plots. Experiments that are not done yet leave gaps."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from seqrec import __version__
 from seqrec.data.files import write_text
 from training.evaluation.groups import EVERYONE
 from training.evaluation.metrics import ties_matter
-from training.evaluation.ranking import PESSIMISTIC, PROTOCOLS, Protocol
+from training.evaluation.ranking import CANDIDATE_MODES, PESSIMISTIC, CandidateMode
+from training.evaluation.report import markdown_table
 from training.evaluation.significance import randomization_p
-from training.suite.plan import MODEL, Line, Plan, Table
+from training.suite.plan import MODEL, Plan, Table, TableRow
 from training.suite.plots import draw
 from training.suite.recipes import TEXT_MODELS
 from training.suite.results import NDCG, RECALL, Results, Value
@@ -23,123 +24,125 @@ ROUNDS = 2000
 WARM, COLD = "warm targets", "cold targets"
 TITLES: Mapping[Table, str] = {
     "overall": "All models",
-    "zero-shot": "Zero-shot: pretrained on other data, and not trained on this",
+    "zero-shot": "Zero-shot: pretrained on other data, not trained on this",
     "training-data": "With less training data",
     "warm-cold": "Warm and cold targets",
-    "ablations": "What Recformer's parts are worth",
-    "pretraining-steps": "Pretraining, step by step",
+    "ablations": "Ablations of Recformer",
+    "pretraining-steps": "Pretraining steps",
 }
+Rows = Sequence[TableRow]
 
 
-def write_report(
-    out: Path, lines: Sequence[Line], plan: Plan, workshop: ExperimentStore, failed: Mapping[str, str]
-) -> None:
+def write_report(out: Path, rows: Rows, plan: Plan, store: ExperimentStore, failed: Mapping[str, str]) -> None:
     """Raises InputError without matplotlib."""
-    results = Results(workshop, lines)
-    of_table: dict[Table, list[Line]] = {}
-    for line in lines:
-        of_table.setdefault(line.table, []).append(line)
-    pictures = draw(out, of_table, results)
-    orders = orderings(of_table, results)
-    blocks = ["# The paper's tables", _about(plan, workshop, results, failed)]
-    if orders:
-        blocks += ["## Does the paper's order hold here?", "\n".join(f"- {order['said']}" for order in orders)]
+    results = Results(store, rows)
+    of_table: dict[Table, list[TableRow]] = {}
+    for row in rows:
+        of_table.setdefault(row.table, []).append(row)
+    plots = draw(out, of_table, results)
+    claims = check_claims(of_table, results)
+    blocks = ["# The paper's tables", _summary(plan, store, results, failed)]
+    if claims:
+        blocks += ["## Does the paper's order hold here?", "\n".join(f"- {claim['text']}" for claim in claims)]
     for table, own in of_table.items():
         blocks += [f"## {TITLES[table]}", _TABLES[table](own, results, plan)]
         blocks += [] if table == "pretraining-steps" else _ties(own, results)
-        blocks += [f"![{caption}]({name})" for name, caption in pictures.get(table, {}).items()]
+        blocks += [f"![{caption}]({name})" for name, caption in plots.get(table, {}).items()]
     write_text(out / "report.md", "\n\n".join(blocks) + "\n")
     record = {
         "seqrec": __version__,
         "quick": plan.recipes.quick,
-        "users": len(workshop.dataset.evaluated("test")),
-        "items": len(workshop.dataset.items),
-        "data_digest": workshop.dataset.digest,
-        "pretrained_on": [other.digest for other in workshop.others],
+        "users": len(store.dataset.evaluated("test")),
+        "items": len(store.dataset.items),
+        "data_digest": store.dataset.digest,
+        "pretrained_on": [other.digest for other in store.others],
         "seeds": list(plan.seeds),
-        "lines": [_json(line, results) for line in lines],
-        "orderings": orders,
+        "lines": [_json(row, results) for row in rows],
+        "orderings": claims,
         "failed": dict(failed),
     }
     write_text(out / "report.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
-def _about(plan: Plan, workshop: ExperimentStore, results: Results, failed: Mapping[str, str]) -> str:
-    dataset = workshop.dataset
-    made = sum(record is not None for record in results.records.values())
-    began = "what trains of this data set itself"
+def _summary(plan: Plan, store: ExperimentStore, results: Results, failed: Mapping[str, str]) -> str:
+    dataset = store.dataset
+    done = sum(record is not None for record in results.records.values())
+    source = "the training part of this data set"
     if plan.pretrained:
-        began = f"{len(workshop.others)} other data set{'s' if len(workshop.others) > 1 else ''}"
+        source = f"{len(store.others)} other data set{'s' if len(store.others) > 1 else ''}"
     quick = "Quick settings. " if plan.recipes.quick else ""
-    said = [
-        f"The last item of {len(dataset.evaluated('test')):,} users, ranked among {len(dataset.items):,} items, those "
-        f"of the history too unless *unseen only* is said. {quick}Text models are pretrained on {began}, once, with "
-        f"seed {plan.seeds[0]}, from {'a text encoder' if plan.text_encoder else 'random weights'}.",
+    paragraphs = [
+        f"The last item of {len(dataset.evaluated('test')):,} users is ranked among {len(dataset.items):,} items, "
+        f"including those of the history; columns marked *unseen only* exclude them. {quick}Text models are pretrained "
+        f"on {source}, once, with seed {plan.seeds[0]}, from "
+        f"{'a text encoder' if plan.text_encoder else 'random weights'}.",
         f"Seeds: {', '.join(map(str, plan.seeds))}. "
         + (
-            "Behind ± is the standard deviation over them; in brackets, of what is made once, the 95 % interval over "
-            "users."
+            "± is the standard deviation over seeds; brackets are the 95 % interval over users, for results with one "
+            "seed."
             if len(plan.seeds) > 1
-            else "In brackets is the 95 % interval over users; it says nothing about other seeds."
+            else "Brackets are the 95 % interval over users; other seeds may differ by more."
         ),
-        f"{made} of {len(results.records)} cells are made. seqrec {__version__}, Python {platform.python_version()}.",
+        f"{done} of {len(results.records)} experiments are done. seqrec {__version__}, Python "
+        f"{platform.python_version()}.",
     ]
-    said += [f"Failed: {name}: {reason}" for name, reason in failed.items()]
-    return "\n\n".join(said)
+    paragraphs += [f"Failed: {name}: {reason}" for name, reason in failed.items()]
+    return "\n\n".join(paragraphs)
 
 
-def _overall(lines: Sequence[Line], results: Results, plan: Plan) -> str:
+def _overall(rows: Rows, results: Results, plan: Plan) -> str:
     header = ["", NDCG, RECALL, "MRR", f"{NDCG}, unseen only", f"{RECALL}, unseen only", "minutes"]
-    rows = []
-    for line in lines:
-        columns: list[tuple[str, Protocol]] = [(name, PROTOCOLS[0]) for name in (NDCG, RECALL, "MRR")]
-        columns += [(name, PROTOCOLS[1]) for name in (NDCG, RECALL)]
-        cells = [_said(results.value(line, figure, protocol)) for figure, protocol in columns]
-        rows.append([line.label, *cells, results.minutes(line)])
-    return _markdown(header, rows)
-
-
-def _training_data(lines: Sequence[Line], results: Results, plan: Plan) -> str:
-    shares = list(dict.fromkeys(line.share for line in lines))
-    rows = []
-    for label in dict.fromkeys(line.label for line in lines):
-        own = {line.share: line for line in lines if line.label == label}
-        rows.append([label, *(_said(results.value(own[share])) if share in own else "-" for share in shares)])
-    note = "All users are evaluated, and validated on; the share is of those who train."
-    return f"{note}\n\n" + _markdown([NDCG, *(f"{share:.0%}" for share in shares)], rows)
-
-
-def _warm_cold(lines: Sequence[Line], results: Results, plan: Plan) -> str:
-    if not results.users(lines, COLD):
-        return "Every target was seen in training: there is nothing cold here."
-    groups = [(group, results.users(lines, group)) for group in (WARM, COLD)]
-    header = ["", *(f"{figure}, {group} ({users:,} users)" for group, users in groups for figure in (NDCG, RECALL))]
-    rows = [
-        [line.label, *(_said(results.value(line, figure, group=g)) for g, _ in groups for figure in (NDCG, RECALL))]
-        for line in lines
+    columns: list[tuple[str, CandidateMode]] = [(name, CANDIDATE_MODES[0]) for name in (NDCG, RECALL, "MRR")]
+    columns += [(name, CANDIDATE_MODES[1]) for name in (NDCG, RECALL)]
+    body = [
+        [row.label, *(_format(results.value(row, figure, mode)) for figure, mode in columns), results.minutes(row)]
+        for row in rows
     ]
-    return _markdown(header, rows)
+    return markdown_table(header, body)
 
 
-def _ablations(lines: Sequence[Line], results: Results, plan: Plan) -> str:
-    rows = [
-        [line.label, *(_said(results.value(line, figure)) for figure in (NDCG, RECALL)), results.minutes(line)]
-        for line in lines
+def _training_data(rows: Rows, results: Results, plan: Plan) -> str:
+    shares = list(dict.fromkeys(row.share for row in rows))
+    body = []
+    for label in dict.fromkeys(row.label for row in rows):
+        own = {row.share: row for row in rows if row.label == label}
+        body.append([label, *(_format(results.value(own[share])) if share in own else "-" for share in shares)])
+    note = "Columns: the share of users in training. Validation and test use all users."
+    return f"{note}\n\n" + markdown_table([NDCG, *(f"{share:.0%}" for share in shares)], body)
+
+
+def _warm_cold(rows: Rows, results: Results, plan: Plan) -> str:
+    if not results.users(rows, COLD):
+        return "All targets were seen in training: there are no cold targets."
+    groups = [(group, results.users(rows, group)) for group in (WARM, COLD)]
+    header = ["", *(f"{figure}, {group} ({users:,} users)" for group, users in groups for figure in (NDCG, RECALL))]
+    body = [
+        [row.label, *(_format(results.value(row, figure, group=g)) for g, _ in groups for figure in (NDCG, RECALL))]
+        for row in rows
+    ]
+    return markdown_table(header, body)
+
+
+def _ablations(rows: Rows, results: Results, plan: Plan) -> str:
+    body = [
+        [row.label, *(_format(results.value(row, figure)) for figure in (NDCG, RECALL)), results.minutes(row)]
+        for row in rows
     ]
     note = (
-        "The paper's trainable item embeddings are a table of vectors; here an item's vector is always made from its "
-        "text, and *trained through its text* trains both sides at once."
+        "In the paper, trainable item embeddings are a table of vectors. Here an item's vector is always computed from "
+        "its text; *trained through its text* trains both towers at the same time."
     )
-    return f"{note}\n\n" + _markdown(["", NDCG, RECALL, "minutes"], rows)
+    return f"{note}\n\n" + markdown_table(["", NDCG, RECALL, "minutes"], body)
 
 
-def _pretraining_steps(lines: Sequence[Line], results: Results, plan: Plan) -> str:
-    steps = results.steps(lines[0].cells[0])
-    what = "zero-shot" if plan.pretrained else "on this data set, which it is pretrained on"
-    return _markdown(["step", f"{NDCG} on test items, {what}"], [[f"{step:,}", f"{ndcg:.4f}"] for step, ndcg in steps])
+def _pretraining_steps(rows: Rows, results: Results, plan: Plan) -> str:
+    steps = results.steps(rows[0].experiments[0])
+    where = "zero-shot" if plan.pretrained else "on this data set, which it is pretrained on"
+    body = [[f"{step:,}", f"{ndcg:.4f}"] for step, ndcg in steps]
+    return markdown_table(["step", f"{NDCG} on test items, {where}"], body)
 
 
-_TABLES: Mapping[Table, Callable[[Sequence[Line], Results, Plan], str]] = {
+_TABLES: Mapping[Table, Callable[[Rows, Results, Plan], str]] = {
     "overall": _overall,
     "zero-shot": _overall,
     "training-data": _training_data,
@@ -149,73 +152,76 @@ _TABLES: Mapping[Table, Callable[[Sequence[Line], Results, Plan], str]] = {
 }
 
 
-def orderings(of_table: Mapping[Table, Sequence[Line]], results: Results) -> list[Record]:
-    """The paper's claims, each with whether it holds here: Recformer above every model of ids overall; text models
-    above those on cold items and with 1 to 10 % of the data. `p`: of the same users, by a randomisation test."""
-    found: list[Record] = []
+def check_claims(of_table: Mapping[Table, Rows], results: Results) -> list[Record]:
+    """The paper's claims and whether they hold here: Recformer above every id model overall; text models above id
+    models on cold items and with 1 to 10 % of the data.
 
-    def best(lines: Sequence[Line], group: str, of_text: bool) -> Line | None:
-        known = [line for line in lines if line.method == MODEL and (line.label in TEXT_MODELS) is of_text]
-        known = [line for line in known if results.value(line, group=group) is not None]
-        return max(known, key=lambda line: getattr(results.value(line, group=group), "mean", 0.0), default=None)
+    Models are chosen and compared by NDCG@10 behind ties, so that a model whose scores tie cannot win by it. `p`: a
+    randomisation test over the same users.
+    """
+    claims: list[Record] = []
 
-    def compare(claim: str, one: Line | None, other: Line | None, group: str = EVERYONE) -> None:
+    def behind_ties(row: TableRow, group: str) -> float:
+        value = results.value(row, f"{NDCG}{PESSIMISTIC}", group=group)
+        return 0.0 if value is None else value.mean
+
+    def best(rows: Rows, group: str, of_text: bool) -> TableRow | None:
+        known = [row for row in rows if row.method == MODEL and (row.label in TEXT_MODELS) is of_text]
+        known = [row for row in known if results.value(row, group=group) is not None]
+        return max(known, key=lambda row: behind_ties(row, group), default=None)
+
+    def compare(claim: str, one: TableRow | None, other: TableRow | None, group: str = EVERYONE) -> None:
         if one is None or other is None:
             return
         ours, theirs = results.value(one, group=group), results.value(other, group=group)
         assert ours is not None
         assert theirs is not None
-        holds, p = ours.mean > theirs.mean, None
-        said = f"{claim}: {'yes' if holds else '**no**'}; {one.label} {ours.mean:.4f}, {other.label} {theirs.mean:.4f}"
+        behind = behind_ties(one, group), behind_ties(other, group)
+        holds, p = behind[0] > behind[1], None
+        text = f"{claim}: {'yes' if holds else '**no**'}; {one.label} {ours.mean:.4f}, {other.label} {theirs.mean:.4f}"
         if group == EVERYONE:
-            difference = results.of_users(one) - results.of_users(other)
+            difference = results.ndcg_by_user(one) - results.ndcg_by_user(other)
             p = float(randomization_p(difference[:, None], ROUNDS, 0)[0])
-            said += f", p = {p:.2g}"
-        behind = [results.value(line, f"{NDCG}{PESSIMISTIC}", group=group) for line in (one, other)]
-        if any(b and ties_matter(v.mean, b.mean) for v, b in zip((ours, theirs), behind, strict=True)):
-            said += "; ranked behind their ties " + ", ".join(f"{b.mean:.4f}" for b in behind if b)
-        found.append({"claim": claim, "holds": holds, "ours": ours.mean, "theirs": theirs.mean, "p": p, "said": said})
+            text += f", p = {p:.2g}"
+        if any(ties_matter(value.mean, low) for value, low in zip((ours, theirs), behind, strict=True)):
+            text += f"; ranked behind their ties {behind[0]:.4f}, {behind[1]:.4f}"
+        claims.append({"claim": claim, "holds": holds, "ours": ours.mean, "theirs": theirs.mean, "p": p, "text": text})
 
     overall = of_table.get("overall") or of_table.get("warm-cold") or []
-    recformer = [line for line in overall if line.label == "recformer"]
-    compare("Recformer is above every model of ids", best(recformer, EVERYONE, True), best(overall, EVERYONE, False))
+    recformer = [row for row in overall if row.label == "recformer"]
+    compare("Recformer is above every id model", best(recformer, EVERYONE, True), best(overall, EVERYONE, False))
     compare("text is above ids on cold targets", best(overall, COLD, True), best(overall, COLD, False), COLD)
     for share in (0.01, 0.05, 0.1):
-        lines = [line for line in of_table.get("training-data", ()) if line.share == share]
+        rows = [row for row in of_table.get("training-data", ()) if row.share == share]
         claim = f"text is above ids with {share:.0%} of the training data"
-        compare(claim, best(lines, EVERYONE, True), best(lines, EVERYONE, False))
-    return found
+        compare(claim, best(rows, EVERYONE, True), best(rows, EVERYONE, False))
+    return claims
 
 
-def _ties(lines: Sequence[Line], results: Results) -> list[str]:
-    """Such as where a model knows so few items that all others tie within the first ten."""
-    said = []
-    for line in lines:
-        value, behind = results.value(line), results.value(line, f"{NDCG}{PESSIMISTIC}")
+def _ties(rows: Rows, results: Results) -> list[str]:
+    """A note on methods with many ties, such as a model that knows so few items that the others tie in the top ten."""
+    found = []
+    for row in rows:
+        value, behind = results.value(row), results.value(row, f"{NDCG}{PESSIMISTIC}")
         if value and behind and ties_matter(value.mean, behind.mean):
-            of = line.label if line.share == 1 else f"{line.label} with {line.share:.0%}"
-            said.append(f"{of} {behind.mean:.4f}")
-    return [f"Equal scores decide. {NDCG} ranked behind its ties: {', '.join(said)}."] if said else []
+            label = row.label if row.share == 1 else f"{row.label} with {row.share:.0%}"
+            found.append(f"{label} {behind.mean:.4f}")
+    return [f"Ties matter. {NDCG} with the target ranked behind its ties: {', '.join(found)}."] if found else []
 
 
-def _json(line: Line, results: Results) -> Record:
-    records = results.of(line)
+def _json(row: TableRow, results: Results) -> Record:
+    records = results.of(row)
     return {
-        "table": line.table,
-        "method": line.label,
-        "share": line.share,
-        "cells": [results.workshop.path(cell).name for cell in line.cells],
+        "table": row.table,
+        "method": row.label,
+        "share": row.share,
+        "cells": [results.store.path(experiment).name for experiment in row.experiments],
         "measured": len(records),
-        "by_seed": [record["methods"][line.method] for record in records],
+        "by_seed": [record["methods"][row.method] for record in records],
         "seconds": [record["seconds"] for record in records if "seconds" in record],
-        **({"steps": results.steps(line.cells[0])} if line.table == "pretraining-steps" else {}),
+        **({"steps": results.steps(row.experiments[0])} if row.table == "pretraining-steps" else {}),
     }
 
 
-def _said(value: Value | None) -> str:
+def _format(value: Value | None) -> str:
     return "-" if value is None else str(value)
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(header)} |", "|---" + "|---:" * (len(header) - 1) + "|"]
-    return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from training.engine.logger import read_metrics
 from training.evaluation.groups import EVERYONE
-from training.evaluation.ranking import Protocol
-from training.suite.plan import MODEL, Experiment, Line, cells_of
+from training.evaluation.ranking import CandidateMode
+from training.suite.plan import MODEL, Experiment, TableRow, experiments_of
 from training.suite.store import ExperimentStore, K, Record
 
 NDCG, RECALL = f"NDCG@{K}", f"Recall@{K}"
@@ -27,7 +27,7 @@ class Value:
     high: float
     seeds: int
     wanted: int
-    """How many seeds there are to be: fewer are made where some failed, or are to come."""
+    """The number of planned seeds; `seeds` is lower if some failed or are not done yet."""
 
     def __str__(self) -> str:
         part = f" ({self.seeds} of {self.wanted} seeds)" if self.seeds < self.wanted else ""
@@ -37,61 +37,61 @@ class Value:
 
     @property
     def bars(self) -> tuple[float, float]:
-        """How far a picture's bar goes below the mean, and above it: what stands behind the mean in tables."""
+        """The lengths of an error bar below and above the mean."""
         if self.seeds > 1:
             return self.spread, self.spread
         return max(0.0, self.mean - self.low), max(0.0, self.high - self.mean)
 
 
 class Results:
-    """What is there of each line."""
+    """The stored results of each table row."""
 
-    def __init__(self, workshop: ExperimentStore, lines: Sequence[Line]) -> None:
-        self.workshop = workshop
-        self.records = {cell.name: workshop.evaluation(cell) for cell in cells_of(lines)}
+    def __init__(self, store: ExperimentStore, rows: Sequence[TableRow]) -> None:
+        self.store = store
+        self.records = {experiment.name: store.evaluation(experiment) for experiment in experiments_of(rows)}
 
-    def of(self, line: Line) -> list[Record]:
-        return [record for cell in line.cells if (record := self.records[cell.name]) is not None]
+    def of(self, row: TableRow) -> list[Record]:
+        return [record for experiment in row.experiments if (record := self.records[experiment.name]) is not None]
 
     def value(
-        self, line: Line, figure: str = NDCG, protocol: Protocol = "all items", group: str = EVERYONE
+        self, row: TableRow, figure: str = NDCG, protocol: CandidateMode = "all items", group: str = EVERYONE
     ) -> Value | None:
-        """None where nothing is measured, or nobody is in the group."""
-        found = [record["methods"][line.method][protocol].get(group) for record in self.of(line)]
+        """None if nothing is measured yet or the group is empty."""
+        found = [record["methods"][row.method][protocol].get(group) for record in self.of(row)]
         values = [figures[figure] for figures in found if figures]
         if not values:
             return None
         means = np.array([value[0] for value in values])
         spread = float(means.std(ddof=1)) if len(means) > 1 else 0.0
-        return Value(float(means.mean()), spread, values[0][1], values[0][2], len(values), len(line.cells))
+        return Value(float(means.mean()), spread, values[0][1], values[0][2], len(values), len(row.experiments))
 
-    def of_users(self, line: Line) -> Any:
+    def ndcg_by_user(self, row: TableRow) -> Any:
         """[users] NDCG@10, all items, averaged over the seeds."""
-        return np.mean([record["ndcg_of_users"][line.method] for record in self.of(line)], axis=0)
+        return np.mean([record["ndcg_of_users"][row.method] for record in self.of(row)], axis=0)
 
-    def users(self, lines: Sequence[Line], group: str) -> int:
-        for line in lines:
-            for record in self.of(line):
-                return int(record["methods"][line.method]["all items"].get(group, {"users": 0})["users"])
+    def users(self, rows: Sequence[TableRow], group: str) -> int:
+        for row in rows:
+            for record in self.of(row):
+                return int(record["methods"][row.method]["all items"].get(group, {"users": 0})["users"])
         return 0
 
-    def minutes(self, line: Line) -> str:
-        """Of training, together with what it started from: its pretraining and the stages before."""
-        seconds = [self._seconds(cell) for cell in line.cells if self.records[cell.name] is not None]
-        return f"{np.mean(seconds) / 60:.1f}" if any(seconds) and line.method == MODEL else "-"
+    def minutes(self, row: TableRow) -> str:
+        """Training time, including that of the experiments it started from."""
+        seconds = [
+            self._seconds(experiment) for experiment in row.experiments if self.records[experiment.name] is not None
+        ]
+        return f"{np.mean(seconds) / 60:.1f}" if any(seconds) and row.method == MODEL else "-"
 
-    def _seconds(self, cell: Experiment) -> float:
-        before = 0.0 if cell.start is None else self._seconds(cell.start)
-        return before + float((self.records[cell.name] or {}).get("seconds", 0))
+    def _seconds(self, experiment: Experiment) -> float:
+        before = 0.0 if experiment.start is None else self._seconds(experiment.start)
+        return before + float((self.records[experiment.name] or {}).get("seconds", 0))
 
-    def steps(self, cell: Experiment) -> list[tuple[int, float]]:
+    def steps(self, experiment: Experiment) -> list[tuple[int, float]]:
         """(step, NDCG@10 on this data set's test items) at each check of a pretraining."""
-        path = self.workshop.path(cell) / "metrics.jsonl"
-        if self.records.get(cell.name) is None or not path.is_file():
+        if self.records.get(experiment.name) is None:
             return []
-        entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         return [
             (entry["step"], next(iter(entry["zero_shot"].values())))
-            for entry in entries
+            for entry in read_metrics(self.store.path(experiment) / "metrics.jsonl")
             if entry["kind"] == "validation" and entry.get("zero_shot")
         ]

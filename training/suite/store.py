@@ -1,7 +1,7 @@
-"""A cell of a suite on disk: a run directory named by what went into it, and evaluation.json, what came of it.
+"""The experiments of a suite on disk: a run directory and its evaluation.json each.
 
-The name ends with a digest of everything that decides the result: settings, data, where it starts from, the version.
-So a cell that is there is right, one that was interrupted goes on, and other settings make another cell.
+The directory name ends with a digest of everything that determines the result: settings, data, start and version. So a
+finished experiment is reused, an interrupted one is resumed, and other settings make another directory.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from seqrec.errors import InputError, SeqrecError
 from training.config.schema import RunConfig, StageConfig
 from training.data.dataset import Dataset
 from training.engine.run import train_on
-from training.engine.run_directory import RunDirectory, read_about
+from training.engine.run_directory import RunDirectory, read_metadata
 from training.evaluation.baselines import best_item_knn, popularity
 from training.evaluation.comparison import RESAMPLES
 from training.evaluation.evaluate import EncodedItems, model_scorer
 from training.evaluation.groups import groups_of
-from training.evaluation.ranking import PESSIMISTIC, PROTOCOLS, Scorer, case_ranks
+from training.evaluation.ranking import CANDIDATE_MODES, PESSIMISTIC, Scorer, case_ranks
 from training.evaluation.significance import interval, resampled_means
 from training.stages.start import starting_point
 from training.suite.data import PartlyTrained
@@ -42,7 +42,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class ExperimentStore:
-    """Where cells are made, and of what. `folders`: of the data set and of those to pretrain on, for reports."""
+    """`folder`, `other_folders`: where the data set and those to pretrain on were read from."""
 
     out: Path
     dataset: Dataset
@@ -52,87 +52,93 @@ class ExperimentStore:
     text_encoder: Path | None = None
     _shares: dict[float, Dataset] = field(default_factory=dict)
 
-    def path(self, cell: Experiment) -> Path:
-        name = re.sub(r"[^a-z0-9]+", "-", cell.name.lower().replace("%", "percent")).strip("-")
-        return self.out / "cells" / f"{name}-{self.digest(cell)[:12]}"
+    def path(self, experiment: Experiment) -> Path:
+        name = re.sub(r"[^a-z0-9]+", "-", experiment.name.lower().replace("%", "percent")).strip("-")
+        return self.out / "cells" / f"{name}-{self.digest(experiment)[:12]}"
 
-    def digest(self, cell: Experiment) -> str:
-        """Of all that decides what comes of it."""
+    def digest(self, experiment: Experiment) -> str:
+        """A digest of everything that determines the result."""
         inputs = [
             __version__,
-            cell.model,
-            "" if cell.config is None else _decisive(cell.config),
-            self.data(cell.share).digest,
-            *[dataset.digest for dataset in self.others if cell.others or cell.beside],
-            "" if cell.start is None else self.digest(cell.start),
-            self._encoder_digest if self._starts_from_encoder(cell) else "",
+            experiment.model,
+            "" if experiment.config is None else _deciding_settings(experiment.config),
+            self.data(experiment.share).digest,
+            *[dataset.digest for dataset in self.others if experiment.others or experiment.other_domains],
+            "" if experiment.start is None else self.digest(experiment.start),
+            self._encoder_digest if self._starts_from_encoder(experiment) else "",
         ]
         return hashlib.sha256("\n".join(inputs).encode()).hexdigest()
 
     def data(self, share: float) -> Dataset:
-        """Reads nothing twice: what a data set has worked out stays with it."""
+        """The data set with a share of its users in training; cached."""
         if share not in self._shares:
             self._shares[share] = self.dataset if share == 1 else PartlyTrained.of(self.dataset, share)
         return self._shares[share]
 
-    def trained_on(self, cell: Experiment) -> Sequence[Dataset]:
-        if cell.others:
+    def trained_on(self, experiment: Experiment) -> Sequence[Dataset]:
+        if experiment.others:
             return self.others
-        return [self.data(cell.share), *(self.others if cell.beside else ())]
+        return [self.data(experiment.share), *(self.others if experiment.other_domains else ())]
 
-    def config(self, cell: Experiment, start: Path | None = None) -> RunConfig:
-        """With the paths that a cell's own configuration leaves out; `start` instead of what it starts from."""
-        assert cell.config is not None
-        config = cell.config
-        if start is None and cell.start is not None:
-            start = self.path(cell.start) / "checkpoint"
-        elif start is None and self._starts_from_encoder(cell):
+    def config(self, experiment: Experiment, start: Path | None = None) -> RunConfig:
+        """The configuration of an experiment with the paths filled in. `start` overrides its start."""
+        assert experiment.config is not None
+        config = experiment.config
+        if start is None and experiment.start is not None:
+            start = self.path(experiment.start) / "checkpoint"
+        elif start is None and self._starts_from_encoder(experiment):
             start = self.text_encoder
         if start is not None:
             config = replace(config, model=replace(config.model, start_from=str(start)))
         if "pretrain" in config.stages:
-            names = tuple(map(str, self.other_folders if cell.others else [self.folder]))
+            names = tuple(map(str, self.other_folders if experiment.others else [self.folder]))
             config = replace(config, pretrain=replace(config.pretrain, data=names, zero_shot=(str(self.folder),)))
-        if cell.beside:
+        if experiment.other_domains:
             config = replace(config, adversarial=replace(config.adversarial, data=tuple(map(str, self.other_folders))))
         return config
 
-    def evaluation(self, cell: Experiment) -> Record | None:
-        """What was measured; None before it was."""
+    def evaluation(self, experiment: Experiment) -> Record | None:
+        """The stored evaluation; None before it is done."""
         try:
-            record: Record = json.loads((self.path(cell) / "evaluation.json").read_text(encoding="utf-8"))
+            record: Record = json.loads((self.path(experiment) / "evaluation.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
         return record
 
-    def make(self, cell: Experiment) -> None:
-        """Train what is not trained, going on with what was begun, and measure it. Raises SeqrecError."""
-        path, dataset = self.path(cell), self.data(cell.share)
-        if cell.config is None:
+    def make(self, experiment: Experiment) -> None:
+        """Trains the model if needed, resuming an interrupted run, and evaluates it. Raises SeqrecError."""
+        path, dataset = self.path(experiment), self.data(experiment.share)
+        if experiment.config is None:
             path.mkdir(parents=True, exist_ok=True)
-            record = measure(_floors(dataset), dataset)
+            record = measure(_baselines(dataset), dataset)
         else:
-            about = read_about(path)
-            if about is None or about["state"] != "done":
-                start = starting_point(self.config(cell))
-                anew = not _goes_on(path, start.config)
-                train_on(start, self.trained_on(cell), path, anew, {"cell": cell.name, "inputs": self.digest(cell)})
-            about = read_about(path)
-            assert about is not None
-            encoder = load_model(path / "checkpoint", cell.config.device or None)
+            metadata = read_metadata(path)
+            if metadata is None or metadata["state"] != "done":
+                start = starting_point(self.config(experiment))
+                anew = not _can_resume(path, start.config)
+                train_on(
+                    start,
+                    self.trained_on(experiment),
+                    path,
+                    anew,
+                    {"cell": experiment.name, "inputs": self.digest(experiment)},
+                )
+            metadata = read_metadata(path)
+            assert metadata is not None
+            encoder = load_model(path / "checkpoint", experiment.config.device or None)
             record = measure(_scorers(encoder, dataset), dataset)
-            record |= {name: about[name] for name in ("steps", "seconds", "ended", "checkpoint_digest")}
-        record |= {"cell": cell.name, "inputs": self.digest(cell), "data_digest": dataset.digest}
+            record |= {name: metadata[name] for name in ("steps", "seconds", "ended", "checkpoint_digest")}
+        record |= {"cell": experiment.name, "inputs": self.digest(experiment), "data_digest": dataset.digest}
         write_text(path / "evaluation.json", json.dumps(record) + "\n")
 
-    def _starts_from_encoder(self, cell: Experiment) -> bool:
-        return self.text_encoder is not None and cell.on_encoder and cell.start is None
+    def _starts_from_encoder(self, experiment: Experiment) -> bool:
+        return self.text_encoder is not None and experiment.from_text_encoder and experiment.start is None
 
     @cached_property
     def _encoder_digest(self) -> str:
         assert self.text_encoder is not None
         if not self.text_encoder.is_dir():
-            raise SeqrecError(f"{self.text_encoder} is not the directory of a text encoder")
+            raise SeqrecError(f"{self.text_encoder} is not a directory with a text encoder")
         digest = hashlib.sha256()
         for path in sorted(path for path in self.text_encoder.iterdir() if path.is_file()):
             with path.open("rb") as file:
@@ -140,16 +146,16 @@ class ExperimentStore:
         return digest.hexdigest()
 
 
-def _decisive(config: RunConfig) -> str:
-    """The settings that decide what comes of a training: not those of stages that it has not."""
+def _deciding_settings(config: RunConfig) -> str:
+    """The settings that determine the result, without those of unused stages."""
     table = asdict(replace(config, threads=0, device="", save_minutes=0.0))
     unused = [name for name in table if isinstance(getattr(config, name), StageConfig) and name not in config.stages]
     return json.dumps({name: value for name, value in table.items() if name not in unused}, sort_keys=True)
 
 
-def _goes_on(path: Path, config: RunConfig) -> bool:
-    """Whether a training that was begun can go on: not where it failed, or with other threads or paths, which are all
-    that may be otherwise in a cell of the same name."""
+def _can_resume(path: Path, config: RunConfig) -> bool:
+    """Whether an unfinished run can be resumed: not if it failed, or had other threads or paths, which are not part of
+    the digest."""
     try:
         RunDirectory(path).check(config, overwrite=False)
     except InputError:
@@ -158,11 +164,11 @@ def _goes_on(path: Path, config: RunConfig) -> bool:
 
 
 def measure(scorers: Mapping[str, Scorer], dataset: Dataset) -> Record:
-    """Test cases ranked by each scorer: FIGURES with intervals, by protocol and group of targets; NDCG by user."""
+    """Test results of each scorer: FIGURES with intervals by candidate mode and group of targets, and NDCG by user."""
     cases = dataset.cases("test")
     groups = [group for group in groups_of(dataset, cases) if group.breakdown == "targets"]
     methods: Record = {}
-    of_users: Record = {}
+    ndcg_by_user: Record = {}
     for name, scorer in scorers.items():
         methods[name] = {}
         for protocol, ranked in case_ranks(scorer, cases, len(dataset.items)).items():
@@ -175,9 +181,9 @@ def measure(scorers: Mapping[str, Scorer], dataset: Dataset) -> Record:
                 for group, chosen, means in zip(groups, members, drawn, strict=True)
                 if chosen.any()
             }
-            if protocol == PROTOCOLS[0]:
-                of_users[name] = np.round(values[:, 0], 5).tolist()
-    return {"users": len(cases), "items": len(dataset.items), "methods": methods, "ndcg_of_users": of_users}
+            if protocol == CANDIDATE_MODES[0]:
+                ndcg_by_user[name] = np.round(values[:, 0], 5).tolist()
+    return {"users": len(cases), "items": len(dataset.items), "methods": methods, "ndcg_of_users": ndcg_by_user}
 
 
 def _figures(values: Any, low: Any, high: Any) -> Record:
@@ -185,7 +191,7 @@ def _figures(values: Any, low: Any, high: Any) -> Record:
     return {"users": len(values)} | {figure: own for figure, *own in ends}
 
 
-def _floors(dataset: Dataset) -> dict[str, Scorer]:
+def _baselines(dataset: Dataset) -> dict[str, Scorer]:
     histories = dataset.cases("test").histories
     popular, knn = popularity(dataset), best_item_knn(dataset, "test")
     return {
@@ -195,7 +201,7 @@ def _floors(dataset: Dataset) -> dict[str, Scorer]:
 
 
 def _scorers(encoder: Encoder, dataset: Dataset) -> dict[str, Scorer]:
-    """The model's own; and for one that reads text the items nearest to the last one."""
+    """The model, and for a text model also the items nearest to the last item of the history."""
     cases = dataset.cases("test")
     items = EncodedItems.of(encoder, dataset)
     scorers: dict[str, Scorer] = {MODEL: model_scorer(encoder, items, dataset, cases, "test")}

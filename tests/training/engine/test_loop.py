@@ -13,7 +13,7 @@ from seqrec.errors import InputError
 from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
 from training.config.schema import OptimizerConfig, ValidationConfig
 from training.distributed import ParallelModel
-from training.engine.logger import Reports, TrainingDiverged
+from training.engine.logger import StageLogger, TrainingDiverged
 from training.engine.loop import Schedule, StageResult, _Best, adamw, fit
 from training.evaluation.metrics import Metrics
 from training.stages.base import Stage, StageContext
@@ -77,7 +77,7 @@ def run(
         OptimizerConfig(learning_rate=0.1, **limits),  # type: ignore[arg-type]
         ValidationConfig(checks=checks, patience=patience, at_start=at_start),
         torch.device("cpu"),
-        Reports("pull", entries.append, clock),
+        StageLogger("pull", entries.append, clock),
     )
     return fitted, model, entries
 
@@ -146,7 +146,7 @@ def test_a_collapsed_model_does_not_win_by_its_ties() -> None:
         OptimizerConfig(max_steps=10),
         ValidationConfig(checks=2, patience=0),
         torch.device("cpu"),
-        Reports(clock=clock),
+        StageLogger(clock=clock),
     )
     assert fitted.best.ndcg == 0.4
 
@@ -161,7 +161,7 @@ def test_items_that_read_the_same_are_no_mistake() -> None:
 
 @pytest.mark.parametrize("loss", [math.inf, math.nan])
 def test_a_loss_that_is_no_number_is_an_error(loss: float) -> None:
-    with pytest.raises(TrainingDiverged, match=r"after step 1; a lower optimizer\.learning_rate"):
+    with pytest.raises(TrainingDiverged, match=r"after step 1; try a lower optimizer\.learning_rate"):
         run(lambda model: 0.0, max_steps=10, loss=loss)
 
 

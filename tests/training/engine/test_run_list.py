@@ -16,7 +16,7 @@ from training.cli import list_runs
 from training.config.load import load_config
 from training.engine import curves
 from training.engine import run_list as runs
-from training.engine.logger import MetricsFiles
+from training.engine.logger import MetricsWriter
 from training.engine.run import train
 
 CONFIG = """
@@ -76,7 +76,7 @@ def test_runs_are_found_read_and_compared(folder: Path, capsys: pytest.CaptureFi
         "killed": ("stopped", 2),
         "old": ("done", 3),
     }
-    assert found["done"].ndcg == json.loads((folder / "done" / "run.json").read_text())["best"]["ndcg"]
+    assert found["done"].ndcg == json.loads((folder / "done" / "run.json").read_text())["best"]["ndcg_expected"]
     assert found["killed"].ndcg is None
     assert runs.differing([found["done"], found["killed"]]) == ["seed"]
     list_runs([str(folder)])
@@ -84,7 +84,7 @@ def test_runs_are_found_read_and_compared(folder: Path, capsys: pytest.CaptureFi
     lines = printed.splitlines()
     assert lines[0].split()[:7] == ["run", "state", "stages", "steps", "time", "NDCG@10", "data"]
     assert any("stopped in joint" in line and line.endswith("7") for line in lines)
-    assert "Not all were trained on the same data" in printed
+    assert "The runs used different data" in printed
     list_runs([str(folder), "--json"])
     assert len(json.loads(capsys.readouterr().out)) == 3
 
@@ -94,7 +94,7 @@ def test_the_best_run_comes_first(folder: Path) -> None:
 
 
 def test_where_there_are_no_runs_it_says_so(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there is no run in"):
+    with pytest.raises(InputError, match="no runs in"):
         runs.find_runs([tmp_path])
     with pytest.raises(InputError, match="is not a directory"):
         runs.find_runs([tmp_path / "absent"])
@@ -124,7 +124,7 @@ def test_steps_of_later_stages_follow_those_of_earlier_ones(tmp_path: Path) -> N
 def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    files = MetricsFiles(tmp_path, 0, 10)
+    files = MetricsWriter(tmp_path, 0, 10)
     files.record({"kind": "step", "stage": "stage1", "step": 1, "loss": 2.5, "contrastive": 2.0, "seconds": 1.0})
     files.record({"kind": "validation", "stage": "stage1", "step": 1, "ndcg": 0.25, "domains": {"a": 0.1}})
     files.sync()
@@ -148,7 +148,7 @@ def test_without_tensorboard_and_matplotlib_a_run_goes_without_them(
 
     monkeypatch.setattr(builtins, "__import__", absent)
     caplog.set_level("INFO")
-    MetricsFiles(tmp_path).close()
+    MetricsWriter(tmp_path).close()
     shutil.copy(folder / "done" / "metrics.jsonl", tmp_path / "metrics.jsonl")
     curves.draw(tmp_path)
     assert "tensorboard is not installed" in caplog.text

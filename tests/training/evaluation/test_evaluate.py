@@ -16,9 +16,9 @@ from training.data.dataset import Dataset, Split, join
 from training.evaluation.comparison import Evaluation, Model
 from training.evaluation.comparison import evaluate as compare
 from training.evaluation.evaluate import EncodedItems, top_k, validation_metrics
-from training.evaluation.examples import shown_users, spread_users
+from training.evaluation.examples import format_examples, sample_users_evenly
 from training.evaluation.ranking import case_ranks
-from training.evaluation.report import as_json, markdown_table, notes, text_table
+from training.evaluation.report import as_json, markdown_summary, notes, text_table
 from training.stages.base import Towers
 
 
@@ -78,7 +78,7 @@ def test_a_repeat_is_not_counted_among_the_unseen(world: Dataset, encoder: Encod
         row for row in as_json(nobody)["rows"] if row["method"] == "popularity" and row["protocol"] != "all items"
     ]
     assert row.items() >= {"protocol": "unseen only", "users": 0, "ndcg": None}.items()
-    assert "| - | - | - |" in markdown_table(nobody)
+    assert "| - | - | - |" in markdown_summary(nobody)
 
 
 def test_cold_targets_are_reported_apart(world: Dataset, encoder: Encoder) -> None:
@@ -168,7 +168,7 @@ def test_vectors_that_are_no_numbers_are_refused(world: Dataset, encoder: Encode
 
 def test_the_tables_say_protocol_split_and_users(world: Dataset, encoder: Encoder) -> None:
     evaluation = evaluate(encoder, world, "valid")
-    plain, markdown = text_table(evaluation), markdown_table(evaluation)
+    plain, markdown = text_table(evaluation), markdown_summary(evaluation)
     for text in (plain, markdown):
         assert "valid: the last but one item of 60 users, ranked among 30 items" in text
         for word in ("all items", "unseen only", "NDCG@10", "Recall@10", "MRR", "popularity", "last item", "item-kNN"):
@@ -180,11 +180,11 @@ def test_the_tables_say_protocol_split_and_users(world: Dataset, encoder: Encode
 
 
 def test_shown_users_are_spread_and_readable(world: Dataset, encoder: Encoder) -> None:
-    users = spread_users(world, "test", 3)
+    users = sample_users_evenly(world, "test", 3)
     assert users == ["u10", "u30", "u50"]
-    assert len(spread_users(world, "test", 1000)) == 60
+    assert len(sample_users_evenly(world, "test", 1000)) == 60
     answers = top_k(encoder, world, users, 30, unseen=False)
-    text = shown_users(world, None, users, answers, "test")
+    text = format_examples(world, None, users, answers, "test")
     assert "user u10: history, the last 5 of 11 items, oldest first" in text
     assert text.count("<- came next") == 3
     assert "(red-mug)" in text

@@ -44,9 +44,9 @@ def test_a_share_of_the_items_is_left_out_in_order() -> None:
 @pytest.mark.parametrize("items", [0, 1, 2])
 def test_something_is_left_of_every_history_that_has_something(items: int) -> None:
     rng = np.random.default_rng(0)
-    views = [augment(TokenizedHistory(ITEMS[:items]), 0.99, 0.0, rng) for _ in range(20)]
-    assert {len(view.items) for view in views} >= {min(items, 1)}
-    assert all(view.items for view in views) == bool(items)
+    augmented = [augment(TokenizedHistory(ITEMS[:items]), 0.99, 0.0, rng) for _ in range(20)]
+    assert {len(view.items) for view in augmented} >= {min(items, 1)}
+    assert all(view.items for view in augmented) == bool(items)
 
 
 def test_words_are_left_out_and_names_stay_the_same_ones_each_time() -> None:
@@ -113,14 +113,14 @@ def test_a_history_has_to_find_itself_too(world: Dataset) -> None:
     config = PretrainConfig(batch_size=16, temperature=0.07, mlm_weight=0.0, sequence_weight=0.5)
     stage = PretrainStage([domain], config, 1)
     batch = next(iter(stage.epoch(0)))
-    assert len(batch.views) == len(batch.histories) == 16
+    assert len(batch.augmented) == len(batch.histories) == 16
     with torch.no_grad():
         loss, tokens = stage.loss(model, batch, CPU)
         queries, queries_read = PLAIN.histories(model, batch.histories, CPU)
-        views, views_read = PLAIN.histories(model, batch.views, CPU)
+        augmented, views_read = PLAIN.histories(model, batch.augmented, CPU)
         items, items_read = PLAIN.items(model, batch.targets, CPU)
         nearest = contrastive_loss(model.metric, queries, items, batch.texts, 0.07)
-        itself = contrastive_loss(model.metric, queries, views, batch.texts, 0.07)
+        itself = contrastive_loss(model.metric, queries, augmented, batch.texts, 0.07)
     torch.testing.assert_close(loss, nearest + 0.5 * itself)
     torch.testing.assert_close(stage.parts["sequences"], itself)
     assert tokens == queries_read + views_read + items_read
@@ -129,7 +129,7 @@ def test_a_history_has_to_find_itself_too(world: Dataset) -> None:
 def test_without_a_weight_histories_are_seen_once(world: Dataset) -> None:
     model = BagOfWords(BagOfWordsConfig())
     stage = PretrainStage([TrainingData(world, model.tokenize_items(world.items))], PretrainConfig(mlm_weight=0.0), 1)
-    assert not next(iter(stage.epoch(0))).views
+    assert not next(iter(stage.epoch(0))).augmented
 
 
 @pytest.mark.parametrize("settings", [{"drop": 1.0}, {"drop_words": 1.5}, {"sequence_weight": -1.0}])

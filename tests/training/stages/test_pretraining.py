@@ -25,14 +25,14 @@ from tests.training.conftest import write_world
 from training.config.schema import OptimizerConfig, PretrainConfig, ValidationConfig
 from training.data.dataset import Dataset, read_dataset
 from training.distributed import ParallelModel
-from training.engine.logger import Reports
+from training.engine.logger import StageLogger
 from training.engine.loop import fit
 from training.evaluation.evaluation_set import EvaluationSet
 from training.evaluation.metrics import Metrics
 from training.stages.base import Towers, TrainingData
 from training.stages.encoding import Encoding
 from training.stages.pretraining import (
-    NOT_TOLD,
+    IGNORE_INDEX,
     Pairs,
     PretrainStage,
     contrastive_loss,
@@ -133,7 +133,7 @@ def test_a_step_of_the_loop_has_the_authors_loss_and_gradients(world: Dataset) -
         OptimizerConfig(max_steps=1, clip_norm=1e6),
         ValidationConfig(checks=1),
         CPU,
-        Reports("pretrain", entries.append),
+        StageLogger("pretrain", entries.append),
     )
     (step,) = [entry for entry in entries if entry["kind"] == "step"]
     assert step["loss"] == pytest.approx(golden["loss"].item(), abs=2e-5)
@@ -312,7 +312,7 @@ def test_hidden_words_are_learnt_beside_the_rest(world: Dataset) -> None:
 def test_a_batch_without_hidden_words_has_a_loss_all_the_same(world: Dataset) -> None:
     class NothingHidden(PretrainStage):
         def mask(self, batch: PackedBatch, seeds: Any) -> tuple[PackedBatch, Tensor]:
-            return batch, torch.full_like(batch.input_ids, NOT_TOLD)
+            return batch, torch.full_like(batch.input_ids, IGNORE_INDEX)
 
     model = small_recformer(world, lm_head=True)
     stage = NothingHidden([TrainingData(world, model.tokenize_items(world.items))], PretrainConfig(batch_size=4), 1)
