@@ -43,7 +43,7 @@ def train(argv: list[str]) -> None:
         if rank() == 0:
             print(
                 f"{arguments.out}: {fitted.ended} after {fitted.steps} steps in {fitted.seconds:.0f} s; "
-                f"validation NDCG@10 {fitted.best.ndcg:.4f} (all items) at step {fitted.best_step}"
+                f"validation NDCG@10 {fitted.best.ndcg_expected:.4f} (all items) at step {fitted.best_step}"
             )
     finally:
         leave_processes()
@@ -87,7 +87,7 @@ def pretrain(argv: Sequence[str]) -> None:
     if rank() == 0:
         print(
             f"{arguments.out}: {fitted.ended} after {fitted.steps} steps in {fitted.seconds:.0f} s; validation NDCG@10 "
-            f"{fitted.best.ndcg:.4f} (mean of {len(datasets)} data sets) at step {fitted.best_step}"
+            f"{fitted.best.ndcg_expected:.4f} (mean of {len(datasets)} data sets) at step {fitted.best_step}"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from itertools import count, islice
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from seqrec.errors import InputError
+from seqrec.runtime.progress import format_duration
 from training.config.schema import OptimizerConfig, ValidationConfig
 from training.distributed import ParallelModel, all_gather_floats, all_gather_objects, rank
 from training.engine.logger import StageLogger
@@ -24,10 +26,15 @@ from training.stages.base import Stage
 
 log = logging.getLogger(__name__)
 
+VALIDATION_SHARE = 0.2
+"""Of a time limit: the most that validation may take."""
+ESTIMATE_SECONDS = 5.0
+"""Training time after which the end of a stage is estimated, if a tenth of it is not done before."""
+
 
 @dataclass(frozen=True)
 class StageResult:
-    """How a stage ended. `ended`: 'all steps done', 'time is up' or 'no improvement'."""
+    """How a stage ended. `ended`: 'all steps done', 'time is up', 'no improvement' or 'solved' (closed form)."""
 
     steps: int
     seconds: float
@@ -38,9 +45,9 @@ class StageResult:
 
 @dataclass(frozen=True)
 class CheckpointHooks:
-    """Where the loop's state goes: every so often, at each check, and when the process is told to stop.
+    """Callbacks that save. `state` gets the loop's state every `every_seconds`, at each check and on SIGTERM or Ctrl-C.
 
-    `best` is called when the weights are better than ever, `last` when they are those of the last step.
+    `best` is called when a check has found the best weights so far, `last` after the last step.
     """
 
     state: Callable[[State], object]
@@ -50,10 +57,10 @@ class CheckpointHooks:
 
 
 class Schedule:
-    """How far the training is, from 0 to 1: the larger of the share of the steps and the share of the time.
+    """Progress of a stage from 0 to 1: the larger of the share of the steps and the share of the time limit.
 
-    So the learning rate has fallen to 0 at the end, whichever limit comes first. A time limit makes the number of
-    steps, and with it the result, depend on the machine.
+    The learning rate thus falls to 0 whichever limit is reached first. With a time limit the number of steps, and so
+    the result, depends on the speed of the machine.
     """
 
     def __init__(self, config: OptimizerConfig, steps_per_epoch: int) -> None:
@@ -68,7 +75,7 @@ class Schedule:
         return min(1.0, max(by_steps, by_time))
 
     def factor(self, progress: float) -> float:
-        """What the learning rate is multiplied by: linear warm-up, then linear or cosine decay to 0."""
+        """The factor of the learning rate: linear warm-up, then linear or cosine decay to 0."""
         warmup = self.config.warmup
         if progress < warmup:
             return progress / warmup
@@ -83,21 +90,25 @@ def fit(
     optimization: OptimizerConfig,
     validation: ValidationConfig,
     device: torch.device,
-    reports: StageLogger,
+    logger: StageLogger,
     saving: CheckpointHooks | None = None,
     resumed: State | None = None,
 ) -> StageResult:
-    """Train until the steps or the time are used up, or `patience` checks brought nothing; the model ends with the
-    weights of the best check (of the last one where the stage `keeps_last`), in evaluation mode.
+    """Trains until a limit is reached or `patience` checks in a row bring no improvement.
 
-    The best check is the one with the highest NDCG@10 where chance breaks ties: a model whose vectors all collapse into
-    one ties every item, and must not win by it; nor are items that read the same mistakes. `resumed` is what `saving`
-    was given once: the loop goes on from there as if it had never stopped. On SIGTERM and Ctrl-C it saves after the
-    step at hand and raises KeyboardInterrupt; a second one ends it at once. Raises TrainingDiverged, and InputError for
-    a model without weights.
+    The model ends with the weights of the best check (of the last one if the stage sets `keeps_last`), in evaluation
+    mode.
+
+    The best check has the highest NDCG@10 with ties broken at random: a model that gives all items the same vector ties
+    every item and must not be selected for it, and items with equal texts are not errors either. With a time limit,
+    checks before the last one are skipped when validation would take more than VALIDATION_SHARE of it.
+
+    `resumed` is a state that was passed to `saving`: the loop continues as if it had not been interrupted. On SIGTERM
+    or Ctrl-C it saves after the current step and raises KeyboardInterrupt; a second signal takes effect immediately.
+    Raises TrainingDiverged, and InputError for a model without weights.
     """
-    loop = _Loop(model, stage, validate, optimization, validation, device, reports, saving)
-    with reports, _Signals() as signals:
+    loop = _Loop(model, stage, validate, optimization, validation, device, logger, saving)
+    with logger, _Signals() as signals:
         return loop.run(signals, resumed)
 
 
@@ -110,20 +121,22 @@ class _Loop:
         optimization: OptimizerConfig,
         validation: ValidationConfig,
         device: torch.device,
-        reports: StageLogger,
+        logger: StageLogger,
         saving: CheckpointHooks | None,
     ) -> None:
         self.model, self.stage, self.validate, self.device = model, stage, validate, device
         self.optimization, self.validation = optimization, validation
-        self.reports, self.saving = reports, saving
+        self.logger, self.saving = logger, saving
         self.optimizer = adamw(model.trained, optimization)
         self.schedule = Schedule(optimization, stage.steps_per_epoch)
         self.best = _Best(0 if stage.keeps_last else validation.patience, stage.keeps_last)
         self.step = self.checks = 0
-        self.epoch = self.batch = 0  # of the batch that comes next
-        self.began = reports.clock()
+        self.epoch = self.batch = 0  # of the next batch
+        self.began = logger.clock()
         self.seconds = self.saved = 0.0
-        self.stopping = False
+        self.validated = self.last_check = 0.0  # seconds: all checks, the last one
+        self.speed_from: tuple[int, float] | None = None  # step and training seconds after the first step
+        self.estimated = self.skipping = self.stopping = False
 
     def run(self, signals: _Signals, resumed: State | None) -> StageResult:
         if resumed is not None:
@@ -133,7 +146,7 @@ class _Loop:
         progress = self.schedule.progress(self.step, self.seconds)
         batches = self._batches()
         while not (ended := self._ended(progress)):
-            # The rate of a step is that of its end, so that the first step is not lost to a rate of 0.
+            # A step takes the rate at its end; at its beginning the first step would have a rate of 0.
             rate = self.optimization.learning_rate * self.schedule.factor(
                 self.schedule.progress(self.step + 1, self.seconds)
             )
@@ -142,18 +155,21 @@ class _Loop:
             tokens = self._agree(signals, tokens)
             progress = self.schedule.progress(self.step, self.seconds)
             parts = self.stage.parts
-            self.reports.step(self.step, epoch, rate, loss, parts, tokens, progress, self.seconds)
+            self.logger.step(self.step, epoch, rate, loss, parts, tokens, progress, self.seconds)
+            self._log_estimate(progress)
             checked = progress * self.validation.checks >= self.checks + 1 or progress >= 1
             if checked:
                 self.checks = math.floor(progress * self.validation.checks)
+                checked = progress >= 1 or not self._skip_check()
+            if checked:
                 self._check()
-                # The check itself may have used up the time.
+                # The check itself may have exceeded the time limit.
                 self._agree(signals)
                 progress = max(progress, self.schedule.progress(self.step, self.seconds))
             if checked or self.stopping or self._due():
                 self._save()
             if self.stopping:
-                log.info("stopped after step %d of %s", self.step, self.stage.name)
+                log.info("%s: stopped after step %d", self.stage.name, self.step)
                 raise KeyboardInterrupt
         if self.saving is not None:
             self.model.refresh()
@@ -162,7 +178,7 @@ class _Loop:
         self.model.module.eval()
         assert self.best.metrics is not None
         fitted = StageResult(self.step, round(self.seconds, 3), self.best.metrics, self.best.step, ended)
-        self.reports.record("end", **asdict(fitted))
+        self.logger.record("end", **asdict(fitted))
         return fitted
 
     def _ended(self, progress: float) -> str:
@@ -171,7 +187,7 @@ class _Loop:
         return "no improvement" if self.best.out_of_patience else ""
 
     def _batches(self) -> Iterator[tuple[int, Any]]:
-        """(epoch, batch), epoch after epoch, from where the loop stands."""
+        """(epoch, batch), epoch after epoch, from the current position."""
         for epoch in count(self.epoch):
             if not self.batch:
                 self._begin_epoch(epoch)
@@ -201,22 +217,77 @@ class _Loop:
         return loss.detach(), tokens
 
     def _agree(self, signals: _Signals, tokens: int = 0) -> int:
-        """All processes go by one clock and stop at one step. -> the tokens of all of them"""
-        told = all_gather_floats([signals.asked, self.reports.clock() - self.began, tokens], self.device)
-        self.stopping = any(asked for asked, _, _ in told)
-        self.seconds = told[0][1]
-        return int(sum(read for _, _, read in told))
+        """Makes all processes use the clock of rank 0 and stop at the same step. -> the tokens of all processes"""
+        values = all_gather_floats([signals.received, self.logger.clock() - self.began, tokens], self.device)
+        self.stopping = any(received for received, _, _ in values)
+        self.seconds = values[0][1]
+        return int(sum(read for _, _, read in values))
 
     def _check(self) -> None:
-        with self.reports.pause():
+        began = self.logger.clock()
+        with self.logger.pause():
             self.model.refresh()
             self.model.module.eval()
             metrics, more = self.validate()
-        self.reports.validation(self.step, metrics, more, self.seconds)
+        self.last_check = all_gather_floats([self.logger.clock() - began], self.device)[0][0]
+        self.validated += self.last_check
+        self.logger.validation(self.step, metrics, more, self.seconds)
         if self.best.offer(self.step, metrics):
             self.best.weights = self.model.weights()
             if self.saving is not None:
                 self.saving.best()
+
+    def _skip_check(self) -> bool:
+        """Whether this check and the last one would take too much of the time limit."""
+        limit = self.schedule.max_seconds
+        if limit is None or self.validated + 2 * self.last_check <= VALIDATION_SHARE * limit:
+            return False
+        if not self.skipping and rank() == 0:
+            log.warning(
+                "%s: a validation takes %s, so all but the last are skipped: together they may take %.0f %% of the "
+                "time limit. Lower validation.users or validation.checks, or raise optimizer.max_minutes",
+                self.stage.name,
+                format_duration(self.last_check),
+                100 * VALIDATION_SHARE,
+            )
+        self.skipping = True
+        return True
+
+    def _log_estimate(self, progress: float) -> None:
+        """Logs once, after the first steps, when the stage will end."""
+        trained = self.seconds - self.validated
+        if self.speed_from is None:
+            self.speed_from = (self.step, trained)  # the first step also allocates memory and compiles kernels
+            return
+        steps, elapsed = self.step - self.speed_from[0], trained - self.speed_from[1]
+        if self.estimated or steps < 2 or (elapsed < ESTIMATE_SECONDS and progress < 0.1):
+            return
+        self.estimated = True
+        if rank() == 0:
+            level, text = self._estimate(elapsed / steps)
+            log.log(level, "%s: %s", self.stage.name, text)
+
+    def _estimate(self, step: float) -> tuple[int, str]:
+        """`step`: seconds a step. -> log level and text"""
+        limit, most = self.schedule.max_seconds, self.schedule.max_steps
+        checks = self.validation.checks - self.checks
+        if limit is not None and (most is None or self.seconds + (most - self.step) * step > limit):
+            left = limit - self.seconds
+            reached = self.step + max(0, int((left - min(checks * self.last_check, VALIDATION_SHARE * limit)) / step))
+            text = f"ends in {format_duration(left)} (optimizer.max_minutes = {limit / 60:g}), after about {reached:,}"
+            if most is None:
+                return logging.INFO, f"{text} steps"
+            needed = format_duration((most - self.step) * step + checks * self.last_check)
+            return logging.WARNING, f"{text} of {most:,} steps; all would take {needed}: raise the limit or drop it"
+        assert most is not None
+        left = (most - self.step) * step + checks * self.last_check
+        end = time.strftime("%H:%M", time.localtime(time.time() + left))
+        each = f" of {format_duration(self.last_check)}" if self.last_check >= 1 else ""
+        earlier = ", or earlier if validation stops improving" if self.best.patience else ""
+        return logging.INFO, (
+            f"ends in about {format_duration(left)} (at {end}){earlier}: {most - self.step:,} steps of {step:.2g} s, "
+            f"{checks} validations{each}"
+        )
 
     def _due(self) -> bool:
         return self.saving is not None and self.seconds - self.saved >= self.saving.every_seconds
@@ -224,18 +295,19 @@ class _Loop:
     def _save(self) -> None:
         if self.saving is None:
             return
-        with self.reports.pause():
+        with self.logger.pause():
             state = {
                 "step": self.step,
                 "checks": self.checks,
                 "epoch": self.epoch,
                 "batch": self.batch,
                 "seconds": self.seconds,
+                "validated": self.validated,
                 "weights": self.model.weights(),
                 "optimizer": self.model.optimizer_state(self.optimizer),
                 "best": self.best.state(),
                 "stage": self.stage.state(),
-                "reports": self.reports.state(),
+                "reports": self.logger.state(),
                 "random": all_gather_objects(random_state()),
             }
             if rank() == 0:
@@ -245,20 +317,21 @@ class _Loop:
     def _load_state(self, state: State) -> None:
         self.step, self.checks, self.epoch, self.batch = (state[name] for name in ("step", "checks", "epoch", "batch"))
         self.seconds = self.saved = state["seconds"]
+        self.validated = state.get("validated", 0.0)  # version 0.1.0 did not store it
         self.began -= self.seconds
         self.model.load_weights(state["weights"])
         self.model.load_optimizer_state(self.optimizer, state["optimizer"])
         self.best.load_state(state["best"])
-        made = {name: tensor.to(self.device) for name, tensor in state["stage"].items()}
-        self.stage.load_state(made)
-        if self.batch and not made:
+        tensors = {name: tensor.to(self.device) for name, tensor in state["stage"].items()}
+        self.stage.load_state(tensors)
+        if self.batch and not tensors:
             self._begin_epoch(self.epoch)
-        self.reports.load_state(state["reports"])
+        self.logger.load_state(state["reports"])
         set_random_state(state["random"][rank()])
 
 
 class _Best:
-    """The weights of the best check so far, and how many checks ago that was; with `latest` of the last one."""
+    """The weights of the best check so far and the number of checks since; with `keep_last`, of the last check."""
 
     def __init__(self, patience: int, keep_last: bool = False) -> None:
         self.patience, self.keep_last = patience, keep_last
@@ -267,7 +340,7 @@ class _Best:
         self.weights: dict[str, Tensor] = {}
 
     def offer(self, step: int, metrics: Metrics) -> bool:
-        """-> whether they are better than all before; then `weights` are to be those of now."""
+        """-> whether this check is the best so far; the caller then stores the current weights in `weights`."""
         self.checks_since += 1
         if not self.keep_last and self.metrics is not None and metrics.ndcg_expected <= self.metrics.ndcg_expected:
             return False
@@ -293,21 +366,21 @@ class _Best:
 
 
 def metrics_of(record: State) -> Metrics:
-    """What `asdict` made a dictionary of; what a stage added to it is left out."""
+    """Metrics from a record that may have more keys, as stages add some."""
     return Metrics(**{entry.name: record[entry.name] for entry in fields(Metrics)})
 
 
 class _Signals:
-    """Notes the first SIGTERM or Ctrl-C instead of ending at once; a second one does what it always did."""
+    """Records the first SIGTERM or Ctrl-C; a second one has its usual effect."""
 
-    asked = False
+    received = False
 
     def __enter__(self) -> Self:
         self.before: dict[int, Any] = {}
         for number in (signal.SIGTERM, signal.SIGINT):
             try:
                 self.before[number] = signal.signal(number, self._note)
-            except ValueError:  # not in the main thread, so no signal comes here
+            except ValueError:  # not in the main thread, which is the only one to receive signals
                 break
         return self
 
@@ -316,13 +389,13 @@ class _Signals:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+        self.received = True
         self.__exit__()
-        log.info("stopping after this step; once more stops at once")
+        log.info("stopping after this step; a second signal stops immediately")
 
 
 def trainable(model: object) -> list[nn.Parameter]:
-    """The weights that gradients change. Raises InputError if there are none."""
+    """The trainable weights. Raises InputError if there are none."""
     assert isinstance(model, nn.Module)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:

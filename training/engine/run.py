@@ -1,4 +1,4 @@
-"""One training run, from files to a run directory (training.engine.run_directory): one stage after the other."""
+"""A training run: reads the data, trains the stages in order and writes the run directory."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def train(
     on_error: OnError = "raise",
     overwrite: bool = False,
 ) -> StageResult:
-    """Train as `config` says and write the run directory `out`; an unfinished run there is taken up where it stopped.
+    """Trains as configured and writes the run directory `out`; an unfinished run there is resumed.
 
-    Raises InputError where `out` is anything else (unless `overwrite`) and for settings and data that cannot be trained
-    on.
+    Raises InputError if `out` exists and is not such a run (unless `overwrite`), and for settings or data that cannot
+    be trained on.
     """
     start = starting_point(config)
     RunDirectory(out).check(start.config, overwrite)
@@ -75,10 +75,10 @@ def train_on(
     overwrite: bool = False,
     metadata: Mapping[str, Any] = {},
 ) -> StageResult:
-    """The same with data that is read already, the run's own first; others are for `pretrain` and `adversarial`.
-    `metadata` is added to run.json.
+    """The same with data that is already read: the run's own first, others for `pretrain` and `adversarial`.
 
-    -> how the last stage ended, with the steps and seconds of all. With several processes, all of them call this.
+    `metadata` is added to run.json. Returns the result of the last stage, with the steps and seconds of all stages.
+    With several processes, all of them call this.
     """
     config, directory = start.config, RunDirectory(out)
     directory.check(config, overwrite)
@@ -91,7 +91,7 @@ def train_on(
     towers = Towers(start.model_name, model)
     encoder = towers.encoder(device)
     if rank():
-        # Weights are the same everywhere; what dropout leaves out is not.
+        # All ranks have the same weights but different dropout.
         torch.manual_seed(config.seed + rank())
     run = _Run(config, towers, datasets, encoder.device, directory, dict(metadata))
     try:
@@ -137,7 +137,7 @@ class _Run:
         state = self.directory.load_state() if resumed else None
         if state is not None:
             self._resume(state, classes)
-        # Before there is a directory: it may refuse the data.
+        # Before the directory is created: the stage may refuse the data.
         prepared = self._prepare(classes[len(self.finished)])
         if not resumed and rank() == 0:
             self.directory.create(self.config, self.metadata, overwrite)
@@ -168,17 +168,18 @@ class _Run:
     def _resume(self, state: State, classes: Sequence[type[Stage]]) -> None:
         if state["processes"] != processes():
             raise InputError(
-                f"{self.directory.path} was begun with {state['processes']} processes; go on with as many", "--out"
+                f"{self.directory.path} was started with {state['processes']} processes; resume it with as many",
+                "--out",
             )
         self.finished = [StageResult(**{**one, "best": metrics_of(one["best"])}) for one in state["finished"]]
         if any(kind.freezes_items for kind in classes[: len(self.finished)]):
             self.towers.freeze_items()
 
     def _load_weights(self, state: State) -> None:
-        """Of the stage that is prepared: a stage may make the model another one."""
+        """Loads the weights after the stage is prepared, since a stage may replace the model."""
         if self.towers.split:
             _module(self.towers.item_model).load_state_dict(state["item_weights"])
-        if state["loop"] is None:  # it stopped before the first state of the stage
+        if state["loop"] is None:  # stopped before the stage saved its first state
             _module(self.towers.history_model).load_state_dict(state["weights"])
             set_random_state(state["random"][rank()])
 
@@ -190,7 +191,7 @@ class _Run:
         if hasattr(model, "gradient_checkpointing"):
             setattr(model, "gradient_checkpointing", optimization.gradient_checkpointing)  # noqa: B010
         elif optimization.gradient_checkpointing:
-            raise InputError(f"{self.towers.model_name} has none", "optimizer.gradient_checkpointing")
+            raise InputError(f"{self.towers.model_name} does not support it", "optimizer.gradient_checkpointing")
         if name != PretrainStage.name:
             take_language_model_head(self.towers.history_model)  # of pretraining; nothing else reads it
         if name != AdversarialStage.name:
@@ -213,13 +214,13 @@ class _Run:
         towers, directory = self.towers, self.directory
         if stage.closed_form:
             return self._solve(stage, files)
-        # The stage may have put another model in the place of the one before.
+        # The stage may have replaced the model.
         model = ParallelModel(towers.history_model, self.sharded)
         _module(towers.history_model).to(self.device)
 
         def check() -> tuple[Metrics, Mapping[str, Any]]:
             encoder = towers.encoder(str(self.device))
-            own = stage.validate(encoder)  # by every process: it may touch the weights
+            own = stage.validate(encoder)  # on every rank, since it may change weights
             return broadcast_from_rank0(lambda: own or (context.validate(encoder), {}))
 
         def write(path: Path) -> None:
@@ -255,7 +256,7 @@ class _Run:
         return StageResult(0, seconds, metrics, 0, "solved")
 
     def _save(self, files: MetricsWriter | None, loop: State | None) -> None:
-        """`loop` None: the stage is prepared, and no more."""
+        """`loop`: the state of the loop; None before the first step of a stage."""
         between = loop is None
         random = all_gather_objects(random_state()) if between else None
         if files is None:
@@ -286,7 +287,7 @@ class _Run:
         if resumed:
             stage = self.config.stages[len(self.finished)]
             step = 0 if state is None or state["loop"] is None else state["loop"]["step"]
-            log.info("%s is an unfinished run: going on with %s after step %d", self.directory.path, stage, step)
+            log.info("resuming %s: stage %s, after step %d", self.directory.path, stage, step)
         dataset = self.data[0].dataset
         log.info(
             "training %s (%s weights) on %d users, %d events, %d items, with %s",
@@ -326,26 +327,36 @@ class _Run:
             whole.steps,
             whole.seconds,
             whole.best_step,
-            whole.best.ndcg,
+            whole.best.ndcg_expected,
             self.directory.path,
         )
+        if whole.best.ties_matter:
+            log.warning(
+                "many items have equal scores: NDCG@10 is %.4f with ties broken at random, %.4f if the target comes "
+                "first and %.4f if it comes last. Do many items have the same text?",
+                whole.best.ndcg_expected,
+                whole.best.ndcg,
+                whole.best.ndcg_pessimistic,
+            )
         for name, fitted in zip(self.config.stages, self.finished, strict=True):
             wanted = self.config.optimizer_of(name).max_steps
             if fitted.ended == "time is up" and wanted:
                 log.warning(
-                    "the clock ended the training after %d of %d steps, so the model may be worse than it could be: is "
-                    "the machine busy? optimizer.max_minutes allows more time",
+                    "the time limit (optimizer.max_minutes) ended %s after %d of %d steps, so the model may be worse "
+                    "than it could be",
+                    name,
                     fitted.steps,
                     wanted,
                 )
         for (name, before), (later, after) in pairwise(zip(self.config.stages, self.finished, strict=True)):
-            if after.best.ndcg < before.best.ndcg:
+            if after.best.ndcg_expected < before.best.ndcg_expected:
                 log.warning(
-                    "%s ended with validation NDCG@10 %.4f, %s before it with %.4f: a run without it would be better",
+                    "%s ended with validation NDCG@10 %.4f, %s before it with %.4f: a run without %s would be better",
                     later,
-                    after.best.ndcg,
+                    after.best.ndcg_expected,
                     name,
-                    before.best.ndcg,
+                    before.best.ndcg_expected,
+                    later,
                 )
 
 

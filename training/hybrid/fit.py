@@ -26,15 +26,15 @@ log = logging.getLogger(__name__)
 
 GRID: Mapping[str, Sequence[float]] = {
     "last": (1, 3, 5, 10, 20),
-    "recency_power": (0.5, 1.0, 2.0),
+    "recency_power": (0.0, 0.5, 1.0, 2.0),
     "source_power": (0.25, 0.5, 0.75),
     "target_power": (0.0, 0.25, 0.5),
-    "distance_power": (0.5, 1.0, 2.0),
-    "window": (10, 20, 40),
+    "distance_power": (0.0, 0.5, 1.0, 2.0),
+    "window": (5, 10, 20, 40),
     "backward": (0.0, 0.5, 1.0),
 }
 """Good everywhere: the defaults of CooccurrenceSettings. Walked one coordinate at a time."""
-WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
+WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 DENSE_ITEMS = (1, 3, 0)
 COLD_BOOSTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
 NEVER = -100.0
@@ -47,6 +47,7 @@ USERS = 5000
 """Validation users that choose, at most."""
 DENSE_USERS = 1500
 """That choose how many items the dense model reads: each is encoded."""
+TOP = 20
 CANDIDATES = 150
 """Best items of each part that are ranked while weights are chosen; others are assumed not to reach the top 10."""
 SCORES_AT_ONCE = 2**24
@@ -106,6 +107,7 @@ def fit_hybrid(dataset: Dataset, terms: csr_array, dense: Dense | None, seed: in
     began = time.perf_counter()
     settings = HybridSettings(cooccurrence=search.cooccurrence())
     log.info("co-occurrence: chosen in %.0f s", time.perf_counter() - began)
+    settings = replace(settings, pairs=search.pairs_weight(settings))
     if dense is not None:
         found = {items: search.dense_alone(dense, items) for items in DENSE_ITEMS}
         settings = replace(settings, dense_items=max(DENSE_ITEMS, key=lambda items: found[items]))
@@ -218,6 +220,21 @@ class _Search:
                 if tried != best and (this := self._cooccurrence_ndcg(tried)) > found:
                     best, found = tried, this
         return best
+
+    def pairs_weight(self, settings: HybridSettings) -> float:
+        """One over the mean, over users, of the mean of the TOP largest co-occurrence scores.
+
+        A constant, so that the weights of other parts lie in one range whatever the data. Dividing each user's scores
+        by their own mean was worse: how sure co-occurrence is says something.
+        """
+        scorer = HybridScorer.of(settings, self.counts(settings.cooccurrence), self.terms)
+        means = []
+        for some in self._pieces():
+            scores = scorer.cooccurrence([self.histories[case] for case in some])
+            top = min(TOP, self.items)
+            means.append(np.partition(scores, self.items - top, axis=1)[:, -top:].mean(axis=1))
+        mean = float(np.concatenate(means).mean())
+        return 1 / mean if mean > 0 else 1.0
 
     def _cooccurrence_ndcg(self, settings: CooccurrenceSettings) -> float:
         """Mean NDCG@10 among unseen items, from the scores that are not 0."""

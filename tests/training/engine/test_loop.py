@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -67,13 +68,19 @@ def run(
     seconds: float = 1.0,
     loss: float = 1.0,
     at_start: bool = False,
+    check_seconds: float = 0.0,
     **limits: float,
 ) -> tuple[StageResult, Point, list[dict[str, Any]]]:
     clock, model, entries = Clock(), Point(), list[dict[str, Any]]()
+
+    def check() -> tuple[Metrics, dict[str, Any]]:
+        clock.now += check_seconds
+        return quality(validate(model)), {}
+
     fitted = fit(
         ParallelModel(model),  # type: ignore[arg-type]
         PullToThree(clock, seconds, loss),
-        lambda: (quality(validate(model)), {}),
+        check,
         OptimizerConfig(learning_rate=0.1, **limits),  # type: ignore[arg-type]
         ValidationConfig(checks=checks, patience=patience, at_start=at_start),
         torch.device("cpu"),
@@ -176,3 +183,32 @@ def test_only_matrices_decay() -> None:
     assert (decayed["weight_decay"], exempt["weight_decay"]) == (0.3, 0.0)
     assert [tuple(parameter.shape) for parameter in decayed["params"]] == [(2, 2)]
     assert len(exempt["params"]) == 4
+
+
+def test_the_end_is_estimated_after_the_first_steps(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        run(lambda model: 0.0, max_steps=100, seconds=3.0)
+    [line] = [record for record in caplog.records if "ends in" in record.message]
+    assert line.levelno == logging.INFO
+    assert "pull: ends in about 4 min 51 s (at " in line.message  # 97 of 3 s after the first three
+    assert "97 steps of 3 s, 5 validations" in line.message
+
+
+def test_a_time_limit_that_comes_first_is_announced(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        fitted, *_ = run(lambda model: 0.0, max_steps=1000, max_minutes=1, seconds=2.0)
+        run(lambda model: 0.0, max_minutes=1, seconds=2.0)
+    one, other = [record for record in caplog.records if "ends in" in record.message]
+    assert one.levelno == logging.WARNING
+    assert "after about 30 of 1,000 steps; all would take 33 min 14 s" in one.message
+    assert fitted.steps == 30
+    assert "ends in 54 s (optimizer.max_minutes = 1), after about 30 steps" in other.message
+
+
+def test_validation_takes_a_bounded_share_of_a_time_limit(caplog: pytest.LogCaptureFixture) -> None:
+    fitted, _, entries = run(lambda model: 0.0, max_minutes=2, checks=4, check_seconds=23.0)
+    assert [entry["step"] for entry in entries if entry["kind"] == "validation"] == [30, fitted.steps]
+    assert fitted.steps > 90  # of 120; with all checks 51
+    assert "a validation takes 23 s, so all but the last are skipped" in caplog.text
+    fitted, _, entries = run(lambda model: 0.0, max_steps=120, checks=4, check_seconds=23.0)
+    assert len([entry for entry in entries if entry["kind"] == "validation"]) == 4
