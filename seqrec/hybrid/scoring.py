@@ -14,19 +14,9 @@ from scipy.sparse import csr_array
 
 from seqrec.hybrid.cooccurrence import Counts, Floats, Rows, history_matrix
 from seqrec.hybrid.lexical import LAST, unit_rows
-from seqrec.hybrid.settings import SIGMA_OVER, HybridSettings
+from seqrec.hybrid.settings import HybridSettings
 
 Scores = npt.NDArray[np.float32]
-
-
-def sigma(values: npt.NDArray[np.floating]) -> float:
-    """The mean of the SIGMA_OVER largest co-occurrence scores of one history; fewer are filled up with 0.
-
-    `values`: those that are not 0, which are positive. 0 where there is none.
-    """
-    if len(values) > SIGMA_OVER:
-        values = np.partition(values, len(values) - SIGMA_OVER)[-SIGMA_OVER:]
-    return float(values.sum()) / SIGMA_OVER
 
 
 def gate(settings: HybridSettings, events: Floats) -> Floats:
@@ -78,14 +68,12 @@ class HybridScorer:
         return cls(settings, counts, terms, csr_array(terms.T.tocsr()))
 
     def cooccurrence(self, histories: Sequence[Rows]) -> Scores:
-        """-> float32 [b, n], K / sigma"""
+        """-> float32 [b, n], weighted"""
         settings = self.settings.cooccurrence
         pairs = (history_matrix(settings, histories, self.counts.events) @ self.counts.pairs).toarray()
         if settings.target_power:
             pairs *= np.maximum(self.counts.events, 1.0) ** -settings.target_power
-        for row in pairs:
-            row /= sigma(row[row > 0]) or 1.0
-        scores: Scores = pairs.astype(np.float32)
+        scores: Scores = (self.settings.pairs * pairs).astype(np.float32)
         return scores
 
     def text(self, histories: Sequence[Rows], dense: Scores) -> Scores:

@@ -16,10 +16,10 @@ from seqrec.hybrid.cooccurrence import CooccurrenceSettings
 class HybridSettings:
     """The weights of the parts, chosen on validation by `training.stages.hybrid`.
 
-    With K the co-occurrence score of history h and item j, sigma(h) the mean of its `SIGMA_OVER` largest values, t unit
-    term vectors, d dense vectors and n_j the events of item j,
+    With K the co-occurrence score of history h and item j, t unit term vectors, d dense vectors and n_j the events of
+    item j,
 
-        score(h, j) = K(h, j) / sigma(h)  +  (1 + cold_boost / (1 + n_j)) text(h, j)  +  own(h, j)
+        score(h, j) = pairs K(h, j)  +  (1 + cold_boost / (1 + n_j)) text(h, j)  +  own(h, j)
         text(h, j) = (last_text t(last item of h) + recent_text t(recent items of h) + dense d(h)) . (t_j, d_j)
         own(h, j) = seen where j is in h, and last_item on top where it is h's last item
 
@@ -28,6 +28,7 @@ class HybridSettings:
     """
 
     cooccurrence: CooccurrenceSettings = field(default_factory=CooccurrenceSettings)
+    pairs: float = 1.0
     last_text: float = 0.0
     recent_text: float = 0.0
     dense: float = 0.0
@@ -38,7 +39,7 @@ class HybridSettings:
     last_item: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("last_text", "recent_text", "dense", "dense_items", "cold_boost"):
+        for name in ("pairs", "last_text", "recent_text", "dense", "dense_items", "cold_boost"):
             if not 0 <= getattr(self, name) < np.inf:
                 raise InputError(f"{getattr(self, name)} is not a number from 0 up", f"hybrid.{name}")
         for name in ("seen", "last_item"):
@@ -51,7 +52,3 @@ class HybridSettings:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
         return cls(**{**record, "cooccurrence": CooccurrenceSettings(**record["cooccurrence"])})
-
-
-SIGMA_OVER = 20
-"""Values that sigma is the mean of."""

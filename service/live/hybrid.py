@@ -16,7 +16,7 @@ from index.vectors.factory import FLAT
 from seqrec.hybrid.cooccurrence import Floats
 from seqrec.hybrid.event_counts import HistoryCounts
 from seqrec.hybrid.lexical import LAST
-from seqrec.hybrid.scoring import sigma, term_query
+from seqrec.hybrid.scoring import term_query
 from seqrec.hybrid.settings import HybridSettings
 from seqrec.metric import TIE, ranked
 from seqrec.text.item_text import TokenizedItem
@@ -144,14 +144,9 @@ class HybridSearch:
         return out
 
     def pairs(self) -> Scores:
-        """[size] K / sigma of all positions."""
+        """[size] The co-occurrence score of all positions, weighted."""
         places, values = self.pair_scores()
-        out = np.zeros(self.view.size)
-        np.add.at(out, places, values)
-        divisor = sigma(out[np.unique(places)]) if len(places) else 0.0
-        if divisor:
-            out /= divisor
-        return out.astype(np.float32)
+        return np.bincount(places, values, self.view.size).astype(np.float32)
 
     def pair_scores(self) -> tuple[Positions, Floats]:
         """Positions, and what each item of the history adds to K there, end to end; positions may repeat."""
@@ -162,7 +157,7 @@ class HybridSearch:
         for number, weight, (columns, counted) in zip(sparse.numbers, sparse.recency, sparse.counts.rows, strict=True):
             where = self.view.places(columns)
             there = where >= 0
-            factor = weight * max(float(events[number]), 1.0) ** -settings.source_power
+            factor = self.settings.pairs * weight * max(float(events[number]), 1.0) ** -settings.source_power
             own = counted[there] * factor
             if settings.target_power:
                 own *= np.maximum(events[columns[there]], 1.0) ** -settings.target_power
