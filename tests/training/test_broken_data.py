@@ -45,22 +45,22 @@ BROKEN = {
         events(*[f"u{user},i0,{step}" for user in range(3) for step in range(4)]),
         "whole catalogue",
     ),
-    "one event a user": (TITLES, events(*plain(users=5, length=1)), "bring longer histories"),
-    "nothing held out": (TITLES, events(*plain(users=5, length=2)), "bring longer histories"),
+    "one event a user": (TITLES, events(*plain(users=5, length=1)), "use longer histories"),
+    "nothing held out": (TITLES, events(*plain(users=5, length=2)), "use longer histories"),
     "duplicate rows": (TITLES, events(*plain(), plain()[3]), "--on-error skip keeps the first"),
     "no items": ({}, events(*plain()), "no items in it"),
     "no events": (TITLES, events(), "no interactions in it"),
     "an empty file": (TITLES, "", "the columns user_id, item_id, timestamp are needed"),
     "unknown items": (TITLES, events(*plain(), "u0,unicorn,9"), "'unicorn' is not in the items file (--on-error skip"),
     "no timestamp": (TITLES, events(*plain(), "u0,i5,nan"), "timestamp: nan is not a finite number (--on-error skip"),
-    "no text": (dict.fromkeys(NAMES, " "), events(*plain()), "has no text: nothing in title"),
+    "no text": (dict.fromkeys(NAMES, " "), events(*plain()), "no item has text in title"),
 }
 ODD = {
     "one user": (TITLES, events(*plain(users=1)), ""),
     "time running backwards": (
         TITLES,
         events(*plain(reverse=True)),
-        "4 of 4 users out of their order in time",
+        "4 of 4 users were not in order of time",
     ),
     "all targets cold": (
         TITLES,
@@ -140,10 +140,10 @@ def test_the_order_of_the_file_changes_nothing(program: Callable[..., tuple[int,
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--split-by", "time", "--valid-from", "-5", "--test-from", "-1"], "every item is cold and nothing trains"),
-        (["--split-by", "time", "--valid-from", "50", "--test-from", "90"], "take another moment or share"),
+        (["--split-by", "time", "--valid-from", "-5", "--test-from", "-1"], "nothing is left to train on"),
+        (["--split-by", "time", "--valid-from", "50", "--test-from", "90"], "choose another moment or share"),
         (["--split-by", "last-basket", "--basket-gap", "99"], "no user has three baskets or more"),
-        (["--split-by", "time", "--test-share", "1.5"], "data.test_share: 1.5 is not a share between 0 and 1"),
+        (["--split-by", "time", "--test-share", "1.5"], "data.test_share: 1.5 is not below 1"),
     ],
 )
 def test_a_split_that_leaves_nothing_is_refused_with_the_way_out(

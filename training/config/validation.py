@@ -59,6 +59,7 @@ def _input_error(kind: type[Any], error: ValidationError, path: str) -> InputErr
     """The first error of a validation. A setting is named by the path of dataclass fields that leads to it."""
     found = error.errors()[0]
     context = found.get("ctx", {})
+    limits = {name: _short(context[name]) for name in ("ge", "gt", "le", "lt") if name in context}
     hint: Any = kind
     names: list[str] = []
     location = list(found["loc"])
@@ -76,10 +77,10 @@ def _input_error(kind: type[Any], error: ValidationError, path: str) -> InputErr
         names.append(str(location[0]))
     value = found["input"]
     reason = {
-        "greater_than_equal": f"{value} is below {context.get('ge')}",
-        "greater_than": f"{value} is not above {context.get('gt')}",
-        "less_than_equal": f"{value} is above {context.get('le')}",
-        "less_than": f"{value} is not below {context.get('lt')}",
+        "greater_than_equal": f"{value} is below {limits.get('ge')}",
+        "greater_than": f"{value} is not above {limits.get('gt')}",
+        "less_than_equal": f"{value} is above {limits.get('le')}",
+        "less_than": f"{value} is not below {limits.get('lt')}",
         "finite_number": f"{value} is not a finite number",
         "literal_error": f"{value!r} is not one of {str(context.get('expected')).replace(' or ', ', ')}",
     }.get(found["type"])
@@ -90,3 +91,8 @@ def _input_error(kind: type[Any], error: ValidationError, path: str) -> InputErr
     elif reason is None:
         reason = f"{_TYPES.get(hint, 'a list of strings')} is needed, not {value!r}"
     return InputError(reason, path + ".".join(names))
+
+
+def _short(limit: float) -> float:
+    """1.0 as 1."""
+    return int(limit) if limit == int(limit) else limit

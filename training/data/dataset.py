@@ -1,8 +1,8 @@
-"""Items and interactions joined into what training and evaluation work on, and what of it trains, validates, tests.
+"""Items and interactions joined into the data set of training and evaluation, with its split.
 
-Outside, items and users have ids; inside, `row` is an item's place in `Dataset.items` and `user` a user's place in
-`Dataset.user_ids`. A user's sequence is oldest first; events of equal timestamp keep the order of the file. Which
-events are held out is said by a rule of `training.data.splits`.
+Files have ids for items and users; in memory, `row` is the position of an item in `Dataset.items` and `user` the
+position of a user in `Dataset.user_ids`. A user's sequence is oldest first; events of equal timestamp keep the order of
+the file. A rule of `training.data.splits` decides which events are held out.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from seqrec.data.items import Interactions, Item, OnError, read_interactions, read_items
+from seqrec.data.items import Interactions, Item, OnError, attribute_text, read_interactions, read_items
 from seqrec.errors import FileFormatError, InputError
 from seqrec.text.item_text import Recipe
 from training.data.splits import LEAVE_ONE_OUT, Cuts, SplitConfig, Timestamps, cut
@@ -33,10 +34,10 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Cases:
-    """What is ranked for: m users, what each had before, and what came next.
+    """Test or validation cases: m users, their histories and the items to be found.
 
-    users: [m]; histories: m arrays of item rows, oldest first, never empty; relevant: m arrays of distinct item rows,
-    what is to be found, in the order in which it came, never empty.
+    users: [m]; histories: m arrays of item rows, oldest first, never empty; relevant: m arrays of distinct item rows in
+    order of time, never empty.
     """
 
     users: Rows
@@ -48,11 +49,11 @@ class Cases:
 
     @property
     def targets(self) -> Rows:
-        """[m] The first relevant item of each; the only one where single items are held out."""
+        """[m] The first relevant item of each case; the only one if single items are held out."""
         return np.array([rows[0] for rows in self.relevant], dtype=np.int64)
 
     def of(self, numbers: Rows) -> Cases:
-        """Some of the cases, by number."""
+        """The cases with these numbers."""
         return Cases(
             self.users[numbers], [self.histories[case] for case in numbers], [self.relevant[case] for case in numbers]
         )
@@ -68,15 +69,15 @@ class Cases:
 class Dataset:
     """Items by row, and the sequence of each user: user u has `events[offsets[u]:offsets[u + 1]]`, oldest first.
 
-    `rule` says what is held out. A user of whom nothing is held out, or nothing came before it, is not evaluated; all
-    that the rule does not hold out trains.
+    `rule` decides what is held out; everything else is for training. Users without a held-out item, or without an event
+    before it, are not evaluated.
     """
 
     items: Sequence[Item]
     user_ids: Sequence[str]
     events: Rows  # [m] item rows
     offsets: Rows  # [users + 1]
-    timestamps: Timestamps | None = None  # [m], rising within each user; None: the order is all that is known
+    timestamps: Timestamps | None = None  # [m], ascending within each user; None: only the order is known
     rule: SplitConfig = LEAVE_ONE_OUT
 
     @property
@@ -85,33 +86,33 @@ class Dataset:
 
     @cached_property
     def cuts(self) -> Cuts:
-        """Raises InputError where the timestamps do not allow what the rule asks."""
+        """Raises InputError if the timestamps do not fit the rule."""
         return cut(self.rule, self.offsets, self.timestamps)
 
     def sequence(self, user: int) -> Rows:
-        """Everything the user had, item rows."""
+        """All events of the user, as item rows."""
         return self.events[self.offsets[user] : self.offsets[user + 1]]
 
     def training_part(self, user: int) -> Rows:
         return self.sequence(user)[: self.cuts.train_end[user]]
 
     def known_part(self, user: int, split: Split) -> Rows:
-        """What came before that which `split` holds out: for 'test' what validates too."""
+        """The events before those that `split` holds out; for 'test' this includes the validation events."""
         return self.sequence(user)[: self._held_out(split)[0][user]]
 
     def known_events(self, split: Split) -> tuple[Rows, Rows]:
-        """`known_part` of all users end to end: item rows [m], and offsets [users + 1] of the users in them."""
+        """`known_part` of all users, concatenated: item rows [m] and the users' offsets [users + 1]."""
         parts = [self.known_part(user, split) for user in range(self.users)]
         offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
         return np.concatenate([np.zeros(0, np.int64), *parts]), offsets
 
     def evaluated(self, split: Split) -> Rows:
-        """Users of whom something is held out, and who had something before it."""
+        """The users with a held-out item and at least one event before it."""
         begin, end = self._held_out(split)
         return np.flatnonzero((begin > 0) & (end > begin))
 
     def cases(self, split: Split) -> Cases:
-        """What to rank for. The history of a test case includes what validates. Raises InputError if there is none."""
+        """The cases of `split`; histories of test cases include validation events. Raises InputError without cases."""
         users = self.evaluated(split)
         if not len(users):
             raise InputError(_nobody(self.rule), "interactions")
@@ -125,8 +126,27 @@ class Dataset:
             relevant=[_distinct_rows(seq[begin[user] : end[user]]) for user, seq in zip(users, sequences, strict=True)],
         )
 
+    def targets_at_equal_times(self) -> tuple[int, int]:
+        """-> evaluated users, and for how many of them events of equal timestamp compete to be the held-out item.
+
+        A leave-one-out item competes with the event before it; the first item of a period with the one after it.
+        """
+        users = np.union1d(self.evaluated("valid"), self.evaluated("test"))
+        if self.timestamps is None or self.rule.split == "last-basket" or self.rule.targets == "all":
+            return len(users), 0
+        tied = np.zeros(self.users, dtype=np.bool_)
+        step = 1 if self.rule.split == "time" else -1
+        for split in get_args(Split):
+            chosen = self.evaluated(split)
+            begin, end = self._held_out(split)
+            if self.rule.split == "time":
+                chosen = chosen[end[chosen] - begin[chosen] > 1]
+            at = self.offsets[chosen] + begin[chosen]
+            tied[chosen] |= self.timestamps[at] == self.timestamps[at + step]
+        return len(users), int(tied.sum())
+
     def _held_out(self, split: Split) -> tuple[Rows, Rows]:
-        """Where that which `split` holds out begins and ends in each user's sequence."""
+        """Begin and end of the held-out events in each user's sequence."""
         if split not in get_args(Split):
             raise InputError(f"no split {split!r}; there are {', '.join(get_args(Split))}", "split")
         cuts = self.cuts
@@ -164,12 +184,12 @@ def read_dataset(
     on_error: OnError = "raise",
     rule: SplitConfig = LEAVE_ONE_OUT,
 ) -> Dataset:
-    """Read both files and join them.
+    """Reads and joins both files.
 
-    A broken line, an item id twice, an event of an unknown item raise FileFormatError with file and line; an item
-    that says nothing under `recipe` (under one of several) and an event that is there twice raise it with the id.
-    With `on_error="skip"` all of those are left out, and counted in the log. Raises InputError for a catalogue of one
-    item, and for data in which nothing is left to train on.
+    A broken line, a duplicate item id and an event of an unknown item raise FileFormatError with file and line; an item
+    without text under `recipe` (or one of several recipes) and a duplicate event raise it with the id. With
+    `on_error="skip"` all of these are left out and counted in the log. Raises InputError for a catalogue of one item
+    and for data without training events.
     """
     items = read_items(items_path, on_error)
     for one in [recipe] if isinstance(recipe, Recipe) else recipe or []:
@@ -178,21 +198,19 @@ def read_dataset(
         raise FileFormatError(
             Path(items_path),
             None,
-            "only one item in it: there is nothing to rank it against; bring the whole catalogue",
+            "it has only one item, and nothing to rank it against; use the whole catalogue",
         )
     row_of = {item.item_id: row for row, item in enumerate(items)}
     interactions = read_interactions(interactions_path, row_of.keys(), on_error)
     dataset = join(items, _distinct(interactions, Path(interactions_path), on_error), rule)
-    _log_start(dataset)
+    _log_summary(dataset)
     if not dataset.trained_rows.any():
-        raise InputError(
-            "every event is held out, so every item is cold and nothing trains; take later moments", "data"
-        )
+        raise InputError("every event is held out, so nothing is left to train on; choose later moments", "data")
     return dataset
 
 
 def join(items: Sequence[Item], interactions: Interactions, rule: SplitConfig = LEAVE_ONE_OUT) -> Dataset:
-    """Sort the events of each user by time (stably). Every event's item is among `items`."""
+    """Sorts the events of each user by time (stable). `items` must contain every event's item."""
     row_of = {item.item_id: row for row, item in enumerate(items)}
     user_of: dict[str, int] = {}
     users = np.array([user_of.setdefault(user_id, len(user_of)) for user_id in interactions.user_ids], dtype=np.int64)
@@ -200,19 +218,20 @@ def join(items: Sequence[Item], interactions: Interactions, rule: SplitConfig = 
     order = np.lexsort((interactions.timestamps, users))  # stable: equal keys keep file order
     back = len(np.unique(users[order[1:]][(np.diff(order) < 0) & (np.diff(users[order]) == 0)]))
     if back:
-        log.info("the file has events of %d of %d users out of their order in time: sorted", back, len(user_of))
+        log.info("events of %d of %d users were not in order of time and have been sorted", back, len(user_of))
     offsets = np.zeros(len(user_of) + 1, dtype=np.int64)
     np.cumsum(np.bincount(users, minlength=len(user_of)), out=offsets[1:])
     return Dataset(items, list(user_of), rows[order], offsets, interactions.timestamps[order], rule)
 
 
-def _log_start(dataset: Dataset) -> None:
+def _log_summary(dataset: Dataset) -> None:
     test, valid = dataset.evaluated("test"), dataset.evaluated("valid")
+    _warn_of_equal_times(dataset)
     if dataset.rule.split == "leave-one-out":
         short = dataset.users - len(test)
         if short:
             log.warning(
-                "%d of %d users have fewer than 3 events: they train, but are not evaluated", short, dataset.users
+                "%d of %d users have fewer than 3 events: they are trained on, but not evaluated", short, dataset.users
             )
         return
     if dataset.cuts.moments:
@@ -220,13 +239,13 @@ def _log_start(dataset: Dataset) -> None:
         begins = dataset.timestamps[dataset.offsets[:-1]]
         if len(begins) > 1 and (begins == begins[0]).all():
             log.warning(
-                "every user begins at timestamp %s: these look like places in a sequence, not moments, and a split by "
-                "time then tests users with long histories only",
+                "the first event of every user has timestamp %s: these look like positions in a sequence, not moments, "
+                "and a split by time then tests only users with long histories",
                 begins[0],
             )
         log.info("validation begins at timestamp %s, test at %s", *dataset.cuts.moments)
     log.info(
-        "split %s: %d of %d events train; %d of %d users validate, %d test",
+        "split %s: %d of %d events for training; %d of %d users in validation, %d in test",
         dataset.rule,
         dataset.cuts.train_end.sum(),
         len(dataset.events),
@@ -236,44 +255,79 @@ def _log_start(dataset: Dataset) -> None:
     )
 
 
+def _warn_of_equal_times(dataset: Dataset) -> None:
+    """Warns if the order of the file, not time, decides which item is held out."""
+    users, tied = dataset.targets_at_equal_times()
+    if not tied:
+        return
+    if dataset.rule.split == "time":
+        what = "several items have the timestamp of the first held-out one"
+        way_out = "data.targets = all (evaluate: --targets all) looks for all items of the period"
+    else:
+        what = "a held-out item has the same timestamp as the item before it"
+        way_out = "data.split = last-basket (evaluate: --split-by last-basket) holds out all items of a timestamp"
+    log.warning(
+        "for %d of %d evaluated users (%.0f %%) %s, so the order of the file decides what is held out, and results "
+        "depend on how the file is sorted; %s",
+        tied,
+        users,
+        100 * tied / users,
+        what,
+        way_out,
+    )
+
+
 def _nobody(rule: SplitConfig) -> str:
     if rule.split == "time":
         return (
-            "no user has events both before and after the moment at which this part begins, so there is nothing to "
-            "rank for; take another moment or share (test_from, valid_from, test_share, valid_share), or leave-one-out"
+            "no user has events both before and after the moment at which this part begins, so there are no cases to "
+            "rank; choose another moment or share (test_from, valid_from, test_share, valid_share), or leave-one-out"
         )
     what = "three events" if rule.split == "leave-one-out" else "three baskets"
     other = "a split by time needs two" if rule.split == "leave-one-out" else "leave-one-out needs three events"
     return (
-        f"no user has {what} or more, so there is nothing to validate or test on; bring longer histories ({other}, "
+        f"no user has {what} or more, so there is nothing to validate or test on; use longer histories ({other}, "
         "so that one is history and one is held out)"
     )
 
 
 def _distinct_rows(rows: Rows) -> Rows:
-    """Each item once, where it came first."""
+    """Each item once, at its first position."""
     return rows[np.sort(np.unique(rows, return_index=True)[1])]
 
 
 def _with_text(items: list[Item], recipe: Recipe, path: Path, on_error: OnError) -> list[Item]:
-    """The items of which at least one attribute that is read is more than blanks."""
+    """The items with text in at least one of the attributes that are read."""
     silent = [item for item in items if not any(value.strip() for _, value in recipe.texts(item.attributes))]
     if not silent:
         return items
     names = "any attribute" if recipe.attributes is None else " or ".join(recipe.attributes)
-    reason = f"item {silent[0].item_id!r} has no text: nothing in {names}"
+    if len(silent) == len(items):
+        raise FileFormatError(path, None, f"no item has text in {names}; {_existing_attributes(items)}")
     if on_error == "raise":
-        raise FileFormatError(path, None, f"{reason}, and {len(silent)} items like it; --on-error skip leaves them out")
+        others = f", nor have {len(silent) - 1} others of {len(items)}" if len(silent) > 1 else ""
+        raise FileFormatError(
+            path,
+            None,
+            f"item {silent[0].item_id!r} has no text in {names}{others}; --on-error skip leaves them out",
+        )
     log.warning("skipped %d items of %s without text, such as %r", len(silent), path, silent[0].item_id)
     dropped = {item.item_id for item in silent}
-    kept = [item for item in items if item.item_id not in dropped]
-    if not kept:
-        raise FileFormatError(path, None, f"no item has text in {names}")
-    return kept
+    return [item for item in items if item.item_id not in dropped]
+
+
+def _existing_attributes(items: Sequence[Item]) -> str:
+    """The attributes that have text, most frequent first, and how to choose them."""
+    counts = Counter(name for item in items for name, value in item.attributes.items() if attribute_text(value).strip())
+    if not counts:
+        return "the items have no attributes with text at all"
+    found = ", ".join(f"{name} ({count} items)" for name, count in counts.most_common(10))
+    example = json.dumps(counts.most_common(1)[0][0])
+    return f"attributes with text: {found}. In training choose with --set 'text.attributes=[{example}]'"
 
 
 def _distinct(interactions: Interactions, path: Path, on_error: OnError) -> Interactions:
-    """Events without exact repeats: a line written twice would put the test item into its own history."""
+    """Events without exact duplicates: a duplicated line would put the test item into its own history."""
     seen: set[tuple[str, str, int | float]] = set()
     kept: list[int] = []
     columns = zip(interactions.user_ids, interactions.item_ids, interactions.timestamps.tolist(), strict=True)
@@ -292,7 +346,7 @@ def _distinct(interactions: Interactions, path: Path, on_error: OnError) -> Inte
         kept.append(number)
     if len(kept) == len(interactions):
         return interactions
-    log.warning("skipped %d events of %s that are there twice", len(interactions) - len(kept), path)
+    log.warning("skipped %d duplicate events of %s", len(interactions) - len(kept), path)
     return Interactions(
         [interactions.user_ids[number] for number in kept],
         [interactions.item_ids[number] for number in kept],

@@ -11,6 +11,7 @@ from seqrec.data.items import Interactions, Item
 from seqrec.errors import FileFormatError, InputError
 from seqrec.text.item_text import Recipe
 from training.data.dataset import Dataset, join, read_dataset
+from training.data.splits import SplitConfig
 
 ITEMS = [Item(name, {"title": name}) for name in "abcde"]
 TITLE = Recipe(("title",))
@@ -93,7 +94,7 @@ def test_an_item_without_text_is_refused_by_id(
 ) -> None:
     silent = {"item_id": "mute", "attributes": attributes}
     items, events = write(tmp_path, [*TWO, silent], "u,a,1\nu,mute,2\nu,b,3\n")
-    with pytest.raises(FileFormatError, match=r"items\.jsonl: item 'mute' has no text: nothing in title"):
+    with pytest.raises(FileFormatError, match=r"items\.jsonl: item 'mute' has no text in title"):
         read_dataset(items, events, TITLE)
     with caplog.at_level(logging.WARNING):
         dataset = read_dataset(items, events, TITLE, "skip")
@@ -105,8 +106,31 @@ def test_an_item_without_text_is_refused_by_id(
 
 def test_no_item_with_text_is_an_error_even_when_skipping(tmp_path: Path) -> None:
     items, events = write(tmp_path, TWO, "u,a,1\n")
-    with pytest.raises(FileFormatError, match="no item has text in brand or size"):
-        read_dataset(items, events, Recipe(("brand", "size")), "skip")
+    for on_error in ("raise", "skip"):
+        with pytest.raises(FileFormatError, match=r"no item has text in brand or size; .*: title \(2 items\)\. In"):
+            read_dataset(items, events, Recipe(("brand", "size")), on_error)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("rule", "tied"),
+    [
+        (SplitConfig(), 2),
+        (SplitConfig(split="last-basket"), 0),
+        (SplitConfig(split="time", valid_from=2, test_from=3), 2),
+        (SplitConfig(split="time", valid_from=2, test_from=3, targets="all"), 0),
+    ],
+)
+def test_events_of_equal_time_that_compete_to_be_held_out_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, rule: SplitConfig, tied: int
+) -> None:
+    things: list[dict[str, object]] = [{"item_id": name, "attributes": {"title": name}} for name in "abcd"]
+    lines = ["x,a,1", "x,b,2", "x,c,3", "y,a,1", "y,b,2", "y,c,3", "y,d,3", "z,a,1", "z,b,1", "z,c,2", "z,d,3"]
+    lines += ["v,a,1", "v,b,2", "v,c,2", "v,d,3"]  # validation's item and the one before it
+    items, events = write(tmp_path, things, "\n".join(lines) + "\n")
+    with caplog.at_level(logging.WARNING):
+        dataset = read_dataset(items, events, rule=rule)
+    assert dataset.targets_at_equal_times()[1] == tied
+    assert ("so the order of the file decides what is held out" in caplog.text) is bool(tied)
 
 
 def test_the_same_event_twice_is_refused_and_skipping_keeps_the_first(tmp_path: Path) -> None:

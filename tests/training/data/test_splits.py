@@ -85,7 +85,7 @@ def test_timestamps_that_only_count_are_no_moments(
     lines = [f"u{user},{name},{place + user * step}" for user in range(4) for place, name in enumerate("abcdefgh")]
     (tmp_path / "events.csv").write_text("\n".join(["user_id,item_id,timestamp", *lines]))
     read_dataset(tmp_path / "items.jsonl", tmp_path / "events.csv", rule=SplitConfig(split="time"))
-    said = [record for record in caplog.records if "look like places in a sequence" in record.getMessage()]
+    said = [record for record in caplog.records if "look like positions in a sequence" in record.getMessage()]
     assert len(said) == warned
 
 
