@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from seqrec.hybrid.cooccurrence import Counts, Floats, Rows, history_matrix
-from seqrec.hybrid.lexical import LAST, unit_rows
+from seqrec.hybrid.lexical import LAST
 from seqrec.hybrid.settings import HybridSettings
 
 Scores = npt.NDArray[np.float32]
@@ -24,15 +24,23 @@ def gate(settings: HybridSettings, events: Floats) -> Floats:
     return 1.0 + settings.cold_boost / (1.0 + events)
 
 
+def term_contributions(settings: HybridSettings, items: csr_array) -> csr_array:
+    """[m, v] What each item of a history, oldest first, adds to its term query; items: their term vectors [m, v]."""
+    count = items.shape[0]
+    weights = np.zeros(count)
+    recent = items[max(0, count - LAST) :]
+    recency = 1.0 / np.arange(recent.shape[0], 0, -1.0)
+    length = float(np.sqrt(((csr_array(recency[None]) @ recent).data ** 2).sum())) if count else 0.0
+    if length:
+        weights[count - len(recency) :] = settings.recent_text * recency / length
+    if count:
+        weights[-1] += settings.last_text
+    return csr_array(items.multiply(weights[:, None])).astype(np.float32)
+
+
 def term_query(settings: HybridSettings, items: csr_array) -> csr_array:
     """[1, v] from the term vectors [m, v] of a history's items, oldest first: the last item, and the recent ones."""
-    count = items.shape[0]
-    if not count:
-        return csr_array((1, items.shape[1]), dtype=np.float32)
-    recent = items[max(0, count - LAST) :]
-    weights = 1.0 / np.arange(recent.shape[0], 0, -1.0)
-    mean = unit_rows(csr_array(weights[None]) @ recent)
-    return csr_array(settings.last_text * items[[count - 1]] + settings.recent_text * mean)
+    return csr_array(csr_array(np.ones((1, items.shape[0]), np.float32)) @ term_contributions(settings, items))
 
 
 def term_queries(settings: HybridSettings, histories: Sequence[Rows], items: csr_array) -> csr_array:

@@ -1,4 +1,6 @@
-"""Explains a recommended item by the most similar items of the history.
+"""Explains a recommended item by items of the history.
+
+A hybrid's score is a sum, and its explanation is that sum: exact. Of other models the most similar items are given.
 
 The similarity of two items is the cosine of their vectors, whatever metric the model searches by. It does not show
 what the model computed: a history becomes one vector, which depends on order and combination as well.
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from seqrec.encoder import Vectors
+from service.live.hybrid import HybridSearch, SparseQuery
 from service.live.state import View
 
 MOST = 3
@@ -19,10 +22,13 @@ MOST = 3
 
 @dataclass(frozen=True)
 class Reason:
-    """An item of the history, and its similarity to the recommended item (-1 to 1)."""
+    """An item of the history, and either its similarity to the recommended item (-1 to 1) or what it adds to the score
+    by one part of it."""
 
     item_id: str
-    similarity: float
+    similarity: float | None = None
+    part: str | None = None
+    score: float | None = None
 
 
 def reasons(view: View, history: Sequence[int], items: Sequence[int]) -> list[list[Reason]]:
@@ -39,6 +45,20 @@ def reasons(view: View, history: Sequence[int], items: Sequence[int]) -> list[li
         [Reason(view.item_id(history[column]), float(row[column])) for column in best]
         for row, best in zip(similarities, order, strict=True)
     ]
+
+
+def explain_sum(
+    view: View, vector: Vectors, sparse: SparseQuery, position: int
+) -> tuple[dict[str, float], list[Reason]]:
+    """What each part of a hybrid's score adds, and the MOST that items of the history add, the largest first.
+
+    vector: [dim], what was searched with.
+    """
+    settings = view.towers.encoder.hybrid
+    assert settings is not None
+    parts, shares = HybridSearch(view, settings, vector, sparse).explain(position)
+    largest = sorted(shares, key=lambda share: -abs(share[2]))[:MOST]
+    return parts, [Reason(view.item_id(where), part=part, score=score) for where, part, score in largest]
 
 
 def _unit(view: View, positions: Sequence[int]) -> Vectors:

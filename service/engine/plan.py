@@ -21,10 +21,11 @@ from seqrec.errors import InputError, ItemNotFound
 from seqrec.metric import Metric
 from seqrec.text.item_text import TokenizedHistory, TokenizedItem
 from service.deadline import Deadline
-from service.engine.explain import Reason, reasons
+from service.engine.explain import Reason, explain_sum, reasons
 from service.engine.user_history import UserHistory
 from service.engine.vector_cache import VectorCache, cache_key
 from service.live.filters import Filter
+from service.live.hybrid import HybridSearch, SparseQuery, empty_query, sparse_query
 from service.live.search import Hit, SearchSpec, search
 from service.live.state import Towers, View
 
@@ -45,7 +46,7 @@ class RecommendRequest:
 
     history: Sequence[str | Mapping[str, Any]]
     k: int = 10
-    exclude_seen: bool = True
+    exclude_seen: bool | None = None  # None: as the model's repeat rule says, or yes
     exclude: Sequence[str] = ()
     candidates: Sequence[str] | None = None
     field: str = ""
@@ -98,6 +99,7 @@ class Plan:
     view: View
     spec: SearchSpec
     query: Query | PopularQuery
+    sparse: SparseQuery | None = None  # what a hybrid searches with beside the vector
     history: Sequence[int] = ()  # positions of the history's items that are in the catalogue, oldest first
     unknown: Sequence[str] = ()  # ids of the history that are not
     degraded: Sequence[str] = ()  # what could not be taken into account
@@ -130,6 +132,7 @@ class Answer:
     unknown: list[str] = field(default_factory=list)
     degraded: list[str] = field(default_factory=list)
     because: list[list[Reason]] | None = None  # for each item, if the request wants explanations
+    parts: list[Mapping[str, float]] | None = None  # the same, of a hybrid: they sum to the score
 
 
 def plan_recommendations(
@@ -164,14 +167,20 @@ def plan_similar(view: View, item_id: str | None, attributes: Mapping[str, Any] 
         spec = SearchSpec(k, frozenset([position]))
         if view.towers.metric is Metric.COSINE:
             return Plan(view, spec, VectorQuery(view.vectors([position])[0]))
+        tokens = view.tokens(position)
         # Items and queries lie in different spaces: similar is what would come after a history of this item.
-        history = TokenizedHistory([view.tokens(position)])
-        return Plan(view, spec, HistoryQuery(history, _history_tokens(view, history)), [position])
+        history = TokenizedHistory([tokens])
+        query = HistoryQuery(history, _history_tokens(view, history))
+        return Plan(view, spec, query, sparse_query(view, [(tokens, position)], pairs=False), [position])
     assert attributes is not None
     [item] = view.towers.encoder.tokenize_items([check_attributes(attributes)])
     if not has_model_input(item):
         raise InputError(no_text(view.towers), "attributes")
-    return Plan(view, SearchSpec(k), ItemQuery(item))
+    sparse = sparse_query(view, [(item, None)], pairs=False)
+    if sparse is None:
+        return Plan(view, SearchSpec(k), ItemQuery(item))
+    history = TokenizedHistory([item])
+    return Plan(view, SearchSpec(k), HistoryQuery(history, _history_tokens(view, history)), sparse)
 
 
 def execute(plans: Sequence[Plan]) -> list[Result]:
@@ -193,7 +202,7 @@ def execute(plans: Sequence[Plan]) -> list[Result]:
     hits: list[list[Hit]] = [[] for _ in plans]
     for view, rows in _group_by(plans, lambda plan: plan.view):
         matrix = np.stack([vector for row in rows if (vector := vectors[row]) is not None])  # [b, dim]
-        for row, found in zip(rows, search(view, matrix, [plans[row].spec for row in rows]), strict=True):
+        for row, found in zip(rows, _search(view, matrix, [plans[row] for row in rows]), strict=True):
             hits[row] = found
     searched = time.perf_counter()
     return [
@@ -203,18 +212,25 @@ def execute(plans: Sequence[Plan]) -> list[Result]:
     ]
 
 
-def answer(plan: Plan, hits: Sequence[Hit]) -> Answer:
-    """The items of the hits, and their explanation. For a popular plan the hits are found here."""
-    view, popular = plan.view, isinstance(plan.query, PopularQuery)
-    if popular:
-        hits = _most_popular(view, plan.spec)
+def answer(plan: Plan, result: Result | None) -> Answer:
+    """The items that were found, and their explanation. `result` None: a popular plan, whose items are found here."""
+    view = plan.view
+    hits = _most_popular(view, plan.spec) if result is None else result.hits
+    because: list[list[Reason]] | None = None
+    parts: list[Mapping[str, float]] | None = None
+    if plan.explain and plan.sparse is not None and result is not None:
+        explained = [explain_sum(view, result.vector, plan.sparse, hit.position) for hit in hits]
+        because, parts = [reasons for _, reasons in explained], [of_parts for of_parts, _ in explained]
+    elif plan.explain:
+        because = reasons(view, _explaining(plan), [hit.position for hit in hits])
     return Answer(
         view,
         [(view.item(hit.position), hit.score) for hit in hits],
-        "fallback:popular" if popular else "model",
+        "fallback:popular" if result is None else "model",
         list(plan.unknown),
         list(plan.degraded),
-        reasons(view, _explaining(plan), [hit.position for hit in hits]) if plan.explain else None,
+        because,
+        parts,
     )
 
 
@@ -238,12 +254,14 @@ def _plan(
     deadline: Deadline,
 ) -> Plan:
     tokens: list[TokenizedItem] = []
+    places: list[int | None] = []
     history: list[int] = []
     unknown: dict[str, None] = {}
     stored = user.recent[max(0, len(user.recent) + len(request.history) - max_history) :]
     for i, entry in enumerate((*stored, *request.history), -len(stored)):
         if not isinstance(entry, str):
             tokens.append(next(texts))
+            places.append(None)
             continue
         item_id = entry if i < 0 else check_item_id(entry, f"{request.field}history[{i}]")
         position = view.position_of(item_id)
@@ -251,10 +269,11 @@ def _plan(
             unknown[item_id] = None
         else:
             tokens.append(view.tokens(position))
+            places.append(position)
             history.append(position)
     deadline.check()
     excluded = _positions(view, request.exclude, f"{request.field}exclude")
-    if request.exclude_seen:
+    if _leaves_seen_out(view, request):
         excluded.update(history)
         excluded.update(position for item_id in user.seen if (position := view.position_of(item_id)) is not None)
     candidates = None
@@ -263,11 +282,31 @@ def _plan(
     deadline.check()
     passed = None if request.filter is None else view.passed(request.filter)
     query: HistoryQuery | PopularQuery = PopularQuery()
+    sparse = None
     if any(has_model_input(item) for item in tokens):
         tokenized = TokenizedHistory(tokens, request.user_id)
         query = HistoryQuery(tokenized, _history_tokens(view, tokenized))
+        sparse = sparse_query(view, list(zip(tokens, places, strict=True)))
     spec = SearchSpec(request.k, frozenset(excluded), candidates, passed)
-    return Plan(view, spec, query, history, list(unknown), list(user.degraded), request.explain)
+    return Plan(view, spec, query, sparse, history, list(unknown), list(user.degraded), request.explain)
+
+
+def _search(view: View, vectors: npt.NDArray[np.float32], plans: Sequence[Plan]) -> list[list[Hit]]:
+    """Of plans with one view; vectors: [b, dim]"""
+    settings = view.towers.encoder.hybrid
+    if settings is None:
+        return search(view, vectors, [plan.spec for plan in plans])
+    return [
+        HybridSearch(view, settings, vector, plan.sparse or empty_query(view)).search(plan.spec)
+        for vector, plan in zip(vectors, plans, strict=True)
+    ]
+
+
+def _leaves_seen_out(view: View, request: RecommendRequest) -> bool:
+    if request.exclude_seen is not None:
+        return request.exclude_seen
+    settings = view.towers.encoder.hybrid
+    return settings is None or settings.exclude_seen
 
 
 def _use_cache(view: View, plans: list[Plan], cache: VectorCache) -> list[Plan]:

@@ -37,7 +37,6 @@ from service.engine.plan import (
 from service.engine.user_history import UserHistory, load_histories
 from service.engine.vector_cache import VectorCache
 from service.live.follower import Follower
-from service.live.search import Hit
 from service.live.state import Towers, View
 from service.settings import Settings
 
@@ -292,8 +291,8 @@ class Recommender:
             trace.add("encode", max(result.encode for result in results))
             trace.add("search", max(result.search for result in results))
         self._remember(searched, results)
-        hits = iter(result.hits for result in results)
-        found = [[] if isinstance(plan.query, PopularQuery) else next(hits) for plan in plans]
+        executed = iter(results)
+        found = [None if isinstance(plan.query, PopularQuery) else next(executed) for plan in plans]
         return await self._on_threads("answer", trace, _answers, plans, found, deadline)
 
     def _remember(self, plans: Sequence[Plan], results: Sequence[Result]) -> None:
@@ -327,11 +326,11 @@ class Recommender:
             trace.add(stage, time.perf_counter() - begin)
 
 
-def _answers(plans: Sequence[Plan], hits: Sequence[Sequence[Hit]], deadline: Deadline) -> list[Answer]:
+def _answers(plans: Sequence[Plan], results: Sequence[Result | None], deadline: Deadline) -> list[Answer]:
     answers = []
-    for plan, found in zip(plans, hits, strict=True):
+    for plan, result in zip(plans, results, strict=True):
         deadline.check()
-        answers.append(answer(plan, found))
+        answers.append(answer(plan, result))
     return answers
 
 

@@ -113,8 +113,10 @@ class RecommendBody(Body):
         default=None, description="the user's stored history comes first, then `history`; an unknown user has none"
     )
     k: K = 10
-    exclude_seen: bool = Field(
-        default=True, description="leave out the items whose ids are in the history, and all that the user ever had"
+    exclude_seen: bool | None = Field(
+        default=None,
+        description="leave out the items whose ids are in the history, and all that the user ever had. By default the "
+        "model decides: a hybrid may recommend seen items where its training data has repeats, others leave them out",
     )
     exclude: list[ItemId] = Field(default=[], description="leave out these items; an unknown id is no error")
     candidates: list[ItemId] | None = Field(default=None, description="rank these only; an unknown id is no error")
@@ -180,16 +182,25 @@ class ScoredItem(ItemView):
 
 class ReasonView(Answer):
     item_id: str = Field(description="of the history")
-    similarity: float = Field(
-        description="cosine of the two items' vectors, -1 to 1: how alike they are, not what the model computed"
+    similarity: float | None = Field(
+        default=None,
+        description="cosine of the two items' vectors, -1 to 1: how alike they are, not what the model computed; "
+        "not of a hybrid model",
     )
+    part: Literal["co-occurrence", "words"] | None = Field(
+        default=None, description="of a hybrid's score: what people do after this item, or words in common with it"
+    )
+    score: float | None = Field(default=None, description="what this item adds to the score by that part")
 
 
 class RecommendedItem(ScoredItem):
     because: list[ReasonView] = Field(
         default=[],
-        description="the three items of the history that this one is most like; only with `explain`. Empty where "
-        "no item of the history is in the catalogue",
+        description="the three items of the history that add most to a hybrid's score, or of another model the most "
+        "similar ones; only with `explain`. Empty where no item of the history is in the catalogue",
+    )
+    parts: dict[str, float] | None = Field(
+        default=None, description="the parts of a hybrid's score, which sum to it; only with `explain`"
     )
 
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 
 from index.vectors.factory import FLAT
 from seqrec.hybrid.cooccurrence import Floats
 from seqrec.hybrid.event_counts import HistoryCounts
 from seqrec.hybrid.lexical import LAST
-from seqrec.hybrid.scoring import term_query
+from seqrec.hybrid.scoring import term_contributions
 from seqrec.hybrid.settings import HybridSettings
 from seqrec.metric import TIE, ranked
 from seqrec.text.item_text import TokenizedItem
@@ -35,45 +37,62 @@ TERM_CANDIDATES = 1000
 class SparseQuery:
     """What a history searches with beside its dense vector.
 
-    terms, term_weights: [t]; numbers: of its counted items, the newest first, with their recency weights; counts: of
-    one moment; own: positions of its items, oldest first.
+    words: float32 [m, v], what each of its newest items adds to the term vector; read: their positions, None for plain
+    attributes. numbers: its counted items, newest first, as the counts number them; counted: their positions; recency:
+    their weights; counts: of one moment. own: positions of all its items, oldest first.
     """
 
-    terms: npt.NDArray[np.int32]
-    term_weights: npt.NDArray[np.float32]
+    words: csr_array
+    read: Sequence[int | None]
     numbers: Sequence[int]
+    counted: Sequence[int]
     recency: Floats
     counts: HistoryCounts
     own: Sequence[int]
 
+    @cached_property
+    def terms(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """[t] places in the vocabulary, and their weights."""
+        total = csr_array(csr_array(np.ones((1, self.words.shape[0]), np.float32)) @ self.words)
+        return total.indices.astype(np.int32), total.data.astype(np.float32)
 
-def sparse_query(view: View, items: Sequence[tuple[TokenizedItem, int | None]]) -> SparseQuery | None:
+
+def sparse_query(
+    view: View, items: Sequence[tuple[TokenizedItem, int | None]], pairs: bool = True
+) -> SparseQuery | None:
     """Of a history, oldest first: each entry's tokens, and its position (None for plain attributes).
 
-    None where the model is no hybrid.
+    `pairs` False leaves co-occurrence out: what is similar, not what comes next. None where the model is no hybrid.
     """
     encoder = view.towers.encoder
     settings = encoder.hybrid
     if settings is None:
         return None
     newest = items[-LAST:]
-    query = term_query(settings, encoder.term_vectors([tokens for tokens, _ in newest]))
+    words = term_contributions(settings, encoder.term_vectors([tokens for tokens, _ in newest]))
     recency = settings.cooccurrence.recency_weights(len(items))
-    numbers: list[int] = []
-    weights: list[float] = []
-    for (_, position), weight in zip(reversed(items), recency, strict=False):
-        number = None if position is None else view.counts.id_of(view.item_id(position))
-        if number is not None:
-            numbers.append(number)
-            weights.append(float(weight))
+    counted = [
+        (number, position, float(weight))
+        for (_, position), weight in zip(reversed(items), recency, strict=False)
+        if pairs and position is not None and (number := view.counts.id_of(view.item_id(position))) is not None
+    ]
+    numbers = [number for number, _, _ in counted]
     return SparseQuery(
-        query.indices.astype(np.int32),
-        query.data.astype(np.float32),
+        words,
+        [position for _, position in newest],
         numbers,
-        np.array(weights),
+        [position for _, position, _ in counted],
+        np.array([weight for _, _, weight in counted]),
         view.counts.read(numbers),
         [position for _, position in items if position is not None],
     )
+
+
+def empty_query(view: View) -> SparseQuery:
+    """Of a history without items."""
+    found = sparse_query(view, [])
+    assert found is not None
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,11 +121,7 @@ class HybridSearch:
         """[len(rows)] of these positions."""
         text = self.dense(rows) + self.words(rows)
         gates = self.view.gates(self.settings, self.sparse.counts.events)
-        out = text * gates[rows] + self.pairs()[rows]
-        if not self.settings.exclude_seen and self.sparse.own:
-            own = np.isin(rows, np.array(self.sparse.own))
-            out[own] += self.settings.seen
-            out[rows == self.sparse.own[-1]] += self.settings.last_item
+        out = text * gates[rows] + self.pairs()[rows] + self._repeat(rows)
         return np.asarray(out, dtype=np.float32)
 
     def dense(self, rows: Positions) -> Scores:
@@ -132,15 +147,16 @@ class HybridSearch:
         view = self.view
         out = np.zeros(view.size, np.float32)
         postings = view.snapshot.terms
-        if postings is None or not len(self.sparse.terms):
+        terms, term_weights = self.sparse.terms
+        if postings is None or not len(terms):
             return out
-        found = [postings.postings.row(int(term)) for term in self.sparse.terms]
+        found = [postings.postings.row(int(term)) for term in terms]
         n = len(view.snapshot.item_ids)
-        pairs = zip(found, self.sparse.term_weights, strict=True)
+        pairs = zip(found, term_weights, strict=True)
         weights = np.concatenate([own * weight for (_, own), weight in pairs])
         places = np.concatenate([own for own, _ in found])
         out[:n] = np.bincount(places, weights, n)
-        out[n:] = view.delta_words(self.sparse.terms, self.sparse.term_weights)
+        out[n:] = view.delta_words(terms, term_weights)
         return out
 
     def pairs(self) -> Scores:
@@ -150,20 +166,65 @@ class HybridSearch:
 
     def pair_scores(self) -> tuple[Positions, Floats]:
         """Positions, and what each item of the history adds to K there, end to end; positions may repeat."""
-        sparse, settings = self.sparse, self.settings.cooccurrence
-        events = sparse.counts.events
         places: list[Positions] = [np.zeros(0, np.int64)]
         values: list[Floats] = [np.zeros(0)]
-        for number, weight, (columns, counted) in zip(sparse.numbers, sparse.recency, sparse.counts.rows, strict=True):
-            where = self.view.places(columns)
-            there = where >= 0
-            factor = self.settings.pairs * weight * max(float(events[number]), 1.0) ** -settings.source_power
-            own = counted[there] * factor
-            if settings.target_power:
-                own *= np.maximum(events[columns[there]], 1.0) ** -settings.target_power
-            places.append(where[there])
+        sparse = self.sparse
+        for number, weight, row in zip(sparse.numbers, sparse.recency, sparse.counts.rows, strict=True):
+            where, own = self._row_scores(number, float(weight), row)
+            places.append(where)
             values.append(own)
         return np.concatenate(places), np.concatenate(values)
+
+    def _row_scores(
+        self, number: int, weight: float, row: tuple[npt.NDArray[np.int32], Floats]
+    ) -> tuple[Positions, Floats]:
+        settings, events = self.settings.cooccurrence, self.sparse.counts.events
+        columns, counted = row
+        where = self.view.places(columns)
+        there = where >= 0
+        own = counted[there] * (
+            self.settings.pairs * weight * max(float(events[number]), 1.0) ** -settings.source_power
+        )
+        if settings.target_power:
+            own *= np.maximum(events[columns[there]], 1.0) ** -settings.target_power
+        return where[there], own
+
+    def explain(self, position: int) -> tuple[dict[str, float], list[tuple[int, str, float]]]:
+        """The score of what lies at a position as a sum: of its parts, and of what single items of the history add.
+
+        -> part: score; (position of the history's item, part, score). What is not an item's own is in the parts alone.
+        """
+        here = np.array([position])
+        gates = float(self.view.gates(self.settings, self.sparse.counts.events)[position])
+        own = self.view.towers.encoder.term_vectors([self.view.tokens(position)])
+        by_word = gates * (self.sparse.words @ own.T).toarray()[:, 0]
+        shares = [
+            (where, "words", float(value))
+            for where, value in zip(self.sparse.read, by_word, strict=True)
+            if where is not None and value
+        ]
+        by_pair = []
+        for number, where, weight, row in zip(
+            self.sparse.numbers, self.sparse.counted, self.sparse.recency, self.sparse.counts.rows, strict=True
+        ):
+            places, values = self._row_scores(number, float(weight), row)
+            if value := float(values[places == position].sum()):
+                by_pair.append((where, "co-occurrence", value))
+        parts = {
+            "co-occurrence": sum(value for _, _, value in by_pair),
+            "words": float(by_word.sum()),
+            "dense": gates * float(self.dense(here)[0]),
+            "repeat": float(self._repeat(here)[0]),
+        }
+        return {part: value for part, value in parts.items() if value}, by_pair + shares
+
+    def _repeat(self, rows: Positions) -> Floats:
+        """[len(rows)] What the history's own items get, where they may be answers."""
+        out = np.zeros(len(rows))
+        if not self.settings.exclude_seen and self.sparse.own:
+            out[np.isin(rows, np.array(self.sparse.own))] += self.settings.seen
+            out[rows == self.sparse.own[-1]] += self.settings.last_item
+        return out
 
     def _candidates(self, spec: SearchSpec) -> Positions:
         """Positions that may answer, in rising order."""

@@ -33,10 +33,10 @@ class CountedPlaces:
         return len(self._places)
 
     def of(self, numbers: npt.NDArray[np.integer]) -> Positions:
-        places = self._places
+        places: Positions = self._places
         known = numbers < len(places)
         if known.all():
-            return places[numbers]
+            return np.asarray(places[numbers])
         out = np.full(len(numbers), NOWHERE)
         out[known] = places[numbers[known]]
         return out

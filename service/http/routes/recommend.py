@@ -10,6 +10,7 @@ from fastapi import APIRouter
 
 from seqrec.data.items import Item
 from seqrec.errors import InputError
+from service.engine.explain import Reason
 from service.engine.plan import Answer, RecommendRequest
 from service.http.dependencies import READ, ComponentsDep, TraceDep, problems
 from service.http.schemas import (
@@ -77,8 +78,12 @@ def _recommend_answer(answer: Answer) -> RecommendAnswer:
     items = [RecommendedItem(**_fields(item, score)) for item, score in answer.items]
     if answer.because is not None:
         items = [
-            item.model_copy(update={"because": [ReasonView(**asdict(reason)) for reason in reasons]})
+            item.model_copy(update={"because": [ReasonView(**_given(reason)) for reason in reasons]})
             for item, reasons in zip(items, answer.because, strict=True)
+        ]
+    if answer.parts is not None:
+        items = [
+            item.model_copy(update={"parts": dict(parts)}) for item, parts in zip(items, answer.parts, strict=True)
         ]
     return RecommendAnswer(
         items=items,
@@ -87,6 +92,10 @@ def _recommend_answer(answer: Answer) -> RecommendAnswer:
         degraded=answer.degraded,
         **_state(answer),
     )
+
+
+def _given(reason: Reason) -> dict[str, Any]:
+    return {name: value for name, value in asdict(reason).items() if value is not None}
 
 
 def _state(answer: Answer) -> dict[str, Any]:
