@@ -40,6 +40,10 @@ PAIRS_AT_ONCE = 2**23
 MAX_HALF_LIVES = 500.0
 """Distance of an event from the origin of time, in half-lives, within which float64 does not overflow."""
 
+_LOW = 2**32 - 1
+_NO_ROWS: Rows = np.zeros(0, np.int64)
+_NO_VALUES: Floats = np.zeros(0)
+
 
 @dataclass(frozen=True, slots=True)
 class CooccurrenceSettings:
@@ -70,6 +74,11 @@ class CooccurrenceSettings:
     def distance_weights(self) -> Floats:
         """[window] What a pair counts at distance 1, 2, ..."""
         return np.round(np.arange(1.0, self.window + 1) ** -self.distance_power * RESOLUTION) / RESOLUTION
+
+    @property
+    def backward_weight(self) -> float:
+        """beta as it is counted: a multiple of 2^-10, so that sums stay exact."""
+        return round(self.backward * 1024) / 1024
 
     def recency_weights(self, length: int) -> Floats:
         """[min(length, last)] u_k, newest first; they sum to 1."""
@@ -110,29 +119,36 @@ class Changes:
     def __neg__(self) -> Changes:
         return Changes(self.sources, self.targets, -self.values, self.events, -self.event_values)
 
-    def __add__(self, other: Changes) -> Changes:
-        return Changes(
-            np.concatenate([self.sources, other.sources]),
-            np.concatenate([self.targets, other.targets]),
-            np.concatenate([self.values, other.values]),
-            np.concatenate([self.events, other.events]),
-            np.concatenate([self.event_values, other.event_values]),
+    @classmethod
+    def joined(cls, parts: Sequence[Changes]) -> Changes:
+        return cls(
+            np.concatenate([_NO_ROWS, *(part.sources for part in parts)]),
+            np.concatenate([_NO_ROWS, *(part.targets for part in parts)]),
+            np.concatenate([_NO_VALUES, *(part.values for part in parts)]),
+            np.concatenate([_NO_ROWS, *(part.events for part in parts)]),
+            np.concatenate([_NO_VALUES, *(part.event_values for part in parts)]),
         )
 
     def summed(self) -> Changes:
         """Each pair and each item once, rising; what cancels out is left out."""
-        order = np.lexsort((self.targets, self.sources))
-        sources, targets = self.sources[order], self.targets[order]
-        new = np.ones(len(order), dtype=np.bool_)
-        new[1:] = (sources[1:] != sources[:-1]) | (targets[1:] != targets[:-1])
-        begins = np.flatnonzero(new)
-        values = np.add.reduceat(self.values[order], begins) if len(begins) else self.values[:0]
-        items, item_of = np.unique(self.events, return_inverse=True)
-        event_values = np.bincount(item_of, self.event_values, len(items)).astype(np.float64)
-        kept, kept_items = values != 0, event_values != 0
-        return Changes(
-            sources[begins][kept], targets[begins][kept], values[kept], items[kept_items], event_values[kept_items]
-        )
+        keys, values = sum_by_key(pair_keys(self.sources, self.targets), self.values)
+        events, event_values = sum_by_key(self.events, self.event_values)
+        return Changes(keys >> 32, keys & _LOW, values, events, event_values)
+
+
+def pair_keys(sources: npt.NDArray[np.integer], targets: npt.NDArray[np.integer]) -> Rows:
+    """[c] One number for each pair: in the order of sources, then targets."""
+    return (sources.astype(np.int64) << 32) | targets
+
+
+def sum_by_key(keys: Rows, values: Floats) -> tuple[Rows, Floats]:
+    """Each key once, rising, with the sum of its values; sums of 0 are left out."""
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    begins = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])) if len(keys) else _NO_ROWS
+    sums = np.add.reduceat(values[order], begins) if len(begins) else _NO_VALUES
+    kept = sums != 0
+    return keys[begins][kept], sums[kept]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -161,68 +177,86 @@ def count(
     pairs = csr_array((items, items))
     for sources, targets, values in _pairs(settings, rows, offsets, weights):
         pairs = pairs + coo_array((values, (sources, targets)), shape=(items, items)).tocsr()
-    backward = settings.backward * pairs.T.tocsr()
+    backward = settings.backward_weight * pairs.T.tocsr()
     return Counts((pairs + backward).sorted_indices(), np.bincount(rows, weights, items).astype(np.float64))
 
 
-def sequence_changes(settings: CooccurrenceSettings, rows: Rows, timestamps: Times | None = None) -> Changes:
-    """What one user's whole sequence, oldest first, adds: rows [m], timestamps [m] (read only with a half-life)."""
-    return update_changes(settings, rows[:0], rows, None if timestamps is None else timestamps[:0], timestamps)
-
-
-def update_changes(
+def slice_changes(
     settings: CooccurrenceSettings,
-    before: Rows,
-    after: Rows,
-    before_timestamps: Times | None = None,
-    after_timestamps: Times | None = None,
+    rows: Rows,
+    offsets: Rows,
+    before: npt.NDArray[np.bool_],
+    now: npt.NDArray[np.bool_],
+    timestamps: Times | None = None,
 ) -> Changes:
-    """What turns the counts of a user's sequence `before` into those of `after`: events put in anywhere, or taken out.
+    """What turns the counts of some users' sequences `before` into those of them `now`: events put in or taken out.
 
-    Costs O(window) for a new newest event, O(window^2) for one elsewhere. With a half-life the timestamps of both are
-    needed.
+    Slice u of a sequence, oldest first, is rows[offsets[u]:offsets[u + 1]]; `before` and `now` [m] mark which events
+    are in it then. What changes must have `window` events (if there are so many) on either side within its slice.
+    Costs O(window) for a new newest event, O(window^2) for one elsewhere. timestamps: [m], read only with a half-life.
     """
-    same = min(len(before), len(after))
-    equal = before[:same] == after[:same]
-    from_end = before[len(before) - same :] == after[len(after) - same :]
-    if settings.half_life and before_timestamps is not None and after_timestamps is not None:
-        equal &= before_timestamps[:same] == after_timestamps[:same]
-        from_end &= before_timestamps[len(before) - same :] == after_timestamps[len(after) - same :]
-    head = same if equal.all() else int(equal.argmin())
-    tail = same if from_end.all() else int(from_end[::-1].argmin())
-    tail = min(tail, same - head)
-    added = _changed_part(settings, after, after_timestamps, head, tail)
-    removed = _changed_part(settings, before, before_timestamps, head, tail)
-    return (added + -removed).summed()
+    changed = np.flatnonzero(before != now)
+    weights = _event_weights(settings, rows, timestamps)
+    first, last = _changed_ranges(changed, offsets)
+    added = _crossing_pairs(settings, rows, offsets, weights, now, first, last)
+    removed = _crossing_pairs(settings, rows, offsets, weights, before, first, last)
+    signs = np.where(now[changed], 1.0, -1.0)
+    events = Changes(_NO_ROWS, _NO_ROWS, _NO_VALUES, rows[changed], signs * weights[changed])
+    return Changes.joined([added, -removed, events]).summed()
 
 
-def _changed_part(
-    settings: CooccurrenceSettings, rows: Rows, timestamps: Times | None, head: int, tail: int
+def _changed_ranges(changed: Rows, offsets: Rows) -> tuple[Rows, Rows]:
+    """[u], [u] Where the first changed event of each slice stands, and where the last one ends; both 0 for none."""
+    users = np.searchsorted(offsets, changed, side="right") - 1
+    first, last = np.zeros(len(offsets) - 1, np.int64), np.zeros(len(offsets) - 1, np.int64)
+    first[users[::-1]] = changed[::-1]
+    last[users] = changed + 1
+    return first, last
+
+
+def _crossing_pairs(
+    settings: CooccurrenceSettings,
+    rows: Rows,
+    offsets: Rows,
+    weights: Floats,
+    there: npt.NDArray[np.bool_],
+    first: Rows,
+    last: Rows,
 ) -> Changes:
-    """Pairs and events of a sequence but for pairs that lie in its first `head` events or far within its last `tail`.
+    """Pairs among the events that are `there`, but for those before the first change or after the last of a slice.
 
-    Pairs within the tail are there where they are close to the changed part: they are the same in both sequences.
+    Those stand equally far from each other before and now; all others are counted here.
     """
-    begin, middle = max(0, head - settings.window), len(rows) - tail
-    end = min(len(rows), middle + settings.window) if middle > head or tail else len(rows)
-    piece = rows[begin:end]
-    weights = _event_weights(settings, piece, None if timestamps is None else timestamps[begin:end])
-    later = np.arange(head - begin, len(piece))
-    distance = later[None, :] - np.arange(len(piece))[:, None]  # [earlier, later]
-    # A pair of the tail alone is unchanged.
-    crossing = (np.arange(len(piece)) < middle - begin)[:, None] | (later < middle - begin)[None, :]
-    near = (distance >= 1) & (distance <= settings.window) & crossing & (piece[:, None] != piece[later][None, :])
-    one, other = np.nonzero(near)
-    values = settings.distance_weights()[distance[one, other] - 1] * weights[later[other]]
-    sources, targets = piece[one], piece[later[other]]
-    changed = slice(head - begin, middle - begin)
-    return Changes(
-        np.concatenate([sources, targets]),
-        np.concatenate([targets, sources]),
-        np.concatenate([values, settings.backward * values]),
-        piece[changed],
-        weights[changed],
-    )
+    place = np.concatenate([[0], np.cumsum(there)])  # of every event, among those that are there
+    begins, ends = place[offsets[:-1]], place[offsets[1:]]
+    heads, middles = place[first], place[last]
+    ends = np.where(last > 0, np.minimum(ends, middles + settings.window), heads)
+    own, weights = rows[there], weights[there]
+    sizes = ends - heads
+    users = np.repeat(np.arange(len(sizes)), sizes)
+    later = np.arange(len(users)) + np.repeat(heads - (np.cumsum(sizes) - sizes), sizes)  # positions that may be later
+    steps = np.arange(1, settings.window + 1)
+    by_distance = settings.distance_weights()
+    parts: list[Changes] = []
+    at_once = max(1, PAIRS_AT_ONCE // settings.window)
+    for at in range(0, len(later), at_once):
+        j, user = later[at : at + at_once, None], users[at : at + at_once, None]
+        i = j - steps  # [c, window]
+        kept = (i >= begins[user]) & (i < middles[user])
+        kept &= own[np.where(kept, i, j)] != own[j]
+        which, step = np.nonzero(kept)
+        sources, targets = own[i[which, step]], own[j[which, 0]]
+        values = by_distance[step] * weights[j[which, 0]]
+        parts.append(
+            Changes(
+                np.concatenate([sources, targets]),
+                np.concatenate([targets, sources]),
+                np.concatenate([values, settings.backward_weight * values]),
+                _NO_ROWS,
+                _NO_VALUES,
+            ).summed()
+        )
+    return Changes.joined(parts)
 
 
 def _pairs(

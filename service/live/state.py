@@ -24,7 +24,7 @@ from index.catalogue.base import CatalogueItem, Change
 from index.snapshot.snapshot import Snapshot
 from seqrec.data.items import Item
 from seqrec.encoder import Encoder, Vectors
-from seqrec.hybrid.event_counts import EventCounts, UserSlice
+from seqrec.hybrid.event_counts import EventChanges, EventCounts
 from seqrec.hybrid.scoring import gate
 from seqrec.hybrid.settings import HybridSettings
 from seqrec.text.item_text import TokenizedHistory, TokenizedItem
@@ -309,9 +309,9 @@ class LiveState:
         self._ended += item is None
         self._places.put(item_id, NOWHERE if item is None else len(self.snapshot.item_ids) + row)
 
-    def follow_events(self, users: Sequence[UserSlice], removed: Sequence[UserSlice], seq: int) -> None:
-        """Count events of the log up to `seq`: of users with new events what surrounds them, and of users who left."""
-        new = self.counts.apply(users, removed, seq)
+    def follow_events(self, changes: EventChanges) -> None:
+        """Count what came to the events' log, and what left it."""
+        new = self.counts.apply(changes)
         self._places.extend(new, self.view.position_of)
 
     def _start(self, hidden_at: npt.NDArray[np.int64], delta: Delta) -> None:
