@@ -10,11 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.config.arguments import add_data, add_run, run_config
+from training.config.schema import RunConfig
 from training.distributed import leave_processes, rank
 from training.engine import run
 from training.engine import run_list as runs
 from training.evaluation.evaluation_set import read_folder
+from training.hybrid.recipe import choose_recipe
 from training.stages.start import starting_point
+
+log = logging.getLogger(__name__)
 
 
 def train(argv: list[str]) -> None:
@@ -27,13 +31,13 @@ def train(argv: list[str]) -> None:
         "seqrec train ..., or accelerate launch.",
     )
     add_data(parser)
-    add_run(parser)
+    add_run(parser, required=False)
     arguments = parser.parse_args(argv)
     if os.environ.get("RANK", "0") != "0":
         logging.getLogger("training").setLevel(logging.WARNING)  # one process tells
     try:
         fitted = run.train(
-            run_config(arguments),
+            _config(arguments),
             arguments.items,
             arguments.interactions,
             arguments.out,
@@ -47,6 +51,18 @@ def train(argv: list[str]) -> None:
             )
     finally:
         leave_processes()
+
+
+def _config(arguments: argparse.Namespace) -> RunConfig:
+    """Of the command's options; without --config and --preset the default recipe, or what a run begun by it has."""
+    if arguments.config is not None or arguments.preset is not None:
+        return run_config(arguments)
+    recipe = choose_recipe(arguments.items, arguments.interactions, arguments.on_error)
+    if rank() == 0:
+        for reason in recipe.reasons:
+            log.info("%s", reason)
+    arguments.preset = recipe.preset
+    return run_config(arguments, before=recipe.overrides)
 
 
 def pretrain(argv: Sequence[str]) -> None:

@@ -28,10 +28,10 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_run(parser: argparse.ArgumentParser) -> None:
-    """--config or --preset, --set, --max-minutes, --out, --overwrite: what a run directory is made with."""
+def add_run(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """--config or --preset (one of them where `required`), --set, --max-minutes, --out, --overwrite."""
     presets = ", ".join(sorted(path.stem for path in PRESETS.glob("*.toml")))
-    source = parser.add_mutually_exclusive_group(required=True)
+    source = parser.add_mutually_exclusive_group(required=required)
     source.add_argument("--config", type=Path, metavar="FILE", help="a TOML file with the settings")
     source.add_argument("--preset", metavar="NAME", help=f"settings that come along: {presets}")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run directory to write")

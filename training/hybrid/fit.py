@@ -11,13 +11,14 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from seqrec.hybrid.cooccurrence import CooccurrenceSettings, Counts, count, history_matrix
+from seqrec.hybrid.cooccurrence import CooccurrenceSettings, Counts, count
 from seqrec.hybrid.scoring import HybridScorer, Scores, gate
 from seqrec.hybrid.settings import HybridSettings
 from training.data.dataset import Dataset, Rows
@@ -35,12 +36,15 @@ GRID: Mapping[str, Sequence[float]] = {
 }
 """Good everywhere: the defaults of CooccurrenceSettings. Walked one coordinate at a time."""
 WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+COARSE = (0.0, 0.5, 1.0, 2.0)
 DENSE_ITEMS = (1, 3, 0)
 COLD_BOOSTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
 NEVER = -100.0
 OWN_WEIGHTS = (NEVER, -2.0, -1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0)
 REPEATS = 0.003
 """Share of training events that repeat an item of the same user, from which on seen items may be answers."""
+COLD_COST = 0.01
+"""Share of the NDCG@10 of items with events that items without may cost."""
 WITHHELD = 0.1
 """Share of items that are cold while the weight of cold items is chosen."""
 USERS = 5000
@@ -50,6 +54,8 @@ DENSE_USERS = 1500
 TOP = 20
 CANDIDATES = 150
 """Best items of each part that are ranked while weights are chosen; others are assumed not to reach the top 10."""
+TEXT_SCORES = 60_000_000
+"""Numbers of the words' scores that are kept while co-occurrence is chosen: 240 MB, which bounds the users."""
 SCORES_AT_ONCE = 2**24
 """Numbers of one piece of a score matrix: 64 MiB."""
 
@@ -105,9 +111,9 @@ def fit_hybrid(dataset: Dataset, terms: csr_array, dense: Dense | None, seed: in
     rows, offsets = dataset.known_events("valid")
     search = _Search(rows, offsets, list(cases.histories), cases.targets, terms)
     began = time.perf_counter()
-    settings = HybridSettings(cooccurrence=search.cooccurrence())
+    settings = search.with_words(HybridSettings())
+    settings = search.cooccurrence(settings)
     log.info("co-occurrence: chosen in %.0f s", time.perf_counter() - began)
-    settings = replace(settings, pairs=search.pairs_weight(settings))
     if dense is not None:
         found = {items: search.dense_alone(dense, items) for items in DENSE_ITEMS}
         settings = replace(settings, dense_items=max(DENSE_ITEMS, key=lambda items: found[items]))
@@ -173,9 +179,13 @@ class _Table:
         return _first_column_ndcg(total)
 
     def search(self, names: Sequence[str]) -> dict[str, float]:
-        """Coordinate search over WEIGHTS for the mean NDCG@10, until a round brings nothing."""
-        chosen = dict.fromkeys(names, 0.0)
-        total, best = self.base.copy(), float(_first_column_ndcg(self.base).mean())
+        """Coordinate search over WEIGHTS for the mean NDCG@10, from the best point of a coarse grid."""
+        coarse = [dict(zip(names, values, strict=True)) for values in product(COARSE, repeat=len(names))]
+        chosen = max(coarse, key=lambda weights: self.ndcg(weights).mean())
+        total = self.base.copy()
+        for name, weight in chosen.items():
+            total += np.float32(weight) * self.columns[name]
+        best = float(_first_column_ndcg(total).mean())
         for _ in range(4):
             before = best
             for name in names:
@@ -209,17 +219,51 @@ class _Search:
             self._counted = (key, count(settings, self.rows, self.offsets, self.items))
         return self._counted[1]
 
-    def cooccurrence(self) -> CooccurrenceSettings:
-        """Coordinates of GRID one after the other; those that need no recount once more at the end."""
-        best = CooccurrenceSettings()
-        found = self._cooccurrence_ndcg(best)
-        cheap = ("last", "recency_power", "source_power", "target_power")
-        for name in (*cheap, "distance_power", "window", "backward", *cheap):
+    def with_words(self, settings: HybridSettings) -> HybridSettings:
+        """The settings with weights of pairs and words, the best pair on a coarse grid."""
+        settings = replace(settings, pairs=self.pairs_weight(settings))
+        table = self.table(settings, self.counts(settings.cooccurrence), None)
+        grid = [{"last_text": last, "recent_text": recent} for last in COARSE for recent in COARSE]
+        best = max(grid, key=lambda weights: table.ndcg(weights).mean())
+        return replace(settings, **best)  # type: ignore[arg-type]
+
+    def cooccurrence(self, settings: HybridSettings) -> HybridSettings:
+        """Co-occurrence chosen beside the words that `settings` has: coordinates of GRID one after the other.
+
+        Chosen alone, it did the work of words as well: it read longer histories, and the sum was worse.
+        """
+        users = np.arange(min(len(self.histories), max(500, TEXT_SCORES // self.items)))
+        text = np.concatenate([self._text(settings, some) for some in self._pieces(users)])
+        best, found = settings, self._joined_ndcg(settings, text, users)
+        for name in ("distance_power", "backward", "last", "recency_power", "source_power", "target_power", "window"):
             for value in GRID[name]:
-                tried = replace(best, **{name: value})  # type: ignore[arg-type]
-                if tried != best and (this := self._cooccurrence_ndcg(tried)) > found:
+                tried = replace(settings, cooccurrence=replace(best.cooccurrence, **{name: value}))  # type: ignore[arg-type]
+                if tried.cooccurrence == best.cooccurrence:
+                    continue
+                tried = replace(tried, pairs=self.pairs_weight(tried))
+                this = self._joined_ndcg(tried, text, users)
+                gain = this - found
+                # By more than its standard error: the best of thirty settings is partly luck.
+                if gain.mean() > gain.std() / len(gain) ** 0.5:
                     best, found = tried, this
         return best
+
+    def _text(self, settings: HybridSettings, some: Rows) -> Scores:
+        """[len(some), n] The words' scores; -inf for the history's own items."""
+        counts = self.counts(settings.cooccurrence)
+        scores = HybridScorer.of(settings, counts, self.terms).text([self.histories[case] for case in some], _ZERO)
+        own = self.own[some]
+        scores[np.repeat(np.arange(len(some)), np.diff(own.indptr)), own.indices] = -np.inf
+        return scores
+
+    def _joined_ndcg(self, settings: HybridSettings, text: Scores, users: Rows) -> npt.NDArray[np.float64]:
+        scorer = HybridScorer(settings, self.counts(settings.cooccurrence), self.terms, self.terms)
+        found = np.empty(len(users))
+        for some in self._pieces(users):
+            scores = scorer.cooccurrence([self.histories[case] for case in some]) + text[some]
+            mine = scores[np.arange(len(some)), self.targets[some]][:, None]
+            found[some] = expected_ndcg((scores > mine).sum(axis=1), (scores == mine).sum(axis=1) - 1)
+        return found
 
     def pairs_weight(self, settings: HybridSettings) -> float:
         """One over the mean, over users, of the mean of the TOP largest co-occurrence scores.
@@ -227,36 +271,14 @@ class _Search:
         A constant, so that the weights of other parts lie in one range whatever the data. Dividing each user's scores
         by their own mean was worse: how sure co-occurrence is says something.
         """
-        scorer = HybridScorer.of(settings, self.counts(settings.cooccurrence), self.terms)
+        scorer = HybridScorer(replace(settings, pairs=1.0), self.counts(settings.cooccurrence), self.terms, self.terms)
         means = []
-        for some in self._pieces():
+        for some in self._pieces(np.arange(min(len(self.histories), 500))):
             scores = scorer.cooccurrence([self.histories[case] for case in some])
             top = min(TOP, self.items)
             means.append(np.partition(scores, self.items - top, axis=1)[:, -top:].mean(axis=1))
         mean = float(np.concatenate(means).mean())
         return 1 / mean if mean > 0 else 1.0
-
-    def _cooccurrence_ndcg(self, settings: CooccurrenceSettings) -> float:
-        """Mean NDCG@10 among unseen items, from the scores that are not 0."""
-        counts = self.counts(settings)
-        factor = np.maximum(counts.events, 1.0) ** -settings.target_power
-        found = np.empty(len(self.histories))
-        for some in self._pieces():
-            scores = history_matrix(settings, [self.histories[case] for case in some], counts.events) @ counts.pairs
-            scores = csr_array(scores)
-            if settings.target_power:
-                scores.data *= factor[scores.indices]
-            scores = csr_array(scores - scores.multiply(self.own[some]))
-            place = np.arange(len(some))
-            mine = np.asarray(scores[place, self.targets[some]]).ravel()
-            row_of = np.repeat(place, np.diff(scores.indptr))
-            above = np.bincount(row_of, scores.data > mine[row_of], len(some))
-            same = np.bincount(row_of, (scores.data == mine[row_of]) & (scores.data > 0), len(some)) - 1
-            positive = np.bincount(row_of, scores.data > 0, len(some))
-            seen = np.diff(self.own[some].indptr)
-            equal = np.where(mine > 0, same, self.items - seen - positive - 1)
-            found[some] = expected_ndcg(above, equal)
-        return float(found.mean())
 
     def dense_alone(self, dense: Dense, items: int) -> float:
         """Mean NDCG@10 of DENSE_USERS by the dense model that reads so many items."""
@@ -310,7 +332,10 @@ class _Search:
         return np.concatenate([[target], best[order[: CANDIDATES * 4]]])
 
     def cold_boost(self, settings: HybridSettings, dense: Dense | None, seed: int) -> float:
-        """With WITHHELD of the items without events: the largest boost that costs nothing over all users."""
+        """The largest boost that costs nothing over all users, and items with events COLD_COST at most.
+
+        Measured with WITHHELD of the items without events.
+        """
         cold = np.zeros(self.items, dtype=np.bool_)
         cold[np.random.default_rng(seed).permutation(self.items)[: round(WITHHELD * self.items)]] = True
         kept = ~cold[self.rows]
@@ -327,8 +352,10 @@ class _Search:
             for boost, into in found.items():
                 gates = gate(replace(settings, cold_boost=boost), counts.events).astype(np.float32)
                 into[some] = search._ndcg(pairs + text * gates, some)
-        means = {boost: values.mean() for boost, values in found.items()}
-        return max(boost for boost, mean in means.items() if mean >= means[0.0])
+        warm = ~cold[search.targets]
+        least, least_warm = found[0.0].mean(), (1 - COLD_COST) * found[0.0][warm].mean()
+        fit = [b for b, ndcg in found.items() if ndcg.mean() >= least and ndcg[warm].mean() >= least_warm]
+        return max(fit)
 
     def own_items(self, settings: HybridSettings, dense: Dense | None) -> HybridSettings:
         """Whether seen items may be answers, and what they get; chosen by NDCG@10 over all items."""
@@ -354,10 +381,11 @@ class _Search:
             return settings
         return replace(allowed, seen=seen, last_item=last)
 
-    def _pieces(self) -> Iterator[Rows]:
+    def _pieces(self, users: Rows | None = None) -> Iterator[Rows]:
+        users = np.arange(len(self.histories)) if users is None else users
         size = max(1, SCORES_AT_ONCE // self.items)
-        for begin in range(0, len(self.histories), size):
-            yield np.arange(begin, min(begin + size, len(self.histories)))
+        for begin in range(0, len(users), size):
+            yield users[begin : begin + size]
 
 
 def _dense_scores(settings: HybridSettings, dense: Dense | None, histories: Sequence[Rows]) -> Scores:
