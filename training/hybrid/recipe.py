@@ -13,7 +13,7 @@ import numpy as np
 from seqrec.data.items import Item, OnError, read_interactions, read_items
 
 DENSE_LOG = 100
-"""Events an item, on average, from which on the dense part is a sequence model over ids: with so many it knows the items
+"""Events an item, on average, from which on the dense part is a sequence model over ids: with so many it knows items
 well. On MovieLens-1M (257) it is ahead of co-occurrence; Online Retail, a shop's log, has 84."""
 COMMON = 0.5
 """Share of items that must have an attribute for it to be read as text."""

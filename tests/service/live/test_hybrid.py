@@ -1,0 +1,204 @@
+"""Hybrid search over a view equals the offline scorer over what the view shows, and explains itself as a sum."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+
+from index.build.build import build_snapshot
+from index.build.import_items import import_items
+from index.catalogue.base import CatalogueItem, Change
+from index.catalogue.open import open_catalogue
+from index.snapshot.snapshot import SnapshotStore
+from seqrec.checkpoint import save_checkpoint
+from seqrec.data.items import Item, make_item
+from seqrec.encoder import Encoder, load_model
+from seqrec.hybrid.cooccurrence import CooccurrenceSettings, count
+from seqrec.hybrid.event_counts import BaseCounts
+from seqrec.hybrid.lexical import Vocabulary
+from seqrec.hybrid.scoring import HybridScorer
+from seqrec.hybrid.settings import HybridSettings
+from seqrec.metric import ranked
+from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
+from seqrec.models.hybrid import Hybrid
+from seqrec.text.item_text import TokenizedHistory
+from service.live.hybrid import HybridSearch, sparse_query
+from service.live.search import SearchSpec
+from service.live.state import LiveState, Towers, View
+
+WORDS = ["oak", "pine", "desk", "lamp", "tea", "pot", "blue", "red"]
+SETTINGS = HybridSettings(
+    cooccurrence=CooccurrenceSettings(window=4, last=3, target_power=0.25),
+    pairs=1.5,
+    last_text=0.8,
+    recent_text=0.4,
+    dense=0.6,
+    dense_items=2,
+    cold_boost=1.0,
+    exclude_seen=False,
+    seen=-0.2,
+    last_item=0.3,
+)
+
+
+def catalogue_of(size: int, chance: random.Random) -> list[Item]:
+    return [
+        make_item(f"item-{n:02d}", {"title": " ".join(chance.choices(WORDS, k=3)) + f" n{n % 7}"}) for n in range(size)
+    ]
+
+
+def sequences_of(items: Sequence[Item], users: int, chance: random.Random) -> list[list[str]]:
+    return [[chance.choice(items).item_id for _ in range(chance.randint(1, 9))] for _ in range(users)]
+
+
+def counts_of(sequences: Sequence[Sequence[str]], settings: CooccurrenceSettings) -> BaseCounts:
+    ids = sorted({item_id for sequence in sequences for item_id in sequence})
+    number = {item_id: place for place, item_id in enumerate(ids)}
+    rows = np.array([number[item_id] for sequence in sequences for item_id in sequence], dtype=np.int64)
+    offsets = np.concatenate([[0], np.cumsum([len(sequence) for sequence in sequences])]).astype(np.int64)
+    counts = count(settings, rows, offsets, len(ids))
+    pairs = counts.pairs
+    return BaseCounts(
+        ids, counts.events, pairs.indptr.astype(np.int64), pairs.indices.astype(np.int32), np.asarray(pairs.data)
+    )
+
+
+@pytest.fixture
+def encoder(tmp_path: Path) -> Encoder:
+    items = catalogue_of(40, random.Random(1))
+    model = Hybrid.of("bag_of_words", BagOfWords(BagOfWordsConfig(dim=16)), Vocabulary.of(items), ["title"], SETTINGS)
+    save_checkpoint(tmp_path / "checkpoint", "hybrid", model)
+    return load_model(tmp_path / "checkpoint")
+
+
+def live_state(home: Path, encoder: Encoder, items: Sequence[Item], counts: BaseCounts, index: str) -> LiveState:
+    catalogue = open_catalogue(home, create=True)
+    import_items(catalogue, encoder, items)
+    store = SnapshotStore(home)
+    manifest = build_snapshot(store, catalogue, encoder, index=index, event_counts=counts)
+    catalogue.close()
+    return LiveState(store.open(manifest.snapshot_id), Towers(encoder))
+
+
+def put(encoder: Encoder, item: Item, seq: int) -> Change:
+    [tokens] = encoder.tokenize_items([item])
+    [vector] = encoder.encode_item_tokens([tokens])
+    return Change(seq, "put", item.item_id, CatalogueItem(item, tokens, vector, encoder.item_tower))
+
+
+def offline(
+    encoder: Encoder, items: Sequence[Item], sequences: Sequence[Sequence[str]], history: Sequence[str]
+) -> dict[str, float]:
+    """Scores by item id, computed from scratch over exactly these items."""
+    row_of = {item.item_id: row for row, item in enumerate(items)}
+    kept = [[row_of[item_id] for item_id in sequence if item_id in row_of] for sequence in sequences]
+    assert kept == [[row_of[item_id] for item_id in sequence] for sequence in sequences], (
+        "events of items that are gone"
+    )
+    rows = np.array([row for sequence in kept for row in sequence], dtype=np.int64)
+    offsets = np.concatenate([[0], np.cumsum([len(sequence) for sequence in kept])]).astype(np.int64)
+    settings = encoder.hybrid
+    assert settings is not None
+    tokens = list(encoder.tokenize_items(items))
+    terms: csr_array = encoder.term_vectors(tokens)
+    scorer = HybridScorer.of(settings, count(settings.cooccurrence, rows, offsets, len(items)), terms)
+    past = np.array([row_of[item_id] for item_id in history], dtype=np.int64)
+    query = encoder.encode_history_tokens([TokenizedHistory([tokens[row] for row in past])])
+    scores = scorer.scores([past], query @ encoder.encode_item_tokens(tokens).T)[0]
+    return {item.item_id: float(score) for item, score in zip(items, scores, strict=True)}
+
+
+def search_of(view: View, history: Sequence[str]) -> HybridSearch:
+    positions = [position for item_id in history if (position := view.position_of(item_id)) is not None]
+    entries = [(view.tokens(position), position) for position in positions]
+    sparse = sparse_query(view, entries)
+    assert sparse is not None
+    [vector] = view.towers.encode_histories([TokenizedHistory([tokens for tokens, _ in entries])])
+    settings = view.towers.encoder.hybrid
+    assert settings is not None
+    return HybridSearch(view, settings, vector, sparse)
+
+
+def online(view: View, history: Sequence[str], k: int) -> list[tuple[str, float]]:
+    return [(view.item_id(hit.position), hit.score) for hit in search_of(view, history).search(SearchSpec(k))]
+
+
+@pytest.mark.parametrize("index", ["flat", "HNSW8"])
+def test_it_answers_as_the_offline_scorer_does(tmp_path: Path, encoder: Encoder, index: str) -> None:
+    chance = random.Random(2)
+    items = catalogue_of(40, random.Random(1))
+    sequences = sequences_of(items, 60, chance)
+    state = live_state(tmp_path, encoder, items, counts_of(sequences, SETTINGS.cooccurrence), index)
+    for _ in range(20):
+        history = [chance.choice(items).item_id for _ in range(chance.randint(1, 6))]
+        expected = offline(encoder, items, sequences, history)
+        order = ranked(list(expected), list(expected.values()))
+        best = [list(expected)[place] for place in order][:10]
+        found = online(state.view, history, 10)
+        assert [item_id for item_id, _ in found] == best
+        np.testing.assert_allclose([score for _, score in found], [expected[item_id] for item_id in best], atol=1e-5)
+
+
+def test_posted_items_are_scored_by_their_words_and_counts(tmp_path: Path, encoder: Encoder) -> None:
+    chance = random.Random(3)
+    items = catalogue_of(40, random.Random(1))
+    sequences = sequences_of(items, 60, chance)
+    state = live_state(tmp_path, encoder, items[:30], counts_of(sequences, SETTINGS.cooccurrence), "flat")
+    seq = state.view.seq
+    changed = make_item("item-03", {"title": "tea pot blue n3"})
+    state.apply([put(encoder, item, seq + n) for n, item in enumerate([*items[30:], changed], 1)], seq + 20)
+    now = [changed if item.item_id == changed.item_id else item for item in items]
+    for _ in range(10):
+        history = [chance.choice(now).item_id for _ in range(4)]
+        expected = offline(encoder, now, sequences, history)
+        found = dict(online(state.view, history, len(now)))
+        assert found.keys() == expected.keys()
+        np.testing.assert_allclose([found[i] for i in sorted(found)], [expected[i] for i in sorted(found)], atol=1e-5)
+
+
+def test_a_deleted_item_is_no_answer_and_adds_nothing(tmp_path: Path, encoder: Encoder) -> None:
+    items = catalogue_of(40, random.Random(1))
+    sequences = sequences_of(items, 60, random.Random(4))
+    state = live_state(tmp_path, encoder, items, counts_of(sequences, SETTINGS.cooccurrence), "flat")
+    before = dict(online(state.view, ["item-01", "item-02"], 40))
+    state.apply([Change(state.view.seq + 1, "delete", "item-05", None)], state.view.seq + 1)
+    after = dict(online(state.view, ["item-01", "item-02"], 40))
+    assert "item-05" not in after
+    assert after == {item_id: score for item_id, score in before.items() if item_id != "item-05"}
+
+
+def test_the_explanation_is_the_score_as_a_sum(tmp_path: Path, encoder: Encoder) -> None:
+    items = catalogue_of(40, random.Random(1))
+    sequences = sequences_of(items, 60, random.Random(5))
+    state = live_state(tmp_path, encoder, items, counts_of(sequences, SETTINGS.cooccurrence), "flat")
+    found = search_of(state.view, ["item-07", "item-01", "item-02"])
+    seen = set()
+    for hit in found.search(SearchSpec(40)):
+        parts, shares = found.explain(hit.position)
+        assert sum(parts.values()) == pytest.approx(hit.score, abs=1e-5)
+        for part in ("co-occurrence", "words"):
+            assert sum(score for _, name, score in shares if name == part) == pytest.approx(
+                parts.get(part, 0), abs=1e-5
+            )
+        assert {state.view.item_id(where) for where, _, _ in shares} <= {"item-07", "item-01", "item-02"}
+        seen |= parts.keys()
+    assert seen == {"co-occurrence", "words", "dense", "repeat"}
+
+
+def test_filters_candidates_and_exclusions_hold(tmp_path: Path, encoder: Encoder) -> None:
+    items = catalogue_of(40, random.Random(1))
+    state = live_state(
+        tmp_path, encoder, items, counts_of(sequences_of(items, 60, random.Random(6)), SETTINGS.cooccurrence), "flat"
+    )
+    found = search_of(state.view, ["item-01"])
+    everything = [hit.position for hit in found.search(SearchSpec(40))]
+    spec = SearchSpec(5, frozenset(everything[:3]))
+    assert [hit.position for hit in found.search(spec)] == everything[3:8]
+    some = sorted(everything[10:20])
+    assert [hit.position for hit in found.search(replace(spec, candidates=some))] == everything[10:15]
