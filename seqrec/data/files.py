@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from seqrec.errors import InputError
+
 
 def fsync_directory(path: Path) -> None:
     """Make the names in a directory durable (a rename is not, until its directory is synced)."""
@@ -18,6 +20,20 @@ def fsync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_output(path: Path, field: str) -> None:
+    """Checks before any work that a file or directory can be created at `path`.
+
+    Raises InputError, which names `field`, if a parent is a file or the nearest existing one is not writable.
+    """
+    parent = path.absolute().parent
+    while not parent.exists() and not parent.is_symlink():
+        parent = parent.parent
+    if not parent.is_dir():
+        raise InputError(f"{path} cannot be created, since {parent} is a file; choose another path", field)
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise InputError(f"{path} cannot be created, since {parent} is not writable; choose another path", field)
 
 
 @contextmanager

@@ -156,6 +156,7 @@ class TextConfig:
 class ModelConfig:
     name: str = "recformer"
     start_from: str = ""
+    start_required: bool = False
     settings: Table = field(default_factory=dict)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
@@ -86,18 +87,33 @@ def train_on(
     device = join_processes(config.device)
     log.info("computing with %s", set_threads(config.threads))
     seed_everything(config.seed)
-    model = start.build(datasets)
-    trainable(model)
-    towers = Towers(start.model_name, model)
-    encoder = towers.encoder(device)
-    if rank():
-        # All ranks have the same weights but different dropout.
-        torch.manual_seed(config.seed + rank())
-    run = _Run(config, towers, datasets, encoder.device, directory, dict(metadata))
+    with _memory_errors():
+        model = start.build(datasets)
+        trainable(model)
+        towers = Towers(start.model_name, model)
+        encoder = towers.encoder(device)
+        if rank():
+            # All ranks have the same weights but different dropout.
+            torch.manual_seed(config.seed + rank())
+        run = _Run(config, towers, datasets, encoder.device, directory, dict(metadata))
+        try:
+            return run.train(classes, overwrite)
+        finally:
+            directory.close()
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Turns the allocators' errors into a SeqrecError with the way out."""
     try:
-        return run.train(classes, overwrite)
-    finally:
-        directory.close()
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        raise SeqrecError(
+            "not enough memory: lower the batch size or the sizes in [model.settings], or set optimizer.chunk, which "
+            f"encodes a batch in parts ({str(error).partition(chr(10))[0] or 'no details'})"
+        ) from None
 
 
 class _Run:

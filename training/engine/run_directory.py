@@ -1,14 +1,14 @@
-"""A run directory: what a training was asked for, how far it is, and what came of it.
+"""A run directory: the configuration, state and results of one training run.
 
-config.toml     every setting, as resolved
-run.json        state (running, failed, done), seed, data digest, versions; when done, how it ended
-metrics.jsonl   one line a report: steps, validations, the end of each stage
-tensorboard/    the same as event files, where tensorboard is installed
-last/state.pt   while it runs: all that a run needs to go on from there
-last/checkpoint the weights of a stage's last step
-best/           while it runs: the best weights so far
-checkpoint/     when it is done: the best weights (seqrec.checkpoint)
-curves.png      loss and validation by step, where matplotlib is installed
+config.toml     every setting
+run.json        state (running, failed, done), seed, data digest, versions; the result when done
+metrics.jsonl   steps, validations and the end of each stage, one line each
+tensorboard/    the same as event files, if TensorBoard is installed
+last/state.pt   while unfinished: everything needed to resume
+last/checkpoint the weights of the last step of a stage
+best/           while unfinished: the best weights so far
+checkpoint/     when done: the best weights (seqrec.checkpoint)
+curves.png      loss and validation by step, if matplotlib is installed
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from seqrec.data.files import new_directory, write_text
+from seqrec.data.files import check_output, new_directory, write_text
 from seqrec.errors import InputError
 from training.config.load import dump_config, flat, load_stored_config
 from training.config.schema import RunConfig
@@ -44,51 +44,55 @@ class RunDirectory:
         self._lock: BinaryIO | None = None
 
     def check(self, config: RunConfig, overwrite: bool) -> None:
-        """Before anything is read or made. Raises InputError where no run can begin or go on."""
+        """Called before any work. Raises InputError if no run can start or be resumed here."""
+        check_output(self.path, "--out")
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path} is a file; choose a directory", "--out")
         if not self.path.exists() or overwrite:
             return
-        choice = "choose another directory, or say --overwrite"
+        choice = "choose another directory, or add --overwrite"
         metadata = read_metadata(self.path)
         if metadata is None or metadata["state"] == "done":
-            what = "a finished run" if metadata else "no run"
+            what = "a finished run" if metadata else "not a run"
             raise InputError(f"{self.path} exists already ({what}); {choice}", "--out")
         if metadata["state"] == "failed":
-            raise InputError(f"{self.path} is a run that failed: {metadata['error']}; {choice}", "--out")
+            raise InputError(f"{self.path} is a failed run: {metadata['error']}; {choice}", "--out")
         before = flat(asdict(load_stored_config(self.config)))
         now = flat(asdict(config))
-        changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
+        names = sorted((before.keys() | now.keys()) - {"model.start_required"})  # which changes no result
+        changed = [name for name in names if before.get(name) != now.get(name)]
         if changed:
-            said = ", ".join(f"{name} is {now.get(name)!r} and was {before.get(name)!r}" for name in changed)
+            changes = ", ".join(f"{name} is {now.get(name)!r} and was {before.get(name)!r}" for name in changed)
             raise InputError(
-                f"{self.path} is an unfinished run with other settings: {said}; with the same ones it goes on, "
+                f"{self.path} is an unfinished run with other settings: {changes}; use the same settings to resume it, "
                 f"otherwise {choice}",
                 "--out",
             )
 
     def create(self, config: RunConfig, metadata: Mapping[str, Any], overwrite: bool) -> None:
-        """Make it; from now on no other process may train in it. Raises InputError where one is."""
+        """Creates the directory and locks it. Raises InputError if another process trains in it."""
         if self.path.exists():
-            self._take()
+            self._lock_run()
         with new_directory(self.path, replace=overwrite) as directory:
             fresh = RunDirectory(directory)
             fresh.config.write_text(dump_config(config), encoding="utf-8")
             fresh.metrics.touch()
             fresh.write_metadata({**metadata, "state": "running"})
-        self._take()
+        self._lock_run()
 
     def resume(self, metadata: Mapping[str, Any]) -> None:
-        """Go on with the run in it. Raises InputError where another process is at it, and for other data."""
-        self._take()
+        """Locks an unfinished run to resume it. Raises InputError if another process has it, and for other data."""
+        self._lock_run()
         before = read_metadata(self.path)
         if before is None or before["data_digest"] != metadata["data_digest"]:
             raise InputError(
-                f"{self.path} is an unfinished run on other data; choose another directory, or say --overwrite", "--out"
+                f"{self.path} is an unfinished run on other data; choose another directory, or add --overwrite", "--out"
             )
         for name in ("seqrec", "torch", "device", "threads"):
             if before[name] != metadata[name]:
                 log.warning(
-                    "%s is %s and was %s when the run began: its weights may differ in the last digits from "
-                    "those of an unbroken run",
+                    "%s is %s and was %s when the run started: weights may differ in the last digits from those of an "
+                    "uninterrupted run",
                     name,
                     metadata[name],
                     before[name],
@@ -99,14 +103,14 @@ class RunDirectory:
         write_text(self.metadata, json.dumps(metadata, indent=1) + "\n")
 
     def load_state(self) -> State | None:
-        """What was saved last; None if the run ended before anything was."""
+        """The last saved state; None if there is none."""
         return load_state(self.state) if self.state.exists() else None
 
     def save_state(self, state: State) -> None:
         save_state(self.state, state)
 
     def cleanup(self) -> None:
-        """Take away what only an unfinished run needs."""
+        """Removes what only an unfinished run needs."""
         self.state.unlink(missing_ok=True)
         shutil.rmtree(self.best, ignore_errors=True)
 
@@ -115,7 +119,7 @@ class RunDirectory:
             self._lock.close()
             self._lock = None
 
-    def _take(self) -> None:
+    def _lock_run(self) -> None:
         if self.metrics.exists():
             self.close()
             self._lock = self.metrics.open("rb")
@@ -125,17 +129,17 @@ class RunDirectory:
 
 
 def read_metadata(path: Path) -> dict[str, Any] | None:
-    """run.json of a directory; None where there is none, or none of a run."""
+    """The run.json of a directory; None if there is none, or it is not that of a run."""
     try:
         metadata = json.loads((path / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    # Before runs could be resumed, a directory appeared when its run was done.
+    # Before runs could be resumed, run.json had no state and was written at the end.
     return {"state": "done", **metadata} if isinstance(metadata, dict) and "data_digest" in metadata else None
 
 
 def is_running(path: Path) -> bool:
-    """Whether a process is training in it now."""
+    """Whether a process is training in this directory."""
     try:
         with (path / "metrics.jsonl").open("rb") as file:
             return not _locked(file)

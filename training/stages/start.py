@@ -49,6 +49,14 @@ def starting_point(config: RunConfig) -> Start:
     """What `config.model` names. Raises InputError, CheckpointError."""
     name, source = config.model.name, config.model.start_from
     kind = model_class(name)
+    if source:
+        _check_source(source)
+    elif config.model.start_required:
+        raise InputError(
+            "this configuration starts from a trained model: --set model.start_from=DIR, a checkpoint of `seqrec "
+            "train` or the directory of a BERT- or RoBERTa-like text encoder, such as all-MiniLM-L6-v2",
+            "model.start_from",
+        )
     if issubclass(kind, FrozenTextModel):
         return _on_frozen_text(config, name, kind)
     if source and (Path(source) / "digest").is_file():
@@ -81,6 +89,27 @@ def starting_point(config: RunConfig) -> Start:
             raise InputError(f"unknown setting of {name}: {error}", "model.settings") from None
 
     return Start(config, name, recipe, fresh)
+
+
+def _check_source(source: str) -> None:
+    """Raises InputError if `source` is neither a directory with a model nor a model of the Hugging Face hub."""
+    path = Path(source)
+    if path.is_dir():
+        if not (path / "digest").is_file() and not (path / "config.json").is_file():
+            runs = f"; did you mean {path / 'checkpoint'}?" if (path / "checkpoint" / "digest").is_file() else ""
+            raise InputError(f"{source} has neither a checkpoint nor a text encoder{runs}", "model.start_from")
+        return
+    if path.exists():
+        raise InputError(f"{source} is a file; name the directory of a checkpoint or text encoder", "model.start_from")
+    from transformers import AutoConfig  # takes seconds to import
+
+    try:
+        AutoConfig.from_pretrained(source)
+    except (OSError, ValueError):
+        raise InputError(
+            f"there is no directory {source}, and no model of that name could be loaded from the Hugging Face hub",
+            "model.start_from",
+        ) from None
 
 
 def _knowing_items(config: RunConfig, name: str, kind: type[IdModel]) -> Start:

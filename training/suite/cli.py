@@ -6,6 +6,7 @@ import argparse
 import logging
 from pathlib import Path
 
+from seqrec.data.files import check_output
 from seqrec.errors import SeqrecError
 from training.evaluation.plots import require_matplotlib
 from training.suite.plan import TABLES
@@ -21,6 +22,7 @@ def suite(argv: list[str]) -> None:
     if arguments.seeds < 0:
         parser.error(f"argument --seeds: {arguments.seeds} is below 0")
     require_matplotlib()
+    check_output(arguments.out / "report.md", "--out")
     seeds = range(1, 1 + (arguments.seeds or (1 if arguments.quick else 3)))
     requested = Suite(
         SuiteConfig(

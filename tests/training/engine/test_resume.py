@@ -134,7 +134,7 @@ def test_two_processes_that_were_killed_end_like_two_that_were_not(files: tuple[
     codes = train_together(2, loss, 4, config, *files, out)
     assert -9 in codes  # the other one may be told of it before it is killed
     assert 0 not in codes
-    with pytest.raises(InputError, match="was begun with 2 processes; go on with as many"):
+    with pytest.raises(InputError, match="was started with 2 processes; resume it with as many"):
         run.train(load_config(config), *files, out)
     assert train_together(2, loss, 0, config, *files, out) == [0, 0]
     assert digest_of(out) == digest_of(tmp_path / "unbroken")
@@ -144,7 +144,7 @@ def test_two_processes_that_were_killed_end_like_two_that_were_not(files: tuple[
 def test_another_configuration_or_other_data_is_refused(files: tuple[Path, Path], tmp_path: Path) -> None:
     out, config = tmp_path / "run", config_of(tmp_path, ("max_steps = 6", "max_steps = 2"))
     assert train_and_die("training.stages.joint:JointStage.loss", 2, config, *files, out) == -9
-    with pytest.raises(InputError, match=r"unfinished run with other settings: seed is 4 and was 3; with the same"):
+    with pytest.raises(InputError, match=r"unfinished run with other settings: seed is 4 and was 3; use the same"):
         run.train(load_config(config, ["seed=4"]), *files, out)
     fewer = tmp_path / "fewer.csv"
     fewer.write_text("".join(files[1].read_text().splitlines(keepends=True)[:-12]))

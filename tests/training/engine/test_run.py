@@ -109,9 +109,9 @@ def test_a_training_that_the_clock_cut_short_says_so(
     config = config_file(tmp_path, steps=1_000_000)
     asked = ["--config", str(config), "--out", str(tmp_path / "out"), "--max-minutes", "0.005"]
     train([*arguments(world_files), *asked])
-    assert re.search(r"the clock ended the training after \d+ of 1000000 steps", caplog.text)
+    assert re.search(r"the time limit \(optimizer\.max_minutes\) ended joint after \d+ of 1000000 steps", caplog.text)
     train([*arguments(world_files), "--config", str(config_file(tmp_path)), "--out", str(tmp_path / "all")])
-    assert caplog.text.count("the clock ended") == 1
+    assert caplog.text.count("ended joint after") == 1
 
 
 def test_a_run_that_is_there_is_not_overwritten_by_mistake(
@@ -121,7 +121,7 @@ def test_a_run_that_is_there_is_not_overwritten_by_mistake(
     out.mkdir()
     (out / "precious").touch()
     asked = [*arguments(world_files), "--config", str(config), "--out", str(out)]
-    with pytest.raises(InputError, match=r"exists already \(no run\); choose another directory, or say --overwrite"):
+    with pytest.raises(InputError, match=r"exists already \(not a run\); choose another directory, or add --overwrite"):
         train(asked)
     assert (out / "precious").exists()
     train([*asked, "--overwrite"])
@@ -151,11 +151,11 @@ def test_ctrl_c_leaves_a_run_that_the_same_command_ends(
     with pytest.raises(SystemExit) as exited:
         main(asked)
     assert exited.value.code == 130
-    assert "stopped after step 5 of joint" in caplog.text
+    assert "joint: stopped after step 5" in caplog.text
     assert json.loads((out / "run.json").read_text())["state"] == "running"
     assert (out / "last" / "state.pt").exists()
     main(asked)
-    assert "is an unfinished run: going on with joint after step 5" in caplog.text
+    assert f"resuming {out}: stage joint, after step 5" in caplog.text
     steps = [entry["step"] for entry in lines_of(out / "metrics.jsonl") if entry["kind"] == "step"]
     assert steps == list(range(1, 9))
 
@@ -234,16 +234,21 @@ def test_a_training_that_diverges_says_so_and_is_not_gone_on_with(
     with pytest.raises(SeqrecError, match=r"lower optimizer\.learning_rate|not finite"):
         run.train(load_config(config, ["optimizer.learning_rate=1e9"]), *world_files, out)
     assert json.loads((out / "run.json").read_text())["state"] == "failed"
-    with pytest.raises(InputError, match=r"is a run that failed: .*say --overwrite"):
+    with pytest.raises(InputError, match=r"is a failed run: .*add --overwrite"):
         run.train(load_config(config), *world_files, out)
 
 
 def test_a_text_encoder_sets_its_own_size(world_files: tuple[Path, Path], tmp_path: Path) -> None:
     config = config_file(tmp_path, "recformer", RECFORMER)
-    with pytest.raises(InputError, match=r"model\.settings\.\w+: comes from encoder; only attention_window"):
-        run.train(load_config(config, ["model.start_from=encoder"]), *world_files, tmp_path / "o")
-    empty = load_config(config, ["model.start_from=encoder", "model.settings={}", "model.name=bag_of_words"])
-    with pytest.raises(InputError, match="bag_of_words cannot start from encoder"):
+    encoder = tmp_path / "encoder"
+    encoder.mkdir()
+    with pytest.raises(InputError, match=r"encoder has neither a checkpoint nor a text encoder"):
+        run.train(load_config(config, [f"model.start_from={encoder}"]), *world_files, tmp_path / "o")
+    (encoder / "config.json").write_text("{}")
+    with pytest.raises(InputError, match=r"model\.settings\.\w+: comes from .*encoder; only attention_window"):
+        run.train(load_config(config, [f"model.start_from={encoder}"]), *world_files, tmp_path / "o")
+    empty = load_config(config, [f"model.start_from={encoder}", "model.settings={}", "model.name=bag_of_words"])
+    with pytest.raises(InputError, match="bag_of_words cannot start from .*encoder"):
         run.train(empty, *world_files, tmp_path / "o")
 
 

@@ -66,7 +66,7 @@ def test_several_checkpoints_stand_in_one_table_and_are_tested_against_each_othe
     assert 1 / 31 <= test["p"] <= 1
     figures = record["rows"][0]["figures"]
     assert {"NDCG@5", "NDCG@10", "Recall@10", "MRR@5", "MRR", "coverage@5", "popularity@10"} <= figures.keys()
-    with pytest.raises(InputError, match="the same checkpoint is there twice"):
+    with pytest.raises(InputError, match="the same checkpoint is listed twice"):
         ask(runs[0], runs[0])
 
 
@@ -196,7 +196,7 @@ def test_training_holds_out_what_evaluation_does(
     record, run = json.loads(said.out), json.loads((out / "run.json").read_text())
     assert record["data_digest"] == run["data_digest"]
     assert record["split_by"].startswith(split)
-    assert "may have trained it" not in said.err
+    assert "may have been in training" not in said.err
 
 
 def test_buckets_begin_at_the_least_there_can_be() -> None:

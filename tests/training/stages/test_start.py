@@ -42,6 +42,25 @@ def test_without_an_encoder_it_is_refused() -> None:
         starting_point(load_config(preset_path("unisrec")))
 
 
+@pytest.mark.parametrize("preset", ["minilm", "pretrain_minilm", "residual"])
+def test_a_preset_that_needs_a_trained_model_is_refused_without_one(preset: str) -> None:
+    with pytest.raises(InputError, match=r"model\.start_from: this configuration starts from a trained model: --set"):
+        starting_point(load_config(preset_path(preset)))
+
+
+def test_a_start_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    demo = preset_path("demo")
+    with pytest.raises(InputError, match=r"model\.start_from: there is no directory .*nowhere, and no model"):
+        starting_point(load_config(demo, [f"model.start_from={tmp_path / 'nowhere'}"]))
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file is a file; name the directory"):
+        starting_point(load_config(demo, [f"model.start_from={tmp_path / 'file'}"]))
+    (tmp_path / "run" / "checkpoint").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoint" / "digest").touch()
+    with pytest.raises(InputError, match=r"did you mean .*run/checkpoint\?"):
+        starting_point(load_config(demo, [f"model.start_from={tmp_path / 'run'}"]))
+
+
 def test_texts_go_through_the_encoder_in_the_same_way_alone_and_among_others(tmp_path: Path, world: Dataset) -> None:
     """More of them than the encoder reads at a time."""
     save_encoder(tmp_path, "roberta")
