@@ -47,15 +47,13 @@ COLD_COST = 0.01
 """Share of the NDCG@10 of items with events that items without may cost."""
 WITHHELD = 0.1
 """Share of items that are cold while the weight of cold items is chosen."""
-USERS = 5000
+USERS = 20_000
 """Validation users that choose, at most."""
 DENSE_USERS = 1500
 """That choose how many items the dense model reads: each is encoded."""
 TOP = 20
-CANDIDATES = 150
+CANDIDATES = 100
 """Best items of each part that are ranked while weights are chosen; others are assumed not to reach the top 10."""
-TEXT_SCORES = 60_000_000
-"""Numbers of the words' scores that are kept while co-occurrence is chosen: 240 MB, which bounds the users."""
 SCORES_AT_ONCE = 2**24
 """Numbers of one piece of a score matrix: 64 MiB."""
 
@@ -166,9 +164,11 @@ class _Table:
 
     base: Scores
     columns: Mapping[str, Scores]
+    candidates: Rows  # [m, c], -1 pads
 
     def fold(self, number: int) -> _Table:
-        return _Table(self.base[number::2], {name: values[number::2] for name, values in self.columns.items()})
+        columns = {name: values[number::2] for name, values in self.columns.items()}
+        return _Table(self.base[number::2], columns, self.candidates[number::2])
 
     def ndcg(self, weights: Mapping[str, float]) -> npt.NDArray[np.float64]:
         """[m]"""
@@ -232,38 +232,32 @@ class _Search:
 
         Chosen alone, it did the work of words as well: it read longer histories, and the sum was worse.
         """
-        users = np.arange(min(len(self.histories), max(500, TEXT_SCORES // self.items)))
-        text = np.concatenate([self._text(settings, some) for some in self._pieces(users)])
-        best, found = settings, self._joined_ndcg(settings, text, users)
+        table = self.table(settings, self.counts(settings.cooccurrence), None)
+        words = np.float32(settings.last_text) * table.columns["last_text"]
+        words += np.float32(settings.recent_text) * table.columns["recent_text"]
+        best, found = settings, _first_column_ndcg(table.base + words)
         for name in ("distance_power", "backward", "last", "recency_power", "source_power", "target_power", "window"):
             for value in GRID[name]:
                 tried = replace(settings, cooccurrence=replace(best.cooccurrence, **{name: value}))  # type: ignore[arg-type]
                 if tried.cooccurrence == best.cooccurrence:
                     continue
                 tried = replace(tried, pairs=self.pairs_weight(tried))
-                this = self._joined_ndcg(tried, text, users)
+                this = _first_column_ndcg(self._pairs_of(tried, table.candidates) + words)
                 gain = this - found
                 # By more than its standard error: the best of thirty settings is partly luck.
                 if gain.mean() > gain.std() / len(gain) ** 0.5:
                     best, found = tried, this
         return best
 
-    def _text(self, settings: HybridSettings, some: Rows) -> Scores:
-        """[len(some), n] The words' scores; -inf for the history's own items."""
-        counts = self.counts(settings.cooccurrence)
-        scores = HybridScorer.of(settings, counts, self.terms).text([self.histories[case] for case in some], _ZERO)
-        own = self.own[some]
-        scores[np.repeat(np.arange(len(some)), np.diff(own.indptr)), own.indices] = -np.inf
-        return scores
-
-    def _joined_ndcg(self, settings: HybridSettings, text: Scores, users: Rows) -> npt.NDArray[np.float64]:
+    def _pairs_of(self, settings: HybridSettings, candidates: Rows) -> Scores:
+        """[m, c] Co-occurrence scores of the candidates; -inf where there is none."""
         scorer = HybridScorer(settings, self.counts(settings.cooccurrence), self.terms, self.terms)
-        found = np.empty(len(users))
-        for some in self._pieces(users):
-            scores = scorer.cooccurrence([self.histories[case] for case in some]) + text[some]
-            mine = scores[np.arange(len(some)), self.targets[some]][:, None]
-            found[some] = expected_ndcg((scores > mine).sum(axis=1), (scores == mine).sum(axis=1) - 1)
-        return found
+        out = np.full(candidates.shape, -np.inf, np.float32)
+        for some in self._pieces():
+            scores = scorer.cooccurrence([self.histories[case] for case in some])
+            own = candidates[some]
+            out[some] = np.where(own >= 0, np.take_along_axis(scores, np.maximum(own, 0), axis=1), -np.inf)
+        return out
 
     def pairs_weight(self, settings: HybridSettings) -> float:
         """One over the mean, over users, of the mean of the TOP largest co-occurrence scores.
@@ -299,12 +293,13 @@ class _Search:
     def table(self, settings: HybridSettings, counts: Counts, dense: Dense | None) -> _Table:
         """The scores of the candidates that any part ranks high."""
         base: list[Scores] = []
+        chosen: list[Rows] = []
         columns: dict[str, list[Scores]] = {name: [] for name in ("last_text", "recent_text", "dense")}
         alone = {
             name: HybridScorer.of(replace(settings, **{name: 1.0}), counts, self.terms)  # type: ignore[arg-type]
             for name in ("last_text", "recent_text")
         }
-        width = 1 + CANDIDATES * 4
+        width = 1 + CANDIDATES * (3 if dense is None else 4)
         for some in self._pieces():
             histories = [self.histories[case] for case in some]
             scores = {"": alone["last_text"].cooccurrence(histories)}
@@ -318,9 +313,11 @@ class _Search:
                 for number, values in enumerate(scores.values()):
                     row[number, : len(candidates)] = values[place, candidates]
                 base.append(row[0])
+                chosen.append(np.pad(candidates, (0, width - len(candidates)), constant_values=-1))
                 for number, name in enumerate(list(scores)[1:], start=1):
                     columns[name].append(row[number])
-        return _Table(np.stack(base), {name: np.stack(values) for name, values in columns.items() if values})
+        stacked = {name: np.stack(values) for name, values in columns.items() if values}
+        return _Table(np.stack(base), stacked, np.stack(chosen))
 
     def _candidates(self, case: int, scores: Sequence[Scores]) -> Rows:
         """The target, then every other unseen item that is among the best of a part."""
@@ -329,7 +326,7 @@ class _Search:
         best = np.unique(np.concatenate([np.argpartition(values, self.items - top)[-top:] for values in scores]))
         best = best[~np.isin(best, self.histories[case]) & (best != target)]
         order = np.argsort(-np.max([values[best] for values in scores], axis=0), kind="stable")
-        return np.concatenate([[target], best[order[: CANDIDATES * 4]]])
+        return np.concatenate([[target], best[order[: CANDIDATES * len(scores)]]])
 
     def cold_boost(self, settings: HybridSettings, dense: Dense | None, seed: int) -> float:
         """The largest boost that costs nothing over all users, and items with events COLD_COST at most.
