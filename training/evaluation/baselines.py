@@ -1,105 +1,110 @@
-"""What a trained model must clear: popularity, and item-kNN.
+"""The baselines of every evaluation: popularity and a tuned item-kNN.
 
-Popularity counts the training part. Item-kNN knows all that came before the held-out items, for the test split the
-validation items too: counting costs no training, and a floor is to be as strong as it simply can be.
+Popularity counts training events. Item-kNN counts all events before the held-out ones, for the test split including
+validation: counting needs no training, and a baseline should be as strong as it can be.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from training.data.dataset import Dataset, Rows, Split
+from seqrec.hybrid.cooccurrence import CooccurrenceSettings, Counts, count, history_matrix
+from training.data.dataset import Cases, Dataset, Rows, Split
 from training.evaluation.ranking import case_ranks
 
 Scores = npt.NDArray[np.float32]
 
-WINDOWS = (3, 5, 10)
-LAST = (1, 3, 5)
+GRID: Mapping[str, Sequence[Any]] = {
+    "last": (1, 3, 5, 10, 20),
+    "recency_power": (0.0, 0.5, 1.0, 2.0),
+    "target_power": (0.0, 0.25, 0.5, 0.75),
+    "source_power": (0.25, 0.5, 0.75),
+    "distance_power": (0.0, 0.5, 1.0, 2.0),
+    "window": (5, 10, 20, 40),
+    "backward": (0.0, 0.5, 1.0),
+}
+"""One coordinate after the other, from the defaults of CooccurrenceSettings."""
+USERS = 2000
+"""Validation users that choose the settings, at most."""
 FALLBACK = 1e-3
-"""Below nearly every similarity, above TIE."""
+"""Share of the best score of a history; above TIE."""
 
 
 def popularity(dataset: Dataset) -> Scores:
-    """[n] How many times each item stands in the training part."""
-    return np.bincount(_known_events(dataset, "valid")[0], minlength=len(dataset.items)).astype(np.float32)
+    """[n] The number of training events of each item."""
+    rows, _ = dataset.known_events("valid")
+    return np.bincount(rows, minlength=len(dataset.items)).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class ItemKnn:
-    """Co-occurrence within `window` steps of a sequence, as a cosine: pairs / sqrt(events of one x of the other).
+    """Co-occurrence with the last items of a history (seqrec.hybrid.cooccurrence).
 
-    The score of an item is the sum over the last `last` items of the history, plus at most FALLBACK by popularity:
-    most items never stood beside those, and would tie at 0. The similarities lie in rows of compressed sparse form
-    (indptr [n + 1], columns and values end to end), since most pairs never occur.
+    Scores are divided by the best of each history. To them at most FALLBACK is added by popularity, since most items
+    never co-occur with those of a history and would tie at 0.
     """
 
-    window: int
-    last: int
-    indptr: Rows
-    columns: Rows
-    values: Scores
+    settings: CooccurrenceSettings
+    counts: Counts
     fallback: Scores  # [n]
+
+    @classmethod
+    def of(cls, dataset: Dataset, split: Split, settings: CooccurrenceSettings) -> ItemKnn:
+        rows, offsets = dataset.known_events(split)
+        counts = count(settings, rows, offsets, len(dataset.items))
+        return cls(settings, counts, (FALLBACK * counts.events / counts.events.max()).astype(np.float32))
 
     def scores(self, histories: Sequence[Rows]) -> Scores:
         """b histories -> [b, n], higher is better."""
-        out = np.repeat(self.fallback[None], len(histories), axis=0)
-        for row, history in zip(out, histories, strict=True):
-            for item in history[-self.last :]:
-                near = slice(self.indptr[item], self.indptr[item + 1])
-                row[self.columns[near]] += self.values[near]
-        return out
+        found = (history_matrix(self.settings, histories, self.counts.events) @ self.counts.pairs).toarray()
+        if self.settings.target_power:
+            found *= np.maximum(self.counts.events, 1.0) ** -self.settings.target_power
+        best = found.max(axis=1, keepdims=True)
+        scores: Scores = (found / np.where(best > 0, best, 1.0)).astype(np.float32)
+        scores += self.fallback
+        return scores
 
-
-def item_knns(
-    dataset: Dataset, split: Split, windows: Sequence[int] = WINDOWS, lasts: Sequence[int] = LAST
-) -> Iterator[ItemKnn]:
-    """Every setting, windows rising; the best on validation is the floor."""
-    events, users = _known_events(dataset, split)
-    n = len(dataset.items)
-    popular = np.bincount(events, minlength=n).astype(np.float64)
-    fallback = (FALLBACK * popular / popular.max()).astype(np.float32)
-    keys, counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
-    for steps in range(1, max(windows) + 1):
-        one, other = events[:-steps], events[steps:]
-        kept = (users[:-steps] == users[steps:]) & (one != other)
-        pairs = np.concatenate([one[kept] * n + other[kept], other[kept] * n + one[kept]])
-        new, new_counts = np.unique(pairs, return_counts=True)
-        merged, place = np.unique(np.concatenate([keys, new]), return_inverse=True)
-        counts = np.bincount(place, np.concatenate([counts, new_counts]), len(merged)).astype(np.int64)
-        keys = merged
-        if steps in windows:
-            rows, columns = keys // n, keys % n
-            values = (counts / np.sqrt(popular[rows] * popular[columns])).astype(np.float32)
-            indptr = np.searchsorted(rows, np.arange(n + 1))
-            for last in lasts:
-                yield ItemKnn(steps, last, indptr, columns, values, fallback)
+    @property
+    def label(self) -> str:
+        return f"item-kNN (window {self.settings.window}, last {self.settings.last})"
 
 
 def best_item_knn(dataset: Dataset, split: Split) -> ItemKnn:
-    """The setting with the highest NDCG@10 on validation, all items, counted anew on what `split` may know."""
-    if not len(dataset.evaluated("valid")):  # a split by time may leave nobody to choose by
-        return next(item_knns(dataset, split, WINDOWS[1:2], LAST[1:2]))
-    cases = dataset.cases("valid").sample(5000, seed=0)
+    """Item-kNN with the settings of the highest validation NDCG@10, all items, counted on what `split` may know."""
+    settings = CooccurrenceSettings()
+    if len(dataset.evaluated("valid")):  # a split by time may leave no validation users
+        settings = _tuned(dataset, dataset.cases("valid").sample(USERS, seed=0))
+    return ItemKnn.of(dataset, split, settings)
 
-    def quality(knn: ItemKnn) -> float:
-        of_protocol = case_ranks(
+
+def _tuned(dataset: Dataset, cases: Cases) -> CooccurrenceSettings:
+    def ndcg(knn: ItemKnn) -> float:
+        ranks = case_ranks(
             lambda numbers: knn.scores([cases.histories[number] for number in numbers]),
             cases,
             len(dataset.items),
             ("all items",),
         )
-        return of_protocol["all items"].metrics().ndcg_pessimistic
+        return ranks["all items"].metrics().ndcg_pessimistic
 
-    best = max(item_knns(dataset, "valid"), key=quality)
-    return next(item_knns(dataset, split, [best.window], [best.last]))
-
-
-def _known_events(dataset: Dataset, split: Split) -> tuple[Rows, Rows]:
-    """Items and users of all events of the known part, users end to end, oldest first. [m] each"""
-    parts = [dataset.known_part(user, split) for user in range(dataset.users)]
-    users = np.repeat(np.arange(dataset.users), [len(part) for part in parts])
-    return np.concatenate(parts), users
+    best = ItemKnn.of(dataset, "valid", CooccurrenceSettings())
+    highest = ndcg(best)
+    for name, values in GRID.items():
+        for value in values:
+            settings = replace(best.settings, **{name: value})
+            if settings == best.settings:
+                continue
+            counted = (settings.window, settings.distance_power, settings.backward)
+            if counted == (best.settings.window, best.settings.distance_power, best.settings.backward):
+                knn = replace(best, settings=settings)
+            else:
+                knn = ItemKnn.of(dataset, "valid", settings)
+            found = ndcg(knn)
+            if found > highest:
+                best, highest = knn, found
+    return best.settings

@@ -90,8 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "seqrec evaluate",
         description="Rank the whole catalogue for the held-out items of every user and report NDCG, Recall and MRR, "
-        "with and without items of the history as candidates, next to the baselines popularity, last item and item-kNN, "
-        "with 95 %% intervals and paired tests. docs/evaluation.md explains each figure.",
+        "with and without items of the history as candidates, next to the baselines popularity, last item and "
+        "item-kNN, with 95 %% intervals and paired tests. docs/evaluation.md explains each figure.",
         epilog="See also `seqrec suite paper`, which trains the papers' models and writes their tables.",
     )
     parser.add_argument("--suite", action=_Moved, help=argparse.SUPPRESS)

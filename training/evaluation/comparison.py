@@ -142,7 +142,7 @@ def _methods(
     methods: list[tuple[str, Scorer]] = [
         ("popularity", lambda numbers: np.repeat(popular[None], len(numbers), axis=0)),
         (
-            f"item-kNN (window {knn.window}, last {knn.last})",
+            knn.label,
             lambda numbers: knn.scores([cases.histories[number] for number in numbers]),
         ),
     ]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -13,7 +14,7 @@ import torch
 from seqrec import load_model
 from seqrec.cli import main
 from seqrec.errors import CheckpointError, InputError, SeqrecError
-from training.cli import train
+from training.cli import list_runs, train
 from training.config.load import load_config
 from training.config.schema import RunConfig, TextConfig
 from training.engine import run
@@ -248,7 +249,7 @@ def test_a_text_encoder_sets_its_own_size(world_files: tuple[Path, Path], tmp_pa
     with pytest.raises(InputError, match=r"model\.settings\.\w+: comes from .*encoder; only attention_window"):
         run.train(load_config(config, [f"model.start_from={encoder}"]), *world_files, tmp_path / "o")
     empty = load_config(config, [f"model.start_from={encoder}", "model.settings={}", "model.name=bag_of_words"])
-    with pytest.raises(InputError, match="bag_of_words cannot start from .*encoder"):
+    with pytest.raises(InputError, match=r"bag_of_words cannot start from .*encoder"):
         run.train(empty, *world_files, tmp_path / "o")
 
 
@@ -314,3 +315,47 @@ def test_threads_are_those_asked_for_or_the_physical_cores(monkeypatch: pytest.M
         assert 1 <= torch.get_num_threads() <= len(os.sched_getaffinity(0))
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_model_whose_scores_all_tie_is_not_reported_as_perfect(
+    embedding_bag: type,
+    world_files: tuple[Path, Path],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    items = [json.loads(line) for line in world_files[0].read_text().splitlines()]
+    same = tmp_path / "same.jsonl"
+    same.write_text("".join(json.dumps(item | {"attributes": {"title": "Unknown"}}) + "\n" for item in items))
+    out = tmp_path / "runs" / "same"
+    config = str(config_file(tmp_path))
+    train(["--items", str(same), "--interactions", str(world_files[1]), "--config", config, "--out", str(out)])
+    record = json.loads((out / "run.json").read_text())
+    assert record["best"]["ndcg"] == 1.0
+    expected = sum(1 / math.log2(place + 1) for place in range(1, 11)) / len(items)
+    assert f"validation NDCG@10 {expected:.4f}" in capsys.readouterr().out
+    assert "1.0000 if the target comes first and 0.0000 if it comes last. Do many items have the same" in caplog.text
+    list_runs([str(tmp_path / "runs"), "--json"])
+    [listed] = json.loads(capsys.readouterr().out)
+    assert listed["ndcg"] == pytest.approx(expected)
+
+
+def test_sizes_that_no_memory_holds_are_refused_with_the_way_out(
+    embedding_bag: type, world_files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    config = load_config(config_file(tmp_path), ["model.settings.dim=1000000000000"])
+    with pytest.raises(SeqrecError, match=r"not enough memory: lower the batch size .*optimizer\.chunk"):
+        run.train(config, *world_files, tmp_path / "out")
+
+
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_an_output_that_cannot_be_created_is_refused_before_the_work(
+    config: Path, world_files: tuple[Path, Path], tmp_path: Path, overwrite: list[str]
+) -> None:
+    (tmp_path / "plain").write_text("precious")
+    asked = [*arguments(world_files), "--config", str(config), *overwrite]
+    with pytest.raises(InputError, match=r"--out: .*plain/x cannot be created, since .*plain is a file"):
+        train([*asked, "--out", str(tmp_path / "plain" / "x")])
+    with pytest.raises(InputError, match=r"--out: .*plain is a file; choose a directory"):
+        train([*asked, "--out", str(tmp_path / "plain")])
+    assert (tmp_path / "plain").read_text() == "precious"

@@ -209,3 +209,26 @@ def test_the_suite_is_a_command_of_its_own(capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(SystemExit):
         evaluate(["--suite", "paper", "DATA", "--out", "suite"])
     assert "seqrec suite paper DATA" in capsys.readouterr().err
+
+
+def test_what_cannot_be_written_is_refused_before_the_work(ask: Ask, runs: list[str], tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.write_text("precious")
+    for argv in (["--out", str(plain), "--overwrite"], ["--out", str(plain / "x")], ["--markdown", str(plain / "x")]):
+        with pytest.raises(InputError, match=r"plain is a file; choose"):
+            ask(runs[0], *argv)
+    with pytest.raises(InputError, match=r"--markdown: .* is a directory; name a file"):
+        ask(runs[0], "--markdown", str(tmp_path))
+    assert plain.read_text() == "precious"
+    ask(runs[0], "--markdown", str(tmp_path / "new" / "table.md"))
+    assert (tmp_path / "new" / "table.md").is_file()
+
+
+@pytest.mark.parametrize("argv", [["--seed", "-1"], ["--threads", "-1"], ["--show-users", "-1"], ["--k", "0"]])
+def test_numbers_that_make_no_sense_are_wrong_usage(
+    ask: Ask, runs: list[str], argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exited:
+        ask(runs[0], *argv)
+    assert exited.value.code == 2
+    assert "is not a whole number" in capsys.readouterr().err
