@@ -1,4 +1,4 @@
-"""What users did: events kept by user, so that a request need only name the user."""
+"""What users did: events kept by user, so that a request need only name the user, and as a log that is followed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from seqrec.data.items import check_item_id
 from seqrec.errors import InputError
+from seqrec.hybrid.event_counts import EventChanges
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +40,20 @@ def make_event(user_id: object, item_id: object, timestamp: object, event_id: ob
 
 
 class HistoryStore(Protocol):
-    """Safe to use from several threads and processes at once. Raises CatalogueError where it cannot be used."""
+    """Events by user, and the log of all of them that counts follow.
+
+    Each event, and each removal of events, gets the next number of the log. Counts as of a number are those of all
+    events up to it that were not removed up to it; `event_changes` leads from one number to a later one. What is
+    removed is unnamed at once: its items and times stay until `compact_events`, for followers to take them out.
+
+    Safe to use from several threads and processes at once. Raises CatalogueError where it cannot be used.
+    """
 
     durability_warnings: Sequence[str]
     """What it promises less than it should, in words; empty where it promises all."""
+
+    log_id: str
+    """A random name made with the log. Numbers of a log mean nothing in another one."""
 
     def add(self, events: Sequence[Event]) -> int:
         """One atomic batch, durable on return; how many were new (an `event_id` that is there already is not)."""
@@ -58,10 +71,76 @@ class HistoryStore(Protocol):
         """Remove everything about the user, durably; how many events that were."""
         ...
 
+    def remove(self, user_id: str, event_id: str) -> bool:
+        """Take one event back, durably; False if there is none of this id."""
+        ...
+
     def scan(self) -> Iterator[Event]:
         """All events, user by user, each user's as `recent` has them. Not one view: users come and go meanwhile."""
+        ...
+
+    def events_head(self) -> int:
+        """The last number of the log. Raises CatalogueReplaced where it is another log, or an older state of it."""
+        ...
+
+    def event_changes(self, after: int, limit: int, window: int) -> EventChanges:
+        """What changes counts as of `after` into counts as of `after + limit`, or of the head if that comes first.
+
+        Each user with changes has a slice around them with `window` events (if there are so many) on either side.
+        Read at one moment, in O(window) for a new newest event, however many the user has. Raises LogTruncated where
+        `after` is before what was compacted: `event_sequences` leads on; CatalogueReplaced as `events_head`.
+        """
+        ...
+
+    def event_sequences(self) -> EventChanges:
+        """The whole sequence of every user, as of one number: what counts that begin from nothing are made of."""
+        ...
+
+    def compact_events(self, through: int) -> None:
+        """Forget what was removed up to this number. All kept snapshots must have counted the log up to it."""
         ...
 
     def close(self) -> None:
         """Give back files and connections. The store is not used after it."""
         ...
+
+
+NEVER = 2**63 - 1
+"""The number at which an event was removed, of one that was not."""
+
+
+class ChangesBuilder:
+    """Collects slices of sequences between two numbers of the log."""
+
+    def __init__(self, after: int, seq: int) -> None:
+        self._after, self._seq = after, seq
+        self._items: list[str] = []
+        self._numbers: list[int] = []
+        self._removed: list[int] = []
+        self._timestamps: list[float] = []
+        self._offsets = [0]
+        self._interned: dict[str, str] = {}  # a log repeats its ids: keep one copy of each
+
+    def event(self, number: int, item_id: str, timestamp: float, removed: int = NEVER) -> None:
+        """The next event of a slice. Those that are there neither before nor now are left out."""
+        if number <= self._seq and removed > self._after and not (number > self._after and removed <= self._seq):
+            self._items.append(self._interned.setdefault(item_id, item_id))
+            self._numbers.append(number)
+            self._timestamps.append(timestamp)
+            self._removed.append(removed)
+
+    def end_slice(self) -> None:
+        if len(self._items) > self._offsets[-1]:
+            self._offsets.append(len(self._items))
+
+    def changes(self) -> EventChanges:
+        numbers, removed = np.array(self._numbers, dtype=np.int64), np.array(self._removed, dtype=np.int64)
+        return EventChanges(
+            self._after,
+            self._seq,
+            self._items,
+            np.array(self._offsets, dtype=np.int64),
+            np.array(self._timestamps, dtype=np.float64),
+            (numbers <= self._after) & (removed > self._after),
+            (numbers <= self._seq) & (removed > self._seq),
+        )

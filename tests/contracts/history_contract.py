@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from index.catalogue.histories import Event, HistoryStore
+from seqrec.errors import CatalogueReplaced, LogTruncated
+from seqrec.hybrid.event_counts import EventChanges
 
 
 class HistoryContract:
@@ -119,3 +122,147 @@ class HistoryContract:
         assert len(new) == 60
         assert sum(new) == 80  # three threads sent the same 20 event ids
         assert len(store.recent("u", 1000)) == 80
+
+    # The log
+
+    def test_the_log_begins_at_nothing(self, store: HistoryStore) -> None:
+        assert store.events_head() == 0
+        assert as_slices(store.event_changes(0, 10, 5)) == []
+        assert as_slices(store.event_sequences()) == []
+        assert store.event_sequences().seq == 0
+        store.compact_events(10)
+        assert store.events_head() == 0
+        assert not store.remove("u", "e")
+
+    def test_each_event_and_each_removal_has_a_number(self, store: HistoryStore) -> None:
+        store.add([Event("u", "a", 1.0, "e"), Event("u", "b", 2.0), Event("v", "c", 3.0)])
+        assert store.events_head() == 3
+        store.add([Event("u", "a", 1.0, "e")])
+        assert store.events_head() == 3
+        assert store.delete("u") == 2
+        assert store.events_head() == 4
+        assert store.delete("u") == 0
+        assert store.events_head() == 4
+        store.add([Event("u", "d", 1.0)])
+        assert store.events_head() == 5
+
+    def test_changes_lead_from_one_number_to_another(self, store: HistoryStore) -> None:
+        store.add([Event("u", item, float(n)) for n, item in enumerate("abcdefgh")])
+        store.add([Event("v", "z", 1.0)])
+        changes = store.event_changes(0, 100, 3)
+        assert (changes.after, changes.seq) == (0, 9)
+        assert as_slices(changes) == [("", "abcdefgh"), ("", "z")]
+        store.add([Event("u", "i", 9.0)])
+        assert as_slices(store.event_changes(9, 100, 3)) == [("fgh", "fghi")]
+        store.add([Event("u", "L", 3.5)])
+        assert as_slices(store.event_changes(10, 100, 2)) == [("cdef", "cdLef")]
+        assert as_slices(store.event_changes(9, 100, 2)) == [("cdefgh", "cdLefghi")]
+        assert as_slices(store.event_changes(11, 100, 2)) == []
+
+    def test_changes_come_in_portions(self, store: HistoryStore) -> None:
+        store.add([Event("u", item, float(n)) for n, item in enumerate("abcdef")])
+        changes = store.event_changes(2, 3, 1)
+        assert (changes.after, changes.seq) == (2, 5)
+        assert as_slices(changes) == [("b", "bcde")]
+        # What came later than the portion takes no place in it.
+        store.add([Event("u", "X", 3.5)] * 4)
+        assert as_slices(store.event_changes(4, 1, 2)) == [("cd", "cde")]
+        assert as_slices(store.event_changes(3, 1, 2)) == [("bc", "bcd")]
+
+    def test_equal_times_in_a_long_history(self, store: HistoryStore) -> None:
+        store.add([Event("u", f"i{n}", 5.0) for n in range(50)])
+        changes = store.event_changes(30, 2, 2)
+        assert list(changes.items) == ["i28", "i29", "i30", "i31"]
+        assert changes.before.tolist() == [True, True, False, False]
+
+    def test_a_deleted_user_is_taken_out(self, store: HistoryStore) -> None:
+        store.add([Event("u", item, float(n), f"e{n}") for n, item in enumerate("abc")])
+        store.add([Event("v", "z", 1.0)])
+        store.delete("u")
+        assert as_slices(store.event_changes(4, 10, 1)) == [("abc", "")]
+        assert sorted(as_slices(store.event_changes(2, 10, 1))) == [("", "z"), ("ab", "")]
+        assert as_slices(store.event_changes(0, 10, 1)) == [("", "z")]
+        # In portions that end before the removal, the events are there.
+        assert sorted(as_slices(store.event_changes(0, 4, 1))) == [("", "abc"), ("", "z")]
+        assert as_slices(store.event_changes(2, 1, 1)) == [("ab", "abc")]
+        store.add([Event("u", "n", 0.0)])
+        assert sorted(as_slices(store.event_changes(4, 10, 1))) == [("", "n"), ("abc", "")]
+        assert sorted(as_slices(store.event_sequences())) == [("", "n"), ("", "z")]
+
+    def test_one_event_is_taken_back(self, store: HistoryStore) -> None:
+        store.add([Event("u", item, float(n), f"e{n}") for n, item in enumerate("abcab")])
+        assert store.remove("u", "e2")
+        assert not store.remove("u", "e2")
+        assert not store.remove("v", "e1")
+        assert [event.item_id for event in store.recent("u", 9)] == list("abab")
+        assert store.seen("u") == {"a", "b"}
+        assert as_slices(store.event_changes(5, 10, 9)) == [("abcab", "abab")]
+        assert as_slices(store.event_changes(0, 5, 9)) == [("", "abcab")]
+        assert store.remove("u", "e0")
+        assert store.seen("u") == {"a", "b"}
+        store.add([Event("u", "d", 9.0, "e2")])
+        assert as_slices(store.event_changes(6, 10, 9)) == [("abab", "babd")]
+        assert as_slices(store.event_changes(6, 1, 9)) == [("abab", "bab")]
+        assert store.delete("u") == 4
+        assert as_slices(store.event_changes(5, 10, 9)) == [("abcab", "")]
+        assert as_slices(store.event_changes(8, 10, 9)) == [("babd", "")]
+        assert store.event_sequences().seq == store.events_head() == 9
+
+    def test_a_user_of_one_event_takes_it_back(self, store: HistoryStore) -> None:
+        store.add([Event("u", "a", 1.0, "e")])
+        assert store.remove("u", "e")
+        assert list(store.scan()) == []
+        assert store.delete("u") == 0
+        assert as_slices(store.event_changes(1, 10, 9)) == [("a", "")]
+
+    def test_what_was_removed_is_forgotten(self, store: HistoryStore) -> None:
+        store.add([Event("u", "a", 1.0), Event("v", "b", 1.0, "e"), Event("v", "c", 2.0)])
+        store.delete("u")
+        store.remove("v", "e")
+        store.compact_events(4)
+        assert as_slices(store.event_changes(4, 10, 5)) == [("bc", "c")]
+        with pytest.raises(LogTruncated):
+            store.event_changes(3, 10, 5)
+        with pytest.raises(LogTruncated):
+            store.event_changes(0, 10, 5)
+        store.compact_events(5)
+        store.compact_events(2)
+        with pytest.raises(LogTruncated):
+            store.event_changes(4, 10, 5)
+        store.add([Event("v", "d", 3.0)])
+        assert as_slices(store.event_changes(5, 10, 5)) == [("c", "cd")]
+        assert as_slices(store.event_sequences()) == [("", "cd")]
+
+    def test_a_number_that_is_yet_to_come_means_an_older_state(self, store: HistoryStore) -> None:
+        store.add([Event("u", "a", 1.0)])
+        with pytest.raises(CatalogueReplaced, match="older state"):
+            store.event_changes(2, 10, 5)
+
+    def test_a_log_keeps_its_name(self, store: HistoryStore, location: str) -> None:
+        other = self.open(location)
+        assert other.log_id == store.log_id
+        assert len(store.log_id) == 32
+        other.add([Event("u", "a", 1.0)])
+        assert store.events_head() == 1
+        other.close()
+
+    def test_what_is_counted_of_a_user_does_not_say_who_it_is(self, store: HistoryStore) -> None:
+        store.add([Event("somebody", "a", 1.0, "click")])
+        store.delete("somebody")
+        changes = store.event_changes(1, 10, 5)
+        assert "somebody" not in repr(changes)
+        assert "click" not in repr(changes)
+
+
+def as_slices(changes: EventChanges) -> list[tuple[str, str]]:
+    """Items of each slice before and now, ids of one letter."""
+    found = []
+    for begin, end in pairwise(changes.offsets.tolist()):
+        items, before, now = changes.items[begin:end], changes.before[begin:end], changes.now[begin:end]
+        found.append(
+            (
+                "".join(item for item, there in zip(items, before, strict=True) if there),
+                "".join(item for item, there in zip(items, now, strict=True) if there),
+            )
+        )
+    return found

@@ -1,43 +1,25 @@
-"""Users' histories in a Redis, one script a change.
-
-users            ids of all users
-events           how many events were ever added: a number for each, so that equal times stay in order
-user:ID          a sorted set by time of "number item_id event_id"
-items:ID         a set of all items the user had
-once:ID          a set of the event ids
-"""
+"""Users' histories in a Redis, one script a change. `index.catalogue.redis.event_scripts` says which keys there are."""
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from index.catalogue.histories import Event
+from index.catalogue.histories import NEVER, ChangesBuilder, Event
 from index.catalogue.redis.connection import RedisConnections
+from index.catalogue.redis.event_scripts import ADD, CHANGES, COMPACT, DELETE, HEAD, OPEN, REMOVE
 from index.catalogue.words import is_unicode
+from seqrec.errors import CatalogueError, CatalogueReplaced, LogTruncated
+from seqrec.hybrid.event_counts import EventChanges
 
-# ARGV: user, item, time, event id or '' in turn.
-_ADD = """
-local new = 0
-for i = 1, #ARGV, 4 do
-  local user = ARGV[i]
-  if ARGV[i + 3] == '' or redis.call('SADD', KEYS[3] .. 'once:' .. user, ARGV[i + 3]) == 1 then
-    local number = string.format('%016.0f', redis.call('INCR', KEYS[2]))
-    redis.call('SADD', KEYS[1], user)
-    redis.call('ZADD', KEYS[3] .. 'user:' .. user, ARGV[i + 2], number .. '\\n' .. ARGV[i + 1] .. '\\n' .. ARGV[i + 3])
-    redis.call('SADD', KEYS[3] .. 'items:' .. user, ARGV[i + 1])
-    new = new + 1
-  end
-end
-return new
-"""
-_DELETE = """
-local removed = redis.call('ZCARD', KEYS[3] .. 'user:' .. ARGV[1])
-redis.call('UNLINK', KEYS[3] .. 'user:' .. ARGV[1], KEYS[3] .. 'items:' .. ARGV[1], KEYS[3] .. 'once:' .. ARGV[1])
-redis.call('SREM', KEYS[1], ARGV[1])
-return removed
-"""
+SCHEMA_VERSION = "2"
 _USERS_AT_ONCE = 1000
+_CHANGES_AT_ONCE = 1000  # numbers of the log that one script reads: it holds the server for some 20 ms
+_FORGOTTEN_AT_ONCE = 10_000
+_EVERYTHING = 2**52
+
+_Row = tuple[float, int, str, int]  # timestamp, number, item, number of the removal
 
 
 class RedisHistories:
@@ -46,7 +28,17 @@ class RedisHistories:
     def __init__(self, url: str, accept_weaker: bool = False) -> None:
         self._redis = RedisConnections(url, accept_weaker, "the histories")
         self._base = self._redis.key("histories:")
-        self._keys = (f"{self._base}users", f"{self._base}events", self._base)
+        self._keys = (*(f"{self._base}{name}" for name in ("meta", "events", "log", "users")), self._base)
+        self._seen = 0
+        try:
+            schema, log_id, head = self._redis.write(*self._eval(OPEN, SCHEMA_VERSION, uuid.uuid4().hex))
+            if schema.decode() != SCHEMA_VERSION:
+                raise self._redis.error(f"they have schema {schema.decode()}; this version reads {SCHEMA_VERSION}")
+        except BaseException:
+            self._redis.close()
+            raise
+        self.log_id: str = log_id.decode()
+        self._seen = int(head)
 
     @property
     def durability_warnings(self) -> Sequence[str]:
@@ -58,7 +50,7 @@ class RedisHistories:
         arguments: list[Any] = []
         for event in events:
             arguments += [event.user_id, event.item_id, repr(event.timestamp), event.event_id or ""]
-        return int(self._write(_ADD, *arguments))
+        return int(self._write(ADD, *arguments))
 
     def recent(self, user_id: str, limit: int) -> list[Event]:
         if limit < 1 or not is_unicode(user_id):
@@ -73,24 +65,127 @@ class RedisHistories:
         return frozenset(item_id.decode() for item_id in members)
 
     def delete(self, user_id: str) -> int:
-        return int(self._write(_DELETE, user_id)) if is_unicode(user_id) else 0
+        return int(self._write(DELETE, user_id)) if is_unicode(user_id) else 0
+
+    def remove(self, user_id: str, event_id: str) -> bool:
+        return is_unicode(user_id) and is_unicode(event_id) and self._write(REMOVE, user_id, event_id) == 1
 
     def scan(self) -> Iterator[Event]:
+        for user in sorted(self._users()):
+            yield from self.recent(user.decode(), 2**62)
+
+    def events_head(self) -> int:
+        self._read(HEAD)
+        return self._seen
+
+    def event_changes(self, after: int, limit: int, window: int) -> EventChanges:
+        limit = min(limit, _CHANGES_AT_ONCE)
+        seq, slices = self._read(CHANGES, max(after, 0), limit, window, seen=max(after, self._seen))
+        builder = ChangesBuilder(after, int(seq))
+        for there, removed in slices:
+            _append(builder, sorted([*_rows(there), *_removed_rows(removed)]))
+        return builder.changes()
+
+    def event_sequences(self) -> EventChanges:
+        """Users are read one after the other, so those who came or went meanwhile are put right by the log."""
+        head = self.events_head()
+        sequences: list[list[_Row]] = []
+        users = sorted(self._users())
+        for at in range(0, len(users), _USERS_AT_ONCE):
+            some = users[at : at + _USERS_AT_ONCE]
+            keys = [self._base.encode() + b"user:" + user for user in some]
+            replies = self._redis.read(*(("ZRANGE", key, 0, -1, "WITHSCORES") for key in keys))
+            sequences += [_rows(reply) for reply in replies]
+        _, slices = self._read(CHANGES, head, _EVERYTHING, 0)
+        _put_right(sequences, [[*_rows(there), *_removed_rows(gone)] for there, gone in slices if gone], head)
+        builder = ChangesBuilder(0, head)
+        for rows in sequences:
+            _append(builder, [(timestamp, number, item_id, NEVER) for timestamp, number, item_id, _ in rows])
+        return builder.changes()
+
+    def compact_events(self, through: int) -> None:
+        reached = -1
+        while (now := int(self._write(COMPACT, through, _FORGOTTEN_AT_ONCE))) > reached:
+            reached = now
+
+    def close(self) -> None:
+        self._redis.close()
+
+    def _users(self) -> set[bytes]:
         users: set[bytes] = set()
         cursor: Any = b"0"
         while True:
             cursor, page = self._redis.read(("SSCAN", f"{self._base}users", cursor, "COUNT", _USERS_AT_ONCE))[0]
             users.update(page)
             if cursor == b"0":
-                break
-        for user in sorted(users):
-            yield from self.recent(user.decode(), 2**62)
+                return users
 
-    def close(self) -> None:
-        self._redis.close()
+    def _eval(self, script: str, *arguments: Any) -> tuple[Any, ...]:
+        return ("EVAL", script, len(self._keys), *self._keys, *arguments)
+
+    def _read(self, script: str, *arguments: Any, seen: int | None = None) -> Any:
+        """`seen`: a number of the log that was seen, by default the last one that was seen here."""
+        seen = self._seen if seen is None else seen
+        return self._checked(self._redis.read(self._eval(script, self.log_id, seen, *arguments))[0], seen)
 
     def _write(self, script: str, *arguments: Any) -> Any:
-        return self._redis.write("EVAL", script, len(self._keys), *self._keys, *arguments)
+        seen = self._seen
+        return self._checked(self._redis.write(*self._eval(script, self.log_id, seen, *arguments)), seen)
+
+    def _checked(self, reply: Sequence[Any], seen: int) -> Any:
+        state, *rest = reply
+        match state:
+            case b"ok":
+                self._seen = max(self._seen, int(rest[0]))
+                return rest[1]
+            case b"truncated":
+                raise LogTruncated(
+                    f"the log of events was forgotten up to {rest[0].decode()}; count again from the start"
+                )
+            case b"empty":
+                raise self._replaced("they were emptied")
+            case b"other":
+                raise self._replaced(f"they are others now, log {rest[0].decode()}")
+        raise self._replaced(f"an older state of them was restored: they are at {rest[0].decode()}, and were at {seen}")
+
+    def _replaced(self, reason: str) -> CatalogueError:
+        return CatalogueReplaced(f"{self._redis.error(reason)}; this was log {self.log_id}; restart")
+
+
+def _put_right(sequences: list[list[_Row]], moved: Sequence[list[_Row]], head: int) -> None:
+    """Make sequences those as of `head`, by the whole ones of all from whom something was removed since."""
+    place: dict[int, int] = {}
+    if moved:
+        place = {number: at for at, rows in enumerate(sequences) for _, number, _, _ in rows}
+    for rows in moved:
+        then = sorted(row for row in rows if row[1] <= head < row[3])
+        at = next((place[number] for _, number, _, _ in then if number in place), None)
+        if at is None:
+            sequences.append(then)
+        else:
+            sequences[at] = then
+
+
+def _append(builder: ChangesBuilder, rows: Sequence[_Row]) -> None:
+    for timestamp, number, item_id, removed in rows:
+        builder.event(number, item_id, timestamp, removed)
+    builder.end_slice()
+
+
+def _rows(pairs: Sequence[bytes]) -> list[_Row]:
+    rows = []
+    for member, timestamp in zip(pairs[::2], pairs[1::2], strict=True):
+        number, item_id, _ = member.decode().split("\n")
+        rows.append((float(timestamp), int(number), item_id, NEVER))
+    return rows
+
+
+def _removed_rows(pairs: Sequence[bytes]) -> list[_Row]:
+    rows = []
+    for member, timestamp in zip(pairs[::2], pairs[1::2], strict=True):
+        number, item_id, removed = member.decode().split("\n")
+        rows.append((float(timestamp), int(number), item_id, int(removed)))
+    return rows
 
 
 def _events(user_id: str, pairs: Sequence[bytes]) -> list[Event]:

@@ -1,4 +1,9 @@
-"""Users' histories in one SQLite file of their own: what is deleted is overwritten, and no backup of items holds it."""
+"""Users' histories in one SQLite file of their own: what is deleted is overwritten, and no backup of items holds it.
+
+events    what users had, numbered by AUTOINCREMENT: a number is never used twice, also after deletes
+removed   events that were taken out, until all followers know: without event id, and of deleted users without user id
+log       its id, the last number of a removal that was forgotten
+"""
 
 from __future__ import annotations
 
@@ -7,19 +12,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from index.catalogue.histories import Event
-from index.catalogue.sqlite.connections import BUSY_SECONDS, Connections
-from index.catalogue.words import is_unicode
-from seqrec.errors import CatalogueError
-
-SCHEMA_VERSION = 1
-_SCHEMA = (
-    "CREATE TABLE events (number INTEGER PRIMARY KEY AUTOINCREMENT, user_id TEXT NOT NULL, item_id TEXT NOT NULL, "
-    "timestamp REAL NOT NULL, event_id TEXT)",
-    # With the item, so that all of a user is read from the index alone.
-    "CREATE INDEX by_user ON events (user_id, timestamp, number, item_id)",
-    "CREATE UNIQUE INDEX once ON events (user_id, event_id) WHERE event_id IS NOT NULL",
-    f"PRAGMA user_version = {SCHEMA_VERSION}",
+from index.catalogue.sqlite.connections import Connections
+from index.catalogue.sqlite.erasure import Erasure
+from index.catalogue.sqlite.event_log import (
+    create,
+    give_back_numbers,
+    log_state,
+    migrate,
+    next_number,
+    owner_of_removed,
+    read_changes,
+    read_sequences,
 )
+from index.catalogue.words import is_unicode
+from seqrec.errors import CatalogueError, CatalogueReplaced, LogTruncated
+from seqrec.hybrid.event_counts import EventChanges
+
+SCHEMA_VERSION = 2
 
 
 class SqliteHistories:
@@ -29,28 +38,37 @@ class SqliteHistories:
 
     def __init__(self, path: Path | str) -> None:
         self._connections = Connections(Path(path), "the histories", "restore it from a backup", erase=True)
+        self._erasure = Erasure(self._connections)
         try:
             with self._connections.writing() as connection:
                 version = connection.execute("PRAGMA user_version").fetchone()[0]
-                if version == 0:
-                    for statement in _SCHEMA:
-                        connection.execute(statement)
-                elif version != SCHEMA_VERSION:
+                if version > SCHEMA_VERSION:
                     raise CatalogueError(
                         f"the histories {path} have schema {version}; this version reads {SCHEMA_VERSION}"
                     )
+                if version == 0:
+                    create(connection)
+                elif version < SCHEMA_VERSION:
+                    migrate(connection)
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                self.log_id, self._seen, _ = log_state(connection)
+            self._erasure.resume()
         except BaseException:
-            self._connections.close()
+            self.close()
             raise
 
     def add(self, events: Sequence[Event]) -> int:
         if not events:
             return 0
         with self._connections.writing() as connection:
-            return connection.executemany(
+            _, head, _ = log_state(connection)
+            new = connection.executemany(
                 "INSERT OR IGNORE INTO events (user_id, item_id, timestamp, event_id) VALUES (?, ?, ?, ?)",
                 [(event.user_id, event.item_id, event.timestamp, event.event_id) for event in events],
             ).rowcount
+            if new < len(events):  # what is ignored takes a number too: give back the last ones
+                give_back_numbers(connection, head)
+            return new
 
     def recent(self, user_id: str, limit: int) -> list[Event]:
         if not is_unicode(user_id):
@@ -74,10 +92,39 @@ class SqliteHistories:
         if not is_unicode(user_id):
             return 0
         with self._connections.writing() as connection:
-            removed = connection.execute("DELETE FROM events WHERE user_id = ?", (user_id,)).rowcount
-        if removed:
-            self._forget_log()
-        return removed
+            known = "SELECT EXISTS (SELECT 1 FROM events WHERE user_id = ?1) "
+            known += "OR EXISTS (SELECT 1 FROM removed WHERE owner = ?1)"
+            if not connection.execute(known, (user_id,)).fetchone()[0]:
+                return 0
+            number = next_number(connection)
+            owner = owner_of_removed(number)
+            connection.execute(
+                "INSERT INTO removed (number, removed, owner, item_id, timestamp) "
+                "SELECT number, ?, ?, item_id, timestamp FROM events WHERE user_id = ?",
+                (number, owner, user_id),
+            )
+            # Single events that the user took back before, and that followers may not know of yet.
+            connection.execute("UPDATE removed SET owner = ? WHERE owner = ?", (owner, user_id))
+            deleted = connection.execute("DELETE FROM events WHERE user_id = ?", (user_id,)).rowcount
+        self._erasure.begin()
+        return deleted
+
+    def remove(self, user_id: str, event_id: str) -> bool:
+        if not is_unicode(user_id) or not is_unicode(event_id):
+            return False
+        with self._connections.writing() as connection:
+            row = connection.execute(
+                "DELETE FROM events WHERE user_id = ? AND event_id = ? RETURNING number, item_id, timestamp",
+                (user_id, event_id),
+            ).fetchone()
+            if row is None:
+                return False
+            connection.execute(
+                "INSERT INTO removed (removed, owner, number, item_id, timestamp) VALUES (?, ?, ?, ?, ?)",
+                (next_number(connection), user_id, *row),
+            )
+        self._erasure.begin()
+        return True
 
     def scan(self) -> Iterator[Event]:
         with self._connections.reading() as connection:
@@ -87,17 +134,47 @@ class SqliteHistories:
             for row in rows:
                 yield Event(*row)
 
+    def events_head(self) -> int:
+        with self._connections.use() as connection:
+            return self._checked(connection, self._seen)[0]
+
+    def event_changes(self, after: int, limit: int, window: int) -> EventChanges:
+        with self._connections.reading() as connection:
+            head, truncated = self._checked(connection, max(after, self._seen))
+            if after < truncated:
+                raise LogTruncated(
+                    f"events after {after} were asked for, but what was removed up to {truncated} is forgotten; "
+                    "count again from the start"
+                )
+            return read_changes(connection, after, min(head, after + limit), window)
+
+    def event_sequences(self) -> EventChanges:
+        with self._connections.reading() as connection:
+            return read_sequences(connection, self._checked(connection, self._seen)[0])
+
+    def compact_events(self, through: int) -> None:
+        with self._connections.writing() as connection:
+            newest = connection.execute("SELECT max(removed) FROM removed WHERE removed <= ?", (through,)).fetchone()[0]
+            if newest is None:
+                return
+            connection.execute("DELETE FROM removed WHERE removed <= ?", (through,))
+            connection.execute("UPDATE log SET value = max(value, ?) WHERE name = 'truncated'", (newest,))
+        self._erasure.begin()
+
     def close(self) -> None:
+        self._erasure.close()
         self._connections.close()
 
-    def _forget_log(self) -> None:
-        """Empty the write-ahead log, where older pages still hold what was deleted; a reader may put that off."""
-        with self._connections.use() as connection:
-            connection.execute("PRAGMA busy_timeout = 0")
-            try:
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                    raise
-            finally:
-                connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+    def _checked(self, connection: sqlite3.Connection, seen: int) -> tuple[int, int]:
+        """Head, and the last number that was forgotten. `seen`: a number of the log that was seen before."""
+        log_id, head, truncated = log_state(connection)
+        path = self._connections.path
+        if log_id != self.log_id:
+            raise CatalogueReplaced(f"the histories {path} are others now, log {log_id}; restart")
+        if head < seen:
+            raise CatalogueReplaced(
+                f"the histories {path}: an older state of them was restored, at event {head}, and event {seen} was "
+                "counted; restart"
+            )
+        self._seen = max(self._seen, head)
+        return head, truncated

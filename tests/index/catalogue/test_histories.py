@@ -1,15 +1,24 @@
 from __future__ import annotations
 
 import math
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+import redis
 
 from index.catalogue.histories import Event, HistoryStore, make_event
 from index.catalogue.redis.histories import RedisHistories
 from index.catalogue.sqlite.histories import SqliteHistories
-from seqrec.errors import CatalogueError, InputError
-from tests.contracts.history_contract import HistoryContract
+from seqrec.errors import CatalogueError, CatalogueReplaced, InputError, LogTruncated
+from tests.contracts.history_contract import HistoryContract, as_slices
 
 
 class TestSqliteHistories(HistoryContract):
@@ -30,19 +39,162 @@ class TestRedisHistories(HistoryContract):
         return redis_url
 
 
+def bytes_of(directory: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in directory.iterdir())
+
+
 def test_no_byte_of_a_deleted_user_stays_in_the_files(tmp_path: Path) -> None:
     store = SqliteHistories(tmp_path / "h.sqlite3")
     store.add([Event("somebody", f"thing-{n}", float(n), f"click-{n}") for n in range(300)])
-    store.add([Event("else", "other", 1.0)])
-    assert any(b"somebody" in path.read_bytes() for path in tmp_path.iterdir())
+    store.add([Event("somebody", "taken-back", 5.0, "slip"), Event("else", "other", 1.0)])
+    assert all(name in bytes_of(tmp_path) for name in (b"somebody", b"slip"))
+    assert store.remove("somebody", "slip")
+    assert b"slip" not in bytes_of(tmp_path)
     assert store.delete("somebody") == 300
-    for path in tmp_path.iterdir():
-        content = path.read_bytes()
-        assert b"somebody" not in content, path
-        assert b"thing-" not in content, path
-        assert b"click-" not in content, path
+    assert b"somebody" not in bytes_of(tmp_path)
+    assert b"click-" not in bytes_of(tmp_path)
+    store.compact_events(store.events_head())
+    assert not any(name in bytes_of(tmp_path) for name in (b"thing-", b"taken-back"))
     assert store.seen("else") == {"other"}
     store.close()
+
+
+def test_what_a_reader_keeps_on_the_disk_is_erased_when_it_has_gone(tmp_path: Path) -> None:
+    store = SqliteHistories(tmp_path / "h.sqlite3")
+    store.add([Event(f"private-{k}", f"thing-{n}", float(n)) for n in range(50) for k in range(2)])
+    rows = store.scan()
+    next(rows)
+    assert store.delete("private-0") == 50
+    assert store.delete("private-1") == 50
+    assert b"private-" in bytes_of(tmp_path)
+    rows.close()  # type: ignore[attr-defined]
+    until(lambda: b"private-" not in bytes_of(tmp_path))
+    # And once more: the thread that tried had ended.
+    until(lambda: not any(thread.name == "erasure" for thread in threading.enumerate()))
+    store.add([Event("private-2", "a", 1.0)])
+    rows = store.scan()
+    next(rows)
+    store.delete("private-2")
+    assert b"private-" in bytes_of(tmp_path)
+    rows.close()  # type: ignore[attr-defined]
+    until(lambda: b"private-" not in bytes_of(tmp_path))
+    store.close()
+
+
+def test_what_a_killed_process_left_on_the_disk_is_erased_at_the_next_start(tmp_path: Path) -> None:
+    path = tmp_path / "h.sqlite3"
+    script = f"""
+import os, signal, sqlite3
+from index.catalogue.histories import Event
+from index.catalogue.sqlite.histories import SqliteHistories
+store = SqliteHistories({str(path)!r})
+store.add([Event("private", f"thing-{{n}}", float(n)) for n in range(50)])
+next(store.scan())
+rows = store.scan()
+next(rows)
+store.delete("private")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", script], check=False, cwd=Path(__file__).parents[3])
+    assert done.returncode == -signal.SIGKILL
+    assert b"private" in bytes_of(tmp_path)
+    store = SqliteHistories(path)
+    assert b"private" not in bytes_of(tmp_path)
+    store.close()
+
+
+def test_closing_does_not_wait_for_a_reader(tmp_path: Path) -> None:
+    store = SqliteHistories(tmp_path / "h.sqlite3")
+    store.add([Event("private", "a", 1.0), Event("v", "b", 1.0)])
+    with closing(sqlite3.connect(tmp_path / "h.sqlite3", isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM events").fetchone()
+        store.delete("private")
+        store.close()
+    assert b"private" not in bytes_of(tmp_path)  # the last connection empties the log
+
+
+def until(done: Callable[[], bool], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_histories_of_the_first_schema_become_a_log(tmp_path: Path) -> None:
+    path = tmp_path / "h.sqlite3"
+    with closing(sqlite3.connect(path)) as old:
+        old.executescript(
+            """
+            CREATE TABLE events (number INTEGER PRIMARY KEY AUTOINCREMENT, user_id TEXT NOT NULL,
+                item_id TEXT NOT NULL, timestamp REAL NOT NULL, event_id TEXT);
+            CREATE INDEX by_user ON events (user_id, timestamp, number, item_id);
+            CREATE UNIQUE INDEX once ON events (user_id, event_id) WHERE event_id IS NOT NULL;
+            PRAGMA user_version = 1;
+            INSERT INTO events (user_id, item_id, timestamp, event_id) VALUES
+                ('u', 'b', 2.0, NULL), ('v', 'z', 1.0, NULL), ('u', 'a', 1.0, 'e');
+            DELETE FROM events WHERE user_id = 'v';
+            """
+        )
+    store = SqliteHistories(path)
+    assert store.recent("u", 9) == [Event("u", "a", 1.0, "e"), Event("u", "b", 2.0)]
+    assert store.events_head() == 3
+    assert as_slices(store.event_changes(0, 10, 5)) == [("", "ab")]
+    assert as_slices(store.event_changes(1, 10, 5)) == [("b", "ab")]
+    store.delete("u")
+    assert as_slices(store.event_changes(3, 10, 5)) == [("ab", "")]
+    log_id = store.log_id
+    store.close()
+    store = SqliteHistories(path)
+    assert store.log_id == log_id
+    store.close()
+
+
+def test_histories_that_redis_had_before_there_was_a_log(redis_url: str) -> None:
+    store = RedisHistories(redis_url)
+    store.add([Event("u", "b", 2.0), Event("v", "z", 1.0), Event("u", "a", 1.0, "e")])
+    with redis.Redis.from_url(redis_url.partition("?")[0]) as client:
+        base = store._base
+        client.delete(f"{base}log", f"{base}meta")  # as the version before left it
+    store.close()
+    store = RedisHistories(redis_url)
+    assert store.events_head() == 3
+    with pytest.raises(LogTruncated):
+        store.event_changes(0, 10, 5)
+    assert sorted(as_slices(store.event_sequences())) == [("", "ab"), ("", "z")]
+    store.add([Event("u", "c", 3.0)])
+    store.delete("v")
+    assert sorted(as_slices(store.event_changes(3, 10, 5))) == [("ab", "abc"), ("z", "")]
+    store.close()
+
+
+def test_another_log_of_events_is_noticed(redis_url: str, tmp_path: Path) -> None:
+    store = RedisHistories(redis_url)
+    store.add([Event("u", "a", 1.0)])
+    with redis.Redis.from_url(redis_url.partition("?")[0]) as client:
+        client.set(f"{store._base}events", 0)
+        with pytest.raises(CatalogueReplaced, match="older state"):
+            store.events_head()
+        client.delete(f"{store._base}meta")
+        with pytest.raises(CatalogueReplaced, match="emptied"):
+            store.add([Event("u", "b", 1.0)])
+        RedisHistories(redis_url).close()
+        with pytest.raises(CatalogueReplaced, match="others now"):
+            store.delete("u")
+    store.close()
+    lite = SqliteHistories(tmp_path / "h.sqlite3")
+    lite.add([Event("u", "a", 1.0)])
+    assert lite.events_head() == 1
+    with closing(sqlite3.connect(tmp_path / "h.sqlite3")) as other:
+        other.execute("UPDATE sqlite_sequence SET seq = 0")
+        other.commit()
+        with pytest.raises(CatalogueReplaced, match="older state"):
+            lite.events_head()
+        other.execute("UPDATE log SET value = 'another' WHERE name = 'id'")
+        other.commit()
+        with pytest.raises(CatalogueReplaced, match="others now, log another"):
+            lite.events_head()
+    lite.close()
 
 
 def test_deleting_does_not_wait_for_a_reader(tmp_path: Path) -> None:
@@ -60,7 +212,7 @@ def test_another_schema_of_histories_is_refused(tmp_path: Path) -> None:
     with store._connections.use() as connection:
         connection.execute("PRAGMA user_version = 9")
     store.close()
-    with pytest.raises(CatalogueError, match="schema 9; this version reads 1"):
+    with pytest.raises(CatalogueError, match="schema 9; this version reads 2"):
         SqliteHistories(tmp_path / "h.sqlite3")
 
 

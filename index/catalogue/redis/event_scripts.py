@@ -1,0 +1,243 @@
+"""What runs in the Redis that keeps users' histories, each script at once and alone.
+
+Keys (all under one prefix):
+meta             schema, log_id, truncated: the last number of the log that was forgotten
+events           the head: how many numbers were ever given out, to an event or to a removal
+log              number -> "b" time "\\n" owner of an event, "r" "\\n" owner of a removal
+users            ids of all users
+user:ID          a sorted set by time of "number item_id event_id", on lines of their own
+items:ID         a set of all items the user had
+once:ID          a set of the event ids
+removed:OWNER    a sorted set by time of "number item_id number-of-the-removal", until it is forgotten
+
+The owner is the user, or "\\n" and the removal's number of one who was deleted: ids have no line breaks.
+"""
+
+_COMMON = """
+local META, HEAD, LOG, USERS, BASE = unpack(KEYS)
+local function text(number) return string.format('%.0f', number) end
+local function padded(number) return string.format('%016.0f', number) end
+local function head() return tonumber(redis.call('GET', HEAD) or '0') end
+local function parsed(record) return string.match(record, '^(.)([^\\n]*)\\n(.*)$') end
+local function each(key, take)
+  local at = 0
+  while true do
+    local page = redis.call('ZRANGE', key, at, at + 999, 'WITHSCORES')
+    if #page == 0 then return end
+    for i = 1, #page, 2 do take(page[i], page[i + 1]) end
+    at = at + 1000
+  end
+end
+"""
+
+_GUARD = (
+    _COMMON
+    + """
+local meta = redis.call('HMGET', META, 'log_id', 'truncated')
+if not meta[1] then return {'empty'} end
+if meta[1] ~= ARGV[1] then return {'other', meta[1]} end
+if head() < tonumber(ARGV[2]) then return {'behind', text(head())} end
+"""
+)
+
+# ARGV: schema, id for a new log. What was stored before there was a log is not in it: it is counted from the start.
+OPEN = (
+    _COMMON
+    + """
+if redis.call('EXISTS', META) == 0 then
+  redis.call('HSET', META, 'schema', ARGV[1], 'log_id', ARGV[2], 'truncated', text(head()))
+end
+local meta = redis.call('HMGET', META, 'schema', 'log_id')
+return {meta[1], meta[2], text(head())}
+"""
+)
+
+# ARGV: log id, a number seen; then user, item, time, event id or '' in turn.
+ADD = (
+    _GUARD
+    + """
+local new = 0
+for i = 3, #ARGV, 4 do
+  local user, item, time, id = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  if id == '' or redis.call('SADD', BASE .. 'once:' .. user, id) == 1 then
+    local number = redis.call('INCR', HEAD)
+    redis.call('SADD', USERS, user)
+    redis.call('ZADD', BASE .. 'user:' .. user, time, padded(number) .. '\\n' .. item .. '\\n' .. id)
+    redis.call('SADD', BASE .. 'items:' .. user, item)
+    redis.call('HSET', LOG, text(number), 'b' .. time .. '\\n' .. user)
+    new = new + 1
+  end
+end
+return {'ok', text(head()), new}
+"""
+)
+
+# ARGV: log id, a number seen, user.
+DELETE = (
+    _GUARD
+    + """
+local user = ARGV[3]
+local events, before = BASE .. 'user:' .. user, BASE .. 'removed:' .. user
+local count = redis.call('ZCARD', events)
+if count == 0 and redis.call('EXISTS', before) == 0 then return {'ok', text(head()), 0} end
+local removal = text(redis.call('INCR', HEAD))
+local owner = '\\n' .. removal
+local removed = BASE .. 'removed:' .. owner
+local function rename(number)
+  local record = redis.call('HGET', LOG, number)
+  if record then
+    local kind, time = parsed(record)
+    redis.call('HSET', LOG, number, kind .. time .. '\\n' .. owner)
+  end
+end
+each(events, function(member, time)
+  local number, item = string.match(member, '^(%d+)\\n([^\\n]*)')
+  redis.call('ZADD', removed, time, number .. '\\n' .. item .. '\\n' .. removal)
+  rename(text(tonumber(number)))
+end)
+each(before, function(member, time)
+  local number, _, when = string.match(member, '^(%d+)\\n([^\\n]*)\\n(%d+)$')
+  redis.call('ZADD', removed, time, member)
+  rename(text(tonumber(number)))
+  rename(when)
+end)
+redis.call('HSET', LOG, removal, 'r\\n' .. owner)
+redis.call('UNLINK', events, before, BASE .. 'items:' .. user, BASE .. 'once:' .. user)
+redis.call('SREM', USERS, user)
+return {'ok', text(head()), count}
+"""
+)
+
+# ARGV: log id, a number seen, user, event id.
+REMOVE = (
+    _GUARD
+    + """
+local user, id = ARGV[3], ARGV[4]
+local events = BASE .. 'user:' .. user
+if redis.call('SREM', BASE .. 'once:' .. user, id) == 0 then return {'ok', text(head()), 0} end
+local gone, time, item
+local had = {}
+each(events, function(member, score)
+  local _, its, own = string.match(member, '^(%d+)\\n([^\\n]*)\\n(.*)$')
+  if own == id then
+    gone, time, item = member, score, its
+  else
+    had[its] = true
+  end
+end)
+local removal = text(redis.call('INCR', HEAD))
+redis.call('ZREM', events, gone)
+if not had[item] then redis.call('SREM', BASE .. 'items:' .. user, item) end
+if redis.call('EXISTS', events) == 0 then redis.call('SREM', USERS, user) end
+redis.call('ZADD', BASE .. 'removed:' .. user, time, string.match(gone, '^%d+\\n[^\\n]*\\n') .. removal)
+redis.call('HSET', LOG, removal, 'r\\n' .. user)
+return {'ok', text(head()), 1}
+"""
+)
+
+HEAD = _GUARD + "return {'ok', text(head()), false}"
+
+# ARGV: log id, a number seen, after, how many numbers at most, window. The last number read, then for each owner whose
+# sequence changed the members of user:OWNER around the changes, and all of removed:OWNER.
+CHANGES = (
+    _GUARD
+    + """
+local after, window = tonumber(ARGV[3]), tonumber(ARGV[5])
+if after < tonumber(meta[2]) then return {'truncated', meta[2]} end
+local seq = math.min(head(), after + tonumber(ARGV[4]))
+local owners, ranges = {}, {}
+for from = after + 1, seq, 1000 do
+  local numbers = {}
+  for number = from, math.min(from + 999, seq) do numbers[#numbers + 1] = text(number) end
+  for i, record in ipairs(redis.call('HMGET', LOG, unpack(numbers))) do
+    if record then
+      local kind, time, owner = parsed(record)
+      local range = ranges[owner]
+      if not range then
+        range = {}
+        ranges[owner], owners[#owners + 1] = range, owner
+      end
+      if kind == 'b' then
+        local number = from + i - 1
+        time = tonumber(time)
+        local first, last = range.first, range.last
+        if not first or time < first.time then range.first = {time = time, number = number} end
+        if not last or time >= last.time then range.last = {time = time, number = number} end
+      end
+    end
+  end
+end
+local function number_at(key, rank)
+  return tonumber(string.match(redis.call('ZRANGE', key, rank, rank)[1], '^%d+'))
+end
+local function rank_of(key, event)
+  local time = string.format('%.17g', event.time)
+  local low, high = redis.call('ZCOUNT', key, '-inf', '(' .. time), redis.call('ZCOUNT', key, '-inf', time) - 1
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if number_at(key, middle) < event.number then low = middle + 1 else high = middle end
+  end
+  return low
+end
+local function widened(key, rank, step, size)
+  local seen = 0
+  while seen < window do
+    local from = rank + step
+    local to = rank + step * (window - seen)
+    from, to = math.max(0, math.min(from, to)), math.min(size - 1, math.max(from, to))
+    if from > to then break end
+    for _, member in ipairs(redis.call('ZRANGE', key, from, to)) do
+      if tonumber(string.match(member, '^%d+')) <= seq then seen = seen + 1 end
+    end
+    rank = step < 0 and from or to
+  end
+  return rank
+end
+local function newly_removed(key)
+  local found = false
+  each(key, function(member)
+    if tonumber(string.match(member, '(%d+)$')) > after then found = true end
+  end)
+  return found
+end
+local slices = {}
+for _, owner in ipairs(owners) do
+  local events, removed, range = BASE .. 'user:' .. owner, BASE .. 'removed:' .. owner, ranges[owner]
+  if newly_removed(removed) then
+    slices[#slices + 1] = {redis.call('ZRANGE', events, 0, -1, 'WITHSCORES'),
+      redis.call('ZRANGE', removed, 0, -1, 'WITHSCORES')}
+  elseif range.first then
+    local size = redis.call('ZCARD', events)
+    local from = widened(events, rank_of(events, range.first), -1, size)
+    local to = widened(events, rank_of(events, range.last), 1, size)
+    slices[#slices + 1] = {redis.call('ZRANGE', events, from, to, 'WITHSCORES'), {}}
+  end
+end
+return {'ok', text(head()), {text(seq), slices}}
+"""
+)
+
+# ARGV: log id, a number seen, through, how many numbers at most. Answers how far it came.
+COMPACT = (
+    _GUARD
+    + """
+local truncated = tonumber(meta[2])
+local through = math.min(tonumber(ARGV[3]), head(), truncated + tonumber(ARGV[4]))
+for number = truncated + 1, through do
+  local record = redis.call('HGET', LOG, text(number))
+  if record then
+    local kind, _, owner = parsed(record)
+    if kind == 'r' then
+      local key, gone = BASE .. 'removed:' .. owner, {}
+      each(key, function(member)
+        if tonumber(string.match(member, '(%d+)$')) <= number then gone[#gone + 1] = member end
+      end)
+      for _, member in ipairs(gone) do redis.call('ZREM', key, member) end
+    end
+    redis.call('HDEL', LOG, text(number))
+  end
+end
+if through > truncated then redis.call('HSET', META, 'truncated', text(through)) end
+return {'ok', text(head()), text(math.max(through, truncated))}
+"""
+)

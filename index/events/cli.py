@@ -1,0 +1,48 @@
+"""`seqrec events`: what users did, from files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+
+from index.build.arguments import add_common
+from index.catalogue.open import location_of, open_histories
+from index.events.import_events import import_interactions
+from seqrec.data.items import read_interactions
+from seqrec.runtime.progress import StageBars
+
+
+def events(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        "seqrec events",
+        description="Put what users did into the store of histories. `seqrec catalogue dump --histories` copies it out.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add = commands.add_parser(
+        "import",
+        help="store the interactions of a file",
+        description="Store the interactions of a file as events of their users. Each row is stored once, however often "
+        "its file is imported, and a longer file adds what is new. The service may run: it counts them as they come.",
+    )
+    add.add_argument("file", type=Path, metavar="FILE", help="CSV (.gz too) or Parquet: user_id, item_id, timestamp")
+    add.add_argument(
+        "--on-error",
+        choices=("raise", "skip"),
+        default="raise",
+        help="skip: leave broken lines out, and count them; default: raise",
+    )
+    add_common(add)
+    _import(parser.parse_args(argv))
+
+
+def _import(arguments: argparse.Namespace) -> None:
+    interactions = read_interactions(arguments.file, on_error=arguments.on_error)
+    with closing(open_histories(location_of(arguments.home))) as store, StageBars(unit=" events") as bars:
+        imported = import_interactions(store, interactions, lambda done, total: bars("import", done, total))
+    if arguments.json:
+        print(json.dumps(asdict(imported)))
+    else:
+        print(f"{imported.new:,} events stored, {imported.known:,} were there already (timestamps in {imported.unit})")
