@@ -18,7 +18,7 @@ from seqrec.runtime.progress import StageBars
 def events(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         "seqrec events",
-        description="Put what users did into the store of histories. `seqrec catalogue dump --histories` copies it out.",
+        description="Put what users did into the histories. `seqrec catalogue dump --histories` copies them out.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add = commands.add_parser(
