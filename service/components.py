@@ -132,8 +132,8 @@ def open_components(settings: Settings, metrics: Metrics, end: Callable[[], obje
         if not recommender.batcher.alive:
             end()
 
-    loader = Loader(settings, catalogue)
-    follower = Follower(catalogue, loader, settings.follow_seconds, tick, metrics.swaps.inc)
+    loader = Loader(settings, catalogue, histories)
+    follower = Follower(catalogue, loader, settings.follow_seconds, tick, metrics.swaps.inc, histories)
     kind = torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu")).type
     batch_tokens = settings.batch_tokens or _BATCH_TOKENS.get(kind, _BATCH_TOKENS["cpu"])
     cores = torch.get_num_threads() if kind == "cpu" else 1

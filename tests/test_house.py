@@ -85,12 +85,12 @@ def test_no_folder_holds_more_than_13_modules(root: Path) -> None:
 
 
 def test_files_stay_short(root: Path) -> None:
-    """A file of more than 400 lines says more than one thing."""
+    """A file of more than 450 lines says more than one thing."""
     long = {
         str(path.relative_to(root)): lines
         for package in PACKAGES
         for path in (root / package).rglob("*.py")
-        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 400
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 450
     }
     assert long == {}
 

@@ -6,6 +6,7 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ def build_snapshot(
     store: SnapshotStore,
     catalogue: Catalogue,
     encoder: Encoder,
-    counts: Mapping[str, int] | None = None,
+    counts: Mapping[str, float] | None = None,
     previous: Snapshot | None = None,
     on_error: OnError = "raise",
     progress: Progress = lambda done, total: None,
@@ -57,8 +58,12 @@ def build_snapshot(
         reject_textless(encoder, silent, on_error)
     elif silent:
         log.warning("%d items are not in the snapshot: the model knows only items it was trained with", len(silent))
+    settings = None if encoder.hybrid is None else encoder.hybrid.cooccurrence
+    if event_counts is not None and not counts:
+        counts = dict(zip(event_counts.item_ids, event_counts.events.tolist(), strict=True)) or None
     counted = counts is not None or (previous is not None and previous.manifest.popularity)
     manifest = Manifest.begun(encoder, store.new_id(seq), catalogue.catalogue_id, seq, index, counted)
+    manifest = replace(manifest, pairs=None if settings is None else asdict(settings))
 
     def popularity(item_id: str) -> float:
         if counts is not None:

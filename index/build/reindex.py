@@ -9,21 +9,26 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self, cast
 
-from index.build.build import build_snapshot, checkpoint_path, count_interactions, keep_checkpoint
+from index.build.build import build_snapshot, checkpoint_path, keep_checkpoint
 from index.build.import_items import Imported, import_items
-from index.catalogue.open import Location, open_catalogue
+from index.catalogue.histories import HistoryStore
+from index.catalogue.open import Location, open_catalogue, open_histories
+from index.events.counting import current_counts
+from index.events.import_events import import_interactions
 from index.snapshot.manifest import Manifest
 from index.snapshot.publication import KEEP, prune, publish, published
-from index.snapshot.snapshot import Snapshot, SnapshotStore
+from index.snapshot.snapshot import Snapshot, SnapshotStore, read_manifest
 from index.vectors.factory import check_kind
 from seqrec.data.files import write_text
-from seqrec.data.items import Item, OnError
+from seqrec.data.items import Item, OnError, read_interactions
 from seqrec.encoder import Precision, load_model
 from seqrec.errors import SeqrecError, SnapshotError
+from seqrec.hybrid.cooccurrence import CooccurrenceSettings
+from seqrec.hybrid.event_counts import BaseCounts
 
 log = logging.getLogger(__name__)
 
@@ -64,9 +69,11 @@ def make_snapshot(
 
     `location` of the catalogue; None: `home`, where the snapshots are.
     """
+    location = home if location is None else location
     with (
-        closing(open_catalogue(home if location is None else location, create=bool(request.items))) as catalogue,
+        closing(open_catalogue(location, create=bool(request.items))) as catalogue,
         catalogue.lease("reindex"),
+        closing(open_histories(location)) as histories,
     ):
         store = SnapshotStore(home)
         _remove_unfinished(store, home)
@@ -78,33 +85,61 @@ def make_snapshot(
             checkpoint = checkpoint_path(home, previous.manifest)
             precision = precision or cast(Precision, previous.manifest.precision)
         # Read what may be refused before anything is encoded.
-        counts = None
+        interactions = None
         if request.interactions is not None:
             known = {item.item_id for item in request.items} | catalogue.ids()
-            counts = count_interactions(request.interactions, known, request.on_error)
+            interactions = read_interactions(request.interactions, known, request.on_error)
         encoder = load_model(checkpoint, request.device, precision or "float32")
         if request.index is not None:
             check_kind(request.index, encoder.dim, encoder.metric)
         imported = import_items(
             catalogue, encoder, request.items, request.on_error, lambda done, of: progress("import", done, of)
         )
+        if interactions is not None:
+            import_interactions(histories, interactions, lambda done, of: progress("events", done, of))
         keep_checkpoint(home, encoder.checkpoint)
+        settings = None if encoder.hybrid is None else encoder.hybrid.cooccurrence
+        counted = None if previous is None else _counted_alike(previous, settings)
+        event_counts = current_counts(histories, settings, counted)
         manifest = build_snapshot(
             store,
             catalogue,
             encoder,
-            counts,
+            None,
             previous,
             request.on_error,
             lambda done, of: progress("index", done, of),
             request.index,
+            event_counts,
         )
         previous = None  # used no more
         removed: Sequence[str] = ()
         if request.publish:
             publish(home, catalogue, manifest.snapshot_id)
             removed = prune(home, catalogue, request.keep)
+            _compact_events(store, histories)
         return Result(manifest, imported, request.publish, removed)
+
+
+def _counted_alike(previous: Snapshot, settings: CooccurrenceSettings | None) -> BaseCounts | None:
+    """The counts of a snapshot, where pairs were counted with the same settings."""
+    manifest = previous.manifest
+    if manifest.events_seq is None or manifest.pairs != (None if settings is None else asdict(settings)):
+        return None
+    return previous.counts
+
+
+def _compact_events(store: SnapshotStore, histories: HistoryStore) -> None:
+    """Forget what was removed, as far as every snapshot has counted the log."""
+    try:
+        kept = [read_manifest(store.path_of(snapshot_id)) for snapshot_id in store.list()]
+    except SeqrecError as error:
+        log.warning("the log of events is not compacted: %s", error)
+        return
+    counted = [manifest.events_seq for manifest in kept if manifest.events_log == histories.log_id]
+    numbers = [number for number in counted if number is not None]
+    if numbers:
+        histories.compact_events(min(numbers))
 
 
 def _served(store: SnapshotStore, snapshot_id: str | None) -> Snapshot | None:

@@ -56,6 +56,10 @@ class Manifest:
     # Since there are counts and term vectors; older snapshots have neither.
     events_seq: int | None = None
     """The last number of the events' log that is counted in it; None: it holds no counts."""
+    events_log: str = ""
+    """Which log of events that number belongs to."""
+    pairs: Mapping[str, Any] | None = None
+    """How pairs were counted; None: only events were."""
     hybrid: bool = False
     """Whether it holds term vectors and, where pairs were counted, co-occurrence."""
 

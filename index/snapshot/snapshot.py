@@ -184,7 +184,7 @@ def _counts(
 ) -> BaseCounts:
     """What is counted; of a snapshot from before there were counts, its popularity, with no event of the log."""
     if manifest.events_seq is not None:
-        return read_counts(path, read, manifest.events_seq)
+        return read_counts(path, read, manifest.events_seq, manifest.events_log)
     none = BaseCounts.empty()
     return replace(none, item_ids=item_ids, events=popularity, offsets=np.zeros(len(item_ids) + 1, np.int64))
 

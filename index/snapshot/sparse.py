@@ -122,7 +122,7 @@ def read_terms(read: Read, items: int) -> Terms:
     return Terms(rows("term", "ids", items + 1), rows("posting", "rows", -1))
 
 
-def read_counts(path: Path, read: Read, seq: int) -> BaseCounts:
+def read_counts(path: Path, read: Read, seq: int, log_id: str) -> BaseCounts:
     item_ids = (path / "event_items.txt").read_text(encoding="utf-8").split("\n")[:-1]
     offsets = np.array(read("pair_offsets.npy", np.int64, (len(item_ids) + 1,)))
     size = int(offsets[-1])
@@ -133,4 +133,5 @@ def read_counts(path: Path, read: Read, seq: int) -> BaseCounts:
         read("pair_columns.npy", np.int32, (size,)),
         read("pair_values.npy", np.float64, (size,)),
         seq,
+        log_id,
     )

@@ -64,6 +64,7 @@ def write_snapshot(
             index=choice.kind,
             index_asked=manifest.index,
             events_seq=None if counts is None else counts.seq,
+            events_log="" if counts is None else counts.log_id,
             hybrid=terms is not None,
         )
         names = files_of(manifest)

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -167,6 +168,7 @@ class Recommender:
         async with self._write_deadline(trace) as deadline:
             view = await self._view(0, trace, deadline)
         stored = await self._on_threads("write", trace, self._histories.add, events)
+        await self._counted(trace)
         item_ids = dict.fromkeys(event.item_id for event in events)
         return stored, [item_id for item_id in item_ids if view.position_of(item_id) is None]
 
@@ -176,7 +178,21 @@ class Recommender:
         Raises InputError, NotReady, CatalogueError.
         """
         self._follower.view()  # raises where the catalogue was replaced: these are not its users
-        return await self._on_threads("write", trace, self._histories.delete, check_item_id(user_id, "user_id"))
+        deleted = await self._on_threads("write", trace, self._histories.delete, check_item_id(user_id, "user_id"))
+        await self._counted(trace)
+        return deleted
+
+    async def _counted(self, trace: Trace) -> None:
+        """Return when what was just written to the log of events counts in the answers of this worker.
+
+        It is durable by then; where counting takes very long, the call returns all the same.
+        """
+        head = await self._on_threads("write", trace, self._histories.events_head)
+        began = time.perf_counter()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.deadline):
+                await self._follower.reach_events(head)
+        trace.add("follow", time.perf_counter() - began)
 
     async def current_view(self) -> View:
         """The view that a request would get now. Raises NotReady, CatalogueReplaced, DeadlineExceeded."""

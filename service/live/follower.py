@@ -18,6 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from index.catalogue.base import Catalogue
+from index.catalogue.histories import HistoryStore
+from index.events.counting import follow
 from index.snapshot.publication import published
 from seqrec.errors import CatalogueError, CatalogueReplaced, LogTruncated, NotReady, SeqrecError
 from seqrec.runtime.malloc import trim_heap
@@ -45,6 +47,7 @@ class _Waiter:
     seq: int
     future: asyncio.Future[None]
     loop: asyncio.AbstractEventLoop
+    events: bool = False  # of the events' log, not of the catalogue's
 
 
 class Follower:
@@ -57,6 +60,7 @@ class Follower:
         every: float,
         tick: Callable[[LiveState | None], object] = lambda state: None,
         swapped: Callable[[], object] = lambda: None,
+        histories: HistoryStore | None = None,
     ) -> None:
         """`every`: seconds between looks at the log. `tick` is called after each, `swapped` after each swap."""
         self._catalogue = catalogue
@@ -64,6 +68,8 @@ class Follower:
         self._every = every
         self._tick = tick
         self._swapped = swapped
+        self._histories = histories
+        self._events_trouble: str | None = None
         self._state: LiveState | None = None
         self._waiting: list[_Waiter] = []
         self._lock = threading.Lock()  # of the waiters
@@ -126,7 +132,11 @@ class Follower:
     @property
     def degraded(self) -> list[str]:
         """What is wrong while answers go on."""
-        return [] if self._state is None else [reason for reason in (self._unreadable, self._trouble) if reason]
+        return (
+            []
+            if self._state is None
+            else [reason for reason in (self._unreadable, self._trouble, self._events_trouble) if reason]
+        )
 
     def view(self) -> View:
         """The live catalogue as far as it is applied.
@@ -140,12 +150,19 @@ class Follower:
         return self._state.view
 
     async def reach(self, seq: int) -> View:
-        """The view as soon as it holds every change up to `seq`. Raises as `view`."""
-        view = self.view()
-        if view.seq >= seq:
-            return view
+        """The view as soon as it has every change up to `seq`. Raises as `view`."""
+        if self.view().seq < seq:
+            await self._wait(seq, events=False)
+        return self.view()
+
+    async def reach_events(self, seq: int) -> None:
+        """Returns as soon as the events' log is counted up to `seq`. Raises as `view`."""
+        if self.view().counts.seq < seq:
+            await self._wait(seq, events=True)
+
+    async def _wait(self, seq: int, events: bool) -> None:
         loop = asyncio.get_running_loop()
-        waiter = _Waiter(seq, loop.create_future(), loop)
+        waiter = _Waiter(seq, loop.create_future(), loop, events)
         with self._lock:
             self._waiting.append(waiter)
         self._wake.set()  # after it is in the list: whatever is applied from now on resolves it
@@ -155,7 +172,6 @@ class Follower:
             with self._lock:
                 if waiter in self._waiting:
                     self._waiting.remove(waiter)
-        return self.view()
 
     def _run(self) -> None:
         said = ""
@@ -184,7 +200,8 @@ class Follower:
             self._take_loaded()
             if self._state is not None:
                 self._catch_up(self._state, self.head)
-                self._resolve(self._state.view.seq)
+                self._follow_events(self._state)
+                self._resolve(self._state.view.seq, self._state.counts.seq)
             if self._look_up or self._state is None or (self._trouble and time.monotonic() >= self._retry_at):
                 self._find_published()
         except LogTruncated as error:
@@ -193,7 +210,7 @@ class Follower:
             self._find_published()
         except CatalogueReplaced as error:
             self._replaced = error
-            self._resolve(sys.maxsize)  # they are told so
+            self._resolve(sys.maxsize, sys.maxsize)  # they are told so
             raise
         except CatalogueError as error:
             applied = "" if self._state is None else f"; answers hold changes up to {self._state.view.seq}"
@@ -230,11 +247,27 @@ class Follower:
                 self._resolve(state.view.seq)
                 self._look_up |= any(change.op == "publish" for change in changes)
 
-    def _resolve(self, seq: int) -> None:
-        """Let the requests go on that waited for this."""
+    def _follow_events(self, state: LiveState) -> None:
+        """Count what came to the log of events. Where it cannot be read, answers go on with what is counted."""
+        if self._histories is None:
+            return
+        try:
+            follow(self._histories, state.counts, state.follow_events)
+        except LogTruncated:
+            if self._loading is None and self._published is not None:  # start from counts of its own again
+                self._start_loading(self._published)
+        except CatalogueError as error:
+            self._events_trouble = (
+                f"the log of events cannot be read: {error}; answers count those up to {state.counts.seq}"
+            )
+        else:
+            self._events_trouble = None
+
+    def _resolve(self, seq: int, events: int = -1) -> None:
+        """Lets the requests continue that waited for a change up to `seq`, or for an event up to `events`."""
         with self._lock:
-            done = [waiter for waiter in self._waiting if waiter.seq <= seq]
-            self._waiting = [waiter for waiter in self._waiting if waiter.seq > seq]
+            done = [waiter for waiter in self._waiting if waiter.seq <= (events if waiter.events else seq)]
+            self._waiting = [waiter for waiter in self._waiting if waiter not in done]
         for waiter in done:
             try:
                 waiter.loop.call_soon_threadsafe(_go_on, waiter.future)
@@ -253,9 +286,12 @@ class Follower:
         elif self._state is not None and self._state.snapshot.id == latest and not self._left_behind():
             self._published, self._trouble = latest, None
         elif latest != self._published or time.monotonic() >= self._retry_at:
-            self._published = latest
-            self._loading = threading.Thread(target=self._load_one, args=(latest,), name="loader", daemon=True)
-            self._loading.start()
+            self._start_loading(latest)
+
+    def _start_loading(self, snapshot_id: str) -> None:
+        self._published = snapshot_id
+        self._loading = threading.Thread(target=self._load_one, args=(snapshot_id,), name="loader", daemon=True)
+        self._loading.start()
 
     def _older(self, one: LiveState, other: LiveState) -> bool:
         """Whether a snapshot was published last before the other was: somebody went back, perhaps since it is bad."""

@@ -13,6 +13,8 @@ import numpy as np
 
 from index.build.build import checkpoint_path
 from index.catalogue.base import Catalogue
+from index.catalogue.histories import HistoryStore
+from index.events.counting import follow, start_counts
 from index.snapshot.manifest import Manifest
 from index.snapshot.snapshot import Snapshot, SnapshotStore, read_manifest
 from index.snapshot.usage import MARK_SECONDS, mark_used
@@ -29,9 +31,11 @@ _WARM_ITEMS = 8
 class Loader:
     """Snapshot id -> its live state, ready to serve but for the changes since. For one thread."""
 
-    def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
+    def __init__(self, settings: Settings, catalogue: Catalogue, histories: HistoryStore | None = None) -> None:
+        """Without `histories` the events are those that the snapshot has counted."""
         self._settings = settings
         self._catalogue = catalogue
+        self._histories = histories
         self._store = SnapshotStore(settings.home, settings.device)
         self._marked = -math.inf  # when, by the monotonic clock
 
@@ -51,9 +55,9 @@ class Loader:
             (before.snapshot.manifest.checkpoint, before.snapshot.manifest.precision)
             == (manifest.checkpoint, manifest.precision)
         ):
-            state = LiveState(snapshot, before.towers)
+            state = self._state(snapshot, before.towers)
         else:
-            state = LiveState(snapshot, self._towers(snapshot))
+            state = self._state(snapshot, self._towers(snapshot))
             _warm_model(state)
         if before is not None:
             state.filters.warm_from(before.filters)
@@ -66,6 +70,16 @@ class Loader:
             self._marked = time.monotonic()
             with suppress(OSError):  # a full disk is no reason to stop
                 mark_used(state.snapshot.path)
+
+    def _state(self, snapshot: Snapshot, towers: Towers) -> LiveState:
+        """With counts that have caught up with the log of events."""
+        if self._histories is None:
+            return LiveState(snapshot, towers)
+        settings = None if towers.encoder.hybrid is None else towers.encoder.hybrid.cooccurrence
+        base = snapshot.counts if snapshot.manifest.events_seq is not None else None
+        counts = start_counts(self._histories, settings, base)
+        follow(self._histories, counts)
+        return LiveState(snapshot, towers, counts)
 
     def _check_not_older(self) -> None:
         made: list[Manifest] = []

@@ -71,7 +71,6 @@ class View:
     snapshot_hidden: int  # rows of the snapshot that are not shown: unavailable, replaced or deleted
     _delta: Delta
     _hidden_at: npt.NDArray[np.int64]  # [n], the delta row that replaced or deleted this row of the snapshot
-    _popular: npt.NDArray[np.int64]  # [n], rows of the snapshot, most popular first
     _filters: SnapshotFilters
     counts: EventCounts
     """What people do, as far as the events' log was followed: newer than the view where events came since."""
@@ -127,8 +126,23 @@ class View:
         return out
 
     def popularity(self, position: int) -> float:
-        n = len(self.snapshot.item_ids)
-        return float(self.snapshot.popularity[position] if position < n else self._delta.popularity[position - n])
+        """Events of the item, all that were counted."""
+        return float(self.events_at(self.counts.events)[position])
+
+    def events_at(self, events: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """[size] Events of what lies at each position, for these counts."""
+        last = self.__dict__.get("_events_at")
+        if last is not None and last[0] is events:
+            found: npt.NDArray[np.float64] = last[1]
+            return found
+        at = np.zeros(self.size)
+        if self.snapshot.manifest.events_seq is None:  # made before the log was counted: what was counted then
+            at[: len(self.snapshot.popularity)] = self.snapshot.popularity
+            at[len(self.snapshot.popularity) :] = self._delta.popularity[: self.length]
+        places = self.places(np.arange(len(events)))
+        at[places[places >= 0]] += events[places >= 0]
+        self.__dict__["_events_at"] = (events, at)  # a frozen dataclass; what several threads make is the same
+        return at
 
     @property
     def delta_vectors(self) -> npt.NDArray[np.float32]:
@@ -169,11 +183,8 @@ class View:
         if last is not None and last[0] is events:
             found: npt.NDArray[np.float32] = last[1]
             return found
-        at = np.zeros(self.size)
-        places = self.places(np.arange(len(events)))
-        at[places[places >= 0]] = events[places >= 0]
-        made = gate(settings, at).astype(np.float32)
-        self.__dict__["_gates"] = (events, made)  # a frozen dataclass; what several threads make is the same
+        made = gate(settings, self.events_at(events)).astype(np.float32)
+        self.__dict__["_gates"] = (events, made)
         return made
 
     def delta_words(self, terms: npt.NDArray[np.int32], weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -184,23 +195,26 @@ class View:
 
     def by_popularity(self) -> Iterator[int]:
         """Positions of what is shown, most popular first, equally popular by item id."""
-        in_snapshot = (int(row) for row in self._popular if self.snapshot_shown[row])
-        return heapq.merge(in_snapshot, self._delta_by_popularity(), key=self._popularity_key)
+        events = self.counts.events
+        last = self.__dict__.get("_by_popularity")
+        if last is None or last[0] is not events:
+            last = (events, self._ranked_by(self.events_at(events)))
+            self.__dict__["_by_popularity"] = last
+        yield from last[1]
 
-    def _delta_by_popularity(self) -> Iterator[int]:
-        """New items were never had, and may be very many: they are put in order only if it comes to them."""
-        n, shown = len(self.snapshot.item_ids), np.flatnonzero(self.delta_shown)
-        had = self._delta.popularity[shown] > 0
-        yield from sorted((n + shown[had]).tolist(), key=self._popularity_key)
-        yield from self._never_had
+    def _ranked_by(self, events: npt.NDArray[np.float64]) -> list[int]:
+        shown = np.flatnonzero(self.shown)
+        n = len(self.snapshot.item_ids)
+        order: list[int] = shown[np.argsort(-events[shown], kind="stable")].tolist()
+        if self.length == 0:  # rows of the snapshot are in the order of item ids
+            return order
+        late = [position for position in order if position >= n]
+        early = [position for position in order if position < n]
 
-    @cached_property
-    def _never_had(self) -> list[int]:
-        n, shown = len(self.snapshot.item_ids), np.flatnonzero(self.delta_shown)
-        return sorted((n + shown[self._delta.popularity[shown] <= 0]).tolist(), key=self.item_id)
+        def key(position: int) -> tuple[float, str]:
+            return -float(events[position]), self.item_id(position)
 
-    def _popularity_key(self, position: int) -> tuple[float, str]:
-        return -self.popularity(position), self.item_id(position)
+        return list(heapq.merge(early, sorted(late, key=key), key=key))
 
 
 class LiveState:
@@ -211,19 +225,19 @@ class LiveState:
     _hidden_at: npt.NDArray[np.int64]
     _ended: int  # rows that show nothing in any view to come
 
-    def __init__(self, snapshot: Snapshot, towers: Towers) -> None:
+    def __init__(self, snapshot: Snapshot, towers: Towers, counts: EventCounts | None = None) -> None:
+        """`counts` of events to go on with; None: those of the snapshot."""
         self.snapshot = snapshot
         self.towers = towers
         self.filters = SnapshotFilters(snapshot)
         settings = towers.encoder.hybrid
-        self.counts = EventCounts(None if settings is None else settings.cooccurrence, snapshot.counts)
+        pairs = None if settings is None else settings.cooccurrence
+        self.counts = EventCounts(pairs, snapshot.counts) if counts is None else counts
         self._places = CountedPlaces(self.counts, snapshot.item_ids)
         self.tombstones = 0
         """Rows of the snapshot that were replaced or deleted."""
         available = np.asarray(snapshot.available)
         self._not_shown = int(available.size - np.count_nonzero(available))
-        # Stable, and rows are in the order of item ids: so are equally popular ones.
-        self._popular = np.argsort(-np.asarray(snapshot.popularity), kind="stable")
         self._start(np.full(len(snapshot.item_ids), NEVER), Delta.empty(_FIRST_CAPACITY, towers.encoder.dim))
         self._publish(snapshot.manifest.seq)
 
@@ -329,7 +343,6 @@ class LiveState:
             self._not_shown,
             self._delta,
             self._hidden_at,
-            self._popular,
             self.filters,
             self.counts,
             self._places,

@@ -15,6 +15,7 @@ import pytest
 from index.catalogue.base import CatalogueItem, Change
 from seqrec.data.items import Item, make_item
 from seqrec.encoder import load_model
+from seqrec.hybrid.event_counts import BaseCounts
 from seqrec.metric import ranked
 from seqrec.text.item_text import ItemTokens
 from service.live import search
@@ -59,7 +60,8 @@ class InMemorySnapshot:
         self.available = np.array([item.available for item in self.items])
         self.popularity = np.array(popularity)
         self.index = ExactIndex(self.vectors)
-        self.manifest = SimpleNamespace(seq=seq)
+        self.manifest = SimpleNamespace(seq=seq, events_seq=None)
+        self.counts, self.terms = BaseCounts.empty(), None
 
     def row_of(self, item_id: str) -> int | None:
         return self.item_ids.index(item_id) if item_id in self.item_ids else None
