@@ -1,13 +1,14 @@
-"""Batching: requests wait in a queue, a thread that has nothing to do computes whatever is waiting as the next batch.
+"""Continuous batching: an idle compute thread takes whatever is waiting as the next batch.
 
-There is no timer: while batches compute, the next ones gather. A batch is cut by a token budget. On a CPU each core
-computes batches of its own, none waits for another to end; what is there alone, when nothing else is being computed,
-has all cores, and what comes meanwhile waits for it. There are lanes in order of urgency; the first goes first, but
-after `PATIENCE` batches of it in a row whoever waits behind gets one.
-The queue of a lane is bounded in tokens; beyond, requests are refused at once. A request that is cancelled leaves the
-queue; one that would wait longer than it has time for, by the pace of the last batches, is refused at once as well.
-If a batch fails, each of its units is tried alone once, so that a poisoned one fails its own request only; if it does
-not fit into memory, its halves are, and batches of that lane are smaller from then on.
+There is no timer: requests gather while batches compute. A batch is limited by a token budget. On a CPU each core
+computes batches independently; a single unit that finds everything idle gets all cores, and what arrives meanwhile
+waits for it. Lanes are ordered by urgency: the first lane goes first, but after `MAX_URGENT_BATCHES` batches in a row a
+lane behind it gets one. Within a lane requests take turns, unit by unit, so that a large one does not delay the others.
+
+The queue of a lane is limited in tokens; beyond, requests are refused immediately. So is one that would wait longer
+than its deadline, estimated from the pace of recent batches. A cancelled request leaves the queue. If a batch fails,
+each of its units is retried alone once, so that a bad unit fails its own request only. If it does not fit into memory,
+its halves are computed, and later batches of that lane are smaller.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
@@ -29,20 +31,22 @@ from seqrec.runtime.thread_pool import start_single_core_threads
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 4
+MAX_URGENT_BATCHES = 4
 """Batches of a more urgent lane in a row while a less urgent one waits."""
+MULTI_UNIT_SHARE = 0.75
+"""Share of a queue that requests of several units may fill; the rest is for those of one."""
 
 _ENDED = "a compute thread has ended; restart the service"
 _LIGHT_TOKENS = 4
-"""Tokens a unit, up to which nothing of it is encoded."""
+"""A unit of at most so many tokens encodes nothing."""
 
 Compute = Callable[[list[Any]], Sequence[Any]]
-"""Units in, one result for each; called on the compute threads, several at once."""
+"""Units in, one result each; called on the compute threads, concurrently."""
 
 
 @dataclass(frozen=True)
 class Lane:
-    """One kind of work. A batch holds units of one lane: `batch_tokens` at most, unless a single unit has more."""
+    """One kind of work. A batch has units of one lane: at most `batch_tokens`, unless a single unit has more."""
 
     name: str
     compute: Compute
@@ -52,7 +56,7 @@ class Lane:
 
 @dataclass(frozen=True)
 class BatchRecord:
-    """What is told about each batch that was computed: for metrics and logs."""
+    """A computed batch, for metrics and logs."""
 
     lane: str
     units: int
@@ -72,7 +76,8 @@ class Ticket:
     submitted: float = field(default_factory=time.perf_counter)
     waited: float = 0.0
     batch_units: int = 0
-    gone: bool = False  # answered, failed or cancelled: what it still has in the queue is skipped
+    gone: bool = False  # answered, failed or cancelled: the units it still has in the queue are skipped
+    waiting_tokens: int = 0  # of its units in the queue
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +89,7 @@ class _Unit:
 
 
 class Pace:
-    """How fast a core computes batches: so many seconds for any batch, and so many for each token."""
+    """How fast a core computes: seconds for each batch plus seconds for each token."""
 
     def __init__(self) -> None:
         self._seconds_per_batch = 0.0
@@ -92,13 +97,13 @@ class Pace:
         self._guessed = True
 
     def observe(self, units: int, tokens: int, seconds: float, cores: int = 1) -> None:
-        """A batch that so many cores computed together."""
-        # They need longer together than each by itself: that says little, but more than a guess.
+        """Learn from a batch that `cores` computed together."""
+        # Together they are less efficient than separately: better than a guess, worse than a measurement.
         if cores > 1 and not self._guessed:
             return
         self._guessed = self._guessed and cores > 1
         seconds *= cores
-        # Where nothing is encoded (vectors were in the cache) a batch tells of the search, and nothing of the tokens.
+        # Where nothing is encoded (vectors were cached) the time is that of the search, not of tokens.
         if tokens <= _LIGHT_TOKENS * units:
             self._seconds_per_batch += 0.2 * (seconds - self._seconds_per_batch)
         else:
@@ -106,24 +111,25 @@ class Pace:
             self._tokens_per_second += 0.2 * (rate - self._tokens_per_second)
 
     def seconds(self, tokens: int, batch_tokens: int, cores: int = 1) -> float:
-        """That so many tokens take, in batches of at most `batch_tokens`, side by side on so many cores."""
+        """The time for `tokens` in batches of at most `batch_tokens`, computed in parallel on `cores`."""
         rounds = math.ceil(tokens / batch_tokens / cores)
         return rounds * self._seconds_per_batch + tokens / self._tokens_per_second / cores
 
 
 class Batcher:
-    """Owns the compute threads. `submit` belongs to event loops, `compute` functions run on the threads."""
+    """Owns the compute threads. `submit` is called on event loops, `compute` functions run on the threads."""
 
     def __init__(
         self, lanes: Sequence[Lane], observe: Callable[[BatchRecord], object] = lambda record: None, cores: int = 1
     ) -> None:
-        """`lanes` in order of urgency. `observe` is called on a compute thread after each batch, by one at a time.
+        """`lanes` in order of urgency. `observe` is called on a compute thread after each batch, one call at a time.
 
-        With several `cores` there is a thread for each, on which torch computes with that one, and one more, on which
-        it computes with as many threads as here.
+        With several `cores` there is a thread for each, on which torch computes single-threaded, and one more on which
+        torch computes with as many threads as in the calling thread.
         """
         self._lanes = {lane.name: lane for lane in lanes}
-        self._queues: dict[str, deque[_Unit]] = {lane.name: deque() for lane in lanes}
+        # Per lane the waiting requests, in order of their turns.
+        self._queues: dict[str, dict[Ticket, deque[_Unit]]] = {lane.name: {} for lane in lanes}
         self._waiting = dict.fromkeys(self._lanes, 0)
         self._observe = observe
         self._wake = threading.Condition()
@@ -133,7 +139,7 @@ class Batcher:
         self._budget = {lane.name: lane.batch_tokens for lane in lanes}
         self._cores = cores
         self._computing = 0  # batches
-        self._on_all_cores = False  # the one that is computed
+        self._on_all_cores = False  # whether one of them is
         self.failure: BaseException | None = None
         self._observing = threading.Lock()
         self._threads: list[threading.Thread] = []
@@ -148,7 +154,7 @@ class Batcher:
 
     @property
     def alive(self) -> bool:
-        """Whether the compute threads run. Once one does not, nothing will ever be answered: restart the process."""
+        """Whether all compute threads run. If not, requests may never be answered: restart the process."""
         return all(thread.is_alive() for thread in self._threads)
 
     def waiting_tokens(self, lane: str) -> int:
@@ -157,10 +163,11 @@ class Batcher:
     async def submit(
         self, lane: str, units: Sequence[Any], tokens: Sequence[int], deadline: float = math.inf
     ) -> tuple[list[Any], Ticket]:
-        """The result of each unit, in order. `tokens` is what each costs, `deadline` how many seconds it may wait.
+        """The result of each unit, in order. `tokens` is the cost of each, `deadline` how many seconds it may wait.
 
-        Raises Overloaded at once if too much waits (a request is always taken where none waits), NotReady if the
-        compute threads are gone, and what `compute` raised for a unit of this request. Cancelled, it leaves the queue.
+        Raises Overloaded immediately if too much is waiting (into an empty queue a request is always accepted),
+        NotReady if a compute thread has died, and what `compute` raised for a unit of this request. A cancelled request
+        leaves the queue.
         """
         loop = asyncio.get_running_loop()
         ticket = Ticket(loop.create_future(), loop, [None] * len(units), len(units))
@@ -174,7 +181,7 @@ class Batcher:
             self._leave(lane, ticket)
 
     def close(self, timeout: float = 10.0) -> None:
-        """Compute what waits, then end the threads."""
+        """Compute what is waiting, then end the threads."""
         with self._wake:
             self._closing = True
             self._wake.notify_all()
@@ -187,34 +194,36 @@ class Batcher:
         with self._wake:
             if self.failure is not None or self._closing:
                 raise NotReady(_ENDED) from self.failure
-            waiting = self._waiting[lane.name]
-            wait = self._pace.seconds(waiting, self._budget[lane.name], self._cores)
-            if waiting and waiting + total > lane.queue_tokens:
+            waiting, queue = self._waiting[lane.name], self._queues[lane.name]
+            most = lane.queue_tokens if len(units) == 1 else int(MULTI_UNIT_SHARE * lane.queue_tokens)
+            # Requests take turns: of each one that waits, as many units come first as this one has.
+            before = sum(unit.tokens for waits in queue.values() for unit in islice(waits, len(units)))
+            wait = self._pace.seconds(before, self._budget[lane.name], self._cores)
+            if waiting and waiting + total > most:
                 raise Overloaded(
-                    f"{waiting} tokens of work are waiting, at most {lane.queue_tokens} may",
+                    f"{waiting} tokens of work are waiting, at most {most} may wait",
                     retry_after=max(1, math.ceil(wait)),
                 )
             if waiting and wait > deadline:
                 raise Overloaded(
-                    f"{waiting} tokens of work are waiting, which take about {wait:.1f} s; it may wait {deadline:g} s",
+                    f"{before} tokens of work come first, which take about {wait:.1f} s; it may wait {deadline:.2g} s",
                     retry_after=max(1, math.ceil(wait - deadline)),
                 )
-            self._queues[lane.name].extend(
+            queue[ticket] = deque(
                 _Unit(ticket, position, unit, tokens)
                 for position, (unit, tokens) in enumerate(zip(units, cost, strict=True))
             )
+            ticket.waiting_tokens = total
             self._waiting[lane.name] = waiting + total
-            self._wake.notify_all()  # which thread it is for, they know
+            self._wake.notify_all()
 
     def _leave(self, lane: str, ticket: Ticket) -> None:
         with self._wake:
             if ticket.missing and not self.failure:
-                queue = self._queues[lane]
-                stays = [unit for unit in queue if unit.ticket is not ticket]
-                self._waiting[lane] -= sum(unit.tokens for unit in queue if unit.ticket is ticket)
-                queue.clear()
-                queue.extend(stays)
-                self._wake.notify_all()  # what is left may be for another thread now
+                self._queues[lane].pop(ticket, None)
+                self._waiting[lane] -= ticket.waiting_tokens
+                ticket.waiting_tokens = 0
+                self._wake.notify_all()  # which thread may take the next batch may have changed
             ticket.gone = True
 
     def _run(self, all_cores: bool, begin: Callable[[], object]) -> None:
@@ -231,7 +240,7 @@ class Batcher:
                     self._computing += 1
                     self._on_all_cores = all_cores
                 self._compute(lane, batch, all_cores)
-                batch = []  # an idle thread holds on to nothing, least of all an old snapshot
+                batch = []  # an idle thread must not keep an old snapshot alive
                 with self._wake:
                     self._computing -= 1
                     self._on_all_cores = False
@@ -240,7 +249,8 @@ class Batcher:
             log.critical("a compute thread died: %r", error, exc_info=True)
             with self._wake:
                 self.failure = error
-                left = batch + [unit for queue in self._queues.values() for unit in queue]
+                waiting = [units for queue in self._queues.values() for units in queue.values()]
+                left = batch + [unit for units in waiting for unit in units]
                 for name, queue in self._queues.items():
                     queue.clear()
                     self._waiting[name] = 0
@@ -248,12 +258,12 @@ class Batcher:
             self._deliver([(unit.ticket, NotReady(_ENDED)) for unit in left])
 
     def _ending(self) -> bool:
-        """Whether there is nothing more to do for any thread. The lock is held."""
+        """Whether no thread has anything left to do. Call it with the lock."""
         return self.failure is not None or (self._closing and not any(self._queues.values()))
 
     def _may_take(self, all_cores: bool) -> bool:
-        """Whether the next batch is for a thread with all cores, or for one with one core. The lock is held."""
-        waiting = sum(len(queue) for queue in self._queues.values())
+        """Whether this kind of thread may take the next batch. Call it with the lock."""
+        waiting = sum(len(units) for queue in self._queues.values() for units in queue.values())
         if not waiting or self.failure is not None or self._on_all_cores:
             return False
         if self._cores == 1:
@@ -262,22 +272,30 @@ class Batcher:
         return alone if all_cores else not alone
 
     def _take(self) -> tuple[Lane, list[_Unit]]:
-        """The next batch: units from the front of one lane, up to its budget. The lock is held.
+        """The next batch: units of one lane, one of each request in turn, up to its budget. Call it with the lock.
 
-        No more than a fair share of what waits, if other cores have nothing to do.
+        If other cores are idle, it is only this core's share of what is waiting.
         """
         ready = [lane for lane in self._lanes.values() if self._queues[lane.name]]
         behind = len(ready) > 1
-        lane = ready[1] if behind and self._in_a_row >= PATIENCE else ready[0]
+        lane = ready[1] if behind and self._in_a_row >= MAX_URGENT_BATCHES else ready[0]
         self._in_a_row = self._in_a_row + 1 if behind and lane is ready[0] else 0
         queue = self._queues[lane.name]
         share = math.ceil(self._waiting[lane.name] / (self._cores - self._computing))
         budget = min(self._budget[lane.name], share)
-        batch = [queue.popleft()]
-        tokens = batch[0].tokens
-        while queue and tokens + queue[0].tokens <= budget:
-            tokens += queue[0].tokens
-            batch.append(queue.popleft())
+        batch: list[_Unit] = []
+        tokens = 0
+        while queue:
+            ticket, units = next(iter(queue.items()))
+            if batch and tokens + units[0].tokens > budget:
+                break
+            unit = units.popleft()
+            batch.append(unit)
+            tokens += unit.tokens
+            ticket.waiting_tokens -= unit.tokens
+            del queue[ticket]
+            if units:  # to the back: the other requests come first
+                queue[ticket] = units
         self._waiting[lane.name] -= tokens
         return lane, batch
 
@@ -296,7 +314,7 @@ class Batcher:
         seconds = time.perf_counter() - begin
         tokens = sum(unit.tokens for unit in batch)
         done: list[tuple[Ticket, Exception | None]] = []
-        with self._wake:  # other threads may have other units of the same tickets
+        with self._wake:  # other threads may compute other units of the same tickets
             self._pace.observe(len(batch), tokens, seconds, self._cores if all_cores else 1)
             for unit, result in zip(batch, results, strict=True):
                 ticket = unit.ticket
@@ -313,7 +331,7 @@ class Batcher:
             self._observe(BatchRecord(lane.name, len(batch), tokens, seconds, failed))
 
     def _results(self, lane: Lane, batch: list[_Unit]) -> list[Any]:
-        """Of all units; of each half where they do not fit into memory together."""
+        """The results of all units; computed in halves where they do not fit into memory together."""
         try:
             results = list(lane.compute([unit.payload for unit in batch]))
         except Exception as error:
@@ -323,10 +341,10 @@ class Batcher:
             if len(results) != len(batch):
                 raise RuntimeError(f"{lane.name}: {len(results)} results for {len(batch)} units")
             return results
-        # Outside of the handler, which holds on to what the failed attempt had in memory.
+        # Outside of the handler, which keeps the memory of the failed attempt alive.
         half, tokens = len(batch) // 2, sum(unit.tokens for unit in batch)
         results = self._results(lane, batch[:half]) + self._results(lane, batch[half:])
-        # Now that they did fit: where one unit alone does not, smaller batches are no help.
+        # Only now that the halves did fit: where a single unit does not, smaller batches do not help.
         with self._wake:
             self._budget[lane.name] = max(1, min(self._budget[lane.name], tokens // 2))
         log.warning("%d tokens in lane %s do not fit into memory: batches are smaller from now on", tokens, lane.name)
@@ -339,12 +357,12 @@ class Batcher:
         for loop, theirs in by_loop.items():
             try:
                 loop.call_soon_threadsafe(_resolve, theirs)
-            except RuntimeError:  # the loop has closed: nobody waits any more
-                log.debug("%d results came after their event loop had closed", len(theirs))
+            except RuntimeError:  # the loop has closed: nobody is waiting
+                log.debug("%d results arrived after their event loop had closed", len(theirs))
 
 
 def _out_of_memory(error: Exception) -> bool:
-    # torch's error on a GPU has a class, on a CPU only a text.
+    # torch has an error class for a GPU; for a CPU only the message differs.
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
@@ -359,11 +377,11 @@ def _alone(lane: Lane, unit: _Unit) -> Any:
 
 
 def _resolve(outcomes: Sequence[tuple[Ticket, Exception | None]]) -> None:
-    """On the event loop: nothing else sets these futures but a cancellation."""
+    """Runs on the event loop. Only a cancellation sets these futures otherwise."""
     for ticket, error in outcomes:
         if ticket.future.done():
             continue
-        # What failed on one thread may come here after what was the last to be done on another.
+        # A failure on one thread may arrive after the last result of another.
         error = error or next((result for result in ticket.results if isinstance(result, Exception)), None)
         if error is None:
             ticket.future.set_result(ticket.results)

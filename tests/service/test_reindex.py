@@ -51,7 +51,7 @@ def test_a_delta_that_has_grown_is_reindexed_once_among_all_who_see_it(make_clie
     (job,) = (home / "jobs").glob("*.json")
     assert json.loads(job.read_text(encoding="utf-8"))["state"] == "done"
     started = [line for client in clients for line in client.get("/metrics").text.splitlines() if "by=" in line]
-    assert 'seqrec_reindexes_total{by="itself"} 1.0' in started
+    assert 'seqrec_reindexes_total{by="automatic"} 1.0' in started
 
 
 class Counting:
@@ -107,7 +107,7 @@ def test_the_old_state_is_gone_after_the_last_request_that_held_it(make_client: 
     client = make_client()
     client.post("/items", json={"items": [{"item_id": "kite", "attributes": {"title": "Paper kite"}}]})
     client.post("/recommend", json={"history": ["kite"]})
-    follower = client.app.state.opening.parts.follower  # type: ignore[attr-defined]
+    follower = client.app.state.startup.components.follower  # type: ignore[attr-defined]
     old = weakref.ref(follower.state)
     snapshot = weakref.ref(follower.state.snapshot)
     view = follower.view()

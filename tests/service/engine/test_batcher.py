@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from seqrec.errors import NotReady, Overloaded
-from service.engine.batcher import PATIENCE, Batcher, BatchRecord, Lane, Pace
+from service.engine.batcher import MAX_URGENT_BATCHES, Batcher, BatchRecord, Lane, Pace
 
 
 class Gate:
@@ -119,7 +119,7 @@ def test_recommendations_go_first_but_items_are_not_starved(batcher: Batcher, ga
         gate.open.set()
         await asyncio.gather(first, items, *others, late)
         order = [batch[0] for batch in gate.batches]
-        assert order == ["first", *(f"r{n}" for n in range(PATIENCE)), "i", "r4"]
+        assert order == ["first", *(f"r{n}" for n in range(MAX_URGENT_BATCHES)), "i", "r4"]
 
     run(check)
 
@@ -341,3 +341,32 @@ def test_one_that_alone_does_not_fit_fails_alone(records: list[BatchRecord]) -> 
 
     run(check)
     batcher.close()
+
+
+def test_requests_take_turns_so_that_a_large_one_does_not_delay_the_others(batcher: Batcher, gate: Gate) -> None:
+    async def check() -> None:
+        first = await held(batcher, gate)
+        large = asyncio.create_task(batcher.submit("recommend", [f"large-{n}" for n in range(6)], [3] * 6))
+        small = asyncio.create_task(batcher.submit("recommend", ["small"], [3]))
+        await asyncio.sleep(0)
+        gate.open.set()
+        await asyncio.gather(first, large, small)
+        assert gate.batches[1] == ["large-0", "small", "large-1"]
+
+    run(check)
+
+
+def test_requests_of_several_units_leave_room_for_single_ones(batcher: Batcher, gate: Gate) -> None:
+    async def check() -> None:
+        first = await held(batcher, gate)
+        large = asyncio.create_task(batcher.submit("recommend", ["a", "b"], [10, 10]))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="at most 22 may wait"):
+            await batcher.submit("recommend", ["c", "d"], [2, 2])
+        single = asyncio.create_task(batcher.submit("recommend", ["single"], [4]))
+        await asyncio.sleep(0)
+        gate.open.set()
+        await asyncio.gather(first, large)
+        assert (await single)[0] == ["single!"]
+
+    run(check)

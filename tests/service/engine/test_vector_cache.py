@@ -171,7 +171,7 @@ def test_a_redis_is_shared_and_done_without(
         # Who comes later, with an empty memory of its own, finds it when it has been put there.
         for _ in range(50):
             second = VectorCache(10_000, server.url)
-            parts = first.app.state.opening.parts  # type: ignore[attr-defined]
+            parts = first.app.state.startup.components  # type: ignore[attr-defined]
             view = parts.follower.view()
             key = cache_key(view.towers.encoder, TokenizedHistory([view.tokens(view.position_of("desk-1"))]))
             if found := second.get([key], 32):
