@@ -24,17 +24,16 @@ log = logging.getLogger(__name__)
 def train(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         "seqrec train",
-        description="Train a model on items and interactions, in the stages that the configuration names. Of every "
-        "user something is kept for testing and for validation ([data]; the last item and the one before it). Writes a "
-        "run directory: config.toml, run.json, metrics.jsonl, curves.png, checkpoint/. A run that was stopped goes on "
-        "where it stood when the same command is given again. With several processes: torchrun --nproc-per-node N -m "
-        "seqrec train ..., or accelerate launch.",
+        description="Train a model on items and interactions in the stages of the configuration. Part of every user's "
+        "history is held out for validation and test ([data]; by default the last two items). Writes a run directory: "
+        "config.toml, run.json, metrics.jsonl, curves.png, checkpoint/. The same command resumes a stopped run. With "
+        "several processes: torchrun --nproc-per-node N -m seqrec train ..., or accelerate launch.",
     )
     add_data(parser)
     add_run(parser, required=False)
     arguments = parser.parse_args(argv)
     if os.environ.get("RANK", "0") != "0":
-        logging.getLogger("training").setLevel(logging.WARNING)  # one process tells
+        logging.getLogger("training").setLevel(logging.WARNING)  # only rank 0 logs
     try:
         fitted = run.train(
             _config(arguments),
@@ -68,12 +67,12 @@ def _config(arguments: argparse.Namespace) -> RunConfig:
 def pretrain(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         "seqrec pretrain",
-        description="Train a model on several data sets at once, to start others from: `seqrec train --set "
-        "model.start_from=DIR/checkpoint`. A data set is a folder with items.jsonl (.gz too) and interactions.csv (.gz "
-        "too) or .parquet; its last items are held out as in training. Writes a run directory, as `seqrec train` does.",
+        description="Pretrain a model on several data sets, as a start for others: `seqrec train --set "
+        "model.start_from=DIR/checkpoint`. A data set is a folder with items.jsonl and interactions.csv (also .gz) or "
+        ".parquet; items are held out as in training. Writes a run directory like `seqrec train`.",
     )
     parser.add_argument(
-        "--data", type=Path, action="append", required=True, metavar="DIR", help="a data set; give it once for each"
+        "--data", type=Path, action="append", required=True, metavar="DIR", help="a data set; repeatable"
     )
     parser.add_argument(
         "--zero-shot",
@@ -81,14 +80,13 @@ def pretrain(argv: Sequence[str]) -> None:
         action="append",
         default=[],
         metavar="DIR",
-        help="a data set that is not trained on and decides nothing: NDCG@10 on its test items at each check, in "
-        "metrics.jsonl; may be given several times",
+        help="a data set for monitoring only: NDCG@10 on its test items at each check, in metrics.jsonl; repeatable",
     )
     parser.add_argument(
         "--on-error",
         choices=("raise", "skip"),
         default="raise",
-        help="skip: leave broken lines, unknown items and items without text out, and count them; default: raise",
+        help="skip: leave out and count broken lines, unknown items and items without text; default: raise",
     )
     add_run(parser)
     arguments = parser.parse_args(argv)
@@ -110,11 +108,11 @@ def pretrain(argv: Sequence[str]) -> None:
 def list_runs(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         "seqrec runs",
-        description="List training runs and compare them: the best validation result first, and the settings in which "
-        "they differ. Results compare only where the data and the validation are the same.",
+        description="List training runs, the best validation result first, with the settings in which they differ. "
+        "Results can only be compared for the same data and validation.",
     )
     parser.add_argument(
-        "folders", type=Path, nargs="+", metavar="DIR", help="a run directory, or a folder with some, at any depth"
+        "folders", type=Path, nargs="+", metavar="DIR", help="a run directory, or a folder that contains some"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""Options that several commands have in common."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from training.config.schema import RunConfig
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
-    """--items, --interactions, --on-error: what `training.data.dataset.read_dataset` is called with."""
-    parser.add_argument("--items", type=Path, required=True, metavar="FILE", help="JSON Lines, .gz too")
+    """--items, --interactions, --on-error: the arguments of `training.data.dataset.read_dataset`."""
+    parser.add_argument("--items", type=Path, required=True, metavar="FILE", help="JSON Lines, also .gz")
     parser.add_argument(
         "--interactions",
         type=Path,
         required=True,
         metavar="FILE",
-        help="CSV (.gz too) or Parquet: user_id, item_id, timestamp",
+        help="CSV (also .gz) or Parquet: user_id, item_id, timestamp",
     )
     parser.add_argument(
         "--on-error",
         choices=("raise", "skip"),
         default="raise",
-        help="skip: leave broken lines, unknown items and items without text out, and count them; default: raise",
+        help="skip: leave out and count broken lines, unknown items and items without text; default: raise",
     )
 
 
@@ -33,27 +33,27 @@ def add_run(parser: argparse.ArgumentParser, required: bool = True) -> None:
     presets = ", ".join(sorted(path.stem for path in PRESETS.glob("*.toml")))
     source = parser.add_mutually_exclusive_group(required=required)
     source.add_argument("--config", type=Path, metavar="FILE", help="a TOML file with the settings")
-    source.add_argument("--preset", metavar="NAME", help=f"settings that come along: {presets}")
+    source.add_argument("--preset", metavar="NAME", help=f"built-in settings: {presets}")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run directory to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace DIR if it is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace DIR if it exists")
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         dest="overrides",
         metavar="KEY=VALUE",
-        help="change one setting, e.g. optimizer.learning_rate=5e-4; may be given several times",
+        help="change one setting, e.g. optimizer.learning_rate=5e-4; repeatable",
     )
     parser.add_argument(
         "--max-minutes",
         type=float,
         metavar="M",
-        help="end after M minutes; the learning rate has decayed by then. Results then depend on the machine's speed",
+        help="end after M minutes; the learning rate has decayed by then. Quality then depends on the machine's speed",
     )
 
 
 def run_config(arguments: argparse.Namespace, before: Sequence[str] = (), after: Sequence[str] = ()) -> RunConfig:
-    """What the options of `add_run` say, with a command's own overrides `before` and `after` the user's."""
+    """The configuration from the options of `add_run`, with overrides `before` and `after` those of the user."""
     overrides = [*before, *arguments.overrides, *after]
     if arguments.max_minutes is not None:
         overrides.append(f"optimizer.max_minutes={arguments.max_minutes}")

@@ -1,4 +1,4 @@
-"""What a preset says otherwise for a machine with a GPU, and for one without."""
+"""Settings that depend on the hardware: the tables [on.cpu] and [on.gpu] of a configuration."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ KINDS = ("cpu", "gpu")
 
 
 def resolve(table: dict[str, Any]) -> dict[str, Any]:
-    """The table with `[on.cpu]` or `[on.gpu]` laid over it, whichever is here, and without either.
+    """The table merged with its `[on.cpu]` or `[on.gpu]`, depending on its `device` or, if empty, on what torch finds.
 
-    What the table's own `device` asks for counts, or else what torch finds. Raises InputError for another kind.
+    Raises InputError for other hardware names.
     """
     choices = table.get("on", {})
     if not isinstance(choices, dict) or not all(isinstance(choice, dict) for choice in choices.values()):
@@ -30,14 +30,14 @@ def resolve(table: dict[str, Any]) -> dict[str, Any]:
     here = "gpu" if device.startswith("cuda") else "cpu"
     if here in choices:
         log.info("settings for a machine %s a GPU: %s", "with" if here == "gpu" else "without", _format(choices[here]))
-    return _laid_over(without, choices.get(here, {}))
+    return _merge(without, choices.get(here, {}))
 
 
-def _laid_over(table: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+def _merge(table: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     merged = dict(table)
     for name, value in other.items():
         inner = merged.get(name)
-        merged[name] = _laid_over(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+        merged[name] = _merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
     return merged
 
 

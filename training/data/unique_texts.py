@@ -1,4 +1,4 @@
-"""Items that read the same: no model can tell them apart, so they are encoded once and tie."""
+"""Items with equal text: a text model cannot distinguish them, so they are encoded once and tie."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from training.data.dataset import Rows
 
 @dataclass(frozen=True, eq=False)
 class UniqueTexts:
-    """`rows` [t]: the first item of each distinct text. `text_of` [n]: which of them each item has."""
+    """`rows` [t]: the first item of each unique text. `text_of` [n]: the text number of each item."""
 
     rows: Rows
     text_of: Rows

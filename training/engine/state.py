@@ -1,4 +1,4 @@
-"""The state of a training that was stopped: written whole or not at all, and read by the run that goes on from it."""
+"""The saved state of an unfinished training: written atomically, and read when the run is resumed."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from seqrec.errors import CheckpointError
 FORMAT = 1
 
 State = dict[str, Any]
-"""Numbers, strings, tensors and containers of them; read without running code from the file."""
+"""Numbers, strings, tensors and containers of these; loading it executes no code."""
 
 
 def save_state(path: Path, state: State) -> None:
-    """Replace the file at once: whoever reads it, after a crash as well, sees the old state or the new one."""
+    """Replaces the file atomically: after a crash it has the old state or the new one."""
     path.parent.mkdir(exist_ok=True)
     temporary = path.with_name(f".tmp-{path.name}-{uuid.uuid4().hex[:8]}")
     try:
@@ -37,15 +37,15 @@ def save_state(path: Path, state: State) -> None:
 
 
 def load_state(path: Path) -> State:
-    """Raises CheckpointError for a file that is no state."""
+    """Raises CheckpointError for a damaged file or another format."""
     try:
         state: State = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except Exception as error:  # a damaged file makes the reader raise all sorts of errors
-        raise CheckpointError(f"{path} cannot be read ({error}); --overwrite trains anew") from None
+    except Exception as error:  # a damaged file raises errors of many types
+        raise CheckpointError(f"{path} cannot be read ({error}); --overwrite starts from the beginning") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is of another version of seqrec; --overwrite trains anew")
+        raise CheckpointError(f"{path} was written by another version of seqrec; --overwrite starts from the beginning")
     return state
 
 
@@ -57,7 +57,7 @@ def seed_everything(seed: int) -> None:
 
 
 def random_state() -> State:
-    """Of every generator that a training draws from in this process."""
+    """The state of every random generator that training uses in this process."""
     numpy = np.random.get_state(legacy=False)
     assert isinstance(numpy, dict)
     return {

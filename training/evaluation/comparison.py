@@ -1,4 +1,4 @@
-"""Models and floors side by side on the same held-out items, with intervals, paired tests and breakdowns."""
+"""Models and baselines on the same held-out items, with intervals, paired tests and breakdowns."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Progress = Callable[[str, int, int], object]
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A checkpoint that takes part, its name in the table, and the catalogue in its vectors."""
+    """A checkpoint to compare: its name in the table, its encoder and its item vectors."""
 
     name: str
     encoder: Encoder
@@ -31,7 +31,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """An average over users and its 95 % interval. NaN where no user counts; coverage has no interval."""
+    """An average over users and its 95 % interval. NaN without users; coverage has no interval."""
 
     value: float
     low: float = float("nan")
@@ -40,11 +40,11 @@ class Figure:
 
 @dataclass(frozen=True)
 class Row:
-    """A method under one protocol, on one group of cases.
+    """A method under one candidate mode (`protocol`), on one group of cases.
 
-    figures: NDCG@k, Recall@k, MRR@k, MRR, the same with ties broken the other way, 'popularity@k' (events in training
-    of what is recommended, on average), and for all targets 'coverage@k' (share of the catalogue that is recommended
-    to anybody).
+    figures: NDCG@k, Recall@k, MRR@k, MRR, each also with the target ranked behind its ties, 'popularity@k' (mean number
+    of training events of the recommended items), and for all targets 'coverage@k' (share of the catalogue recommended
+    to at least one user).
     """
 
     method: str
@@ -57,7 +57,7 @@ class Row:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """How far `method` is ahead of `other` over the same users, with its 95 % interval."""
+    """The difference between `method` and `other` over the same users, with its 95 % interval."""
 
     method: str
     other: str
@@ -96,10 +96,11 @@ def evaluate(
     seed: int = 0,
     progress: Progress = lambda *_: None,
 ) -> Evaluation:
-    """The models beside popularity, last item and item-kNN. `progress(what, done, of)` follows the work.
+    """Compares the models with popularity, last item and item-kNN. `progress(what, done, of)` is called as work is
+    done.
 
-    Memory: one array [cases, figures] a protocol beside what ranking takes. Raises InputError where `split` holds
-    nothing out.
+    Memory: one array [cases, figures] per candidate mode in addition to that of ranking. Raises InputError if `split`
+    holds nothing out.
     """
     cases = dataset.cases(split)
     ks = tuple(sorted(set(ks)))
@@ -148,7 +149,7 @@ def _methods(
     ]
     for model in models:
         if not model.encoder.cold_items:
-            continue  # its items and queries lie in spaces of their own: what is near an item says nothing
+            continue  # items and queries are in different spaces, so nearest items mean nothing
         name = "last item" if len(models) == 1 else f"last item, {model.name}"
         methods.append((name, _nearest(model.items, last)))
     methods += [
@@ -172,7 +173,7 @@ def _figures(
     models: Sequence[str],
 ) -> tuple[list[Row], list[PairedTest]]:
     counted = next(iter(measured.values())).counted
-    columns: dict[tuple[str, str], Values] = {}  # (method, figure) -> of the cases that count
+    columns: dict[tuple[str, str], Values] = {}  # (method, figure) -> values of the counted cases
     coverage: dict[tuple[str, str], float] = {}
     for name, ranked in measured.items():
         columns |= {(name, figure): values for figure, values in ranked.figures(ks).items()}
@@ -209,7 +210,7 @@ def _tests(
     k: int,
     seed: int,
 ) -> list[PairedTest]:
-    """Every model against every floor, and against the models before it, on NDCG@k, Recall@k and MRR."""
+    """Every model against every baseline and the models before it, on NDCG@k, Recall@k and MRR."""
     foreign = {(one, f"last item, {other}") for one in models for other in models if one != other}
     pairs = [(one, other) for place, one in enumerate(methods) if one in models for other in methods[:place]]
     pairs = [pair for pair in pairs if pair not in foreign]

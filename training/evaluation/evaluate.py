@@ -1,4 +1,4 @@
-"""A model on a data set: its vectors, its metrics while it trains, its answers."""
+"""Evaluates one model on a data set: vectors, scores, validation metrics and top-k recommendations."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from training.evaluation.ranking import CANDIDATE_MODES, Scorer, case_ranks
 
 @dataclass(frozen=True, eq=False)
 class EncodedItems:
-    """Item vectors, one for each distinct text, so that items that read the same tie exactly.
+    """Item vectors, one per unique text, so that items of equal text tie exactly.
 
-    An item that the model cannot encode, since it only knows the items that training saw, has the score -inf: it comes
-    after all others, and is never recommended.
+    An item that the model cannot encode, since it was not in training, has the score -inf: it ranks last and is never
+    recommended.
     """
 
     tokens: ItemTokens
@@ -42,7 +42,7 @@ class EncodedItems:
         progress: Callable[[str, int, int], object] = lambda *_: None,
         tokens: ItemTokens | None = None,
     ) -> EncodedItems:
-        """`tokens`: of the items, where the caller has made them. Raises InputError for vectors that are not finite."""
+        """`tokens`: of the items, if already known. Raises InputError for vectors that are not finite."""
         tokens = encoder.tokenize_items(dataset.items) if tokens is None else tokens
         texts = UniqueTexts.of(tokens)
         counter = ProgressCounter(progress, "items", len(texts))
@@ -68,7 +68,7 @@ def encode_cases(
     cases: Cases,
     progress: Callable[[str, int, int], object] = lambda *_: None,
 ) -> Vectors:
-    """The query vector of each case, [m, dim]. Raises InputError if they are no finite numbers."""
+    """The query vector of each case, [m, dim]. Raises InputError for vectors that are not finite."""
     items = list(tokens)
     histories = [
         TokenizedHistory([items[row] for row in history], dataset.user_ids[user])
@@ -87,10 +87,10 @@ def model_scorer(
     progress: Callable[[str, int, int], object] = lambda *_: None,
     counts_from: Split | None = None,
 ) -> Scorer:
-    """What ranks all items for `cases`, which are of `split`.
+    """The scores of all items for `cases`, which are of `split`.
 
-    A hybrid counts what came before the events that `counts_from` holds out (None: `split`), and gives items of the
-    history the score -inf where its repeat rule leaves them out.
+    A hybrid counts the events before those that `counts_from` holds out (None: `split`), and gives items of the history
+    the score -inf if its repeat rule excludes them.
     """
     queries = encode_cases(encoder, encoded.tokens, dataset, cases, progress)
     settings = encoder.hybrid
@@ -112,7 +112,7 @@ def model_scorer(
 
 
 def validation_metrics(encoder: Encoder, dataset: Dataset, cases: Cases, tokens: ItemTokens | None = None) -> Metrics:
-    """The model alone, all items ranked: what training is steered by. `tokens` as for `EncodedItems.of`."""
+    """Metrics of the model over all items, which select the weights in training. `tokens` as for `EncodedItems.of`."""
     encoded = EncodedItems.of(encoder, dataset, tokens=tokens)
     scorer = model_scorer(encoder, encoded, dataset, cases, "valid")
     return case_ranks(scorer, cases, len(dataset.items), CANDIDATE_MODES[:1])["all items"].metrics()
@@ -127,17 +127,16 @@ def top_k(
     split: Split = "test",
     encoded: EncodedItems | None = None,
 ) -> list[list[tuple[str, float]]]:
-    """The best k items for each user, from the history that `split` asks with: (item id, score), best first.
+    """The best k items for each user and the history of `split`: (item id, score), best first.
 
-    Scores within TIE are ordered by item id, as the service orders them. `unseen` leaves the history's items out;
-    items that are not available are left out always. `encoded` as for `evaluate`. Raises InputError for a user
-    without a case.
+    Scores within TIE are ordered by item id, as in the service. `unseen` excludes the items of the history; unavailable
+    items are always excluded. `encoded` as for `evaluate`. Raises InputError for a user without a case.
     """
     cases = dataset.cases(split)
     case_of = {dataset.user_ids[user]: number for number, user in enumerate(cases.users)}
     missing = [user for user in users if user not in case_of]
     if missing:
-        raise InputError(f"no user {missing[0]!r} with a history and something held out", "users")
+        raise InputError(f"no user {missing[0]!r} with a history and a held-out item", "users")
     numbers = np.array([case_of[user] for user in users], dtype=np.int64)
     chosen = cases.of(numbers)
     encoded = encoded or EncodedItems.of(encoder, dataset)
@@ -159,19 +158,19 @@ def _best(dataset: Dataset, scores: npt.NDArray[np.float32], k: int) -> list[tup
     if not k:
         return []
     kth = np.partition(scores, len(scores) - k)[len(scores) - k]
-    rows = np.flatnonzero(scores >= kth - 2 * TIE)  # a run of ties may reach past the k-th
+    rows = np.flatnonzero(scores >= kth - 2 * TIE)  # ties may extend beyond the k-th
     ids = [dataset.items[int(row)].item_id for row in rows]
     return [(ids[place], float(scores[rows[place]])) for place in ranked(ids, scores[rows])[:k]]
 
 
 def _finite(vectors: Vectors, what: str) -> Vectors:
     if not np.isfinite(vectors).all():
-        raise InputError(f"the model gives {what} vectors that are not finite: its weights are broken")
+        raise InputError(f"the model computes {what} vectors that are not finite: its weights are damaged or diverged")
     return vectors
 
 
 class ProgressCounter:
-    """Turns "so many more" into "so many of all"."""
+    """Turns increments into progress(what, done, of)."""
 
     def __init__(self, progress: Callable[[str, int, int], object], what: str, of: int) -> None:
         self.progress, self.what, self.of, self.done = progress, what, of, 0

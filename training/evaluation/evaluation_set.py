@@ -1,4 +1,4 @@
-"""What a pretraining is checked by: held-out items of its own domains, and data sets that it never sees (zero-shot)."""
+"""Validation of pretraining: held-out items of its own domains and of zero-shot data sets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ INTERACTIONS = ("interactions.csv", "interactions.csv.gz", "interactions.parquet
 def read_folder(
     folder: str | Path, recipe: Recipe | None, on_error: OnError = "raise", rule: SplitConfig = LEAVE_ONE_OUT
 ) -> Dataset:
-    """The items and interactions in `folder`. Raises InputError where it has none, and as `read_dataset` does."""
+    """Reads items and interactions from `folder`. Raises InputError if they are missing, and as `read_dataset`."""
     return read_dataset(_one_of(folder, ITEMS), _one_of(folder, INTERACTIONS), recipe, on_error, rule)
 
 
@@ -39,7 +39,7 @@ def _one_of(folder: str | Path, names: Sequence[str]) -> Path:
 
 @dataclass(frozen=True, eq=False)
 class EvaluationSet:
-    """Cases of one data set, and the item rows [n] that what they look for, which is among them, is ranked within."""
+    """Cases of one data set, and the candidate item rows [n], which include the relevant items."""
 
     name: str
     dataset: Dataset
@@ -51,9 +51,9 @@ class EvaluationSet:
     def of(
         cls, name: str, dataset: Dataset, tokens: ItemTokens, split: Split, users: int, items: int, seed: int
     ) -> Self:
-        """At most `users` cases, and beside what they look for `items` candidates drawn at random; 0: all there are.
+        """At most `users` cases, and their relevant items plus `items` random candidates; 0: all items.
 
-        Fewer candidates make a check cheaper; its numbers then compare with none but their like.
+        Fewer candidates make a check cheaper; its figures then only compare with those of the same number.
         """
         cases = dataset.cases(split).sample(users, seed)
         every = len(dataset.items)
@@ -61,7 +61,7 @@ class EvaluationSet:
         return cls(name, dataset, tokens, cases, np.unique(np.concatenate([*cases.relevant, drawn])))
 
     def metrics(self, encoder: Encoder) -> Metrics:
-        """Every candidate is ranked, those of the history too."""
+        """Ranks all candidates, including those of the history."""
         candidates = ItemTokens.concatenate(self.tokens[int(row)] for row in self.candidates)
         encoded = EncodedItems.of(encoder, self.dataset, tokens=candidates)
         queries = encode_cases(encoder, self.tokens, self.dataset, self.cases)

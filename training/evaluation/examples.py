@@ -1,4 +1,4 @@
-"""Recommendations that a person can judge: some users, what they had, what is recommended, what came next."""
+"""Example recommendations as text: the history, the recommendations and the next item of some users."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def format_examples(
     split: Split,
     last: int = 5,
 ) -> str:
-    """For each user the newest items of the history, the answer with scores, and what was held out (marked)."""
+    """For each user the newest items of the history, the recommendations with scores, and the held-out item, marked."""
     cases = dataset.cases(split)
     item_of = {item.item_id: item for item in dataset.items}
     number_of = {dataset.user_ids[user]: number for number, user in enumerate(cases.users)}
@@ -28,7 +28,7 @@ def format_examples(
         earlier = f", the last {last} of" if len(history) > last else ","
         lines = [f"user {user}: history{earlier} {len(history)} items, oldest first"]
         lines += [f"    {display(dataset.items[row], recipe)}" for row in history[-last:]]
-        lines.append("  recommended, items not seen before")
+        lines.append("  recommended, unseen items only")
         for item_id, score in answer:
             mark = "   <- came next" if item_id == target.item_id else ""
             lines.append(f"    {score:.3f}  {display(item_of[item_id], recipe)}{mark}")
@@ -39,14 +39,14 @@ def format_examples(
 
 
 def display(item: Item, recipe: Recipe | None) -> str:
-    """The first attribute that is text, and the id."""
+    """The first text attribute and the id."""
     texts = [value for _, value in recipe.texts(item.attributes)] if recipe else []
     texts = texts or [attribute_text(value) for value in item.attributes.values()]
     return f"{texts[0]} ({item.item_id})" if texts else item.item_id
 
 
 def sample_users_evenly(dataset: Dataset, split: Split, count: int) -> list[str]:
-    """`count` users, evenly over all that are evaluated."""
+    """`count` users, evenly spaced among those evaluated."""
     users = dataset.cases(split).users
     count = min(count, len(users))
     return [dataset.user_ids[users[(2 * place + 1) * len(users) // (2 * count)]] for place in range(count)]

@@ -1,4 +1,4 @@
-"""Which cases are looked at apart: cold and warm targets, short and long histories, rare and popular items."""
+"""Groups of cases: cold and warm targets, history lengths, target popularity."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Breakdown = Literal["targets", "history length", "target popularity"]
 
 LENGTHS = (1, 3, 5, 10, 20, 50, 100)
 EVENTS = (0, 1, 5, 20, 50, 200, 1000)
-"""Where the buckets begin. They are the same for all data, so that two reports can be laid side by side."""
+"""Lower bounds of the buckets, the same for all data, so that reports can be compared."""
 EVERYONE = "all targets"
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """`members`: [m], which of the cases."""
+    """`members`: [m], the cases of the group."""
 
     breakdown: Breakdown
     name: str
@@ -31,10 +31,10 @@ class Group:
 
 
 def groups_of(dataset: Dataset, cases: Cases) -> list[Group]:
-    """All cases first, then every breakdown; without empty groups, and without a breakdown that splits nothing.
+    """All cases, then the breakdowns, without empty groups and without a breakdown of one group.
 
-    A case is cold where training saw none of its relevant items, neither as a target nor in a history. Its popularity
-    is the number of events of a relevant item in the training part, their average where there are several.
+    A case is cold if none of its relevant items has training events. Its popularity is the number of training events of
+    its relevant item, or their mean if there are several.
     """
     trained, events = dataset.trained_rows, popularity(dataset)
     warm = np.array([trained[rows].any() for rows in cases.relevant])

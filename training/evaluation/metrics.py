@@ -1,13 +1,13 @@
-"""Ranking metrics, and what a rank is where scores are equal.
+"""Ranking metrics, and ranks of items with equal scores.
 
-rank = 1 + number of items with a strictly better score (the Recformer authors' `Ranker`): ties are favourable. The
-pessimistic rank counts the ties as better. Of several relevant items that tie, each has a place of its own.
+The favourable rank is 1 + the number of items with a strictly better score, as in the `Ranker` of the Recformer
+authors; the pessimistic rank counts tied items as better. Of several relevant items that tie, each has its own rank.
 
-With relevant items R of a user at ranks r (Jaervelin & Kekaelaeinen 2002 for the first):
+For relevant items R of a user at ranks r (Jaervelin & Kekaelaeinen 2002 for NDCG):
 
-NDCG@k    sum of 1 / log2(r + 1) over r <= k, divided by the sum over r = 1 ... min(|R|, k): the best there could be
-Recall@k  share of R within the first k places; with one relevant item the hit rate
-MRR@k     1 / the smallest r, or 0 where that is beyond k; MRR is not cut
+NDCG@k    sum of 1 / log2(r + 1) over r <= k, divided by the ideal, the sum over r = 1 ... min(|R|, k)
+Recall@k  share of R with r <= k; for one relevant item the hit rate
+MRR@k     1 / the smallest r, or 0 if it exceeds k; MRR has no cutoff
 
 All are averaged over users, not over batches.
 """
@@ -30,22 +30,22 @@ Values = npt.NDArray[np.float64]
 def ranks(scores: npt.NDArray[np.floating], targets: Rows, tie: float = TIE) -> tuple[Ranks, Ranks]:
     """Favourable and pessimistic rank of each row's target, counted from 1.
 
-    scores: [b, n], higher is better, -inf takes an item out of the running; targets: [b] columns. Scores within `tie`
-    of the target's are equal to it: float32 rounding must not decide.
+    scores: [b, n], higher is better, -inf excludes an item; targets: [b] columns. Scores within `tie` of the target's
+    are treated as equal, so that float32 rounding does not decide.
     """
     own = np.take_along_axis(scores, targets[:, None], axis=1)  # [b, 1]
     better = np.count_nonzero(scores > own + tie, axis=1)
-    not_worse = np.count_nonzero(scores >= own - tie, axis=1)  # the target is one of them
+    not_worse = np.count_nonzero(scores >= own - tie, axis=1)  # includes the target
     return better.astype(np.int64) + 1, np.maximum(not_worse, 1).astype(np.int64)
 
 
 def ranks_of_several(
     scores: npt.NDArray[np.floating], relevant: Sequence[Rows], tie: float = TIE
 ) -> tuple[Ranks, Ranks]:
-    """The same for several relevant items a row, given as columns: [t] each, rows end to end, best item first.
+    """The same for several relevant columns per row: [t] each, rows concatenated, best item first.
 
-    Within a row every rank is there once: of g relevant items that tie with one another and with others, the favourable
-    ranks are the first g places of the tie and the pessimistic ones the last g.
+    Within a row all ranks are distinct: for g relevant items in one tie, the favourable ranks are the first g places of
+    the tie and the pessimistic ranks the last g.
     """
     favourable, pessimistic = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for row, columns in zip(np.sort(scores, axis=1), (scores[i, rows] for i, rows in enumerate(relevant)), strict=True):
@@ -59,14 +59,14 @@ def ranks_of_several(
 
 
 def ndcg(rank: Ranks, k: int, user: Rows | None = None) -> Values:
-    """NDCG@k of each user. `user`: whose each rank is, [t], from 0 and rising; None: one relevant item a user."""
+    """NDCG@k of each user. `user`: the user of each rank, [t], from 0, ascending; None: one relevant item per user."""
     return _over_ideal(np.where(rank <= k, 1 / np.log2(rank + 1.0), 0.0), k, user)
 
 
 def expected_ndcg(favourable: Ranks, pessimistic: Ranks, k: int, user: Rows | None = None) -> Values:
-    """NDCG@k of each user where chance breaks ties; `user` as for `ndcg`.
+    """Expected NDCG@k of each user with ties broken at random; `user` as for `ndcg`.
 
-    A relevant item is equally likely at each place between its two ranks: exact where no two of a user tie.
+    A relevant item is equally likely at each place between its two ranks: exact if no two of a user tie.
     """
     total = _total_gains(k)
     gains = total[np.minimum(pessimistic, k)] - total[np.minimum(favourable - 1, k)]
@@ -74,12 +74,12 @@ def expected_ndcg(favourable: Ranks, pessimistic: Ranks, k: int, user: Rows | No
 
 
 def _total_gains(k: int) -> Values:
-    """Of the first 0 ... k places: [k + 1]"""
+    """Cumulative gains of the first 0 ... k places, [k + 1]."""
     return np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(k) + 2.0))])
 
 
 def _over_ideal(gains: Values, k: int, user: Rows | None) -> Values:
-    """The gains of each user over the best there could be."""
+    """The gains of each user divided by the ideal gains."""
     if user is None:
         return gains
     values: Values = np.bincount(user, gains) / _total_gains(k)[np.minimum(np.bincount(user), k)]
@@ -93,7 +93,7 @@ def recall(rank: Ranks, k: int, user: Rows | None = None) -> Values:
 
 
 def reciprocal_rank(rank: Ranks, k: int | None = None, user: Rows | None = None) -> Values:
-    """1 / the best rank of each user, 0 where it is beyond `k` (None: not cut); `user` as for `ndcg`."""
+    """1 / the best rank of each user, 0 if it exceeds `k` (None: no cutoff); `user` as for `ndcg`."""
     if user is not None and len(rank):
         rank = np.minimum.reduceat(rank, np.flatnonzero(np.diff(user, prepend=-1)))
     return 1.0 / rank if k is None else np.where(rank <= k, 1.0 / rank, 0.0)
@@ -101,8 +101,8 @@ def reciprocal_rank(rank: Ranks, k: int | None = None, user: Rows | None = None)
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Averages over `users` users; NaN where there are none. `ndcg_pessimistic` takes ties as better, `ndcg_expected`
-    breaks them by chance."""
+    """Means over `users` users; NaN without users. `ndcg_pessimistic` ranks tied items first, `ndcg_expected` breaks
+    ties at random."""
 
     users: int
     ndcg: float
@@ -127,10 +127,10 @@ class Metrics:
 
     @property
     def ties_matter(self) -> bool:
-        """Whether breaking ties the other way changes NDCG by more than 2 %."""
+        """Whether the order of tied items changes NDCG by more than 2 %."""
         return self.users > 0 and ties_matter(self.ndcg, self.ndcg_pessimistic)
 
 
 def ties_matter(favourable: float, pessimistic: float) -> bool:
-    """Whether breaking ties the other way changes an average by more than 2 %."""
+    """Whether the order of tied items changes a mean by more than 2 %."""
     return favourable - pessimistic > 0.02 * favourable

@@ -1,4 +1,4 @@
-"""An evaluation as pictures (PNG): the methods with their intervals, and NDCG by history length and by popularity."""
+"""Plots of an evaluation (PNG): methods with intervals, and NDCG by history length and by popularity."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ BY_GROUP: tuple[tuple[Breakdown, str], ...] = (
 
 
 def require_matplotlib() -> None:
-    """Before minutes of work. Raises InputError where matplotlib is not installed."""
+    """Called before any work. Raises InputError if matplotlib is not installed."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise InputError("pictures need matplotlib: pip install 'seqrec[train]'", "--out") from None
+        raise InputError("plots need matplotlib: pip install 'seqrec[train]'", "--out") from None
 
 
 def draw(evaluation: Evaluation, folder: Path) -> dict[str, str]:
-    """Write the pictures into `folder`; -> file name and caption of each. Raises InputError without matplotlib."""
+    """Writes the plots into `folder`. -> file names and captions. Raises InputError without matplotlib."""
     require_matplotlib()
     import matplotlib as mpl
 
     captions = {"methods.png": f"NDCG@{evaluation.ks[0]} of each method with its 95 % interval"}
-    # A figure of its own, without pyplot: no window system is asked for and nothing is left behind.
+    # Without pyplot: no window system is needed and no global state is left.
     with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
         _save(_methods(evaluation), folder / "methods.png")
         for breakdown, name in BY_GROUP:
@@ -69,7 +69,7 @@ def _by_group(evaluation: Evaluation, breakdown: Breakdown) -> Any:
         groups = list(dict.fromkeys(row.group for row in rows))
         for number, method in enumerate(methods):
             own = [row for row in rows if row.method == method]
-            shift = 0.6 * ((number + 0.5) / len(methods) - 0.5)  # so that the intervals lie side by side
+            shift = 0.6 * ((number + 0.5) / len(methods) - 0.5)  # so that intervals do not overlap
             for place, row in enumerate(own):
                 if row.users:
                     _point(panel, row, metric, place + shift, f"C{number}")
@@ -79,7 +79,7 @@ def _by_group(evaluation: Evaluation, breakdown: Breakdown) -> Any:
         users = [next(row.users for row in rows if row.group == group) for group in groups]
         labels = [f"{group.partition(' ')[0]}\n{count:,}" for group, count in zip(groups, users, strict=True)]
         panel.set_xticks(range(len(groups)), labels)
-        panel.set_xlabel(f"{breakdown} ({groups[0].rpartition(' ')[2]}), below it the number of users")
+        panel.set_xlabel(f"{breakdown} ({groups[0].rpartition(' ')[2]}), and the number of users below")
         panel.set_title(protocol, fontsize=10)
         panel.grid(axis="y", alpha=0.3)
     panels[0].set_ylim(bottom=0)  # of all panels, once everything is drawn
@@ -91,7 +91,7 @@ def _by_group(evaluation: Evaluation, breakdown: Breakdown) -> Any:
 
 def _point(panel: Any, row: Row, metric: str, place: float, colour: str, sideways: bool = False) -> None:
     found = row.figures[metric]
-    # A value may lie outside its percentile interval where few users stand behind it.
+    # With few users a value may lie outside its percentile interval.
     error = [[max(0.0, found.value - found.low)], [max(0.0, found.high - found.value)]]
     if sideways:
         panel.errorbar(found.value, place, xerr=error, fmt="o", color=colour, ms=5, capsize=3)

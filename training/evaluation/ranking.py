@@ -1,7 +1,7 @@
-"""Rank the whole catalogue for held-out items, under two protocols, whatever gives the scores.
+"""Ranks the whole catalogue for held-out items, for any source of scores, in two candidate modes.
 
-'all items': every item is a candidate, as in the papers. 'unseen only': the items of the history are not; what is
-held out and was in the history (a repeat) is not to be found there, and a user with nothing else is not counted.
+'all items': every item is a candidate, as in the papers. 'unseen only': items of the history are excluded. Held-out
+items that are in the history (repeats) are then not relevant, and users without other relevant items are not counted.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ PESSIMISTIC = ", behind ties"
 
 K = 10
 SCORES_AT_ONCE = 2**23
-"""32 MiB of float32; ranking makes a few arrays of that size."""
+"""32 MiB of float32; ranking allocates a few arrays of this size."""
 
 Scorer = Callable[[Rows], npt.NDArray[np.float32]]
-"""Numbers of cases [b] -> scores [b, n] of every item, higher is better; the array is the caller's to change."""
+"""Case numbers [b] -> scores of all items [b, n], higher is better. The caller may change the array."""
 
 
 @dataclass(frozen=True, eq=False)
 class CaseRanks:
-    """Both ranks of every relevant item [t], the case it belongs to [t, rising], and which cases count [m].
+    """Both ranks of every relevant item [t], its case [t, ascending], and which cases are counted [m].
 
-    recommended: [m, depth] the best rows of each case in no particular order, -1 where fewer were candidates.
+    recommended: [m, depth] the best item rows of each case, in no particular order, -1 if there are fewer candidates.
     """
 
     favourable: Ranks
@@ -44,14 +44,14 @@ class CaseRanks:
     recommended: Rows
 
     def metrics(self, members: npt.NDArray[np.bool_] | None = None, k: int = K) -> Metrics:
-        """Of the cases in `members` [m], or of all."""
+        """Metrics of the cases in `members` [m], or of all."""
         chosen = (self.counted if members is None else self.counted & members)[self.case]
         _, user = np.unique(self.case[chosen], return_inverse=True)
         return Metrics.of(self.favourable[chosen], self.pessimistic[chosen], k, user)
 
     def figures(self, ks: Sequence[int]) -> dict[str, Values]:
-        """NDCG@k, Recall@k, MRR@k and MRR of every case that counts, in their order; a tie is broken favourably, in
-        the figures whose names end in PESSIMISTIC the other way."""
+        """NDCG@k, Recall@k, MRR@k and MRR of every counted case, in order. Ties are favourable, and pessimistic in the
+        figures whose names end in PESSIMISTIC."""
         _, user = np.unique(self.case, return_inverse=True)
         figures = {}
         for rank, ending in ((self.favourable, ""), (self.pessimistic, PESSIMISTIC)):
@@ -66,17 +66,17 @@ class CaseRanks:
 def case_ranks(
     scorer: Scorer, cases: Cases, items: int, protocols: Sequence[CandidateMode] = CANDIDATE_MODES, depth: int = 0
 ) -> dict[CandidateMode, CaseRanks]:
-    """Rank the relevant items of every case among all `items`, and keep the best `depth` of each ranking.
+    """Ranks the relevant items of every case among all `items`, and keeps the best `depth` of each ranking.
 
-    Memory is bounded: a few arrays of SCORES_AT_ONCE numbers, and what is returned. Of items that tie for the last of
-    the `depth` places those of the lowest row are kept.
+    Memory: a few arrays of SCORES_AT_ONCE numbers and the result. Of items that tie for the last of the `depth` places
+    those with the lowest rows are kept.
     """
     depth = min(depth, items)
     wanted = {protocol: _relevant(cases, protocol) for protocol in protocols}
     found: dict[CandidateMode, list[tuple[Ranks, Ranks, Rows]]] = {protocol: [] for protocol in protocols}
     for numbers in _chunks(len(cases), max(1, SCORES_AT_ONCE // items)):
         scores = scorer(numbers)
-        for protocol in protocols:  # 'unseen only' comes last: it changes the scores
+        for protocol in protocols:  # 'unseen only' comes last, since it changes the scores
             if protocol == "unseen only":
                 for row, number in enumerate(numbers):
                     scores[row, cases.histories[number]] = -np.inf
@@ -99,7 +99,7 @@ def _relevant(cases: Cases, protocol: CandidateMode) -> Sequence[Rows]:
 
 
 def _ranks(scores: npt.NDArray[np.float32], relevant: Sequence[Rows]) -> tuple[Ranks, Ranks]:
-    """Ranks of the relevant items, rows end to end. One a row is counted, which is faster than sorting the row."""
+    """Ranks of the relevant items, rows concatenated. For one item per row, counting is faster than sorting."""
     counts = np.array([len(rows) for rows in relevant])
     begins = np.cumsum(counts) - counts
     one, several = np.flatnonzero(counts == 1).tolist(), np.flatnonzero(counts > 1).tolist()
@@ -125,7 +125,7 @@ def _best_rows(scores: npt.NDArray[np.float32], depth: int) -> Rows:
     last = np.partition(scores, n - depth, axis=1)[:, n - depth]  # [b]
     for into, row, limit in zip(best, scores, last, strict=True):
         candidates = np.flatnonzero((row >= limit - TIE) & np.isfinite(row))
-        # What ties with the last place counts as equal to it, so that the lower row gets in.
+        # Scores that tie with the last place count as equal to it, so that lower rows are preferred.
         values = np.where(row[candidates] > limit + TIE, row[candidates], -np.inf)
         kept = candidates[np.lexsort((candidates, -values))[:depth]]
         into[: len(kept)] = kept

@@ -1,4 +1,4 @@
-"""An evaluation as plain text, Markdown and JSON."""
+"""Reports of an evaluation as plain text, Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from training.evaluation.ranking import CANDIDATE_MODES, PESSIMISTIC, CandidateM
 FEW_USERS = 100
 _HELD_OUT = {
     ("leave-one-out", "test"): "the last item",
-    ("leave-one-out", "valid"): "the last but one item",
+    ("leave-one-out", "valid"): "the second to last item",
     ("last-basket", "test"): "the last basket",
-    ("last-basket", "valid"): "the last but one basket",
+    ("last-basket", "valid"): "the second to last basket",
     ("time, first later item", "test"): "the first item of the test period",
     ("time, first later item", "valid"): "the first item of the validation period",
     ("time, all later items", "test"): "all items of the test period",
@@ -32,7 +32,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def text_table(evaluation: Evaluation) -> str:
-    """The tables with aligned columns, and what to know when reading them."""
+    """Tables with aligned columns, tests and notes."""
     blocks = [heading(evaluation)]
     for group, rows in _groups(evaluation, "targets"):
         width = max(len(method) for method, _ in rows)
@@ -50,7 +50,7 @@ def text_table(evaluation: Evaluation) -> str:
 
 
 def markdown_summary(evaluation: Evaluation) -> str:
-    """All, warm and cold targets; intervals and paired tests."""
+    """Tables of all, warm and cold targets, and paired tests."""
     blocks = [heading(evaluation)]
     for group, rows in _groups(evaluation, "targets"):
         names = [name for k in evaluation.ks for name in _names(k)[:2]] + ["MRR"]
@@ -64,12 +64,12 @@ def markdown_summary(evaluation: Evaluation) -> str:
     return "\n\n".join(blocks + notes(evaluation)) + "\n"
 
 
-def markdown_report(evaluation: Evaluation, pictures: Mapping[str, str]) -> str:
-    """Everything: the tables above, every figure with its interval, breakdowns, `pictures` (file name -> caption)."""
+def markdown_report(evaluation: Evaluation, plots: Mapping[str, str]) -> str:
+    """The complete report: summary, `plots` (file name -> caption), every figure with its interval, breakdowns."""
     k = evaluation.ks[0]
     blocks = ["# Evaluation", markdown_summary(evaluation).rstrip()]
-    blocks += [f"![{caption}]({name})" for name, caption in pictures.items()]
-    blocks.append("## Every figure with its 95 % interval")
+    blocks += [f"![{caption}]({name})" for name, caption in plots.items()]
+    blocks.append("## All figures with 95 % intervals")
     for protocol in CANDIDATE_MODES:
         rows = [row for row in evaluation.rows if row.group == EVERYONE and row.protocol == protocol]
         names = [name for name in rows[0].figures if not name.endswith(PESSIMISTIC)]
@@ -88,12 +88,12 @@ def markdown_report(evaluation: Evaluation, pictures: Mapping[str, str]) -> str:
             methods = [method for method, _ in by_method]
             blocks.append(markdown_table([protocol, "users", *methods], table))
     digests = [f"`{name}` has the digest `{digest}`" for name, digest in evaluation.checkpoints.items()]
-    blocks.append(f"The data and how it was split have the digest `{evaluation.data_digest}`; {'; '.join(digests)}.")
+    blocks.append(f"The data with its split has the digest `{evaluation.data_digest}`; {'; '.join(digests)}.")
     return "\n\n".join(blocks) + "\n"
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
-    """Figures are null where no user counts. `rows`: all, warm and cold targets; ndcg, recall, mrr are those at `k`."""
+    """Figures are null without users. `rows`: all, warm and cold targets; ndcg, recall and mrr are those at `k`."""
     rows = [_json_row(row, evaluation.ks[0]) for row in evaluation.rows]
     return {
         "split": evaluation.split,
@@ -115,29 +115,29 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def notes(evaluation: Evaluation) -> list[str]:
-    """What the numbers do not say by themselves."""
-    said = warnings(evaluation)
+    """Warnings, and the users that are not counted."""
+    lines = warnings(evaluation)
     everyone = {row.protocol: row.users for row in evaluation.rows if row.group == EVERYONE}
     repeats = everyone["all items"] - everyone["unseen only"]
     if repeats:
-        said.append(f"{repeats:,} users had their held-out item before: they do not count under 'unseen only'.")
-    return said
+        lines.append(f"{repeats:,} users had the held-out item before: they are not counted in 'unseen only'.")
+    return lines
 
 
 def warnings(evaluation: Evaluation) -> list[str]:
-    """Ties that decide, and figures that rest on a few users."""
+    """Warnings about ties and about few users."""
     k = evaluation.ks[0]
-    said = []
+    lines = []
     for row in evaluation.rows:
         figures = row.figures[f"NDCG@{k}"].value, row.figures[f"NDCG@{k}{PESSIMISTIC}"].value
         if row.breakdown == "targets" and row.users and ties_matter(*figures):
-            said.append(
-                f"Warning: {row.method}, {row.group}, {row.protocol}: equal scores decide. Ranked behind its ties the "
-                f"held-out item gives NDCG@{k} {figures[1]:.4f} instead of {figures[0]:.4f}."
+            lines.append(
+                f"Warning: {row.method}, {row.group}, {row.protocol}: ties matter. With the held-out item ranked "
+                f"behind its ties NDCG@{k} is {figures[1]:.4f} instead of {figures[0]:.4f}."
             )
     if evaluation.users < FEW_USERS:
-        said.append(f"Warning: only {evaluation.users} users are evaluated: the figures say little about others.")
-    return said
+        lines.append(f"Warning: only {evaluation.users} users are evaluated, so the figures are uncertain.")
+    return lines
 
 
 def heading(evaluation: Evaluation) -> str:
@@ -197,10 +197,10 @@ def _intervals(evaluation: Evaluation) -> str:
         for test in evaluation.tests
         if test.figure == f"NDCG@{k}"
     ]
-    said = (
+    caption = (
         f"Differences over the same users; 95 % intervals of {evaluation.resamples:,} resamples, seed {evaluation.seed}"
     )
-    return f"{said}:\n\n" + markdown_table(["", "protocol", "figure", "difference", "p"], table)
+    return f"{caption}:\n\n" + markdown_table(["", "protocol", "figure", "difference", "p"], table)
 
 
 def _names(k: int) -> tuple[str, str, str]:

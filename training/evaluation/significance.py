@@ -1,9 +1,9 @@
-"""How sure an average over users is: bootstrap intervals, and paired tests between methods.
+"""Uncertainty of means over users: bootstrap intervals, and paired tests between methods.
 
-The users are what was sampled, so they are what is drawn again: a resample has as many users as there are, drawn with
-replacement (Efron 1979; percentile intervals). Two methods are compared on the same users, so their difference is
-resampled as a difference. p is that of a randomisation test (Fisher 1935; Smucker et al. 2007 for ranked retrieval):
-if the two were alike, each user's difference might as well have the other sign.
+The sampling unit is the user: a resample draws as many users as there are, with replacement (Efron 1979; percentile
+intervals). Two methods are compared on the same users, so their difference is resampled. p comes from a randomisation
+test (Fisher 1935; Smucker et al. 2007 for ranked retrieval): under the null hypothesis the sign of each user's
+difference is random.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ LEVEL = 0.95
 
 
 def resampled_means(values: Values, groups: Sequence[Members], resamples: int, seed: int) -> Values:
-    """The averages over each group in each resample of all users: values [m, f], groups g x [m] -> [g, resamples, f].
+    """Means over each group in each resample of all users: values [m, f], groups g x [m] -> [g, resamples, f].
 
-    All figures are averaged over the same draws, so the difference of two columns is a paired one. NaN where a
-    resample holds nobody of a group.
+    All figures use the same resamples, so the difference of two columns is paired. NaN if a resample has no user of a
+    group.
     """
     means = np.full((len(groups), resamples, values.shape[1]), np.nan)
     if not len(values):
@@ -42,7 +42,7 @@ def resampled_means(values: Values, groups: Sequence[Members], resamples: int, s
 
 
 def interval(means: Values) -> tuple[Values, Values]:
-    """Lower and upper ends of the 95 % intervals: means [resamples, ...] -> two [...]. NaN where all are NaN."""
+    """Lower and upper bounds of the 95 % intervals: means [resamples, ...] -> two [...]. NaN if all are NaN."""
     known = ~np.isnan(means).all(axis=0)
     low, high = np.full(means.shape[1:], np.nan), np.full(means.shape[1:], np.nan)
     tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
@@ -52,13 +52,13 @@ def interval(means: Values) -> tuple[Values, Values]:
 
 
 def randomization_p(differences: Values, rounds: int, seed: int) -> Values:
-    """Two-sided p of "the average difference is 0": differences [m, f] of m users -> [f]. At least 1 / (rounds + 1)."""
+    """Two-sided p for a mean difference of 0: differences [m, f] of m users -> [f]. At least 1 / (rounds + 1)."""
     observed = np.abs(differences.sum(axis=0))
     reached = np.zeros(differences.shape[1], dtype=np.int64)
     rng = np.random.default_rng(seed)
     for part in _parts(rounds, len(differences)):
         signs = rng.integers(2, size=(part.stop - part.start, len(differences))) * 2.0 - 1.0
-        # Rounding must not make a sum that equals the observed one smaller than it.
+        # The tolerance keeps sums that equal the observed one from being smaller by rounding.
         reached += (np.abs(signs @ differences) >= observed * (1 - 1e-12) - 1e-15).sum(axis=0)
     p: Values = (reached + 1) / (rounds + 1)
     return p

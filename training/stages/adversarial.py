@@ -1,11 +1,11 @@
-"""The stage of models that represent users of several data sets alike, such as RecGURU (`AlignsDomains`).
+"""Adversarial alignment of users of several data sets, for models such as RecGURU.
 
-A batch is as many users of each data set. An epoch shows each user of the run's own once; of another data set as many,
-all of them before one comes again, in an order of each epoch's own. A user who is in both, by the same id, comes twice
-in one place: both representations are to be one. What is confused and what tells apart learn in the same step, each
-from a loss that changes nothing of the other (the losses are the model's), so the loop has nothing to keep between two
-steps. In the first epochs the encoder only learns to reconstruct, as in the paper, while the discriminator gets to know
-it. Validation tells nothing of which weights are better: those of the last check are kept.
+A batch has equally many users of each data set. An epoch has each user of the run's own data set once, and as many of
+each other data set, which is used up before a user repeats. A user id that is in both data sets is paired with itself:
+its two representations are to be equal. Encoder and discriminator are trained in the same step with losses that do not
+change each other (they are the model's), so the loop keeps no state between steps. In the first epochs the encoder only
+learns to reconstruct, as in the paper, while the discriminator learns. Validation does not measure this stage, so the
+weights of the last check are kept.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class AlignedUsers:
-    """A batch: b sequences of each domain. twins [domains - 1, b]: whether one is of the same user as the own domain's
-    in its place; `chance` seeds what is drawn for it; `confused`: whether the encoder is to confuse by now."""
+    """A batch: b sequences of each domain. twins [domains - 1, b]: whether a sequence is of the same user as that of
+    the own domain at its position; `chance` seeds its random numbers; `confused`: whether the adversarial loss is
+    on."""
 
     domains: list[list[TokenizedHistory]]
     twins: npt.NDArray[np.bool_]
@@ -58,8 +59,8 @@ class AdversarialStage(Stage):
         seed: int,
         encoding: Encoding = PLAIN,
     ) -> None:
-        """`domains`: sequences of two items or more, the run's own data set first. Raises InputError for a data set
-        without any."""
+        """`domains`: sequences of two or more items, the run's own data set first. Raises InputError for a data set
+        without sequences."""
         self.domains, self.config, self.seed, self.encoding = domains, config, seed, encoding
         for number, sequences in enumerate(domains):
             if not sequences:
@@ -69,8 +70,8 @@ class AdversarialStage(Stage):
         self.twin_of = [_twins(own, other if config.overlap_weight else []) for other in others]
         if len(domains) == 1:
             log.warning(
-                "no other data set is named (adversarial.data), so users are told apart by nothing: the stage %s only "
-                "learns to reconstruct sequences",
+                "adversarial.data names no other data set, so there is no adversary: the stage %s only learns to "
+                "reconstruct sequences",
                 self.name,
             )
 
@@ -83,7 +84,7 @@ class AdversarialStage(Stage):
         own, *others = context.data
         digests = [data.dataset.digest for data in context.data]
         if len(set(digests)) < len(digests):
-            raise InputError("a data set is there twice: name others than the one to train for", "adversarial.data")
+            raise InputError("a data set is listed twice, or is the one to train for", "adversarial.data")
         domains = [_sequences(own.dataset, list(own.tokens))]
         for number, other in enumerate(others, 1):
             known = iter(model.other_items(number))
@@ -110,12 +111,12 @@ class AdversarialStage(Stage):
             yield AlignedUsers(domains, twins, (self.seed, number, batch), confused)
 
     def loss(self, model: SequenceModel, batch: AlignedUsers, device: torch.device) -> tuple[Tensor, int]:
-        """-> the loss [] with its graph: with several processes, the average of what each has of its own users."""
+        """-> the loss [] with its graph: with several processes, the average over their users."""
         assert isinstance(model, AlignsDomains)
         own = share(batch.twins.shape[1])
         seed = np.random.SeedSequence([*batch.chance, rank()]).generate_state(1)[0]
         generator = torch.Generator().manual_seed(int(seed))
-        # A process without a share computes something that does not count: the others wait for its gradients.
+        # A process without a share computes a discarded loss, since the others wait for its gradients.
         read = own if own.stop > own.start else slice(0, 1)
         domains = [sequences[read] for sequences in batch.domains]
         prepared = model.prepare_alignment(domains, batch.twins[:, read], generator).to(device)
@@ -138,19 +139,19 @@ class AdversarialStage(Stage):
 
 
 def other_datasets(config: RunConfig, on_error: OnError) -> list[Dataset]:
-    """Those that a run with this stage names, held out of as its own. Raises InputError, FileFormatError."""
+    """The other data sets of a run with this stage, with the same split. Raises InputError, FileFormatError."""
     folders = config.adversarial.data if AdversarialStage.name in config.stages else ()
     return [read_folder(folder, None, on_error, config.data) for folder in folders]
 
 
 def drop_source_domains(model: SequenceModel) -> None:
-    """No other stage and no service has a use for the other domains."""
+    """Removes the parts of the other domains, which no other stage and no service needs."""
     if isinstance(model, AlignsDomains):
         model.drop_source_domains()
 
 
 def _sequences(dataset: Dataset, items: Sequence[TokenizedItem | None]) -> list[TokenizedHistory]:
-    """The training part of each user with two items or more that the model knows."""
+    """The training parts with two or more items that the model knows."""
     found = []
     for user, user_id in enumerate(dataset.user_ids):
         part = [items[row] for row in dataset.training_part(user)]
@@ -161,11 +162,11 @@ def _sequences(dataset: Dataset, items: Sequence[TokenizedItem | None]) -> list[
 
 
 def _twins(own: Sequence[TokenizedHistory], other: Sequence[TokenizedHistory]) -> Rows:
-    """[own] The place of the same user in the other domain, -1 where there is none."""
+    """[own] The position of the same user in the other domain, -1 if there is none."""
     places = {sequence.user_id: place for place, sequence in enumerate(other)}
     return np.array([places.get(sequence.user_id, -1) for sequence in own], dtype=np.int64)
 
 
 def _endless(rng: np.random.Generator, users: int) -> Iterator[int]:
-    """All of them before one comes again."""
+    """Random permutations, one after the other."""
     return chain.from_iterable(rng.permutation(users).tolist() for _ in count())

@@ -1,4 +1,4 @@
-"""Histories as chance lets a training see them: cut short, or twice, with items or words left out (UniSRec, 2.3)."""
+"""Augmentation of histories: cropping, and leaving out items or words (UniSRec, section 2.3)."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def history_before(items: Rows, place: int, crop: bool, rng: np.random.Generator
 
 
 def augment(history: TokenizedHistory, share: float, of_words: float, rng: np.random.Generator) -> TokenizedHistory:
-    """The history without a share of its items, at least one of them left; or, with the probability `of_words`, without
-    that share of each item's words.
+    """The history without a share of its items, keeping at least one; or, with probability `of_words`, without that
+    share of each item's words.
 
-    An item is always without the same words, so that a model which remembers texts reads two of each and no more.
+    An item always loses the same words, so that a model that caches texts has two versions of each at most.
     """
     if rng.random() < of_words:
         return TokenizedHistory([without_words(item, share) for item in history.items], history.user_id)
@@ -35,7 +35,7 @@ def augment(history: TokenizedHistory, share: float, of_words: float, rng: np.ra
 
 
 def without_words(item: TokenizedItem, share: float) -> TokenizedItem:
-    """The item without that share of the tokens of its values, which ones being decided by the item itself."""
+    """The item without a share of the tokens of its values; which ones depends on the item only."""
     rng = np.random.default_rng(zlib.crc32(item.ids.tobytes()))
     kept = (rng.random(len(item.ids)) >= share) | (item.types != VALUE)
     return TokenizedItem(item.ids[kept], item.types[kept])

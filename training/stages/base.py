@@ -1,4 +1,4 @@
-"""What the loop trains on: a stage gives batches and their loss. The stages there are stand in one table."""
+"""The contract of a training stage, which provides batches and their loss, and the table of stages."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ STAGES = {
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """A data set, and its items as the model reads them."""
+    """A data set and its tokenized items."""
 
     dataset: Dataset
     tokens: ItemTokens
 
 
 class Towers:
-    """The model in training, `history_model`, and what encodes items: the same object until a stage freezes it."""
+    """The model in training, `history_model`, and the model that encodes items: one object until a stage freezes it."""
 
     def __init__(self, model_name: str, model: SequenceModel) -> None:
         self.model_name = model_name
@@ -54,13 +54,13 @@ class Towers:
         return self.item_model is not self.history_model
 
     def freeze_items(self) -> None:
-        """From now on items are encoded by a copy of the model as it is, which nothing changes any more."""
+        """Items are encoded from now on by a frozen copy of the current model."""
         frozen = copy.deepcopy(self.history_model)
         assert isinstance(frozen, nn.Module)
         self.item_model = frozen.requires_grad_(False).eval()
 
     def encoder(self, device: str | torch.device | None) -> Encoder:
-        """An Encoder over both towers. They are in no directory yet: the digests are empty."""
+        """An Encoder over both towers, without digests, since they are not saved."""
         nowhere = Checkpoint(
             path=Path(),
             model_name=self.model_name,
@@ -77,7 +77,7 @@ class Towers:
 
 @dataclass(frozen=True, eq=False)
 class StageContext:
-    """What a stage is made from. `data`: the run's own first; others are for `pretrain` and `adversarial`."""
+    """The input of a stage. `data`: the run's own data set first; others are for `pretrain` and `adversarial`."""
 
     config: RunConfig
     data: tuple[TrainingData, ...]
@@ -85,60 +85,62 @@ class StageContext:
     device: torch.device
     encoding: Encoding
     validate: Callable[[Encoder], Metrics]
-    """The run's own validation."""
+    """The validation of the run."""
 
 
 class Stage(Protocol):
-    """Batches, and their loss. A stage derives from this and gets the defaults below."""
+    """Batches and their loss. Stages inherit the defaults below."""
 
     name: str
     closed_form: bool = False
-    """Whether `solve` makes the model without batches and gradient steps."""
+    """Whether `solve` computes the model without batches and gradient steps."""
     keeps_last: bool = False
-    """Whether the weights of the last check are kept, and not those of the best one: where checks do not tell."""
+    """Whether to keep the weights of the last check, not of the best: validation does not measure the stage."""
     freezes_items: bool = False
-    """Whether items are encoded, from this stage on, by the weights that the stage before it ended with."""
+    """Whether items are encoded, from this stage on, by the final weights of the stage before it."""
     parts: Mapping[str, Tensor] = {}
-    """What the last loss was made of, detached: written beside it."""
+    """The parts of the last loss, detached, for the log."""
 
     @classmethod
     def from_context(cls, context: StageContext) -> Self:
-        """Raises InputError for data that cannot be trained on like this."""
+        """Raises InputError for data or a model that the stage cannot train on."""
         ...
 
     @property
     def steps_per_epoch(self) -> int: ...
 
     def epoch(self, number: int) -> Iterator[Any]:
-        """The batches of one pass: the same for the same seed and number, whatever came before."""
+        """The batches of one pass; they depend on seed and number only."""
         ...
 
     def loss(self, model: SequenceModel, batch: Any, device: torch.device) -> tuple[Tensor, int]:
-        """-> the loss [] of the whole batch with its graph, and how many tokens this process read for it."""
+        """-> the loss [] of the whole batch with its graph, and the number of tokens that this process encoded."""
         ...
 
     def solve(self) -> tuple[Metrics, Mapping[str, Any]]:
-        """Of a stage in closed form: replaces the model in the context's towers. -> its validation metrics, and what
-        metrics.jsonl gets with them."""
+        """For a closed-form stage: replaces the model in the towers of the context.
+
+        -> its validation metrics, and further entries for metrics.jsonl
+        """
         raise NotImplementedError
 
     def begin_epoch(self, number: int, model: SequenceModel, device: torch.device) -> None:
-        """Before the first batch of an epoch; the model is in evaluation mode, and no gradients are kept.
+        """Called before the first batch of an epoch, with the model in evaluation mode and without gradients.
 
-        A run that goes on in mid-epoch calls it again where `state` is empty: it must then make the same as before.
+        A run that is resumed within an epoch calls it again if `state` is empty, and must get the same result.
         """
         return
 
     def post_optimizer_step(self, model: SequenceModel) -> None:
-        """After each step of the optimiser, such as to hold weights within bounds."""
+        """Called after each optimizer step, for example to clip weights."""
         return
 
     def validate(self, encoder: Encoder) -> tuple[Metrics, Mapping[str, Any]] | None:
-        """The stage's own validation, and what else metrics.jsonl is told about it; None: the run's validation."""
+        """The validation of the stage and further entries for metrics.jsonl; None: the validation of the run."""
         return None
 
     def state(self) -> dict[str, Tensor]:
-        """What `begin_epoch` and the losses since have made; {} where `begin_epoch` makes it anew."""
+        """Tensors to save with the run; {} if `begin_epoch` recomputes everything."""
         return {}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
@@ -146,6 +148,6 @@ class Stage(Protocol):
 
 
 def stage_class(name: str) -> type[Stage]:
-    """The class behind a name of STAGES. Raises InputError for any other."""
+    """The class of a stage. Raises InputError for an unknown name."""
     chosen: type[Stage] = choose(STAGES, name, "stage", "stages")
     return chosen

@@ -1,9 +1,9 @@
-"""The joint stage: histories and items encoded by the same model, both with gradients (MODELS.md).
+"""The joint stage: histories and items are encoded by the same model, both with gradients (docs/models.md).
 
-An example is one user cut at one position of the training part: the items before it, and the item there as the
-target. The targets of a batch and random negatives are the candidates of all its examples; the loss is the softmax
-cross entropy of score / temperature, as in the contrastive objective of Recformer's pretraining (section 2.3.1).
-Candidates are distinct texts: an item that reads like the target is never its negative.
+An example is a user cut at a random position of the training part: the items before it are the history, the item there
+is the target. The candidates of all examples of a batch are its targets and random negatives; the loss is the softmax
+cross entropy of score / temperature, as in Recformer's contrastive pretraining (section 2.3.1). Candidates are unique
+texts, so an item with the same text as the target is never its negative.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from training.stages.encoding import PLAIN, Encoding
 
 
 @dataclass(frozen=True, eq=False)
-class Examples:
-    """A training batch. histories: b; candidates: [c] item rows of distinct texts; labels: [b] into candidates."""
+class JointBatch:
+    """A batch. histories: b; candidates: [c] item rows of unique texts; labels: [b] positions in candidates."""
 
     histories: list[TokenizedHistory]
     candidates: Rows
@@ -49,7 +49,7 @@ class JointStage(Stage):
         seed: int,
         encoding: Encoding = PLAIN,
     ) -> None:
-        """`tokens` are the items of `dataset` as the model reads them. Raises InputError if no user has an example."""
+        """`tokens`: the items of `dataset`, tokenized. Raises InputError if no user has an example."""
         self.config = config
         self.seed = seed
         self.encoding = encoding
@@ -71,15 +71,15 @@ class JointStage(Stage):
     def steps_per_epoch(self) -> int:
         return -(-len(self.examples) // self.config.batch_size)
 
-    def epoch(self, number: int) -> Iterator[Examples]:
-        """The batches of one pass over the users; the same for the same seed and number."""
+    def epoch(self, number: int) -> Iterator[JointBatch]:
+        """The batches of one pass over the users."""
         rng = np.random.default_rng([self.seed, number])
         order = rng.permutation(self.examples)
         for begin in range(0, len(order), self.config.batch_size):
-            yield self._examples(order[begin : begin + self.config.batch_size], rng)
+            yield self._batch(order[begin : begin + self.config.batch_size], rng)
 
-    def loss(self, model: SequenceModel, batch: Examples, device: torch.device) -> tuple[Tensor, int]:
-        """-> the loss [] with its graph, and how many tokens were read for it."""
+    def loss(self, model: SequenceModel, batch: JointBatch, device: torch.device) -> tuple[Tensor, int]:
+        """-> the loss [] with its graph, and the number of tokens"""
         candidate_items = [self.tokens[row] for row in batch.candidates]
         queries, history_tokens = self.encoding.histories(model, batch.histories, device)  # [b, dim]
         vectors, item_tokens = self.encoding.items(model, candidate_items, device)  # [c, dim]
@@ -88,7 +88,7 @@ class JointStage(Stage):
         loss = F.cross_entropy(logits / self.config.temperature, labels)
         return loss, history_tokens + item_tokens
 
-    def _examples(self, users: Rows, rng: np.random.Generator) -> Examples:
+    def _batch(self, users: Rows, rng: np.random.Generator) -> JointBatch:
         histories, targets = [], []
         for user in users:
             part = self.dataset.training_part(user)
@@ -101,11 +101,11 @@ class JointStage(Stage):
         wanted = self.texts.text_of[np.array(targets)]
         drawn = rng.choice(len(self.texts), min(self.config.negatives, len(self.texts)), replace=False)
         candidates = np.unique(np.concatenate([wanted, drawn]))
-        return Examples(histories, self.texts.rows[candidates], np.searchsorted(candidates, wanted))
+        return JointBatch(histories, self.texts.rows[candidates], np.searchsorted(candidates, wanted))
 
 
 def compare(metric: Metric, queries: Tensor, items: Tensor) -> Tensor:
-    """Scores as `Metric.scores` defines them, with gradients: queries [b, dim], items [n, dim] -> [b, n]."""
+    """Scores as in `Metric.scores`, with gradients: queries [b, dim], items [n, dim] -> [b, n]."""
     if metric is Metric.COSINE:
         queries, items = F.normalize(queries, dim=1), F.normalize(items, dim=1)
     products = queries @ items.T

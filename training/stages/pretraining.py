@@ -1,9 +1,9 @@
-"""Pretraining on several data sets at once: in-batch contrastive and masked words (Recformer, section 2.3.1).
+"""Pretraining on several data sets: in-batch contrastive loss and masked words (Recformer, section 2.3.1).
 
-An example is one user of any of the data sets, cut in the later half of the training part: the items before the cut,
-and the item there. A history has to find its own item among those of all histories of the batch, over all processes;
-an item that reads like the wanted one is never its negative. Of both texts words are hidden, and have to be told. With
-`sequence_weight` a history has to find itself as well, with items or words left out (UniSRec, section 2.3).
+An example is a user of any of the data sets, cut in the later half of the training part: the history and the item at
+the cut. Each history is contrasted against the items of all histories of the batch, over all processes; an item with
+the same text is never a negative. Words of both texts are masked and predicted. With `sequence_weight` each history is
+also contrasted with an augmentation of itself, without some items or words (UniSRec, section 2.3).
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from training.stages.joint import compare
 from training.stages.masking import Vocabulary, mask_sequences
 
 IGNORE_INDEX = -100
-"""The label of a token that is not to be told; cross_entropy leaves it out."""
+"""The label of tokens that are not predicted; cross_entropy ignores it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """b histories and the items that came next. texts [b]: equal where items read the same; seeds [b]: of the masks;
-    views: the histories seen otherwise, where they are to find themselves."""
+    """b histories and their next items. texts [b]: equal for items of equal text; seeds [b]: of the masks;
+    augmented: the augmented histories, if the loss uses them."""
 
     histories: list[TokenizedHistory]
     targets: list[TokenizedItem]
@@ -66,9 +66,9 @@ class PretrainStage(Stage):
         held_out: Sequence[EvaluationSet] = (),
         zero_shot: Sequence[EvaluationSet] = (),
     ) -> None:
-        """`vocabulary` is what masking needs to know, where words are masked.
+        """`vocabulary`: for masking, if words are masked.
 
-        Raises InputError where there are not two users to tell apart.
+        Raises InputError if there are fewer than two users with training events.
         """
         self.config, self.seed = config, seed
         self.encoding, self.vocabulary = encoding or Encoding(), vocabulary
@@ -84,11 +84,11 @@ class PretrainStage(Stage):
             examples.append(np.stack([np.full(len(users), number), users], axis=1))
         self.parts_of_data = examples if config.single_domain_batches else [np.concatenate(examples)]
         if min(len(part) for part in self.parts_of_data) < 2:
-            raise InputError("there are not two users with events to train on, so there is nothing to tell apart")
+            raise InputError("fewer than two users have training events, so there are no negatives")
 
     @classmethod
     def from_context(cls, context: StageContext) -> Self:
-        """Gives the model a head for masked words where those are told, and reads the zero-shot data sets."""
+        """Adds a head for masked words if needed, and reads the zero-shot data sets."""
         config, seed, model = context.config.pretrain, context.config.seed, context.towers.history_model
         vocabulary = None
         if config.mlm_weight:
@@ -112,7 +112,7 @@ class PretrainStage(Stage):
         return sum(self._batches(part) for part in self.parts_of_data)
 
     def epoch(self, number: int) -> Iterator[Pairs]:
-        """The batches of one pass over the users, all whole: the few users left over, others each time, wait."""
+        """The full batches of one pass over the users. The remainder, different users in each epoch, is left out."""
         rng = np.random.default_rng([self.seed, number])
         batches: list[Rows] = []
         for part in self.parts_of_data:
@@ -122,8 +122,8 @@ class PretrainStage(Stage):
             yield self._pairs(batches[place], rng)
 
     def loss(self, model: SequenceModel, batch: Pairs, device: torch.device) -> tuple[Tensor, int]:
-        """-> contrastive + sequence_weight x (histories against themselves) + mlm_weight x (masked words of histories +
-        of items) [], and how many tokens were read."""
+        """-> contrastive + sequence_weight x (histories against their augmentations) + mlm_weight x (masked words of
+        histories + of items) [], and the number of tokens"""
         queries, query_tokens = self.encoding.histories(model, batch.histories, device)
         vectors, item_tokens = self.encoding.items(model, batch.targets, device)
         contrastive = contrastive_loss(model.metric, queries, vectors, batch.texts, self.config.temperature)
@@ -142,8 +142,7 @@ class PretrainStage(Stage):
         return contrastive + self.config.mlm_weight * (histories + items), 2 * tokens
 
     def validate(self, encoder: Encoder) -> tuple[Metrics, Mapping[str, Any]] | None:
-        """The mean over the domains (`users`: the sum); NDCG@10 of each, and of the zero-shot data sets, which decide
-        nothing."""
+        """The mean over the domains (`users`: the sum), and the NDCG@10 of each domain and each zero-shot data set."""
         own = {held_out.name: held_out.metrics(encoder) for held_out in self.held_out}
         others = {held_out.name: held_out.metrics(encoder) for held_out in self.zero_shot}
         means = {
@@ -151,12 +150,12 @@ class PretrainStage(Stage):
             for entry in fields(Metrics)
             if entry.name != "users"
         }
-        said = {"domains": own, "zero_shot": others}
-        ndcgs = {kind: {name: metrics.ndcg for name, metrics in sets.items()} for kind, sets in said.items()}
+        groups = {"domains": own, "zero_shot": others}
+        ndcgs = {kind: {name: metrics.ndcg_expected for name, metrics in sets.items()} for kind, sets in groups.items()}
         return Metrics(users=sum(metrics.users for metrics in own.values()), **means), ndcgs
 
     def mask(self, batch: PackedBatch, seeds: Rows) -> tuple[PackedBatch, Tensor]:
-        """-> the batch with words hidden, and what each of its tokens has to be told as, NOT_TOLD where nothing [t]."""
+        """-> the batch with masked words, and the labels of its tokens [t], IGNORE_INDEX where nothing is predicted"""
         assert self.vocabulary is not None
         ids = batch.input_ids.numpy()
         hidden, chosen = mask_sequences(
@@ -178,14 +177,14 @@ class PretrainStage(Stage):
         seeds: Rows,
         device: torch.device,
     ) -> Tensor:
-        """The mean loss of all hidden tokens of all processes; each computes its share, in chunks where asked to."""
+        """The mean loss of the masked tokens of all processes; each computes its share, in chunks if configured."""
         assert isinstance(model, Recformer)
         own = share(len(sequences))
         most = -(-len(sequences) // processes())
         size = self.encoding.chunk or most
         losses, predicted = [], 0
         for at in range(own.start, own.start + most, size):
-            # Equally many chunks on every process, if need be of a sequence of which nothing is told (see Encoding).
+            # Equally many chunks on every process, if need be of a sequence without labels (see Encoding).
             rows = slice(at, min(at + size, own.stop)) if at < own.stop else slice(0, 1)
             hidden, labels = self.mask(prepare(sequences[rows]), seeds[rows])
             if at >= own.stop:
@@ -214,7 +213,7 @@ class PretrainStage(Stage):
             histories.append(TokenizedHistory(history, dataset.user_ids[user]))
             targets.append(tokens[part[place]])
             texts.append(self.text_of[domain][part[place]])
-        # An example's two texts take two neighbouring seeds.
+        # The two texts of an example use consecutive seeds.
         seeds = 2 * rng.integers(2**62, size=len(examples))
         config, augmented = self.config, []
         if config.sequence_weight:
@@ -223,13 +222,13 @@ class PretrainStage(Stage):
 
 
 def _names(folders: Sequence[str]) -> list[str]:
-    """The last part of each path, or all of it where that would be ambiguous."""
+    """The last part of each path, or the whole path if that would be ambiguous."""
     names = [Path(folder).resolve().name for folder in folders]
     return list(folders) if len(set(names)) < len(names) else names
 
 
 def contrastive_loss(metric: Metric, queries: Tensor, vectors: Tensor, texts: Rows, temperature: float) -> Tensor:
-    """Each history against the next items of all: queries, vectors [b, dim], texts [b] -> [].
+    """Each history against the next items of the batch: queries, vectors [b, dim], texts [b] -> [].
 
     One-directional, as in the authors' code.
     """
@@ -241,7 +240,7 @@ def contrastive_loss(metric: Metric, queries: Tensor, vectors: Tensor, texts: Ro
 
 
 def masked_words_loss(model: Recformer, hidden: PackedBatch, labels: Tensor) -> Tensor:
-    """The sum over the hidden tokens; a zero with a graph where there are none. labels [t] -> []"""
+    """The summed loss of the masked tokens; a zero with a graph if there are none. labels [t] -> []"""
     assert model.lm_head is not None
     predicted = (labels != IGNORE_INDEX).nonzero()[:, 0]
     state = model.hidden_states(hidden)[-1].index_select(0, predicted)
@@ -249,12 +248,12 @@ def masked_words_loss(model: Recformer, hidden: PackedBatch, labels: Tensor) -> 
 
 
 def give_language_model_head(model: SequenceModel) -> Vocabulary:
-    """The head that tells masked words, where the model has none: its words begin as the embeddings (later apart).
+    """Adds a masked-language-model head if the model has none. Its decoder starts as a copy of the embeddings.
 
-    Returns what masking needs to know. Raises InputError for a model that cannot have a head.
+    Returns the vocabulary for masking. Raises InputError for a model that cannot have a head.
     """
     if not isinstance(model, Recformer) or model.item_text is None:
-        raise InputError("only recformer tells masked words; set it to 0 for other models", "pretrain.mlm_weight")
+        raise InputError("only recformer predicts masked words; set it to 0 for other models", "pretrain.mlm_weight")
     if model.lm_head is None:
         model.config = replace(model.config, lm_head=True)
         head = LanguageModelHead(model.config)
@@ -268,7 +267,7 @@ def give_language_model_head(model: SequenceModel) -> Vocabulary:
 
 
 def take_language_model_head(model: SequenceModel) -> None:
-    """Fine-tuning and serving have no use for it: a third of the weights of a small model."""
+    """Removes the head, which fine-tuning and serving do not need: a third of the weights of a small model."""
     if isinstance(model, Recformer) and model.lm_head is not None:
         model.config = replace(model.config, lm_head=False)
         model.lm_head = None

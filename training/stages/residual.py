@@ -1,8 +1,8 @@
-"""The residual stage: what the text cannot say, learnt for every item that training saw (seqrec.models.residual).
+"""The residual stage: id vectors for the items in training, learned on top of a text model (seqrec.models.residual).
 
-The text model is frozen, so text vectors are made once, and an epoch is a few matrix products: softmax cross entropy
-over all items seen in training. The text model's scores stand in every logit, so the residual learns only what they
-lack. What goes together has no direction, so sequences are read backwards as well (`reverse`).
+The text model is frozen, so text vectors are computed once and an epoch is a few matrix products: softmax cross entropy
+over all items in training. Every logit includes the score of the text model, so the residual only learns what that
+lacks. Items bought together have no order, so reversed sequences are trained on too (`reverse`).
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from training.evaluation.ranking import CANDIDATE_MODES, case_ranks
 from training.stages.base import Stage, StageContext
 
 HISTORIES_AT_ONCE = 4096
-"""Encoded from one list, so that memory stays bounded."""
+"""Histories encoded at a time, which bounds memory."""
 
 
 class ResidualStage(Stage):
     name = "residual"
 
     def __init__(self, context: StageContext) -> None:
-        """Puts a `Residual` in the place of the text model in `context.towers`.
+        """Replaces the text model in `context.towers` by a `Residual`.
 
-        Raises InputError for a model that has no text part to stand beside, and for weights that are in shards:
-        centering them, before each check, needs them whole.
+        Raises InputError for a model without text, and for sharded weights: centering before each check needs whole
+        weights.
         """
         if context.config.sharding == "full":
-            raise InputError("the residual stage needs whole weights; say sharding = 'none'", "sharding")
+            raise InputError("the residual stage needs whole weights; set sharding = 'none'", "sharding")
         self.config, self.seed = context.config.residual, context.config.seed
         [self.data] = context.data[:1]
         dataset = self.data.dataset
@@ -68,7 +68,7 @@ class ResidualStage(Stage):
         return math.ceil(len(self.histories) / self.config.batch_size)
 
     def begin_epoch(self, number: int, model: SequenceModel, device: torch.device) -> None:
-        """Make all text vectors, the first time: the text model does not change any more."""
+        """Computes all text vectors the first time; the text model does not change."""
         if self.encoded:
             return
         histories = self.histories
@@ -79,7 +79,7 @@ class ResidualStage(Stage):
             self.validation_vectors = self._history_vectors(self.cases.histories, "validation histories", bars).to(
                 device
             )
-        # The vector of a history's last item is that of the history cut to one item: it costs nothing, and is close.
+        # The vector of the last item costs nothing and is close to that of the history.
         text = np.array([history[-1] for history in histories])
         text[whole] = len(self.vectors) + np.arange(len(whole))
         self.texts = torch.cat([self.vectors, encoded])  # [n + encoded, dim]
@@ -92,7 +92,7 @@ class ResidualStage(Stage):
         self.encoded = True
 
     def _item_vectors(self, bars: StageBars) -> Tensor:
-        """Text vectors of all items, [n, dim]; items that read the same have the same."""
+        """Text vectors of all items, [n, dim]; equal texts have equal vectors."""
         texts = UniqueTexts.of(self.data.tokens)
         distinct = [self.data.tokens[row] for row in texts.rows]
         done = ProgressCounter(bars, "items", len(distinct))
@@ -115,7 +115,7 @@ class ResidualStage(Stage):
         return newest_first([self.row_of[history[-size:]].tolist() for history in histories], size, self.unknown)
 
     def _wrap(self, context: StageContext) -> None:
-        """Each tower becomes a `Residual` over what it was; both have the same learnt part."""
+        """Wraps each tower in a `Residual`; both share the learned part."""
         towers, dataset = context.towers, self.data.dataset
         ids = ItemIds.of([dataset.items[int(row)].item_id for row in self.known])
         models = []
@@ -141,7 +141,7 @@ class ResidualStage(Stage):
         batch = batch.to(device)
         rows = self.rows[batch]
         if self.config.dropout:
-            # Items of the history are left out, so that no single one is relied on.
+            # Random items of the history are left out, so that the model relies on no single one.
             rows = rows.masked_fill(torch.rand(rows.shape, device=device) < self.config.dropout, model.unknown)
         logits = self.texts[self.text_of[batch]] @ self.known_vectors.T  # [b, known]
         logits = logits + model.history_part(rows) @ model.item_part(self.all_rows).T
@@ -149,7 +149,7 @@ class ResidualStage(Stage):
         return loss, len(batch) + int((rows != model.unknown).sum().item())
 
     def validate(self, encoder: Encoder) -> tuple[Metrics, Mapping[str, Any]]:
-        """All items ranked, from the text vectors there are already."""
+        """Ranks all items with the text vectors computed before."""
         model = encoder.checkpoint.history_model
         assert isinstance(model, Residual)
         model.center()
@@ -166,10 +166,10 @@ class ResidualStage(Stage):
 
 
 def _examples(dataset: Dataset, config: ResidualConfig, seed: int) -> tuple[list[Rows], Rows]:
-    """Histories [m] and what came next [m]: every event of the training part that has one before it, with `reverse` the
-    same of each sequence read backwards, or `examples` of them at random.
+    """Histories [m] and next items [m]: every training event with an event before it, with `reverse` also those of the
+    reversed sequences, or a random sample of `examples`.
 
-    Raises InputError if there is none.
+    Raises InputError if there are none.
     """
     parts = [dataset.training_part(user) for user in range(dataset.users)]
     if config.reverse:
@@ -177,7 +177,7 @@ def _examples(dataset: Dataset, config: ResidualConfig, seed: int) -> tuple[list
     sizes = np.array([len(part) for part in parts], dtype=np.int64)
     numbers = np.repeat(np.arange(len(parts)), np.maximum(sizes - 1, 0))
     if not len(numbers):
-        raise InputError("no user has two events to train on, so there is nothing that follows anything", "residual")
+        raise InputError("no user has two training events", "residual")
     places = np.concatenate([np.arange(1, size) for size in sizes])
     chosen = np.sort(np.random.default_rng(seed).permutation(len(numbers))[: config.examples])
     pairs = [(parts[number], place) for number, place in zip(numbers[chosen], places[chosen], strict=True)]

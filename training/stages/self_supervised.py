@@ -1,7 +1,7 @@
-"""The stage of models that learn from sequences alone before they learn what comes next, such as S3-Rec.
+"""Self-supervised pretraining of models that have it, such as S3-Rec.
 
-Batches are those of the stage `sequence`, the loss is the model's `pretraining_loss`. That does not learn what comes
-next, so validation tells nothing of which weights are better: those of the last check are kept.
+Batches are those of the stage `sequence`; the loss is the `pretraining_loss` of the model. It does not train next-item
+prediction, so validation does not measure it, and the weights of the last check are kept.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class SelfSupervisedStage(SequenceStage):
     def from_context(cls, context: StageContext) -> Self:
         model, name = context.towers.history_model, context.towers.model_name
         if not isinstance(model, PretrainsItself):
-            raise InputError(f"{name} has no pretraining of its own; leave the stage out", "stages")
+            raise InputError(f"{name} has no self-supervised pretraining; leave the stage out", "stages")
         needs_whole_weights(cls.name, context)
         data, config = context.data[0], context.config
         return cls(data.dataset, data.tokens, config.self_supervised, config.seed, context.encoding)

@@ -1,8 +1,8 @@
-"""The stage of models that bring their own loss (`TrainsItself`): whole sequences of users, a batch at a time.
+"""Training of models with their own loss on whole sequences of users.
 
-An epoch shows the training part of every user once, in an order of its own. What a model does with a sequence, such as
-which part it reads, what it masks and which negatives it draws, is the model's; its chance comes from the seed, the
-epoch and the number of the batch, so an epoch is the same whatever came before.
+An epoch has the training part of every user once, in random order. The model decides how to use a sequence: which part
+it reads, what it masks and which negatives it draws. Its random numbers depend on the seed, the epoch and the batch
+number only, so an epoch does not depend on those before it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from training.stages.encoding import PLAIN, Encoding
 
 @dataclass(frozen=True, eq=False)
 class Sequences:
-    """A batch; `chance` seeds what is drawn for it."""
+    """A batch; `chance` seeds its random numbers."""
 
     histories: list[TokenizedHistory]
     chance: tuple[int, ...]
@@ -44,9 +44,9 @@ class SequenceStage(Stage):
         seed: int,
         encoding: Encoding = PLAIN,
     ) -> None:
-        """`tokens` are the items of `dataset` as the model reads them; what it cannot read is left out of a sequence.
+        """`tokens`: the items of `dataset`, tokenized; items without tokens are left out of the sequences.
 
-        Raises InputError if nothing follows anything.
+        Raises InputError if no sequence has two items.
         """
         self.config, self.seed, self.encoding = config, seed, encoding
         items = list(tokens)
@@ -65,7 +65,7 @@ class SequenceStage(Stage):
     def from_context(cls, context: StageContext) -> Self:
         model, name = context.towers.history_model, context.towers.model_name
         if not isinstance(model, TrainsItself):
-            raise InputError(f"{name} has no loss of its own; the stages joint, stage1 and stage2 train it", "stages")
+            raise InputError(f"{name} has no loss of its own; use the stages joint, stage1 and stage2", "stages")
         needs_whole_weights(cls.name, context)
         data, config = context.data[0], context.config
         if isinstance(model, TellsItemsApart):
@@ -83,11 +83,11 @@ class SequenceStage(Stage):
             yield Sequences([self.sequences[place] for place in chosen], (self.seed, number, batch))
 
     def loss(self, model: SequenceModel, batch: Sequences, device: torch.device) -> tuple[Tensor, int]:
-        """-> the loss [] with its graph: with several processes, the average of what each has of its own sequences."""
+        """-> the loss [] with its graph: with several processes, the average over their sequences."""
         own = batch.histories[share(len(batch.histories))]
         seed = np.random.SeedSequence([*batch.chance, rank()]).generate_state(1)[0]
         generator = torch.Generator().manual_seed(int(seed))
-        # A process without a share computes something that does not count: the others wait for its gradients.
+        # A process without a share computes a discarded loss, since the others wait for its gradients.
         prepared = self.prepared(model, own or batch.histories[:1], generator).to(device)
         with self.encoding.autocast(device):
             loss = self.loss_of(model, prepared)
@@ -108,6 +108,6 @@ class SequenceStage(Stage):
 
 
 def needs_whole_weights(stage: str, context: StageContext) -> None:
-    """Raises InputError where each process has a part of them."""
+    """Raises InputError if weights are sharded over processes."""
     if context.config.sharding == "full":
-        raise InputError(f"the stage {stage} needs whole weights; say sharding = 'none'", "sharding")
+        raise InputError(f"the stage {stage} needs whole weights; set sharding = 'none'", "sharding")

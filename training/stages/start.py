@@ -1,4 +1,4 @@
-"""Where a training begins: random weights, a text encoder, or a checkpoint of ours."""
+"""The start of a training: random weights, a text encoder or a checkpoint."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ log = logging.getLogger(__name__)
 VOCABULARY = frozenset({"vocab_size", "cls_id", "mask_id"})
 SWITCHES = frozenset({"token_types", "item_positions"})
 LIMITS = SWITCHES | {"attention_window", "max_token_num", "max_item_embeddings", "dropout"}
-"""What may be set of a model that starts from a text encoder."""
+"""The settings of a model that starts from a text encoder."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """`recipe` says what is text (None: the model reads none); `build` makes the model, given the data.
+    """`recipe`: how items become text (None: the model reads no text); `build` creates the model from the data.
 
-    `config` is the run's, without what the starting point brings itself.
+    `config`: that of the run, without the settings that the start replaces.
     """
 
     config: RunConfig
@@ -46,7 +46,7 @@ class Start:
 
 
 def starting_point(config: RunConfig) -> Start:
-    """What `config.model` names. Raises InputError, CheckpointError."""
+    """The start that `config.model` describes. Raises InputError, CheckpointError."""
     name, source = config.model.name, config.model.start_from
     kind = model_class(name)
     if source:
@@ -85,7 +85,7 @@ def starting_point(config: RunConfig) -> Start:
         except TypeError as error:
             if "unexpected keyword argument" not in str(error):
                 raise
-            # A setting that the model does not know is the user's mistake; the message has its name.
+            # An unknown setting is the user's mistake; the message names it.
             raise InputError(f"unknown setting of {name}: {error}", "model.settings") from None
 
     return Start(config, name, recipe, fresh)
@@ -128,12 +128,12 @@ def _knowing_items(config: RunConfig, name: str, kind: type[IdModel]) -> Start:
 
 
 def _on_frozen_text(config: RunConfig, name: str, kind: type[FrozenTextModel]) -> Start:
-    """From a text encoder or any text model of ours, which stays as it is; or on from a checkpoint of the same name."""
+    """On top of a frozen text encoder or text model, or from a checkpoint of the same model."""
     source, text = config.model.start_from, config.text
     settings = build(kind.settings_class, dict(config.model.settings), "model.settings.")
     if not source:
         raise InputError(
-            f"{name} stands on a frozen text encoder: name the directory of one, or a checkpoint of a text model",
+            f"{name} needs a frozen text model: --set model.start_from=DIR, a text encoder or a text model",
             "model.start_from",
         )
 
@@ -150,13 +150,13 @@ def _on_frozen_text(config: RunConfig, name: str, kind: type[FrozenTextModel]) -
 
         return Start(config, name, recipe, on_encoder)
     if config.text != TextConfig():
-        log.info("%s brings its own item text: [text] does not count", source)
+        log.info("%s has its own item text: [text] is ignored", source)
         config = replace(config, text=TextConfig())
     checkpoint = load_checkpoint(source)
     model = checkpoint.item_model
     own_recipe = None if model.item_text is None else model.item_text.recipe
     if isinstance(model, kind):
-        log.info("%s brings its own settings: only %s count", source, ", ".join(kind.fine_tuning))
+        log.info("%s has its own settings: of [model.settings] only %s are used", source, ", ".join(kind.fine_tuning))
         return Start(config, name, own_recipe, lambda datasets: model.going_on(settings, item_ids(datasets)))
     take_language_model_head(model)
     return Start(
@@ -168,14 +168,14 @@ def _on_frozen_text(config: RunConfig, name: str, kind: type[FrozenTextModel]) -
 
 
 def _seen(dataset: Dataset) -> list[Item]:
-    """The items that training sees."""
+    """The items in training."""
     return [dataset.items[int(row)] for row in np.flatnonzero(dataset.trained_rows)]
 
 
 def _from_checkpoint(config: RunConfig, source: str) -> Start:
     model_config = replace(config.model, name=ModelConfig().name, settings=ModelConfig().settings)
     if (config.text, config.model) != (TextConfig(), model_config):
-        log.info("%s brings its own model and item text: [text], model.name and [model.settings] do not count", source)
+        log.info("%s has its own model and item text: [text], model.name and [model.settings] are ignored", source)
         config = replace(config, text=TextConfig(), model=model_config)
     checkpoint = load_checkpoint(source)
     model = checkpoint.history_model

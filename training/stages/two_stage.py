@@ -1,9 +1,9 @@
 """Two-stage fine-tuning (Recformer, section 2.3.2 and Algorithm 1): softmax cross entropy against an item matrix I.
 
-Stage 1 encodes the catalogue into I at the start of every epoch, by the model as it is then. Stage 2 begins with the
-best model of stage 1 and the I that it makes; I stays, and only the model goes on. So items belong to the weights that
-stage 1 ended with: the run keeps those as the item tower beside the stage-2 history tower. I has no gradient in either
-stage, and a row for each distinct text: items that read the same are one answer.
+Stage 1 encodes the catalogue into I at the start of every epoch with the current model. Stage 2 starts with the best
+model of stage 1 and its I, which stays fixed while the model is trained further. Items thus belong to the weights at
+the end of stage 1: the run keeps these as the item tower, next to the history tower of stage 2. I has no gradient in
+either stage, and one row per unique text.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from training.stages.pretraining import take_language_model_head
 
 
 @dataclass(frozen=True, eq=False)
-class Examples:
-    """b histories; targets: [b] texts that came next; negatives: [b, k] sampled texts, or None: all the others."""
+class SoftmaxBatch:
+    """b histories; targets: [b] text numbers; negatives: [b, k] sampled texts, or None: softmax over all texts."""
 
     histories: list[TokenizedHistory]
     targets: Rows
@@ -45,7 +45,7 @@ class StageOne(Stage):
     name = "stage1"
 
     def __init__(self, context: StageContext, config: FineTuningConfig) -> None:
-        """Raises InputError if no user has an event to train on, and for settings the model does not allow."""
+        """Raises InputError if no user has a training event, and for settings that the model does not support."""
         self.context, self.config = context, config
         self.seed = context.config.seed
         self.dataset = context.data[0].dataset
@@ -53,7 +53,7 @@ class StageOne(Stage):
         self.texts = UniqueTexts.of(context.data[0].tokens)
         self.users = np.flatnonzero(self.dataset.cuts.train_end > 0)
         if not len(self.users):
-            raise InputError("no user has an event to train on", "interactions")
+            raise InputError("no user has a training event", "interactions")
         if config.negatives and len(self.texts) < 2:
             raise InputError("there is only one item text, so there are no negatives", f"{self.name}.negatives")
         self.items: Tensor | None = None  # [texts, dim]
@@ -72,14 +72,14 @@ class StageOne(Stage):
     def begin_epoch(self, number: int, model: SequenceModel, device: torch.device) -> None:
         self.items = item_matrix(self.context.towers, [self.tokens[row] for row in self.texts.rows], device)
 
-    def epoch(self, number: int) -> Iterator[Examples]:
-        """One example a user: a cut anywhere in the training part, so empty histories occur."""
+    def epoch(self, number: int) -> Iterator[SoftmaxBatch]:
+        """One example per user, cut anywhere in the training part, so histories may be empty."""
         rng = np.random.default_rng([self.seed, number])
         order = rng.permutation(self.users)
         for begin in range(0, len(order), self.config.batch_size):
-            yield self._examples(order[begin : begin + self.config.batch_size], rng)
+            yield self._batch(order[begin : begin + self.config.batch_size], rng)
 
-    def loss(self, model: SequenceModel, batch: Examples, device: torch.device) -> tuple[Tensor, int]:
+    def loss(self, model: SequenceModel, batch: SoftmaxBatch, device: torch.device) -> tuple[Tensor, int]:
         assert self.items is not None
         queries, tokens = self.context.encoding.histories(model, batch.histories, device)
         return softmax_loss(model, queries, self.items, batch, self.config.temperature), tokens
@@ -91,7 +91,7 @@ class StageOne(Stage):
         if "items" in state:
             self.items = state["items"].to(self.context.device)
 
-    def _examples(self, users: Rows, rng: np.random.Generator) -> Examples:
+    def _batch(self, users: Rows, rng: np.random.Generator) -> SoftmaxBatch:
         histories, targets = [], []
         for user in users:
             part = self.dataset.training_part(user)
@@ -101,9 +101,9 @@ class StageOne(Stage):
             targets.append(self.texts.text_of[part[place]])
         wanted = np.array(targets, dtype=np.int64)
         if not self.config.negatives:
-            return Examples(histories, wanted, None)
+            return SoftmaxBatch(histories, wanted, None)
         drawn = rng.integers(len(self.texts) - 1, size=(len(users), self.config.negatives))
-        return Examples(histories, wanted, drawn + (drawn >= wanted[:, None]))  # any but the target
+        return SoftmaxBatch(histories, wanted, drawn + (drawn >= wanted[:, None]))  # any but the target
 
 
 class StageTwo(StageOne):
@@ -115,21 +115,21 @@ class StageTwo(StageOne):
             super().begin_epoch(number, model, device)
 
     def validate(self, encoder: Encoder) -> tuple[Metrics, Mapping[str, Any]] | None:
-        """Both towers decide; beside it, what the history tower alone would score."""
+        """The validation of both towers, and the NDCG@10 of the history tower alone."""
         towers = self.context.towers
         one = Towers(towers.model_name, towers.history_model).encoder(encoder.device)
-        return self.context.validate(encoder), {"one_tower_ndcg": self.context.validate(one).ndcg}
+        return self.context.validate(encoder), {"one_tower_ndcg": self.context.validate(one).ndcg_expected}
 
 
 def item_matrix(towers: Towers, items: list[Any], device: torch.device) -> Tensor:
-    """The vectors of tokenized items [n] by the item tower as it is, without gradients: [n, dim]."""
+    """The vectors of tokenized items [n] from the current item tower, without gradients: [n, dim]."""
     return torch.from_numpy(towers.encoder(device).encode_item_tokens(items)).to(device)
 
 
 def softmax_loss(
-    model: SequenceModel, queries: Tensor, items: Tensor, examples: Examples, temperature: float
+    model: SequenceModel, queries: Tensor, items: Tensor, examples: SoftmaxBatch, temperature: float
 ) -> Tensor:
-    """queries [b, dim] against item texts [t, dim]: all of them, or each example's target and its negatives. -> []"""
+    """queries [b, dim] against item texts [t, dim]: all texts, or the target and negatives of each example. -> []"""
     targets = torch.from_numpy(examples.targets).to(queries.device)
     if examples.negatives is None:
         return F.cross_entropy(compare(model.metric, queries, items) / temperature, targets)

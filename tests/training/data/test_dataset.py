@@ -153,6 +153,7 @@ def test_short_users_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     assert "1 of 2 users have fewer than 3 events" in caplog.text
 
 
+@pytest.mark.slow
 def test_the_bundled_data_is_what_its_source_says(online_retail: Path) -> None:
     dataset = read_dataset(online_retail / "items.jsonl.gz", online_retail / "interactions.csv.gz", TITLE)
     assert (len(dataset.items), dataset.users, len(dataset.events)) == (3145, 4074, 264_510)

@@ -52,6 +52,7 @@ def steps_of_two(files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFact
     return steps_of(2, CASES, files, tmp_path_factory.mktemp("ranks"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(CASES)), ids=[str(case) for case in CASES])
 def test_two_processes_have_the_loss_and_gradients_of_one(
     number: int, steps_of_two: list[list[Step]], files: tuple[Path, Path]
@@ -101,6 +102,7 @@ def test_one_process_is_all_of_them() -> None:
     assert broadcast_from_rank0(lambda: "it") == "it"
 
 
+@pytest.mark.slow
 def test_torchrun_trains(files: tuple[Path, Path], tmp_path: Path) -> None:
     """The program itself; only one process writes."""
     config = tmp_path / "run.toml"

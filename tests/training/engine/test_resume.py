@@ -95,6 +95,7 @@ def test_both_towers_are_in_the_checkpoint(unbroken: Path) -> None:
     assert [entry["stage"] for entry in entries if entry["kind"] == "end"] == ["joint", "stage1", "stage2"]
 
 
+@pytest.mark.slow
 def test_a_run_killed_again_and_again_ends_like_one_that_was_not(
     files: tuple[Path, Path], unbroken: Path, tmp_path: Path
 ) -> None:
@@ -120,6 +121,7 @@ def test_a_run_killed_again_and_again_ends_like_one_that_was_not(
     assert not list(out.rglob(".tmp-*.pt*"))
 
 
+@pytest.mark.slow
 def test_two_processes_that_were_killed_end_like_two_that_were_not(files: tuple[Path, Path], tmp_path: Path) -> None:
     """With sharded weights: the harder case."""
     config = config_of(
@@ -151,7 +153,7 @@ def test_another_configuration_or_other_data_is_refused(files: tuple[Path, Path]
     with pytest.raises(InputError, match="is an unfinished run on other data; choose another directory"):
         run.train(load_config(config), files[0], fewer, out)
     (out / "last" / "state.pt").write_bytes(b"broken")
-    with pytest.raises(CheckpointError, match=r"state\.pt cannot be read .*--overwrite trains anew"):
+    with pytest.raises(CheckpointError, match=r"state\.pt cannot be read .*--overwrite starts from the beginning"):
         run.train(load_config(config), *files, out)
     run.train(load_config(config, ["seed=4", "stages=['joint']"]), *files, out, overwrite=True)
     assert json.loads((out / "run.json").read_text())["seed"] == 4
@@ -173,5 +175,5 @@ def test_two_processes_do_not_train_in_one_directory(files: tuple[Path, Path], t
 
 def test_a_state_of_another_format_is_refused(tmp_path: Path) -> None:
     save_state(tmp_path / "state.pt", {"format": 99})
-    with pytest.raises(CheckpointError, match="of another version of seqrec"):
+    with pytest.raises(CheckpointError, match="written by another version of seqrec"):
         load_state(tmp_path / "state.pt")

@@ -91,6 +91,7 @@ def test_a_run_leaves_all_that_made_it(config: Path, world_files: tuple[Path, Pa
     assert (kinds.count("step"), kinds.count("validation"), kinds[-1]) == (8, 2, "end")
 
 
+@pytest.mark.slow
 def test_recformer_learns_the_rule_and_the_same_seed_gives_the_same_weights(
     world_files: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -197,7 +198,7 @@ def test_training_goes_on_from_a_checkpoint(
     second = run.train(continued, *world_files, tmp_path / "second")
     assert second.best.ndcg > first.best.ndcg - 0.1
     run.train(load_config(config, [f"model.start_from={checkpoint}"]), *world_files, tmp_path / "third")
-    assert "brings its own model and item text" in caplog.text
+    assert "has its own model and item text" in caplog.text
     assert load_config(tmp_path / "third" / "config.toml").text == TextConfig()
 
 

@@ -99,6 +99,7 @@ def test_coverage_and_popularity_are_those_of_what_is_recommended(
     assert popularity["figures"]["coverage@3"] == {"value": 3 / 30, "low": None, "high": None}  # the same for all
 
 
+@pytest.mark.slow
 def test_out_holds_a_report_in_words_in_json_and_in_pictures(
     ask: Ask, runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -72,7 +72,7 @@ def test_a_repeat_is_not_counted_among_the_unseen(world: Dataset, encoder: Encod
         "all items": 61,
         "unseen only": 1,
     }
-    assert "60 users had their held-out item before" in notes(evaluation)[-1]
+    assert "60 users had the held-out item before" in notes(evaluation)[-1]
     nobody = evaluate(encoder, world, "test")
     (row,) = [
         row for row in as_json(nobody)["rows"] if row["method"] == "popularity" and row["protocol"] != "all items"
@@ -170,7 +170,7 @@ def test_the_tables_say_protocol_split_and_users(world: Dataset, encoder: Encode
     evaluation = evaluate(encoder, world, "valid")
     plain, markdown = text_table(evaluation), markdown_summary(evaluation)
     for text in (plain, markdown):
-        assert "valid: the last but one item of 60 users, ranked among 30 items" in text
+        assert "valid: the second to last item of 60 users, ranked among 30 items" in text
         for word in ("all items", "unseen only", "NDCG@10", "Recall@10", "MRR", "popularity", "last item", "item-kNN"):
             assert word in text
     tables = [block.splitlines() for block in markdown.split("\n\n") if block.startswith("|")]

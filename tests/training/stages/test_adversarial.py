@@ -116,6 +116,7 @@ def told_apart(of_domain: list[torch.Tensor]) -> float:
     return float(np.mean([right[labels[held] == domain].mean() for domain in range(3)]))
 
 
+@pytest.mark.slow
 def test_users_of_different_domains_become_alike_and_stay_users() -> None:
     without, stage, _ = planted(adversary=0.0)
     aligned, _, losses = planted(adversary=1.0)
@@ -182,6 +183,7 @@ def run(path: Path, folder: Path, out: Path, *changes: str) -> dict[str, Any]:
     return about
 
 
+@pytest.mark.slow
 def test_a_run_is_of_its_own_items_and_going_on_ends_the_same(folders: list[Path], tmp_path: Path) -> None:
     own, *others = folders
     config = config_of(tmp_path, others)
@@ -217,12 +219,12 @@ def test_a_run_is_of_its_own_items_and_going_on_ends_the_same(folders: list[Path
 def test_one_data_set_alone(folders: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """An autoencoder, without anything to align."""
     assert run(config_of(tmp_path, []), folders[0], tmp_path / "run")["state"] == "done"
-    assert "no other data set is named (adversarial.data)" in caplog.text
+    assert "adversarial.data names no other data set" in caplog.text
 
 
 def test_what_cannot_be_aligned_is_refused(folders: list[Path], tmp_path: Path) -> None:
     own = folders[0]
-    with pytest.raises(InputError, match=r"adversarial\.data: a data set is there twice"):
+    with pytest.raises(InputError, match=r"adversarial\.data: a data set is listed twice"):
         run(config_of(tmp_path, [own]), own, tmp_path / "run")
     settings = CONFIG[CONFIG.index("[model.settings]") : CONFIG.index("[adversarial]")]
     other = tmp_path / "gru.toml"

@@ -14,7 +14,7 @@ from seqrec.text.item_text import ItemText, ItemTokens, Recipe
 from seqrec.text.tokenizer import train_bpe
 from training.config.schema import JointConfig
 from training.data.dataset import Dataset, join
-from training.stages.joint import Examples, JointStage, compare
+from training.stages.joint import JointBatch, JointStage, compare
 
 CPU = torch.device("cpu")
 
@@ -28,7 +28,7 @@ def stage_of(dataset: Dataset, seed: int = 1, **settings: object) -> JointStage:
     return JointStage(dataset, tokens_of(dataset), JointConfig(**settings), seed)  # type: ignore[arg-type]
 
 
-def place_of_target(dataset: Dataset, stage: JointStage, examples: Examples, example: int) -> tuple[int, int]:
+def place_of_target(dataset: Dataset, stage: JointStage, examples: JointBatch, example: int) -> tuple[int, int]:
     """(user, position) of an example, found by its history."""
     user = dataset.user_ids.index(str(examples.histories[example].user_id))
     part, place = dataset.training_part(user), len(examples.histories[example].items)

@@ -111,7 +111,7 @@ def test_words_of_word_pieces() -> None:
 
 
 def test_a_tokenizer_of_another_kind_is_refused() -> None:
-    with pytest.raises(InputError, match=r"pretrain\.mlm_weight: .*not of WordLevel; 0 leaves masking out"):
+    with pytest.raises(InputError, match=r"pretrain\.mlm_weight: .*not WordLevel; 0 turns it off"):
         vocabulary_of(Tokenizer(models.WordLevel({"a": 0, "<mask>": 1}, unk_token="a")), "<mask>")
 
 

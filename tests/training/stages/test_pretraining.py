@@ -158,6 +158,7 @@ def _two_processes(rank: int, folder: str, chunk: int) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_authors_loss_and_gradients_too(tmp_path: Path) -> None:
     for rank in range(2):
         (tmp_path / str(rank)).mkdir()
@@ -225,7 +226,7 @@ def test_negatives_of_one_domain_where_asked_to(world: Dataset) -> None:
 
 
 def test_one_user_alone_cannot_be_told_apart(world: Dataset) -> None:
-    with pytest.raises(InputError, match="not two users"):
+    with pytest.raises(InputError, match="fewer than two users"):
         stage_of(domain_of(part_of(world, 1)))
 
 
@@ -324,7 +325,7 @@ def test_a_batch_without_hidden_words_has_a_loss_all_the_same(world: Dataset) ->
 
 
 def test_words_are_hidden_of_recformer_alone(embedding_bag: type[nn.Module]) -> None:
-    with pytest.raises(InputError, match=r"pretrain\.mlm_weight: only recformer tells masked words"):
+    with pytest.raises(InputError, match=r"pretrain\.mlm_weight: only recformer predicts masked words"):
         give_language_model_head(embedding_bag(300))  # type: ignore[arg-type]
 
 
@@ -367,4 +368,4 @@ def test_the_mean_over_domains_decides_and_zero_shot_is_only_told(world: Dataset
     assert metrics.users == 37
     assert beside["domains"].keys() == {"one", "two"}
     assert metrics.ndcg == pytest.approx(np.mean(list(beside["domains"].values())))
-    assert beside["zero_shot"] == {"never seen": other.metrics(encoder).ndcg}
+    assert beside["zero_shot"] == {"never seen": other.metrics(encoder).ndcg_expected}

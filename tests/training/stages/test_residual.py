@@ -174,7 +174,7 @@ def test_backwards_the_same_pairs_are_learnt_the_other_way(follows: Dataset) -> 
 def test_data_in_which_nothing_follows_anything_is_refused() -> None:
     items = [make_item(name, {"title": name}) for name in "abc"]
     dataset = join(items, Interactions(["u", "u", "u"], ["a", "b", "c"], np.arange(3)))
-    with pytest.raises(InputError, match="no user has two events to train on"):
+    with pytest.raises(InputError, match="no user has two training events"):
         ResidualStage.from_context(context_of(dataset, BagOfWords(BagOfWordsConfig())))
 
 

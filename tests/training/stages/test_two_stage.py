@@ -26,7 +26,7 @@ from training.evaluation.metrics import Metrics
 from training.stages.base import StageContext, Towers, TrainingData
 from training.stages.encoding import Encoding
 from training.stages.pretraining import give_language_model_head
-from training.stages.two_stage import Examples, StageOne, StageTwo, softmax_loss
+from training.stages.two_stage import SoftmaxBatch, StageOne, StageTwo, softmax_loss
 
 CPU = torch.device("cpu")
 GOLDEN = Path(__file__).parents[2] / "golden" / "recformer"
@@ -271,7 +271,7 @@ def authors() -> tuple[Recformer, Tensor, dict[str, Tensor]]:
 
 def test_full_softmax_loss_and_gradients_are_the_authors() -> None:
     model, queries, golden = authors()
-    examples = Examples([], golden["labels"].numpy(), None)
+    examples = SoftmaxBatch([], golden["labels"].numpy(), None)
     loss = softmax_loss(model, queries, golden["item_embeddings"], examples, 0.05)
     torch.testing.assert_close(loss.detach()[None], golden["finetune_loss_full_softmax"], rtol=0, atol=2e-5)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -286,6 +286,6 @@ def test_full_softmax_loss_and_gradients_are_the_authors() -> None:
 def test_sampled_softmax_loss_is_the_authors() -> None:
     model, queries, golden = authors()
     candidates = golden["sampled_candidates"].numpy()
-    examples = Examples([], candidates[:, 0], candidates[:, 1:])
+    examples = SoftmaxBatch([], candidates[:, 0], candidates[:, 1:])
     loss = softmax_loss(model, queries, golden["item_embeddings"], examples, 0.05)
     torch.testing.assert_close(loss.detach()[None], golden["finetune_loss_sampled_softmax"], rtol=0, atol=2e-5)

@@ -97,6 +97,7 @@ def made(out: Path) -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in (out / "cells").glob("*/evaluation.json")}
 
 
+@pytest.mark.slow
 def test_the_tables_hold_every_method_and_are_made_once(ask: Ask, folders: tuple[Path, Path], tmp_path: Path) -> None:
     out, other = tmp_path / "out", ["--pretrain-data", str(folders[1])]
     models = ["--models", "gru4rec", "unisrec", "recformer"]
@@ -148,6 +149,7 @@ def test_the_tables_hold_every_method_and_are_made_once(ask: Ask, folders: tuple
     assert {line["table"] for line in more["lines"]} == {"overall"}
 
 
+@pytest.mark.slow
 def test_other_data_sets_are_aligned_where_there_are_some(ask: Ask, folders: tuple[Path, Path], tmp_path: Path) -> None:
     only = ["--models", "recguru", "--only", "overall"]
     for others in ([str(folders[1])], []):
@@ -161,6 +163,7 @@ def test_other_data_sets_are_aligned_where_there_are_some(ask: Ask, folders: tup
         assert len(json.loads((run / "run.json").read_text())["data_digest"].split(",")) == 1 + len(others)
 
 
+@pytest.mark.slow
 def test_less_data_and_seeds(ask: Ask, tmp_path: Path) -> None:
     record = ask("--models", "gru4rec", "--only", "training-data", "--seeds", "2")
     lines = {(line["method"], line["share"]): line for line in record["lines"]}
@@ -175,6 +178,7 @@ def test_less_data_and_seeds(ask: Ask, tmp_path: Path) -> None:
     assert f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}" in text
 
 
+@pytest.mark.slow
 def test_ablations_are_told_apart(ask: Ask, tmp_path: Path) -> None:
     ask("--models", "recformer", "--only", "ablations")
     runs = {path.parent.name[:-13]: path.parent for path in (tmp_path / "out" / "cells").glob("*/config.toml")}
@@ -259,6 +263,7 @@ def _suite(out: Path, data: Path) -> Suite:
     return Suite(SuiteConfig(data, out, ["recformer", "gru4rec"], ["overall"], [1], (), None, True, TINY, 1, "cpu"))
 
 
+@pytest.mark.slow
 def test_a_suite_that_is_killed_goes_on(folders: tuple[Path, Path], tmp_path: Path) -> None:
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(["training.suite.runner", "training.stages.pretraining", "training.stages.two_stage"])
@@ -386,6 +391,7 @@ def test_what_cannot_be_made_is_refused(ask: Ask, folders: tuple[Path, Path], tm
         suite(["paper", str(tmp_path / "nothing"), "--out", str(tmp_path / "out")])
 
 
+@pytest.mark.slow
 def test_every_model_has_a_recipe(world: Dataset) -> None:
     for quick in (True, False):
         for text_encoder in (True, False):
