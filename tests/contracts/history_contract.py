@@ -208,6 +208,13 @@ class HistoryContract:
         assert as_slices(store.event_changes(8, 10, 9)) == [("babd", "")]
         assert store.event_sequences().seq == store.events_head() == 9
 
+    def test_what_is_taken_back_later_has_its_place_until_then(self, store: HistoryStore) -> None:
+        store.add([Event("u", item, float(n), f"e{n}") for n, item in enumerate("abc")])
+        store.add([Event("u", "d", 3.0)])
+        store.remove("u", "e1")
+        assert as_slices(store.event_changes(3, 1, 9)) == [("abc", "abcd")]
+        assert as_slices(store.event_changes(3, 2, 9)) == [("abc", "acd")]
+
     def test_a_user_of_one_event_takes_it_back(self, store: HistoryStore) -> None:
         store.add([Event("u", "a", 1.0, "e")])
         assert store.remove("u", "e")

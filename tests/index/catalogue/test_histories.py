@@ -59,6 +59,38 @@ def test_no_byte_of_a_deleted_user_stays_in_the_files(tmp_path: Path) -> None:
     store.close()
 
 
+def test_redis_remembers_nothing_of_a_deleted_user(redis_url: str) -> None:
+    store = RedisHistories(redis_url)
+    store.add([Event("somebody", f"thing-{n}", float(n), f"click-{n}") for n in range(30)])
+    store.add([Event("else", "other", 1.0)])
+    store.remove("somebody", "click-7")
+    assert any(b"somebody" in key for key in contents_of(store, redis_url))
+    store.delete("somebody")
+    left = contents_of(store, redis_url)
+    assert not any(name in part for part in left for name in (b"somebody", b"click-"))
+    assert any(b"thing-" in part for part in left)
+    store.compact_events(store.events_head())
+    assert not any(b"thing-" in part for part in contents_of(store, redis_url))
+    assert store.seen("else") == {"other"}
+    store.close()
+
+
+def contents_of(store: RedisHistories, url: str) -> list[bytes]:
+    """All keys of the store and everything in them."""
+    parts: list[bytes] = []
+    with redis.Redis.from_url(url.partition("?")[0]) as client:
+        for key in client.scan_iter(match=f"{store._base}*".replace("{", "\\{").replace("}", "\\}")):
+            parts.append(key)
+            match client.type(key):
+                case b"hash":
+                    parts += [part for pair in client.hgetall(key).items() for part in pair]
+                case b"zset":
+                    parts += client.zrange(key, 0, -1)
+                case b"set":
+                    parts += client.smembers(key)
+    return parts
+
+
 def test_what_a_reader_keeps_on_the_disk_is_erased_when_it_has_gone(tmp_path: Path) -> None:
     store = SqliteHistories(tmp_path / "h.sqlite3")
     store.add([Event(f"private-{k}", f"thing-{n}", float(n)) for n in range(50) for k in range(2)])
