@@ -68,7 +68,7 @@ def test_what_the_model_does_not_know_is_left_out(world: Dataset) -> None:
 
 
 def test_a_model_without_a_loss_is_refused(world: Dataset) -> None:
-    with pytest.raises(InputError, match="a model has no loss of its own; the stages joint, stage1 and stage2"):
+    with pytest.raises(InputError, match="a model has no loss of its own; use the stages joint, stage1 and stage2"):
         SequenceStage.from_context(context_of(world, BagOfWords(BagOfWordsConfig())))
 
 

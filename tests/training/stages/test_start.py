@@ -38,7 +38,7 @@ def test_it_begins_from_the_directory_of_a_text_encoder(tmp_path: Path, world: D
 
 
 def test_without_an_encoder_it_is_refused() -> None:
-    with pytest.raises(InputError, match=r"model\.start_from: unisrec stands on a frozen text encoder"):
+    with pytest.raises(InputError, match=r"model\.start_from: unisrec needs a frozen text model"):
         starting_point(load_config(preset_path("unisrec")))
 
 

@@ -197,7 +197,7 @@ def _one_text(dataset: Dataset) -> Dataset:
 def test_nobody_to_train_on(world: Dataset, model: Any) -> None:
     context = context_of(world, model)
     nobody = replace(world, events=world.events[:0], offsets=np.zeros(world.users + 1, np.int64))
-    with pytest.raises(InputError, match="no user has an event to train on"):
+    with pytest.raises(InputError, match="no user has a training event"):
         StageOne.from_context(replace(context, data=(TrainingData(nobody, context.data[0].tokens),)))
 
 
