@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from index.build.build import keep_checkpoint
 from index.catalogue.base import CatalogueItem
 from index.catalogue.open import open_catalogue
+from index.snapshot.checkpoints import keep_checkpoint
 from index.snapshot.manifest import Manifest
 from index.snapshot.publication import publish
 from index.snapshot.snapshot import SnapshotStore

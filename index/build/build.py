@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, replace
@@ -18,11 +17,8 @@ from index.catalogue.batches import batches
 from index.snapshot.manifest import Manifest
 from index.snapshot.snapshot import Snapshot, SnapshotStore
 from index.snapshot.writer import write_snapshot
-from seqrec.checkpoint import Checkpoint, load_checkpoint
-from seqrec.data.files import new_directory
 from seqrec.data.items import Item, OnError, read_interactions
 from seqrec.encoder import Encoder
-from seqrec.errors import CheckpointError
 from seqrec.hybrid.event_counts import BaseCounts
 from seqrec.text.item_text import TokenizedItem
 
@@ -150,41 +146,3 @@ class _Source:
 def count_interactions(path: Path, known_items: Collection[str], on_error: OnError = "raise") -> dict[str, int]:
     """Interactions of each item. Raises FileFormatError for a broken line or an unknown item, or skips it."""
     return Counter(read_interactions(path, known_items, on_error).item_ids)
-
-
-def checkpoint_path(home: Path | str, manifest: Manifest) -> Path:
-    """Where the checkpoint of a snapshot lies under `home`."""
-    return _checkpoint_path(Path(home), manifest.checkpoint)
-
-
-def has_checkpoint(home: Path, manifest: Manifest) -> bool:
-    """Whether the snapshot's checkpoint is there and can be loaded."""
-    return _is_whole(checkpoint_path(home, manifest), manifest.checkpoint)
-
-
-def keep_checkpoint(home: Path, checkpoint: Checkpoint) -> None:
-    """Copy a checkpoint to where `checkpoint_path` finds it, unless it is there whole.
-
-    A copy, not a link: what is served must not change when a training writes to the original. Raises CheckpointError
-    where the files are no longer those that were loaded.
-    """
-    path = _checkpoint_path(home, checkpoint.digest)
-    if _is_whole(path, checkpoint.digest):
-        return
-    with new_directory(path, replace=True) as directory:
-        lines = (checkpoint.path / "digest").read_text(encoding="utf-8").splitlines()
-        for name in ("digest", *(line.partition("  ")[2] for line in lines)):
-            shutil.copyfile(checkpoint.path / name, directory / name)
-        if not _is_whole(directory, checkpoint.digest):
-            raise CheckpointError(f"{checkpoint.path} was changed after it had been loaded; start again")
-
-
-def _checkpoint_path(home: Path, digest: str) -> Path:
-    return home / "checkpoints" / digest[:12]
-
-
-def _is_whole(path: Path, digest: str) -> bool:
-    try:
-        return load_checkpoint(path).digest == digest
-    except CheckpointError:
-        return False

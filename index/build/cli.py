@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, get_args
 
-from index.build.arguments import add_common
+from index.arguments import add_common
 from index.build.reindex import JobFile, Request, Result, make_snapshot
 from index.catalogue.open import location_of, open_catalogue
 from index.snapshot.publication import KEEP, check_servable, publish, published, rollback

@@ -13,12 +13,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self, cast
 
-from index.build.build import build_snapshot, checkpoint_path, keep_checkpoint
+from index.build.build import build_snapshot
 from index.build.import_items import Imported, import_items
 from index.catalogue.histories import HistoryStore
 from index.catalogue.open import Location, open_catalogue, open_histories
 from index.events.counting import current_counts
 from index.events.import_events import import_interactions
+from index.snapshot.checkpoints import checkpoint_path, keep_checkpoint
 from index.snapshot.manifest import Manifest
 from index.snapshot.publication import KEEP, prune, publish, published
 from index.snapshot.snapshot import Snapshot, SnapshotStore, read_manifest

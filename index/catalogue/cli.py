@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, cast
 
-from index.build.arguments import add_common
+from index.arguments import add_common
 from index.catalogue.dump import check_dump, write_dump
 from index.catalogue.open import is_redis, location_of, open_catalogue, open_histories
 from index.catalogue.restore import restore

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
-from index.build.arguments import add_common
+from index.arguments import add_common
 from index.catalogue.open import location_of, open_histories
 from index.events.import_events import import_interactions
 from seqrec.data.items import read_interactions

@@ -7,8 +7,8 @@ import re
 import shutil
 from pathlib import Path
 
-from index.build.build import checkpoint_path, has_checkpoint
 from index.catalogue.base import Catalogue
+from index.snapshot.checkpoints import checkpoint_path, has_checkpoint
 from index.snapshot.manifest import Manifest
 from index.snapshot.snapshot import SnapshotStore, read_manifest
 from seqrec.errors import LogTruncated, SeqrecError, SnapshotError
@@ -78,9 +78,10 @@ def rollback(home: Path, catalogue: Catalogue) -> str:
 
 
 def prune(home: Path, catalogue: Catalogue, keep: int = KEEP) -> list[str]:
-    """Remove what is neither used, nor among the last `keep` that were published, nor newer; returns the ids removed.
+    """Remove what this catalogue published before its last `keep` snapshots and nobody uses; returns the ids removed.
 
-    Checkpoints that no snapshot needs go as well, and the log is compacted up to the oldest snapshot that stays.
+    Snapshots of another catalogue in the same home, and those that were built and not published yet, are left alone.
+    Checkpoints that no snapshot needs go as well, and the log is compacted up to this catalogue's oldest snapshot.
     """
     with catalogue.lease("publish", wait=True):
         recent = list(dict.fromkeys(publication.snapshot_id for publication in catalogue.publications()))
@@ -88,8 +89,8 @@ def prune(home: Path, catalogue: Catalogue, keep: int = KEEP) -> list[str]:
         current = recent[0] if recent else None
         if current is None or current not in store.list():
             return []
-        stay = set(recent[: max(1, keep)])
-        old = [snapshot_id for snapshot_id in store.list() if snapshot_id not in stay and snapshot_id < current]
+        replaced = set(recent[max(1, keep) :])
+        old = [snapshot_id for snapshot_id in store.list() if snapshot_id in replaced and snapshot_id < current]
         removed = [snapshot_id for snapshot_id in old if store.remove(snapshot_id)]
         if len(removed) < len(old):
             log.info("old snapshots that are still in use stay: %s", ", ".join(sorted(set(old) - set(removed))))
@@ -102,6 +103,7 @@ def prune(home: Path, catalogue: Catalogue, keep: int = KEEP) -> list[str]:
         for path in (home / "checkpoints").glob("*"):
             if re.fullmatch("[0-9a-f]{12}", path.name) and path not in needed:
                 shutil.rmtree(path)
-        if kept:
-            catalogue.compact(min(manifest.seq for manifest in kept))
+        own = [manifest.seq for manifest in kept if manifest.catalogue_id == catalogue.catalogue_id]
+        if own:
+            catalogue.compact(min(own))
         return removed

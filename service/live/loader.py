@@ -11,10 +11,10 @@ from typing import cast
 
 import numpy as np
 
-from index.build.build import checkpoint_path
 from index.catalogue.base import Catalogue
 from index.catalogue.histories import HistoryStore
 from index.events.counting import follow, start_counts
+from index.snapshot.checkpoints import checkpoint_path
 from index.snapshot.manifest import Manifest
 from index.snapshot.snapshot import Snapshot, SnapshotStore, read_manifest
 from index.snapshot.usage import MARK_SECONDS, mark_used

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index.build.build import build_snapshot, checkpoint_path, has_checkpoint, keep_checkpoint
+from index.build.build import build_snapshot
 from index.build.import_items import Imported, import_items
 from index.build.reindex import Request, make_snapshot
 from index.catalogue.base import CatalogueItem
 from index.catalogue.sqlite.catalogue import SqliteCatalogue
+from index.snapshot.checkpoints import checkpoint_path, has_checkpoint, keep_checkpoint
 from index.snapshot.snapshot import SnapshotStore
 from seqrec.data.items import Item
 from seqrec.encoder import Encoder, load_model
