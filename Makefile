@@ -6,7 +6,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test soak lint format docs clean
+.PHONY: help demo serve test check soak lint format docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -20,6 +20,9 @@ serve: $(VENV)/.installed-cpu ## serve what is published under SEQREC_HOME
 
 test: lint ## style, types, import directions and every test
 	$(VENV)/bin/python -m pytest
+
+check: lint ## style, types, import directions and the tests that are not slow
+	$(VENV)/bin/python -m pytest -m 'not slow'
 
 soak: $(VENV)/.installed-dev ## 200 random kills under load, then the proofs of tests/e2e at length
 	$(VENV)/bin/python -m benchmarks.soak
