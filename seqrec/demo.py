@@ -121,7 +121,7 @@ def _stages(home: Path) -> list[Stage]:
     return [
         Stage(
             "train",
-            "co-occurrence, words and a compact Recformer, on the purchases of 4,074 customers; about a minute on 2 cores",
+            "co-occurrence, words and a compact Recformer, on purchases of 4,074 customers; about a minute on 2 cores",
             trained_from,
             (checkpoint / "digest",),
             train,

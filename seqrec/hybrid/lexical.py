@@ -53,7 +53,7 @@ def terms(attributes: Mapping[str, AttributeValue]) -> list[str]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Vocabulary:
-    """The terms that at least two items and not too many have, as 64-bit hashes (rising, uint64 [v]), and the weight of each [v].
+    """The terms that at least two items have, and not too many: 64-bit hashes (rising, uint64 [v]), and weights [v].
 
     Texts themselves are not kept: whoever explains a match has both texts, and so their common terms.
     """

@@ -14,7 +14,7 @@ from seqrec.data.items import Item
 from seqrec.hybrid import lexical
 from seqrec.hybrid.lexical import Vocabulary, history_vectors, terms
 
-WORDS = st.lists(st.sampled_from("oak pine desk lamp brass tall".split()), max_size=5).map(" ".join)
+WORDS = st.lists(st.sampled_from(["oak", "pine", "desk", "lamp", "brass", "tall"]), max_size=5).map(" ".join)
 TITLES = st.lists(WORDS, min_size=1, max_size=12)
 
 
