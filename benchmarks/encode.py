@@ -32,8 +32,9 @@ from benchmarks.turns import take_turns
 from seqrec.checkpoint import Checkpoint
 from seqrec.data.items import Item, read_interactions, read_items
 from seqrec.encoder import Encoder, Precision, Vectors
-from seqrec.models.recformer.convert import convert_weights
-from seqrec.models.recformer.model import Recformer, RecformerConfig
+from seqrec.models.recformer.config import RecformerConfig
+from seqrec.models.recformer.model import Recformer
+from seqrec.models.recformer.weights import convert_weights
 from seqrec.text.item_text import ItemText, ItemTokens, Recipe, TokenizedHistory
 from seqrec.text.tokenizer import read_tokenizer, train_bpe
 
@@ -135,7 +136,7 @@ class Contest:
 
 def _encoder(model: Recformer, device: str, precision: Precision) -> Encoder:
     nowhere = Checkpoint(Path(), "recformer", "", "", "", "", "", history_model=model, item_model=model)
-    return Encoder(nowhere, device, precision).packed().record()
+    return Encoder(nowhere, device, precision).optimize_for_cpu().compile_cuda_graphs()
 
 
 def alike(vectors: Mapping[str, Vectors]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel, LongformerConfig, LongformerModel, PreTrainedTokenizerFast
 
-from seqrec.models.recformer.model import TOKEN_TYPES, RecformerConfig
+from seqrec.models.recformer.config import TOKEN_TYPES, RecformerConfig
 from seqrec.text.item_text import ItemText, TokenizedHistory
 
 PAD_ID, PAD_TYPE = 1, TOKEN_TYPES - 1

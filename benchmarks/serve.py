@@ -35,7 +35,8 @@ from index.snapshot.snapshot import SnapshotStore
 from seqrec.checkpoint import load_checkpoint, save_checkpoint
 from seqrec.data.items import Item, read_interactions, read_items
 from seqrec.encoder import Encoder, load_model
-from seqrec.models.recformer.model import Recformer, RecformerConfig
+from seqrec.models.recformer.config import RecformerConfig
+from seqrec.models.recformer.model import Recformer
 from seqrec.text.item_text import ItemText, Recipe, TokenizedHistory
 from seqrec.text.tokenizer import CLS, MASK, train_bpe
 

@@ -27,8 +27,9 @@ from benchmarks.encode import HISTORY_BATCH, World, add_world, config_of, parse_
 from benchmarks.formulations import AuthorsRecformer
 from benchmarks.report import Report, add_output
 from benchmarks.turns import take_turns
-from seqrec.models.recformer.convert import convert_weights
-from seqrec.models.recformer.model import Recformer, RecformerConfig
+from seqrec.models.recformer.config import RecformerConfig
+from seqrec.models.recformer.model import Recformer
+from seqrec.models.recformer.weights import convert_weights
 from seqrec.text.item_text import TokenizedHistory
 from training.config.schema import OptimizerConfig
 from training.engine.loop import adamw

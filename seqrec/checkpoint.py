@@ -1,13 +1,13 @@
 """A checkpoint: a directory with everything that turns items and histories into vectors.
 
 config.json         format, model name, model configuration, digests of both towers
-model.safetensors   the history tower's weights; the item tower's under "item_tower." where they differ
-tokenizer.json      } where the model reads text
+model.safetensors   the weights of the history tower, and if they differ those of the item tower under "item_tower."
+tokenizer.json      } if the model reads text
 item_text.json      }
-digest              sha256 of each file above, in the format of sha256sum (`sha256sum -c digest` checks it)
+digest              sha256 of each file above, in the format of sha256sum (check with `sha256sum -c digest`)
 
-Two-stage fine-tuning ends with history weights trained against item vectors that earlier weights made (Recformer,
-Algorithm 1); those earlier weights are the item tower and must go on encoding items.
+The towers differ after two-stage fine-tuning, which trains history weights against item vectors of earlier weights
+(Recformer, Algorithm 1). Those earlier weights are the item tower, which encodes items.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import safetensors
 import torch
 from safetensors.torch import load_file, save
 from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import Tensor
 
 from seqrec.data.files import new_directory, sha256_file
 from seqrec.errors import CheckpointError, SeqrecError
@@ -37,10 +37,10 @@ _ITEM_TOWER = "item_tower."
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint read from disk. `item_model` is `history_model` where the towers are equal.
+    """A checkpoint that was read from disk. `item_model` is `history_model` if the towers are equal.
 
-    `digest` names the whole; `item_tower` and `history_tower` name everything that makes an item's and a history's
-    vector (weights, configuration, tokenizer, recipe): equal digests make equal vectors.
+    `digest` identifies the checkpoint; `item_tower` and `history_tower` everything that determines the vector of an
+    item or history (weights, configuration, tokenizer, recipe): equal digests mean equal vectors.
     """
 
     path: Path
@@ -61,7 +61,7 @@ def save_checkpoint(
     item_model: SequenceModel | None = None,
     replace: bool = False,
 ) -> str:
-    """Write a checkpoint, whole or not at all; returns its digest. Raises FileExistsError unless `replace`."""
+    """Writes a checkpoint atomically. -> its digest. Raises FileExistsError if `path` exists, unless `replace`."""
     history_weights = _weights(history_model)
     item_weights = history_weights if item_model is None else _weights(item_model)
     config = history_model.config_json()
@@ -73,7 +73,7 @@ def save_checkpoint(
     if item_tower != history_tower:
         tensors |= {_ITEM_TOWER + name: tensor for name, tensor in item_weights.items()}
     with new_directory(path, replace) as directory:
-        # Not save_file: it reports a full disk as an error of its own kind, which nobody catches as one.
+        # Not save_file, which reports a full disk as its own kind of error instead of an OSError.
         (directory / "model.safetensors").write_bytes(save(tensors))
         if item_text is not None:
             (directory / "tokenizer.json").write_text(item_text.tokenizer_json, encoding="utf-8")
@@ -92,24 +92,24 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read and check a checkpoint. Raises CheckpointError, naming the file, if any is missing, cut short or altered."""
+    """Reads and checks a checkpoint. Raises CheckpointError that names a missing, truncated or altered file."""
     path = Path(path)
     digest_file = path / "digest"
     if not path.is_dir():
         raise CheckpointError(
-            f"{path} is not a directory; a checkpoint is one, made by `seqrec train` or `seqrec import`"
+            f"{path} is not a directory; a checkpoint is a directory written by `seqrec train` or `seqrec import`"
         )
     if not digest_file.is_file():
-        raise CheckpointError(f"{path} is no checkpoint: it has no file `digest`")
+        raise CheckpointError(f"{path} is not a checkpoint: it has no file `digest`")
     text = digest_file.read_text(encoding="utf-8", errors="replace")
     for line in text.splitlines():
         expected, _, name = line.partition("  ")
         if len(expected) != 64 or Path(name).name != name or not name:
-            raise CheckpointError(f"{digest_file} is not a list of sha256 and file name: the checkpoint was altered")
+            raise CheckpointError(f"{digest_file} is not a list of sha256 and file names: the checkpoint was altered")
         if not (path / name).is_file():
-            raise CheckpointError(f"{path / name} is missing: the checkpoint is not whole")
+            raise CheckpointError(f"{path / name} is missing: the checkpoint is incomplete")
         if sha256_file(path / name) != expected:
-            raise CheckpointError(f"{path / name} was cut short or altered: its sha256 is not the saved one")
+            raise CheckpointError(f"{path / name} was truncated or altered: its sha256 is not the stored one")
     listed = {line.partition("  ")[2] for line in text.splitlines()}
     if not {"config.json", "model.safetensors"} <= listed:
         raise CheckpointError(
@@ -151,12 +151,10 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def _weights(model: SequenceModel) -> dict[str, Tensor]:
-    assert isinstance(model, nn.Module)
     return {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in model.state_dict().items()}
 
 
 def _load_weights(model: SequenceModel, tensors: Mapping[str, Tensor]) -> None:
-    assert isinstance(model, nn.Module)
     model.load_state_dict(dict(tensors))
     model.eval()
 

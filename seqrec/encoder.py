@@ -1,4 +1,4 @@
-"""A loaded model that encodes items and histories: the public Python API.
+"""The public Python API: a loaded model that encodes items and histories.
 
 from seqrec import load_model
 model = load_model("var/demo/checkpoint")
@@ -23,82 +23,79 @@ from seqrec.data.items import History, Item, check_attributes
 from seqrec.errors import InputError
 from seqrec.hybrid.settings import HybridSettings
 from seqrec.metric import Metric
-from seqrec.models.base.model import Batch, SequenceModel
+from seqrec.models.base.model import Batch, CudaGraphs, SequenceModel
 from seqrec.runtime.quantization import pack_weights, quantize
 from seqrec.runtime.thread_pool import map_single_core
 from seqrec.text.item_text import ItemTokens, TokenizedHistory, TokenizedItem
 
 Precision = Literal["float32", "bfloat16", "int8"]
-"""bfloat16 pays on a GPU, int8 (its linear layers) on a CPU."""
+"""bfloat16 is faster on a GPU; int8, of linear layers, on a CPU."""
 Vectors = npt.NDArray[np.float32]
 ItemLike = Item | Mapping[str, Any]
-"""An Item, or its attributes alone."""
+"""An Item, or only its attributes."""
 
 TOKEN_BUDGET = {"cpu": 1024, "cuda": 65536}
-"""Tokens a batch: enough to fill the machine (a core of it), little enough to stay in its caches."""
-WORTH_SPLITTING = 256
-"""Tokens from which on a CPU shares them out among its cores, rather than each operation on all of them."""
+"""Tokens of a batch: enough to keep a GPU or a core busy, few enough to stay in the caches."""
+MIN_SPLIT_TOKENS = 256
+"""From this many tokens on, each core of a CPU computes batches of its own; below, all cores share each operation."""
 
 
 def load_model(path: str | Path, device: str | None = None, precision: Precision = "float32") -> Encoder:
-    """Load a checkpoint to encode with. `device` None: a GPU where there is one.
+    """Loads a checkpoint for encoding. `device` None: a GPU if there is one.
 
-    Raises CheckpointError if the checkpoint is not whole, InputError for a device or precision there is not.
+    Raises CheckpointError for a damaged checkpoint, InputError for an unknown device or precision.
     """
-    return Encoder(load_checkpoint(path), device, precision).packed()
+    return Encoder(load_checkpoint(path), device, precision).optimize_for_cpu()
 
 
 class Encoder:
     """Item and history vectors of one checkpoint, in float32; unit vectors where the metric is cosine.
 
-    Batches are made by a token budget from inputs sorted by length; results come in the order of the inputs. A row
-    does not depend on what else is in its batch (within 1e-5). On a CPU several threads may use it at once.
+    Inputs are sorted by length and batched by a token budget; results are in the order of the inputs. A row does not
+    depend on the rest of its batch (within 1e-5). On a CPU it is thread-safe.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: str | None = None, precision: Precision = "float32") -> None:
         if precision not in get_args(Precision):
-            raise InputError(f"no precision {precision!r}; there are {', '.join(get_args(Precision))}", "precision")
+            raise InputError(f"no precision {precision!r}; use one of {', '.join(get_args(Precision))}", "precision")
         self.device = _device("cpu" if device is None and precision == "int8" else device)
         if precision == "int8" and self.device.type != "cpu":
-            raise InputError("int8 is for the CPU; say bfloat16 on a GPU", "precision")
+            raise InputError("int8 runs on the CPU only; use bfloat16 on a GPU", "precision")
         self.precision: Precision = precision
         self.checkpoint = checkpoint
         self.item_tower = checkpoint.item_tower if precision == "float32" else f"{checkpoint.item_tower}-{precision}"
-        """Names everything that makes an item's vector, rounding included: equal names make equal vectors."""
+        """Identifies everything that determines item vectors, including rounding: equal names mean equal vectors."""
         self.metric: Metric = checkpoint.item_model.metric
         self.dim: int = checkpoint.item_model.dim
         self.cold_items: bool = checkpoint.item_model.cold_items
         self.token_budget = TOKEN_BUDGET[self.device.type]
-        self._recorded: dict[int, Any] = {}  # by the identity of the model
-        for model in self._modules():
+        self._cuda_graphs: dict[int, CudaGraphs] = {}  # by the id() of the model
+        for model in self._models():
             if precision == "int8":
                 quantize(model)
             model.eval().to(self.device)
 
-    def _modules(self) -> Iterator[nn.Module]:
-        """Its towers, each once."""
-        for model in {self.checkpoint.item_model, self.checkpoint.history_model}:
-            assert isinstance(model, nn.Module)
-            yield model
+    def _models(self) -> set[SequenceModel]:
+        """The two towers, or the one that both are."""
+        return {self.checkpoint.item_model, self.checkpoint.history_model}
 
-    def packed(self) -> Self:
-        """Itself, faster where that can be: from now on the weights are those of this moment."""
+    def optimize_for_cpu(self) -> Self:
+        """Packs the weights for float32 on a CPU, elsewhere does nothing. The weights must not change afterwards."""
         if self.device.type == "cpu" and self.precision == "float32":
-            for model in self._modules():
+            for model in self._models():
                 pack_weights(model)
         return self
 
-    def record(self) -> Self:
-        """Itself, on a GPU compiled for all sizes of batches, which takes minutes: no request waits for it later."""
+    def compile_cuda_graphs(self) -> Self:
+        """Compiles the models for all batch sizes on a GPU, which takes minutes; elsewhere does nothing."""
         if self.device.type == "cuda":
-            from seqrec.models.recformer.cuda_graphs import recorded
-
-            for model in self._modules():
-                self._recorded[id(model)] = recorded(model, self.precision == "bfloat16")
+            for model in self._models():
+                if graphs := model.compile_cuda_graphs(self.precision == "bfloat16"):
+                    self._cuda_graphs[id(model)] = graphs
         return self
 
     def tokenize_items(self, items: Sequence[ItemLike]) -> ItemTokens:
-        """Token ids of each item: make them once, keep them. Raises InputError for attributes that are none."""
+        """Token ids of each item, to be stored. Raises InputError for invalid attributes."""
         checked = [
             item if isinstance(item, Item) else check_attributes(item, f"items[{row}]")
             for row, item in enumerate(items)
@@ -106,11 +103,11 @@ class Encoder:
         return self.checkpoint.item_model.tokenize_items(checked)
 
     def encode_items(self, items: Sequence[ItemLike]) -> Vectors:
-        """-> float32 [n, dim]: what the index holds."""
+        """-> float32 [n, dim]: the vectors of the index."""
         return self.encode_item_tokens(self.tokenize_items(items))
 
     def encode_histories(self, histories: Sequence[History | Sequence[ItemLike]]) -> Vectors:
-        """-> float32 [b, dim]: what queries the index. Items oldest first; an empty history is [CLS] alone."""
+        """-> float32 [b, dim]: query vectors. Items are oldest first; a history may be empty."""
         users = [history.user_id if isinstance(history, History) else None for history in histories]
         entries = [history.items if isinstance(history, History) else history for history in histories]
         tokens = iter(self.tokenize_items([item for items in entries for item in items]))
@@ -136,13 +133,12 @@ class Encoder:
 
     @property
     def hybrid(self) -> HybridSettings | None:
-        """How the score joins dense vectors, words and co-occurrence; None where it is the dense vectors' alone."""
-        return getattr(self.checkpoint.item_model, "hybrid", None)
+        """The weights of words and co-occurrence in the score; None: the score is that of the dense vectors alone."""
+        return self.checkpoint.item_model.hybrid
 
     def term_vectors(self, items: Sequence[TokenizedItem]) -> csr_array:
-        """float32 [n, terms]: the sparse vectors of items, where the model is a hybrid."""
-        vectors: csr_array = self.checkpoint.item_model.term_vectors(items)  # type: ignore[attr-defined]
-        return vectors
+        """float32 [n, terms]: the sparse vectors of items, if the model is a hybrid."""
+        return self.checkpoint.item_model.term_vectors(items)
 
     def _run(
         self,
@@ -156,18 +152,18 @@ class Encoder:
         out = np.empty((len(inputs), self.dim), dtype=np.float32)
 
         def compute(rows: list[int]) -> None:
-            # Both are a thread's own: they do not reach the threads of `map_single_core` from here.
+            # Both are thread-local, so they are set here, in the threads of `map_single_core`.
             with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, self.precision == "bfloat16"):
                 batch = prepare([inputs[row] for row in rows])
-                recorded = self._recorded.get(id(model))
-                vectors = None if recorded is None else recorded.encode(batch)
+                graphs = self._cuda_graphs.get(id(model))
+                vectors = None if graphs is None else graphs.encode(batch)
                 out[rows] = self._finish(encode(batch.to(self.device)) if vectors is None else vectors)
 
         threads = torch.get_num_threads() if self.device.type == "cpu" else 1
-        if threads > 1 and len(inputs) > 1 and sum(costs) > WORTH_SPLITTING:
-            done = map_single_core(compute, _shares(costs, self.token_budget, threads), threads)
+        if threads > 1 and len(inputs) > 1 and sum(costs) > MIN_SPLIT_TOKENS:
+            done = map_single_core(compute, equal_batches(costs, self.token_budget, threads), threads)
         else:
-            done = _one_by_one(compute, _batches(costs, self.token_budget))
+            done = _run_serially(compute, budget_batches(costs, self.token_budget))
         for rows in done:
             progress(len(rows))
         return out
@@ -180,14 +176,14 @@ class Encoder:
         return result
 
 
-def _one_by_one(compute: Callable[[list[int]], object], batches: Sequence[list[int]]) -> Iterator[list[int]]:
+def _run_serially(compute: Callable[[list[int]], object], batches: Sequence[list[int]]) -> Iterator[list[int]]:
     for rows in batches:
         compute(rows)
         yield rows
 
 
-def _batches(costs: Sequence[int], budget: int) -> list[list[int]]:
-    """Rows by rising cost, cut where the sum of a batch passes the budget; a row over the budget goes alone."""
+def budget_batches(costs: Sequence[int], budget: int) -> list[list[int]]:
+    """Rows by ascending cost, in batches of at most `budget`; a row above the budget is a batch by itself."""
     batches: list[list[int]] = []
     total = budget + 1
     for row in np.argsort(np.asarray(costs), kind="stable").tolist():
@@ -199,18 +195,18 @@ def _batches(costs: Sequence[int], budget: int) -> list[list[int]]:
     return batches
 
 
-def _shares(costs: Sequence[int], budget: int, threads: int) -> list[list[int]]:
-    """Rows by falling cost in batches of the same cost, as near as whole rows allow, the same number for each thread.
+def equal_batches(costs: Sequence[int], budget: int, threads: int) -> list[list[int]]:
+    """Rows by descending cost, in batches of nearly equal cost, the same number for each thread.
 
-    So many that they cost the budget or less, on average: no thread is left alone at the end.
+    Their mean cost is at most `budget`. All threads end at about the same time.
     """
     order = np.argsort(-np.asarray(costs), kind="stable")
     sizes = np.asarray(costs)[order]
     total = int(sizes.sum())
     count = threads * -(-total // (budget * threads))
-    # By the middle of a row, so that one that stands across a border goes where more of it lies.
-    share = (2 * np.cumsum(sizes) - sizes) * count // (2 * total)
-    return [order[share == one].tolist() for one in np.unique(share)]
+    # By the middle of a row: a row across a boundary goes to the batch that contains more of it.
+    batch_of = (2 * np.cumsum(sizes) - sizes) * count // (2 * total)
+    return [order[batch_of == one].tolist() for one in np.unique(batch_of)]
 
 
 def _device(name: str | None) -> torch.device:
@@ -219,9 +215,9 @@ def _device(name: str | None) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise InputError(f"no device {name!r}; say cpu or cuda", "device") from None
+        raise InputError(f"no device {name!r}; use cpu or cuda", "device") from None
     if device.type not in TOKEN_BUDGET:
-        raise InputError(f"device {name!r} is not supported; say cpu or cuda", "device")
+        raise InputError(f"device {name!r} is not supported; use cpu or cuda", "device")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError("there is no CUDA device that torch can use; say cpu", "device")
+        raise InputError("torch finds no CUDA device; use cpu", "device")
     return device

@@ -170,7 +170,6 @@ class ParallelModel:
     """
 
     def __init__(self, model: SequenceModel, sharded: bool = False) -> None:
-        assert isinstance(model, nn.Module)
         self.whole: SequenceModel = model
         self.sharded = sharded and processes() > 1
         trained = copy.deepcopy(model) if self.sharded else model
@@ -198,7 +197,6 @@ class ParallelModel:
 
     def refresh(self) -> None:
         if self.sharded:
-            assert isinstance(self.whole, nn.Module)
             self.whole.load_state_dict(self.weights())
 
     def weights(self) -> dict[str, Tensor]:
@@ -209,7 +207,6 @@ class ParallelModel:
         return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        assert isinstance(self.whole, nn.Module)
         self.whole.load_state_dict(weights)
         if self.sharded:
             set_model_state_dict(self.trained, dict(weights), options=_WHOLE)

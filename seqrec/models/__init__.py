@@ -1,4 +1,4 @@
-"""The models, by name. A new model is one file and one line here; nothing is imported before it is asked for."""
+"""The models by name. A new model is one file and one line here. A model is imported when it is first used."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ MODELS = {
     "zesrec": "seqrec.models.zesrec:ZESRec",
 }
 
+TEXT_ENCODER = "recformer"
+"""The model that takes over the weights of a BERT-like text encoder."""
+
 
 def model_class(name: str) -> type[SequenceModel]:
-    """The class behind a name of MODELS. Raises InputError for any other."""
+    """The class of a name in MODELS. Raises InputError for an unknown name."""
     chosen: type[SequenceModel] = choose(MODELS, name, "model", "model")
     return chosen

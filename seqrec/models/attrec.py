@@ -1,19 +1,20 @@
 """AttRec (Zhang et al. 2018, "Next Item Recommendation with Self-Attentive Metric Learning").
 
-Distances, of which less is better. With U_u the user, V_i the item as users like it, X_i the item as it follows others:
+The model is a distance y, where lower is better. U_u is the user's vector, V_i the item's for the long-term preference
+and X_i the item's for the sequence:
 
     y = w |U_u - V_i|^2 + (1 - w) |m - X_i|^2
 
-m is the user's intent of the moment: attention among the newest items X [L, d], no item to itself, averaged,
+m is the user's short-term intent: attention among the newest items X [L, d], without the diagonal, averaged over items,
 
     Q' = ReLU((X + T) W_Q)    K' = ReLU((X + T) W_K)    m = mean over items of softmax(Q' K'^T / sqrt(d)) X
 
-with T sinusoidal time signals. An item alone attends to itself. Served as a dot product: -y is, but for what belongs to
-the query, [2w U_u, 2(1-w) m, 1, 1] . [V_i, X_i, -w |V_i|^2, -(1-w) |X_i|^2]. A user that training did not see queries
+with sinusoidal time signals T. A single item attends to itself. Served as a dot product: up to terms of the query
+alone, -y is [2w U_u, 2(1-w) m, 1, 1] . [V_i, X_i, -w |V_i|^2, -(1-w) |X_i|^2]. A user that training did not see queries
 with [0, 2(1-w) m, 0, 1]: the second distance alone.
 
-Training: every item of a sequence against the items before it, and negatives drawn from all other items, by the hinge
-sum max(0, margin + y - y_negative). All vectors stay in the unit ball.
+Trained with every item of a sequence as a target after the items before it, and random negatives, by the hinge loss
+sum max(0, margin + y - y_negative). All vectors are kept in the unit ball.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqrec.errors import InputError
-from seqrec.models.base.ids import IdModel, RowBatch, VocabSizes, check_at_least, share
+from seqrec.models.base.ids import IdModel, RowBatch, VocabSizes, check_at_least, check_fraction, draw_negatives
 from seqrec.models.base.layers import drop
 from seqrec.text.item_text import TokenizedHistory
 
@@ -38,20 +39,20 @@ class AttRecSettings:
     w: float = 0.3  # of the user's distance; published 0.2 to 0.4
     margin: float = 0.5
     negatives: int = 10
-    dropout: float = 0.0  # of the items that attention reads
+    dropout: float = 0.0  # of the input of the attention
 
     def __post_init__(self) -> None:
         check_at_least(self, dim=2, max_length=1, w=0, margin=0, negatives=1)
-        share(self, "dropout")
+        check_fraction(self, "dropout")
         if self.w > 1:
             raise InputError(f"{self.w} is above 1", "model.settings.w")
         if self.dim % 2:
-            raise InputError(f"{self.dim} is not even; time signals are sines and cosines", "model.settings.dim")
+            raise InputError(f"{self.dim} is not even, as pairs of sines and cosines require", "model.settings.dim")
 
 
 @dataclass(frozen=True, kw_only=True)
 class WindowBatch(RowBatch):
-    """Rows, lengths and users of b windows, and of each what came next and what did not."""
+    """b windows of sequences, with the item after each and random others."""
 
     targets: Tensor  # int64 [b]
     negatives: Tensor  # int64 [b, k]
@@ -92,7 +93,7 @@ class AttRec(IdModel):
         return torch.cat([2 * w * self.users(batch.users), intent, known, torch.ones_like(known)], dim=1)
 
     def intent(self, batch: RowBatch) -> Tensor:
-        """m, [b, d]; 0 where nothing is known."""
+        """m, [b, d]; 0 if no item is known."""
         items = drop(self.items(batch.rows), self.settings.dropout, self.training)  # [b, n, d]
         b, n, d = items.shape
         timed = (items + self.signals[self.positions(batch)]).reshape(b * n, d)
@@ -116,14 +117,13 @@ class AttRec(IdModel):
             targets += rows[1:]
             users += [sequence.user_id] * (len(rows) - 1)
         batch, wanted = self.batch(windows, users), torch.tensor(targets, dtype=torch.int64)
-        drawn = torch.randint(self.known.items - 1, (len(wanted), self.settings.negatives), generator=generator)
         return WindowBatch(
             rows=batch.rows,
             lengths=batch.lengths,
             users=batch.users,
             tokens=batch.tokens,
             targets=wanted,
-            negatives=drawn + (drawn >= wanted[:, None]),
+            negatives=draw_negatives(wanted, self.known.items, self.settings.negatives, generator),
         )
 
     def training_loss(self, batch: WindowBatch) -> Tensor:
@@ -136,13 +136,13 @@ class AttRec(IdModel):
 
     @torch.no_grad()
     def post_optimizer_step(self) -> None:
-        """Take what left the unit ball back to its surface."""
+        """Project vectors outside of the unit ball to its surface."""
         for table in (self.users, self.liked, self.items):
             table.weight.div_(table.weight.norm(dim=1, keepdim=True).clamp(min=1))
 
 
 def time_signals(length: int, dim: int) -> Tensor:
-    """[length, dim]: sines and cosines of the position, of wavelengths from 2 pi to 10000 * 2 pi (Vaswani et al.)."""
+    """[length, dim]: sines and cosines of the position, with wavelengths from 2 pi to 10000 * 2 pi (Vaswani et al.)."""
     rates = 10000 ** (-torch.arange(0, dim, 2) / dim)  # [dim / 2]
     angles = torch.arange(length)[:, None] * rates
     return torch.stack([angles.sin(), angles.cos()], dim=2).view(length, dim)

@@ -1,8 +1,8 @@
-"""A bag of hashed words: no weights, no training, microseconds an item.
+"""A bag of hashed words: no weights, no training, microseconds per item.
 
-An item's vector is the sum of its words' vectors, each drawn from a generator seeded by the word; a history's is
-the mean of its items' unit vectors, an older item weighing `decay` times the next newer one. It stands in for a real
-model wherever the machinery around models is tested, and is the honest floor of "same words".
+The vector of an item is the sum of its words' vectors, which are random with the word as the seed. The vector of a
+history is the weighted sum of its items' unit vectors, where each item weighs `decay` times the next newer one. Used in
+tests instead of a trained model, and as a baseline that only compares words.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from seqrec.data.items import AttributeValue, Item, attribute_text
 from seqrec.metric import Metric
+from seqrec.models.base.model import SequenceModel
 from seqrec.text.item_text import VALUE, ItemText, ItemTokens, TokenizedHistory, TokenizedItem
 
 
@@ -27,15 +28,15 @@ from seqrec.text.item_text import VALUE, ItemText, ItemTokens, TokenizedHistory,
 class BagOfWordsConfig:
     dim: int = 64
     decay: float = 0.8
-    attributes: tuple[str, ...] | None = None  # None: all of an item's
+    attributes: tuple[str, ...] | None = None  # None: all
     max_items: int = 50
 
 
 @dataclass(frozen=True)
 class WordBatch:
     words: Tensor  # int64 [t]
-    item_of: Tensor  # int64 [t], the row in `weight` of each word's item
-    weight: Tensor  # float32 [m], of each item in its vector
+    item_of: Tensor  # int64 [t], the item of each word, as a row of `weight`
+    weight: Tensor  # float32 [m], of each item in its history
     row_of: Tensor  # int64 [m], the output row of each item
     rows: int
 
@@ -48,10 +49,10 @@ class WordBatch:
         return replace(self, **moved)
 
 
-class BagOfWords(nn.Module):
+class BagOfWords(SequenceModel):
     metric = Metric.COSINE
     cold_items = True
-    item_text: ItemText | None = None
+    settings_class = BagOfWordsConfig
 
     def __init__(self, config: BagOfWordsConfig) -> None:
         super().__init__()

@@ -1,10 +1,10 @@
-"""BERT4Rec (Sun et al., CIKM 2019): attention in both directions over a history, learnt by filling in masked items.
+"""BERT4Rec (Sun et al., CIKM 2019): bidirectional attention over a history, trained by predicting masked items.
 
-A history ends with [mask], and the state there says what comes next: with g = GELU(h W + b), the score of item i is
-g . e_i + b_i, e the table that the items come in by. As vectors that is [g, 1] . [e_i, b_i]: one dot product.
+A history ends with [mask], whose state predicts the next item: with g = GELU(h W + b), the score of item i is
+g . e_i + b_i, where e is also the input table. As vectors that is one dot product, [g, 1] . [e_i, b_i].
 
-Training is Cloze: of each sequence a share of the items is masked, at least one, and predicted by softmax cross entropy
-over all items. Some sequences have only their last item masked, as inference does.
+In training a share of the items of each sequence is masked, at least one, and predicted by cross entropy over all items
+(the Cloze task). In some sequences only the last item is masked, as in inference.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqrec.errors import InputError
-from seqrec.models.base.ids import IdModel, RowBatch, VocabSizes, check_at_least, newest, share
+from seqrec.models.base.ids import IdModel, RowBatch, VocabSizes, check_at_least, check_fraction, check_heads, newest
 from seqrec.models.base.layers import Block, Stack, drop, initialise, position_table
 from seqrec.text.item_text import TokenizedHistory
 
@@ -27,27 +27,24 @@ class BERT4RecSettings:
     dim: int = 64
     layers: int = 2
     heads: int = 2
-    max_length: int = 200  # [mask] included; 50 for sets of short histories
+    max_length: int = 200  # [mask] included; 50 for data sets with short histories
     dropout: float = 0.1
-    mask_share: float = 0.2  # larger for short sequences: published 0.6 Beauty, 0.4 Steam, 0.2 MovieLens
-    last_share: float = 0.1  # of the sequences, those with only the last item masked
-    norms: bool = (
-        False  # whether what comes in, and g, are normalised, as in BERT's code and RecBole's; not in the paper
-    )
+    mask_share: float = 0.2  # more for short sequences; published: 0.6 for Beauty, 0.4 for Steam, 0.2 for MovieLens
+    last_share: float = 0.1  # the share of sequences in which only the last item is masked
+    norms: bool = False  # LayerNorm of the input and of g, as in the code of BERT and RecBole; not in the paper
 
     def __post_init__(self) -> None:
         check_at_least(self, dim=1, layers=1, heads=1, max_length=2, mask_share=0, last_share=0)
-        share(self, "dropout", "mask_share")
+        check_fraction(self, "dropout", "mask_share")
         if self.last_share > 1:
             raise InputError(f"{self.last_share} is above 1", "model.settings.last_share")
-        if self.dim % self.heads:
-            raise InputError(f"{self.dim} is not a multiple of {self.heads} heads", "model.settings.dim")
+        check_heads(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClozeBatch(RowBatch):
     masked: Tensor  # bool [b, n]
-    labels: Tensor  # int64 [number of masked], what was there
+    labels: Tensor  # int64 [masked], the items
 
 
 class BERT4Rec(IdModel):
@@ -92,17 +89,19 @@ class BERT4Rec(IdModel):
         """[b, n, d]"""
         x: Tensor = self.norm_in(self.items(batch.rows) + self.position_vectors[self.positions(batch)])
         x = drop(x, self.settings.dropout, self.training)
-        states: Tensor = self.blocks(x, batch.lengths, both_ways=True)  # there is always something real
+        states: Tensor = self.blocks(x, batch.lengths, both_ways=True)  # a sequence has at least [mask]
         return states
 
     def queries(self, states: Tensor) -> Tensor:
-        """What items are compared with: [m, d] -> [m, d]"""
+        """g of each state: [m, d] -> [m, d]"""
         queries: Tensor = self.norm_out(F.gelu(self.transform(states)))
         return queries
 
     def prepare_training(self, sequences: Sequence[TokenizedHistory], generator: torch.Generator) -> ClozeBatch:
-        """Of each, `max_length` items that follow each other, drawn anywhere in it: the paper's code cuts a long
-        sequence into windows, where its newest part alone would leave the rest unread (on ml-1m a third of all events).
+        """A random window of `max_length` items of each sequence.
+
+        The paper's code cuts long sequences into windows; training on the newest part alone would leave out a third of
+        the events of ml-1m.
         """
         rows = [self.known_rows(sequence) for sequence in sequences]
         over = torch.tensor([max(0, len(row) - self.settings.max_length) for row in rows])
@@ -111,7 +110,7 @@ class BERT4Rec(IdModel):
         batch = self.batch(windows)
         drawn = torch.rand(batch.rows.shape, generator=generator).masked_fill(~batch.real, 2.0)
         masked = drawn < self.settings.mask_share
-        # At least one: the one with the smallest number.
+        # At least one: the item with the smallest random number.
         masked[torch.arange(len(drawn)), drawn.argmin(dim=1)] = True
         last = torch.arange(batch.rows.shape[1]) == (batch.lengths - 1)[:, None]
         only_last = torch.rand(len(drawn), generator=generator) < self.settings.last_share
@@ -126,6 +125,7 @@ class BERT4Rec(IdModel):
         )
 
     def training_loss(self, batch: ClozeBatch) -> Tensor:
+        """Cross entropy of the masked items. -> []"""
         queries = self.queries(self.states(batch)[batch.masked])  # [masked, d]
         items = slice(0, self.known.items)
         logits = queries @ self.items.weight[items].T + self.biases.weight[items, 0]  # [masked, items]

@@ -1,19 +1,18 @@
-"""FBSM: items that follow each other, told from their texts (after Sharma et al., SDM 2015, "Feature-based factorized
+"""FBSM: predicts which item follows another from their texts (after Sharma et al., SDM 2015, "Feature-based factorized
 bilinear similarity model for cold-start top-n item recommendation").
 
 The paper compares two items by a bilinear form of their features, x_j' W x_i with W of low rank, and scores an item by
-its similarity to what the user had. Here x is what a frozen text encoder says of an item, whitened, and
+its similarity to the user's items. Here x is the whitened vector of an item by a frozen text encoder, and
 
     answers_i = A x_i + MLP(x_i)        asks_j = B x_j + MLP'(x_j)
     score(history, i) = cos(sum_j w_j asks_j, answers_i)
 
-so W is neither symmetric nor only bilinear: what is bought after an item need not be like it, least of all the item
-itself. w is a softmax over how long ago an item was, learnt, of the newest `max_length` items. Trained by softmax
-cross entropy over the items that training sees, at every position. It reads text alone, so it can score a new item, but
-prefers what training saw (docs/results.md).
+So W is neither symmetric nor only bilinear: the next item need not be similar to the last one. w is a learned softmax
+over the age of an item, for the newest `max_length` items. Trained by cross entropy over the training items at every
+position. It reads only text, so it can score new items, but prefers items that training saw (docs/results.md).
 
-Whitened means: without the directions that all texts share, and the others of one variance (on Beauty, NDCG@10 after
-three epochs was 0.038, with every component standardised instead 0.028).
+Whitening removes the directions that all texts share and scales the others to equal variance (NDCG@10 on Beauty after
+three epochs: 0.038; with standardised components instead: 0.028).
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ from torch.nn import functional as F
 
 from seqrec.metric import Metric
 from seqrec.models.base.frozen_text import FrozenTextModel
-from seqrec.models.base.ids import check_at_least, check_positive, share
+from seqrec.models.base.ids import check_at_least, check_fraction, check_positive
 from seqrec.models.base.layers import drop
 from seqrec.models.base.model import SequenceModel
 
-LEAST_VARIANCE = 0.01
+VARIANCE_FLOOR = 0.01
 
 
 @dataclass(frozen=True)
@@ -40,11 +39,11 @@ class FBSMSettings:
     max_length: int = 8
     dropout: float = 0.3
     temperature: float = 0.07
-    negatives: int = 0  # other items that a target is told from, drawn at random; 0: all that training sees
+    negatives: int = 0  # random candidates of the loss in addition to the targets; 0: all training items
 
     def __post_init__(self) -> None:
         check_at_least(self, dim=1, hidden=1, max_length=1, negatives=0)
-        share(self, "dropout")
+        check_fraction(self, "dropout")
         check_positive(self, "temperature")
 
 
@@ -67,15 +66,15 @@ class FBSM(FrozenTextModel):
         self.recency = nn.Parameter(-0.3 * torch.arange(settings.max_length, dtype=torch.float32))  # newest first
 
     @torch.no_grad()
-    def see(self, texts: Tensor) -> None:
-        """Principal components of the texts, of one variance each; the vectors have length 1 on average."""
+    def fit_text_statistics(self, texts: Tensor) -> None:
+        """Whitening by the principal components of the texts; the resulting vectors have length 1 on average."""
         texts = texts.double()
         mean = texts.mean(dim=0)
         variances, directions = torch.linalg.eigh(torch.cov((texts - mean).T))
         if variances.mean() < 1e-9:
-            return  # they are all the same
-        # Directions in which the texts hardly differ would be noise made large.
-        whiten = directions / (variances + LEAST_VARIANCE * variances.mean()).sqrt()
+            return  # all texts are equal
+        # The floor keeps directions in which texts hardly differ from being amplified noise.
+        whiten = directions / (variances + VARIANCE_FLOOR * variances.mean()).sqrt()
         self.mean.copy_(mean)
         self.whiten.copy_(whiten / ((texts - mean) @ whiten).norm(dim=1).mean())
 
@@ -84,13 +83,13 @@ class FBSM(FrozenTextModel):
         vectors: Tensor = self.answers((texts - self.mean) @ self.whiten)
         return vectors
 
-    def as_read(self, texts: Tensor, ids: Tensor) -> Tensor:
+    def embed_history_items(self, texts: Tensor, ids: Tensor) -> Tensor:
         """[m, text dim], [m] -> [m, dim]"""
         vectors: Tensor = self.asks((texts - self.mean) @ self.whiten)
         return vectors
 
     def states(self, items: Tensor, lengths: Tensor) -> Tensor:
-        """[b, n, dim], [b] -> [b, n, dim]. Padding comes last, so it counts for no state that is read."""
+        """[b, n, dim], [b] -> [b, n, dim]. Padding comes last and so does not change the states of items."""
         n = items.shape[1]
         age = torch.arange(n, device=items.device)
         age = age[:, None] - age  # [n, n], of column j at row t
@@ -101,7 +100,7 @@ class FBSM(FrozenTextModel):
 
 
 class LinearAndMLP(nn.Module):
-    """A linear map, and what it lacks: a hidden layer with GELU beside it."""
+    """The sum of a linear map and a perceptron with one hidden layer and GELU."""
 
     def __init__(self, read: int, hidden: int, written: int, dropout: float) -> None:
         super().__init__()

@@ -1,11 +1,11 @@
-"""A dense model and words in one score with what people do (`seqrec.hybrid`): the default model.
+"""The hybrid, the default model: a dense model, words and co-occurrence in one score (`seqrec.hybrid`).
 
-An item has two vectors: the dense model's, and a sparse one over the terms of its text; so has a history. Co-occurrence
-needs no weights: it is counted, by the service from every event as it comes. The checkpoint holds the dense model, the
-vocabulary of terms and the settings that say how the parts are joined.
+Items and histories have a vector of the dense model and a sparse one over the terms of their texts. Co-occurrence has
+no weights: the service counts it from events as they arrive. The checkpoint contains the dense model, the vocabulary of
+terms and the weights of the parts.
 
-The terms of an item travel with its token ids, as tokens of type TERM (a term as often as the text has it): whatever
-keeps tokens, such as the catalogue's log and snapshots, keeps the sparse vector with them.
+The terms of an item are appended to its token ids, as tokens of type TERM, one for each occurrence. So the sparse
+vector is stored wherever tokens are, as in the catalogue's log and in snapshots.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from scipy.sparse import csr_array
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from seqrec.data.items import AttributeValue, Item
@@ -33,19 +33,19 @@ from seqrec.text.item_text import TERM, ItemText, ItemTokens, TokenizedHistory, 
 class HybridConfig:
     dense_model: str
     dense_config: Mapping[str, Any]
-    terms: int  # in the vocabulary
-    attributes: tuple[str, ...] | None  # whose words are read; None: all
+    terms: int  # of the vocabulary
+    attributes: tuple[str, ...] | None  # whose words are read; None: all but numbers
     settings: HybridSettings
 
 
-class Hybrid(nn.Module):
-    """`encode_items` and `encode_histories` give the dense part, `term_vectors` the sparse one.
+class Hybrid(SequenceModel):
+    """`encode_items` and `encode_histories` return the dense part, `term_vectors` the sparse part.
 
-    The dense part of a history is multiplied by its weight in the score, that of an item is the dense model's own.
+    The dense vector of a history is multiplied by its weight in the score; that of an item is the dense model's.
     """
 
     metric = Metric.DOT
-    cold_items = True  # an item that the dense model does not know is found by its words
+    cold_items = True  # an item that the dense model does not know is still found by its words
 
     def __init__(self, config: HybridConfig, dense: SequenceModel) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Hybrid(nn.Module):
         attributes: Sequence[str] | None,
         settings: HybridSettings,
     ) -> Self:
-        """Over a trained dense model, which MODELS lists as `dense_model`."""
+        """Over a trained dense model, whose name in MODELS is `dense_model`."""
         names = None if attributes is None else tuple(attributes)
         model = cls(HybridConfig(dense_model, dense.config_json(), len(vocabulary), names, settings), dense)
         model.term_hashes.copy_(torch.from_numpy(vocabulary.hashes.view(np.int64).copy()))
@@ -97,19 +97,19 @@ class Hybrid(nn.Module):
 
     @property
     def hybrid(self) -> HybridSettings:
-        """How the parts of the score are joined."""
+        """The weights of the parts of the score."""
         return self.config.settings
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """Made from the weights when first read: they are loaded after the model is built."""
+        """Made at the first use, since weights are loaded after the model is built."""
         if self._vocabulary is None:
             hashes = self.term_hashes.cpu().numpy().view(np.uint64)
             self._vocabulary = Vocabulary(hashes, self.term_weights.cpu().numpy())
         return self._vocabulary
 
     def tokenize_items(self, items: Sequence[Item | Mapping[str, AttributeValue]]) -> ItemTokens:
-        """The dense model's tokens, then one of type TERM for each occurrence of a known term."""
+        """The tokens of the dense model, then one of type TERM for each occurrence of a known term."""
         terms = self.vocabulary.term_ids([read_attributes(item, self.config.attributes) for item in items])
         tokenized = [
             TokenizedItem(
@@ -121,7 +121,7 @@ class Hybrid(nn.Module):
         return ItemTokens.concatenate(tokenized)
 
     def term_vectors(self, items: Sequence[TokenizedItem]) -> csr_array:
-        """float32 [n, terms], rows of unit length: the sparse vectors of items; 0 for an item without known terms."""
+        """float32 [n, terms], rows of unit length; 0 for an item without known terms."""
         return self.vocabulary.vectors_of_ids([item.ids[item.types == TERM] for item in items])
 
     def prepare_items(self, items: Sequence[TokenizedItem]) -> Batch:
@@ -150,7 +150,7 @@ class Hybrid(nn.Module):
 
 
 def without_terms(item: TokenizedItem) -> TokenizedItem:
-    """What the dense model reads of an item."""
+    """The tokens that the dense model reads."""
     own = item.types != TERM
     return item if own.all() else TokenizedItem(item.ids[own], item.types[own])
 
@@ -158,7 +158,7 @@ def without_terms(item: TokenizedItem) -> TokenizedItem:
 def read_attributes(
     item: Item | Mapping[str, AttributeValue], attributes: Sequence[str] | None
 ) -> Mapping[str, AttributeValue]:
-    """Numbers are no words, unless the recipe names them."""
+    """The attributes whose words are read; without a list of names, all but numbers."""
     values = item.attributes if isinstance(item, Item) else item
     if attributes is None:
         return {name: value for name, value in values.items() if not isinstance(value, int | float)}

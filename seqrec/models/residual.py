@@ -1,14 +1,14 @@
-"""What text cannot say: a text model, and beside it what was learnt of each item that training saw.
+"""A frozen text model, plus vectors learned for each training item that correct its scores.
 
-The text model stays as it is. Of every item i seen in training there are two more vectors, r_i (what it is like to
-come next) and p_i (what it is like to have had), and a number b_i. With text vectors t_i and h of unit length,
+Each training item i has two vectors, r_i as a candidate and p_i as an item of a history, and a bias b_i. With unit
+vectors t_i and h of the text model,
 
     score(history, i) = h . t_i  +  scale * (sum_j w_j p_j) . r_i  +  temperature * b_i
 
 where j runs over the newest items of the history and w is a softmax over their places, newest first. As vectors that
-is [h, scale * sum, temperature] . [t_i, r_i, b_i]: one dot product, so one index serves it. An item that training did
-not see has r_i = 0 and b_i = 0: its score is the text model's, exactly. r and b have the mean 0 over the items seen,
-so the others compete as an average one. (p, w and r are a factorised item-to-item model: FISM, Kabbur et al. 2013.)
+is one dot product, [h, scale * sum, temperature] . [t_i, r_i, b_i]. An item that training did not see has r_i = 0 and
+b_i = 0, so its score is that of the text model. r and b have mean 0 over the training items, so that new items compete
+like average ones. (p, w and r are a factorised item-to-item model: FISM, Kabbur et al. 2013.)
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from seqrec.text.item_text import ItemText, ItemTokens, TokenizedHistory, Tokeni
 class ResidualConfig:
     text_model: str
     text_config: Mapping[str, Any]
-    items: int  # that training saw
-    id_bytes: int  # of their ids (ItemIds.size)
+    items: int  # training items
+    id_bytes: int  # of their ids (`ItemIds.size`)
     dim: int = 128  # of p and r
-    history: int = 20  # items of a history that p is summed over, the newest ones
-    temperature: float = 0.07  # where `scale` and `sharpness` begin, and what biases are multiplied by
+    history: int = 20  # the newest items of a history that p is summed over
+    temperature: float = 0.07  # initial `scale` and inverse initial `sharpness`; factor of the biases
 
 
 @dataclass(frozen=True)
 class ResidualBatch:
-    """What the text model reads, and the rows of the items it knows beside it: `items` stands for none."""
+    """The input of the text model, and the rows of training items; the row `items` stands for any other item."""
 
     text: Batch
-    rows: Tensor  # int64 [n] of items, [b, history] of histories, newest first
+    rows: Tensor  # int64 [n] for items; [b, history] for histories, newest first
 
     @property
     def tokens(self) -> int:
@@ -56,15 +56,15 @@ class ResidualBatch:
         return replace(self, text=self.text.to(device), rows=self.rows.to(device))
 
 
-class Residual(nn.Module):
+class Residual(SequenceModel):
     metric = Metric.DOT
     cold_items = True
 
     def __init__(self, config: ResidualConfig, text: SequenceModel, item_ids: ItemIds) -> None:
-        """The learnt part begins at (nearly) nothing. Raises InputError for a text model that compares otherwise."""
+        """The learned part starts near 0. Raises InputError for a text model that does not compare by cosine."""
         super().__init__()
-        if text.metric is not Metric.COSINE or not isinstance(text, nn.Module):
-            raise InputError(f"residuals stand beside a text model that compares by cosine, not {text.metric}")
+        if text.metric is not Metric.COSINE:
+            raise InputError(f"a residual needs a text model that compares by cosine, not by {text.metric}")
         self.config, self.text, self.item_ids = config, text, item_ids
         self.item_text, self.dim = text.item_text, text.dim + config.dim + 1
         rows, unknown = config.items + 1, config.items
@@ -73,14 +73,14 @@ class Residual(nn.Module):
         self.history_vectors = nn.Embedding(rows, config.dim, padding_idx=unknown)
         self.recency = nn.Parameter(-0.3 * torch.arange(config.history, dtype=torch.float32))
         self.scale = nn.Parameter(torch.tensor(config.temperature))
-        self.sharpness = nn.Parameter(torch.tensor(1 / config.temperature))  # scores are multiplied by it in the loss
+        self.sharpness = nn.Parameter(torch.tensor(1 / config.temperature))  # the factor of scores in the loss
         with torch.no_grad():
             for table in (self.item_vectors, self.history_vectors):
                 table.weight[:-1].normal_(std=0.02)
             self.item_biases.weight.zero_()
 
     @classmethod
-    def beside(
+    def over(
         cls,
         text_model: str,
         text: SequenceModel,
@@ -90,12 +90,12 @@ class Residual(nn.Module):
         history: int,
         temperature: float,
     ) -> Self:
-        """A fresh residual for the known items beside a model, of the name that MODELS has it by."""
+        """A model with a fresh residual over `text`, whose name in MODELS is `text_model`."""
         config = ResidualConfig(text_model, text.config_json(), items, item_ids.size, dim, history, temperature)
         return cls(config, text, item_ids)
 
     def share_residual(self, other: Residual) -> None:
-        """From now on what is learnt of the items is that of `other`: the two towers of one checkpoint have one."""
+        """Use the learned weights of `other`: both towers of a checkpoint share them."""
         self.item_vectors, self.item_biases = other.item_vectors, other.item_biases
         self.history_vectors, self.recency = other.history_vectors, other.recency
         self.scale, self.sharpness = other.scale, other.sharpness
@@ -110,7 +110,7 @@ class Residual(nn.Module):
         return asdict(self.config) | {"text_config": dict(self.config.text_config)}
 
     def tokenize_items(self, items: Sequence[Item | Mapping[str, AttributeValue]]) -> ItemTokens:
-        """The text model's tokens, and one more after them for an item that training saw."""
+        """The tokens of the text model, and one more for a training item."""
         tokenized = []
         for item, text in zip(items, self.text.tokenize_items(items), strict=True):
             known = self.item_ids.token(item.item_id) if isinstance(item, Item) else None
@@ -138,28 +138,27 @@ class Residual(nn.Module):
         return torch.cat([unit(self.text.encode_histories(batch.text)), self.history_part(batch.rows)], dim=1)
 
     def item_part(self, rows: Tensor) -> Tensor:
-        """What is beside the text vector: rows [n] -> [n, config.dim + 1]"""
+        """What follows the text vector of items: rows [n] -> [n, config.dim + 1]"""
         return torch.cat([self.item_vectors(rows), self.item_biases(rows)], dim=1)
 
     def history_part(self, rows: Tensor) -> Tensor:
-        """What is beside the text vector: rows [b, history], newest first -> [b, config.dim + 1]"""
+        """What follows the text vector of histories: rows [b, history], newest first -> [b, config.dim + 1]"""
         known = rows != self.unknown
-        # A row without any known item would be a softmax over nothing: its weights are taken as they are, of zeros.
-        weights = self.recency.masked_fill(~known & known.any(1, keepdim=True), -torch.inf).softmax(
-            dim=1
-        )  # [b, history]
+        # The softmax of a row without known items would be NaN, so nothing is masked there: the vectors are 0.
+        masked = ~known & known.any(1, keepdim=True)
+        weights = self.recency.masked_fill(masked, -torch.inf).softmax(dim=1)  # [b, history]
         summed = (weights[:, :, None] * self.history_vectors(rows)).sum(dim=1)  # [b, config.dim]
         return torch.cat([self.scale * summed, summed.new_full((len(rows), 1), self.config.temperature)], dim=1)
 
     @torch.no_grad()
     def center(self) -> None:
-        """Take the mean over the known items out of r and b: it moves all their scores alike, and is 0 for others."""
+        """Subtract the mean over training items from r and b. It shifts their scores equally and is 0 for new items."""
         for table in (self.item_vectors, self.item_biases):
             table.weight[:-1] -= table.weight[:-1].mean(dim=0)
 
     @property
     def unknown(self) -> int:
-        """The row that stands for an item that training did not see."""
+        """The row of items that training did not see."""
         return self.config.items
 
     def _row(self, item: TokenizedItem) -> int:
@@ -168,7 +167,7 @@ class Residual(nn.Module):
 
 
 def newest_first(rows: Sequence[Sequence[int]], size: int, unknown: int) -> Tensor:
-    """Rows of items, oldest first -> int64 [b, size]: the newest `size` of each, newest first, then `unknown`."""
+    """Rows of items, oldest first -> int64 [b, size]: the newest `size` of each, newest first, padded by `unknown`."""
     out = torch.full((len(rows), size), unknown, dtype=torch.int64)
     for into, row in zip(out, rows, strict=True):
         newest = row[-size:][::-1]

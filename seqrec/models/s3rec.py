@@ -1,18 +1,19 @@
 """S3-Rec (Zhou et al., CIKM 2020, "Self-Supervised Learning for Sequential Recommendation with Mutual Information
 Maximization").
 
-One stack of self-attention over items and learned positions, blocks as BERT's, used twice. In pretraining (stage
-`self_supervised`) it reads in both directions, and of what it reads a share is masked:
+One stack of self-attention over items and learned positions, with BERT's blocks, is trained twice. In pretraining
+(stage `self_supervised`) it reads in both directions, and a share of the items is masked. Four losses predict:
 
-    aap   an item that is there tells its attributes        map   a masked item's place tells its attributes
-    mip   a masked item's place tells it from another       sp    the rest of a sequence tells a masked segment of it
-                                                                  from one of another sequence
+    aap   the attributes of an item from its state
+    map   the attributes of a masked item from its state
+    mip   a masked item from its state, against another item
+    sp    a masked segment from the state of the rest of its sequence, against a segment of another sequence
 
-A pair is scored by sigmoid(state W . vector), W of each loss its own. mip and sp compare the right pair with a wrong
-one by -log sigmoid(right - wrong); attributes are binary cross entropy over all of them. The four are summed over items
-and sequences, as the authors and RecBole sum them, and divided by the items read. After that (stage `sequence`) the
-stack reads causally, and learns the next item at every position by softmax cross entropy over all items; the score of
-item i is h . e_i, e the table that items come in by.
+A pair is scored by sigmoid(state W . vector), with a W for each loss. mip and sp compare the right pair with a wrong
+one by -log sigmoid(right - wrong); aap and map are binary cross entropies over all attributes. The four are summed over
+items and sequences, as by the authors and RecBole, and divided by the number of items read. Then (stage `sequence`) the
+stack reads causally and learns the next item at every position by cross entropy over all items. The score of item i is
+h . e_i, where e is also the input table.
 """
 
 from __future__ import annotations
@@ -24,8 +25,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seqrec.errors import InputError
-from seqrec.models.base.ids import RowBatch, VocabSizes, check_at_least, newest, next_items, share
+from seqrec.models.base.ids import (
+    RowBatch,
+    VocabSizes,
+    check_at_least,
+    check_fraction,
+    check_heads,
+    draw_negatives,
+    newest,
+)
 from seqrec.models.base.item_features import FeatureModel, feature_names
 from seqrec.models.base.layers import drop, initialise, position_table, post_norm_blocks
 from seqrec.text.item_text import TokenizedHistory
@@ -39,7 +47,7 @@ class S3RecSettings:
     inner: int = 256
     max_length: int = 50
     dropout: float = 0.5
-    features: str = "brand:token,category,genres"  # attributes, by their words; `brand:token` is one as it is
+    features: str = "brand:token,category,genres"  # a tag per word of an attribute; `brand:token`: one tag per value
     mask_share: float = 0.2
     aap: float = 0.2
     mip: float = 1.0
@@ -48,21 +56,20 @@ class S3RecSettings:
 
     def __post_init__(self) -> None:
         check_at_least(self, dim=1, layers=1, heads=1, inner=1, max_length=2, aap=0, mip=0, map=0, sp=0)
-        share(self, "dropout", "mask_share")
+        check_fraction(self, "dropout", "mask_share")
         feature_names(self.features)
-        if self.dim % self.heads:
-            raise InputError(f"{self.dim} is not a multiple of {self.heads} heads", "model.settings.dim")
+        check_heads(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainingBatch(RowBatch):
-    """`rows` are as they were; all others int64 [b, n] as well."""
+    """`rows` are not masked; the other tensors are [b, n] too, int64 except `masked`."""
 
-    masked: Tensor  # bool: which of the rows are to be told
-    negatives: Tensor  # another item for each
-    rest: Tensor  # the rows without a segment
-    segment: Tensor  # the segment without the rest
-    other_segment: Tensor  # one of as many items from anywhere in the batch, in its place
+    masked: Tensor  # bool: the rows to predict
+    negatives: Tensor  # another item for each row
+    rest: Tensor  # the rows with a segment masked
+    segment: Tensor  # the segment with the rest masked
+    other_segment: Tensor  # a segment of the same length from anywhere in the batch, in the same place
 
 
 class S3Rec(FeatureModel):
@@ -82,49 +89,36 @@ class S3Rec(FeatureModel):
         nn.init.normal_(self.tags.weight, std=0.02)
         initialise(self)
 
-    def encode_histories(self, batch: RowBatch) -> Tensor:
-        """-> [b, dim]"""
-        return newest(self.states(batch), batch.lengths)
-
     def states(self, batch: RowBatch, both_ways: bool = False) -> Tensor:
-        """[b, n, d]. Padding comes last, so it is attended to in neither case; `both_ways`: no sequence is empty."""
+        """[b, n, d]. Padding is never attended to. With `both_ways` no sequence may be empty."""
         x = self.norm(self.items(batch.rows) + self.position_vectors[self.positions(batch)])
         states: Tensor = self.blocks(drop(x, self.settings.dropout, self.training), batch.lengths, both_ways)
         return states
 
-    def prepare_training(self, sequences: Sequence[TokenizedHistory], generator: torch.Generator) -> RowBatch:
-        """The newest `max_length` items of each, one of them more as the last target."""
-        return self.batch([self.known_rows(sequence)[-self.read_items - 1 :] for sequence in sequences])
-
-    def training_loss(self, batch: RowBatch) -> Tensor:
-        targets, real = next_items(batch)  # [b, n - 1]
-        logits = self.states(batch.inputs())[real] @ self.items.weight[: self.known.items].T  # [positions, items]
-        return F.cross_entropy(logits.float(), targets[real])
-
     def prepare_pretraining(
         self, sequences: Sequence[TokenizedHistory], generator: torch.Generator
     ) -> PretrainingBatch:
-        """The newest `max_length` items of each; of two items or more, up to half are a segment."""
+        """The newest `max_length` items of each, and a random segment of up to half of them."""
         parts = [self.rows_of(sequence) for sequence in sequences]
         batch = self.batch(parts)
         everything = [row for part in parts for row in part]
         rests, segments, others = [], [], []
         for part in parts:
-            size = _upto(max(1, len(part) // 2), generator) + 1
-            begin = _upto(len(part) - size + 1, generator)
-            end, elsewhere = begin + size, _upto(len(everything) - size + 1, generator)
+            size = _below(max(1, len(part) // 2), generator) + 1
+            begin = _below(len(part) - size + 1, generator)
+            end, elsewhere = begin + size, _below(len(everything) - size + 1, generator)
             before, after = [self.mask] * begin, [self.mask] * (len(part) - end)
             rests.append([*part[:begin], *[self.mask] * size, *part[end:]])
             segments.append([*before, *part[begin:end], *after])
             others.append([*before, *everything[elsewhere : elsewhere + size], *after])
-        drawn = torch.randint(self.known.items - 1, batch.rows.shape, generator=generator)
+        negatives = draw_negatives(batch.rows, self.known.items, 1, generator)[..., 0]
         return PretrainingBatch(
             rows=batch.rows,
             lengths=batch.lengths,
             users=batch.users,
             tokens=4 * batch.tokens,
             masked=(torch.rand(batch.rows.shape, generator=generator) < self.settings.mask_share) & batch.real,
-            negatives=drawn + (drawn >= batch.rows),
+            negatives=negatives,
             rest=self.batch(rests).rows,
             segment=self.batch(segments).rows,
             other_segment=self.batch(others).rows,
@@ -138,30 +132,30 @@ class S3Rec(FeatureModel):
         aap = self._attributes(self.aap(states[there]), batch.rows[there])
         map_ = self._attributes(self.map(states[masked]), batch.rows[masked])
         right, wrong = self.items(batch.rows[masked]), self.items(batch.negatives[masked])
-        mip = _nearer(self.mip(states[masked]), right, wrong)
+        mip = _rank_loss(self.mip(states[masked]), right, wrong)
         rest, segment, other = (
             newest(self._read(batch, rows), batch.lengths) for rows in (batch.rest, batch.segment, batch.other_segment)
         )
-        sp = _nearer(self.sp(rest), segment, other)
+        sp = _rank_loss(self.sp(rest), segment, other)
         return (s.aap * aap + s.mip * mip + s.map * map_ + s.sp * sp) / batch.lengths.sum()
 
     def _read(self, batch: RowBatch, rows: Tensor) -> Tensor:
-        """Other rows in the places of the batch's: [b, n] -> [b, n, d]"""
+        """The states of other rows [b, n] with the lengths and users of the batch -> [b, n, d]"""
         read = RowBatch(rows=rows, lengths=batch.lengths, users=batch.users, tokens=batch.tokens)
         return self.states(read, both_ways=True)
 
     def _attributes(self, states: Tensor, rows: Tensor) -> Tensor:
-        """The loss of telling the attributes of items from states: [m, d], [m] -> []"""
+        """The loss of predicting the attributes of items: states [m, d], rows [m] -> []"""
         logits = states @ self.tags.weight.T  # [m, vocabulary]
-        return F.binary_cross_entropy_with_logits(logits.float(), self.features.among(rows), reduction="sum")
+        return F.binary_cross_entropy_with_logits(logits.float(), self.features.multi_hot(rows), reduction="sum")
 
 
-def _nearer(states: Tensor, right: Tensor, wrong: Tensor) -> Tensor:
-    """The loss of telling right from wrong: three times [m, d] -> []"""
+def _rank_loss(states: Tensor, right: Tensor, wrong: Tensor) -> Tensor:
+    """The loss of scoring `right` above `wrong`: [m, d] each -> []"""
     difference = torch.sigmoid((states * right).sum(1)) - torch.sigmoid((states * wrong).sum(1))
     return -F.logsigmoid(difference.float()).sum()
 
 
-def _upto(limit: int, generator: torch.Generator) -> int:
-    """A whole number from 0 to below `limit`."""
+def _below(limit: int, generator: torch.Generator) -> int:
+    """A random integer in [0, limit)."""
     return int(torch.randint(limit, (), generator=generator))

@@ -4,11 +4,10 @@ The text vector x of an item, from a frozen encoder, goes through a mixture of p
 
     item = sum_e g_e (x - b_e) W_e        g = softmax(x W_g + noise * softplus(x W_n)), noise while training only
 
-Items and learned positions go through causal self-attention, blocks as BERT's. Scores are cosines; the loss divides
-them by 0.07. Pretraining on several data sets (stage `pretrain`) needs no ids. Fine-tuning (stage `sequence`) is
-softmax cross entropy over the items that training sees, on text alone or, with `ids`, on the sum of it and a vector of
-each item's own (the paper's transductive setting). As published it leaves the attention as pretraining made it:
-`adaptor_only`.
+Items and learned positions go through causal self-attention with BERT's blocks. Scores are cosines; the loss divides
+them by 0.07. Pretraining on several data sets (stage `pretrain`) needs no ids. Fine-tuning (stage `sequence`) is cross
+entropy over the training items, from text alone or, with `ids`, from the sum of the text vector and a vector per item
+(the paper's transductive setting). As published, fine-tuning keeps the pretrained attention: `adaptor_only`.
 """
 
 from __future__ import annotations
@@ -20,10 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seqrec.errors import InputError
 from seqrec.metric import Metric
 from seqrec.models.base.frozen_text import FrozenTextModel
-from seqrec.models.base.ids import check_at_least, check_positive, share
+from seqrec.models.base.ids import check_at_least, check_fraction, check_heads, check_positive
 from seqrec.models.base.layers import drop, initialise, position_table, post_norm_blocks
 from seqrec.models.base.model import SequenceModel
 
@@ -39,18 +37,17 @@ class UniSRecSettings:
     experts: int = 8
     max_length: int = 50
     dropout: float = 0.5
-    text_dropout: float = 0.2  # of the text vectors that come in
+    text_dropout: float = 0.2  # of the text vectors
     temperature: float = 0.07
-    negatives: int = 0  # other items that a target is told from, drawn at random; 0: all that training sees
-    ids: bool = False  # whether items that training saw have vectors of their own beside their text's
-    adaptor_only: bool = False  # whether training leaves attention as it is: for weights that were pretrained
+    negatives: int = 0  # random candidates of the loss in addition to the targets; 0: all training items
+    ids: bool = False  # whether training items also have vectors of their own, added to those of their texts
+    adaptor_only: bool = False  # whether attention stays frozen: for pretrained weights
 
     def __post_init__(self) -> None:
         check_at_least(self, dim=1, layers=1, heads=1, inner=1, experts=1, max_length=1, negatives=0)
-        share(self, "dropout", "text_dropout")
+        check_fraction(self, "dropout", "text_dropout")
         check_positive(self, "temperature")
-        if self.dim % self.heads:
-            raise InputError(f"{self.dim} is not a multiple of {self.heads} heads", "model.settings.dim")
+        check_heads(self)
 
 
 class UniSRec(FrozenTextModel):
@@ -79,7 +76,7 @@ class UniSRec(FrozenTextModel):
         self.requires_grad_(True)
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Of all weights but the text encoder's and, with `adaptor_only`, the attention's."""
+        """Of all weights except those of the text encoder and, with `adaptor_only`, of the attention."""
         super().requires_grad_(requires_grad)
         if self.settings.adaptor_only and hasattr(self, "blocks"):
             self.position_vectors.requires_grad_(False)

@@ -1,10 +1,10 @@
 """ZESRec (Ding et al. 2021, "Zero-Shot Recommender Systems").
 
-The vector of an item is a projection of what a frozen text encoder says of it; a recurrent network reads the vectors of
-a history, and its last state, brought back to their size, is compared with items by dot product. No item has weights of
-its own, so a model that was trained on one catalogue reads another. Trained by softmax cross entropy over the items
-that training sees, at every position. (The paper adds an offset of each item's own while training, which it leaves out
-where items are new; here it is left out always.)
+The vector of an item is a projection of its vector by a frozen text encoder. A recurrent network reads the vectors of
+a history; its last state, projected to their size, is compared with items by dot product. No item has weights of its
+own, so a model can serve another catalogue than the one it was trained on. Trained by cross entropy over the training
+items at every position. (In training, the paper adds an offset per item, which it omits for new items; it is always
+omitted here.)
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from seqrec.metric import Metric
 from seqrec.models.base.frozen_text import FrozenTextModel
-from seqrec.models.base.ids import check_at_least, check_positive, share
+from seqrec.models.base.ids import check_at_least, check_fraction, check_positive
 from seqrec.models.base.layers import drop
 from seqrec.models.base.model import SequenceModel
 
@@ -25,13 +25,13 @@ class ZESRecSettings:
     dim: int = 128
     hidden: int = 128
     max_length: int = 50
-    dropout: float = 0.3  # of the item vectors that come in
-    temperature: float = 1.0  # scores are dot products, whose scale is learnt
-    negatives: int = 0  # other items that a target is told from, drawn at random; 0: all that training sees
+    dropout: float = 0.3  # of the input vectors
+    temperature: float = 1.0  # scores are dot products, whose scale is learned
+    negatives: int = 0  # random candidates of the loss in addition to the targets; 0: all training items
 
     def __post_init__(self) -> None:
         check_at_least(self, dim=1, hidden=1, max_length=1, negatives=0)
-        share(self, "dropout")
+        check_fraction(self, "dropout")
         check_positive(self, "temperature")
 
 
@@ -55,7 +55,7 @@ class ZESRec(FrozenTextModel):
         return vectors
 
     def states(self, items: Tensor, lengths: Tensor) -> Tensor:
-        """[b, n, dim], [b] -> [b, n, dim]. Padding comes last, so it changes no state that is read."""
+        """[b, n, dim], [b] -> [b, n, dim]. Padding comes last and so does not change the states of items."""
         b, n, _ = items.shape
         states = self.gru(drop(items, self.settings.dropout, self.training))[0]
         queries: Tensor = self.out(states.reshape(b * n, -1))

@@ -108,7 +108,7 @@ class Loader:
             )
         if settings.batch_tokens is not None:
             encoder.token_budget = settings.batch_tokens
-        return Towers(encoder.record())
+        return Towers(encoder.compile_cuda_graphs())
 
 
 def _warm_model(state: LiveState) -> None:

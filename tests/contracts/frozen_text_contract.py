@@ -56,7 +56,9 @@ class FrozenTextContract(ModelContract):
         torch.manual_seed(0)
         kind = self.kind()
         known = [item.item_id for item in self.items()]
-        return kind.on(kind.settings_class(**self.settings | settings), "bag_of_words", self.text(), known).eval()
+        return kind.from_text_encoder(
+            kind.settings_class(**self.settings | settings), "bag_of_words", self.text(), known
+        ).eval()
 
     def make(self) -> SequenceModel:
         model: SequenceModel = self.fresh()
@@ -147,14 +149,14 @@ class FrozenTextContract(ModelContract):
         assert sum(read) == len(items) + 1
 
     def test_what_is_remembered_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("seqrec.models.base.frozen_text.REMEMBERED", 10)
+        monkeypatch.setattr("seqrec.models.base.frozen_text.CACHED_TEXTS", 10)
         model = self.fresh()
         encoder = Towers(self.name, model).encoder("cpu")
         expected = Towers(self.name, self.fresh()).encoder("cpu").encode_items(self.items())
         for begin in range(0, 24, 6):
             vectors = encoder.encode_items(self.items()[begin : begin + 6])
             np.testing.assert_allclose(vectors, expected[begin : begin + 6], atol=1e-6)
-            assert 0 < len(model._made) <= 10
+            assert 0 < len(model._cache) <= 10
 
     def test_the_text_encoder_stays_as_it_is(self) -> None:
         """Whatever a stage says of the model as a whole."""
@@ -228,5 +230,5 @@ class FrozenTextContract(ModelContract):
         kind = self.kind()
         text = self.text()
         text.cold_items = False
-        with pytest.raises(InputError, match=r"model\.start_from: bag_of_words is no text encoder"):
-            kind.on(kind.settings_class(**self.settings), "bag_of_words", text)
+        with pytest.raises(InputError, match=r"model\.start_from: bag_of_words is not a text encoder"):
+            kind.from_text_encoder(kind.settings_class(**self.settings), "bag_of_words", text)

@@ -14,7 +14,7 @@ from seqrec.data.items import Interactions, Item, make_item
 from seqrec.errors import InputError
 from seqrec.models import model_class
 from seqrec.models.base.ids import IdModel
-from seqrec.models.base.model import SequenceModel, TrainsItself
+from seqrec.models.base.model import SequenceModel
 from seqrec.text.item_text import TokenizedHistory
 from tests.contracts.model_contract import ModelContract
 from training.config.schema import OptimizerConfig, SequenceConfig
@@ -68,7 +68,7 @@ class IdModelContract(ModelContract):
     def trained(self, dataset: Dataset, epochs: int) -> IdModel:
         """By the real stage."""
         model = self.fresh(dataset)
-        assert isinstance(model, TrainsItself)
+        assert model.has_training_loss
         stage = SequenceStage(dataset, model.tokenize_items(dataset.items), SequenceConfig(batch_size=12), seed=1)
         optimizer = adamw(model, OptimizerConfig(learning_rate=self.learning_rate, max_epochs=epochs))
         model.train()

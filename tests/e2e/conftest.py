@@ -12,7 +12,8 @@ import torch
 
 from seqrec.checkpoint import save_checkpoint
 from seqrec.data.items import Item, read_interactions, read_items
-from seqrec.models.recformer.model import Recformer, RecformerConfig
+from seqrec.models.recformer.config import RecformerConfig
+from seqrec.models.recformer.model import Recformer
 from seqrec.text.item_text import ItemText, Recipe
 from seqrec.text.tokenizer import train_bpe
 from tests.e2e.processes import Server

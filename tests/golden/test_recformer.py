@@ -14,9 +14,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from seqrec.models.recformer.convert import convert_config, convert_weights, plain_names
+from seqrec.models.recformer.convert import convert_config
+from seqrec.models.recformer.weights import convert_weights, plain_names
 from seqrec.text.item_text import ItemText, TokenizedHistory
-from seqrec.models.recformer.model import PackedBatch, Recformer, pack
+from seqrec.models.recformer.batch import PackedBatch, pack
+from seqrec.models.recformer.model import Recformer
 from seqrec.text.tokenizer import read_tokenizer
 
 GOLDEN = Path(__file__).parent / "recformer"
@@ -203,7 +205,7 @@ def test_a_row_of_a_batch_is_the_row_alone(model: Recformer) -> None:
 
 def test_blocks_equal_dense_attention(monkeypatch: pytest.MonkeyPatch, model: Recformer) -> None:
     """Both ways to attend locally, on lengths around every border, and windows that reach over several blocks."""
-    from seqrec.models.recformer import model as recformer
+    from seqrec.models.recformer import layers as recformer
 
     rng = np.random.default_rng(1)
     for window in (8, 64, 256):

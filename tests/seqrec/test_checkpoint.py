@@ -18,7 +18,8 @@ from seqrec.encoder import load_model
 from seqrec.errors import CheckpointError
 from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
 from seqrec.models.base.model import SequenceModel
-from seqrec.models.recformer.model import Recformer, RecformerConfig
+from seqrec.models.recformer.config import RecformerConfig
+from seqrec.models.recformer.model import Recformer
 from seqrec.text.item_text import ItemText, Recipe
 
 
@@ -123,7 +124,7 @@ FILES = ["config.json", "model.safetensors", "tokenizer.json", "item_text.json"]
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_cut_short_is_named(path: Path, name: str) -> None:
     (path / name).write_bytes((path / name).read_bytes()[:-1])
-    with pytest.raises(CheckpointError, match=rf"{name} was cut short or altered"):
+    with pytest.raises(CheckpointError, match=rf"{name} was truncated or altered"):
         load_checkpoint(path)
 
 
@@ -132,7 +133,7 @@ def test_one_altered_byte_is_named(path: Path, name: str) -> None:
     content = bytearray((path / name).read_bytes())
     content[len(content) // 2] ^= 1
     (path / name).write_bytes(content)
-    with pytest.raises(CheckpointError, match=rf"{name} was cut short or altered"):
+    with pytest.raises(CheckpointError, match=rf"{name} was truncated or altered"):
         load_checkpoint(path)
 
 
@@ -153,7 +154,7 @@ def test_a_digest_that_is_none(path: Path, content: str) -> None:
 def test_a_directory_that_is_no_checkpoint(tmp_path: Path, path: Path) -> None:
     with pytest.raises(CheckpointError, match="nowhere is not a directory"):
         load_checkpoint(tmp_path / "nowhere")
-    with pytest.raises(CheckpointError, match="is no checkpoint: it has no file `digest`"):
+    with pytest.raises(CheckpointError, match="is not a checkpoint: it has no file `digest`"):
         load_checkpoint(tmp_path)
     with pytest.raises(CheckpointError, match="is not a directory"):
         load_checkpoint(path / "config.json")

@@ -10,7 +10,7 @@ import torch
 
 import seqrec
 from seqrec import History, Item, load_model
-from seqrec.encoder import Encoder, _batches, _shares
+from seqrec.encoder import Encoder, budget_batches, equal_batches
 from seqrec.errors import CheckpointError, InputError
 from seqrec.runtime.thread_pool import map_single_core
 
@@ -55,35 +55,35 @@ def test_progress_counts_every_item_once(encoder: Encoder, tiny_items: list[Item
 
 
 def test_batches_are_sorted_by_cost_and_cut_by_the_budget() -> None:
-    assert _batches([5, 1, 3, 1, 9], 6) == [[1, 3, 2], [0], [4]]
-    assert _batches([0, 0, 0], 1) == [[0, 1, 2]]
-    assert _batches([], 10) == []
+    assert budget_batches([5, 1, 3, 1, 9], 6) == [[1, 3, 2], [0], [4]]
+    assert budget_batches([0, 0, 0], 1) == [[0, 1, 2]]
+    assert budget_batches([], 10) == []
 
 
 def test_threads_get_equal_shares() -> None:
     rng = np.random.default_rng(0)
     for costs, threads in ((rng.integers(1, 80, 300), 2), (rng.integers(1, 1024, 60), 3), (np.ones(5, int), 4)):
-        shares = _shares(costs.tolist(), 1000, threads)
+        shares = equal_batches(costs.tolist(), 1000, threads)
         assert sorted(row for share in shares for row in share) == list(range(len(costs)))
         sums = [int(costs[share].sum()) for share in shares]
         assert max(sums) - min(sums) <= 2 * costs.max()
         assert max(sums) <= 1000 + costs.max()
         assert len(shares) % threads == 0 or threads > len(costs) / 2
-    assert _shares([100, 200, 300, 1000], 4096, 2) == [[3], [2, 1, 0]]
+    assert equal_batches([100, 200, 300, 1000], 4096, 2) == [[3], [2, 1, 0]]
 
 
 def test_a_device_or_precision_there_is_not(bag_of_words_checkpoint: Path) -> None:
-    with pytest.raises(InputError, match="precision: no precision 'int3'; there are float32"):
+    with pytest.raises(InputError, match="precision: no precision 'int3'; use one of float32"):
         load_model(bag_of_words_checkpoint, precision="int3")  # type: ignore[arg-type]
     for device in ("abacus", "mps"):
-        with pytest.raises(InputError, match="say cpu or cuda"):
+        with pytest.raises(InputError, match="use cpu or cuda"):
             load_model(bag_of_words_checkpoint, device=device)
 
 
 def test_no_gpu_is_said_before_anything_is_encoded(bag_of_words_checkpoint: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
-    with pytest.raises(InputError, match="no CUDA device that torch can use; say cpu"):
+    with pytest.raises(InputError, match="torch finds no CUDA device; use cpu"):
         load_model(bag_of_words_checkpoint, device="cuda")
     assert load_model(bag_of_words_checkpoint).device.type == "cpu"
 
@@ -110,7 +110,7 @@ def test_the_package_offers_what_it_lists() -> None:
 def test_side_by_side_on_several_cores_gives_the_same(
     bag_of_words_checkpoint: Path, tiny_items: list[Item], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("seqrec.encoder.WORTH_SPLITTING", 0)
+    monkeypatch.setattr("seqrec.encoder.MIN_SPLIT_TOKENS", 0)
     encoder = load_model(bag_of_words_checkpoint, device="cpu")
     tokens = list(encoder.tokenize_items(tiny_items)) * 7
     before = torch.get_num_threads()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from seqrec.data.items import Item
 from seqrec.metric import Metric
 from seqrec.models import MODELS
-from seqrec.text.item_text import ItemText, ItemTokens, TokenizedHistory, TokenizedItem
+from seqrec.models.base.model import BuildConfig, SequenceModel, TrainingSet
+from seqrec.text.item_text import ItemText, ItemTokens, Recipe, TokenizedHistory, TokenizedItem
+from seqrec.text.tokenizer import train_bpe
 from training.data.dataset import Dataset, read_dataset
 
 COLOURS = ("red", "blue", "green", "white", "black")
@@ -39,12 +41,19 @@ class Words:
         return replace(self, ids=self.ids.to(device), row_of=self.row_of.to(device))
 
 
-class EmbeddingBag(nn.Module):
+@dataclass(frozen=True)
+class EmbeddingBagSettings:
+    dim: int = 16
+    metric: str = "cosine"
+
+
+class EmbeddingBag(SequenceModel):
     """Sums of token embeddings, through one linear layer for histories. Reads the last item only."""
 
     cold_items = True
+    settings_class = EmbeddingBagSettings
 
-    def __init__(self, vocab_size: int, dim: int = 16, metric: str = "cosine", **_: int) -> None:
+    def __init__(self, vocab_size: int, dim: int = 16, metric: str = "cosine") -> None:
         super().__init__()
         self.settings = {"vocab_size": vocab_size, "dim": dim, "metric": metric}
         self.metric, self.dim = Metric(metric), dim
@@ -57,6 +66,16 @@ class EmbeddingBag(nn.Module):
         model = cls(**config)
         model.item_text = item_text
         return model
+
+    @classmethod
+    def check(cls, config: BuildConfig) -> Recipe:
+        return config.recipe
+
+    @classmethod
+    def build(cls, config: BuildConfig, datasets: Sequence[TrainingSet]) -> Self:
+        texts = [text for item in datasets[0].items for pair in config.recipe.texts(item.attributes) for text in pair]
+        item_text = ItemText(config.recipe, train_bpe(texts, config.vocab_size))
+        return cls.from_config({"vocab_size": item_text.vocab_size, **asdict(config.settings)}, item_text)
 
     def config_json(self) -> dict[str, Any]:
         return self.settings

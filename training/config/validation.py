@@ -24,6 +24,7 @@ RENAMED = {
     "pretrain.words_across_borders": "pretrain.whole_words_cross_attributes",
     "pretrain.one_domain_a_batch": "pretrain.single_domain_batches",
     "adversarial.alone_epochs": "adversarial.warmup_epochs",
+    "model.settings.told_from": "model.settings.alignment_negatives",
 }
 """Settings of earlier versions, by dotted name. Refused in a user's file; read in the config.toml of a stored run."""
 

@@ -160,6 +160,15 @@ class Dataset:
             seen[self.training_part(user)] = True
         return seen
 
+    @property
+    def trained_items(self) -> list[Item]:
+        return [self.items[int(row)] for row in np.flatnonzero(self.trained_rows)]
+
+    @property
+    def trained_users(self) -> list[str]:
+        """The ids of users with at least two training events."""
+        return [self.user_ids[int(user)] for user in np.flatnonzero(self.cuts.train_end > 1)]
+
     @cached_property
     def digest(self) -> str:
         """sha256 over items and sequences: equal digests make equal training and test data."""

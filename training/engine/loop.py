@@ -394,9 +394,8 @@ class _Signals:
         log.info("stopping after this step; a second signal stops immediately")
 
 
-def trainable(model: object) -> list[nn.Parameter]:
+def trainable(model: nn.Module) -> list[nn.Parameter]:
     """The trainable weights. Raises InputError if there are none."""
-    assert isinstance(model, nn.Module)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
         raise InputError("this model has no weights, so there is nothing to train", "model.name")

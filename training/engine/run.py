@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from seqrec import __version__
 from seqrec.checkpoint import save_checkpoint
 from seqrec.data.items import OnError
 from seqrec.encoder import Encoder
 from seqrec.errors import InputError, SeqrecError
-from seqrec.models.base.model import SequenceModel
 from training.config.schema import RunConfig
 from training.data.dataset import Dataset, read_dataset
 from training.distributed import (
@@ -41,10 +39,10 @@ from training.engine.run_directory import RunDirectory
 from training.engine.state import State, random_state, seed_everything, set_random_state
 from training.evaluation.evaluate import validation_metrics
 from training.evaluation.metrics import Metrics
-from training.stages.adversarial import AdversarialStage, drop_source_domains, other_datasets
+from training.stages.adversarial import AdversarialStage, other_datasets
 from training.stages.base import Stage, StageContext, Towers, TrainingData, stage_class
 from training.stages.encoding import Encoding
-from training.stages.pretraining import PretrainStage, take_language_model_head
+from training.stages.pretraining import PretrainStage
 from training.stages.start import Start, starting_point
 
 log = logging.getLogger(__name__)
@@ -194,24 +192,23 @@ class _Run:
     def _load_weights(self, state: State) -> None:
         """Loads the weights after the stage is prepared, since a stage may replace the model."""
         if self.towers.split:
-            _module(self.towers.item_model).load_state_dict(state["item_weights"])
+            self.towers.item_model.load_state_dict(state["item_weights"])
         if state["loop"] is None:  # stopped before the stage saved its first state
-            _module(self.towers.history_model).load_state_dict(state["weights"])
+            self.towers.history_model.load_state_dict(state["weights"])
             set_random_state(state["random"][rank()])
 
     def _prepare(self, kind: type[Stage]) -> tuple[Stage, StageContext]:
         name = kind.name
-        model = _module(self.towers.history_model)
+        model = self.towers.history_model
         model.requires_grad_(True)
         optimization = self.config.optimizer_of(name)
-        if hasattr(model, "gradient_checkpointing"):
-            setattr(model, "gradient_checkpointing", optimization.gradient_checkpointing)  # noqa: B010
-        elif optimization.gradient_checkpointing:
+        recompute = optimization.gradient_checkpointing
+        if not model.set_gradient_checkpointing(recompute) and recompute:
             raise InputError(f"{self.towers.model_name} does not support it", "optimizer.gradient_checkpointing")
         if name != PretrainStage.name:
-            take_language_model_head(self.towers.history_model)  # of pretraining; nothing else reads it
+            model.drop_language_model_head()
         if name != AdversarialStage.name:
-            drop_source_domains(self.towers.history_model)
+            model.drop_source_domains()
         if kind.freezes_items:
             self.towers.freeze_items()
         cuda = self.device.type == "cuda"
@@ -232,7 +229,7 @@ class _Run:
             return self._solve(stage, files)
         # The stage may have replaced the model.
         model = ParallelModel(towers.history_model, self.sharded)
-        _module(towers.history_model).to(self.device)
+        towers.history_model.to(self.device)
 
         def check() -> tuple[Metrics, Mapping[str, Any]]:
             encoder = towers.encoder(str(self.device))
@@ -283,8 +280,8 @@ class _Run:
                 "processes": processes(),
                 "finished": [asdict(fitted) for fitted in self.finished],
                 "metrics_bytes": files.sync(),
-                "weights": _module(towers.history_model).state_dict() if between else None,
-                "item_weights": _module(towers.item_model).state_dict() if towers.split else None,
+                "weights": towers.history_model.state_dict() if between else None,
+                "item_weights": towers.item_model.state_dict() if towers.split else None,
                 "random": random,
                 "loop": loop,
             }
@@ -308,7 +305,7 @@ class _Run:
         log.info(
             "training %s (%s weights) on %d users, %d events, %d items, with %s",
             self.towers.model_name,
-            f"{sum(p.numel() for p in _module(self.towers.history_model).parameters()):,}",
+            f"{sum(p.numel() for p in self.towers.history_model.parameters()):,}",
             dataset.users,
             len(dataset.events),
             len(dataset.items),
@@ -374,8 +371,3 @@ class _Run:
                     before.best.ndcg_expected,
                     later,
                 )
-
-
-def _module(model: SequenceModel) -> nn.Module:
-    assert isinstance(model, nn.Module)
-    return model

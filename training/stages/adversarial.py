@@ -11,10 +11,10 @@ weights of the last check are kept.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
-from typing import Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from seqrec.data.items import OnError
 from seqrec.errors import InputError
-from seqrec.models.base.model import AlignsDomains, SequenceModel
+from seqrec.models.base.model import Batch, SequenceModel
 from seqrec.text.item_text import TokenizedHistory, TokenizedItem
 from training.config.schema import AdversarialConfig, RunConfig
 from training.data.dataset import Dataset, Rows
@@ -34,6 +34,30 @@ from training.stages.encoding import PLAIN, Encoding
 from training.stages.sequence import needs_whole_weights
 
 log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class AlignsDomains(Protocol):
+    """What a model defines for this stage. Domain 0 is the run's own data set.
+
+    Items of other domains are known only by number, so that equal ids of two data sets are different items.
+    `SequenceModel.drop_source_domains` removes them after the stage.
+    """
+
+    def other_items(self, domain: int) -> Sequence[TokenizedItem]:
+        """The training items of another domain, in its order."""
+        ...
+
+    def prepare_alignment(
+        self, domains: Sequence[Sequence[TokenizedHistory]], twins: npt.NDArray[np.bool_], generator: torch.Generator
+    ) -> Batch:
+        """CPU. b sequences of at least two items of each domain. twins [domains - 1, b]: whether a sequence is of the
+        same user as the one of domain 0 at its place. All random numbers come from `generator`."""
+        ...
+
+    def alignment_losses(self, batch: Any) -> Mapping[str, Tensor]:
+        """Means, [] each: `reconstruction`, and with several domains `discriminator`, `confusion` and `overlap`."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +158,6 @@ class AdversarialStage(Stage):
         return loss, prepared.tokens
 
     def post_optimizer_step(self, model: SequenceModel) -> None:
-        assert isinstance(model, AlignsDomains)
         model.post_optimizer_step()
 
 
@@ -142,12 +165,6 @@ def other_datasets(config: RunConfig, on_error: OnError) -> list[Dataset]:
     """The other data sets of a run with this stage, with the same split. Raises InputError, FileFormatError."""
     folders = config.adversarial.data if AdversarialStage.name in config.stages else ()
     return [read_folder(folder, None, on_error, config.data) for folder in folders]
-
-
-def drop_source_domains(model: SequenceModel) -> None:
-    """Removes the parts of the other domains, which no other stage and no service needs."""
-    if isinstance(model, AlignsDomains):
-        model.drop_source_domains()
 
 
 def _sequences(dataset: Dataset, items: Sequence[TokenizedItem | None]) -> list[TokenizedHistory]:

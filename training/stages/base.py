@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from seqrec.checkpoint import Checkpoint
 from seqrec.encoder import Encoder
@@ -56,7 +56,6 @@ class Towers:
     def freeze_items(self) -> None:
         """Items are encoded from now on by a frozen copy of the current model."""
         frozen = copy.deepcopy(self.history_model)
-        assert isinstance(frozen, nn.Module)
         self.item_model = frozen.requires_grad_(False).eval()
 
     def encoder(self, device: str | torch.device | None) -> Encoder:

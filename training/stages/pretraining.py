@@ -9,13 +9,13 @@ also contrasted with an augmentation of itself, without some items or words (Uni
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
@@ -23,7 +23,6 @@ from seqrec.encoder import Encoder
 from seqrec.errors import InputError
 from seqrec.metric import Metric
 from seqrec.models.base.model import SequenceModel
-from seqrec.models.recformer.model import LanguageModelHead, PackedBatch, Recformer
 from seqrec.text.item_text import ItemTokens, TokenizedHistory, TokenizedItem
 from training.config.schema import PretrainConfig
 from training.data.dataset import Rows
@@ -41,6 +40,37 @@ IGNORE_INDEX = -100
 """The label of tokens that are not predicted; cross_entropy ignores it."""
 
 
+class TokenBatch(Protocol):
+    """What masking reads of a batch of texts; int64 [t] each, and [b] for `cls`."""
+
+    @property
+    def input_ids(self) -> Tensor: ...
+    @property
+    def token_types(self) -> Tensor: ...
+    @property
+    def item_positions(self) -> Tensor: ...
+    @property
+    def cls(self) -> Tensor:
+        """The position of the first token of each sequence."""
+        ...
+
+    def with_input_ids(self, input_ids: Tensor) -> Self: ...
+    def to(self, device: torch.device | str) -> Self: ...
+
+
+@runtime_checkable
+class PredictsMaskedWords(Protocol):
+    """What a model defines for `mlm_weight`. `SequenceModel.drop_language_model_head` removes the head."""
+
+    def add_language_model_head(self) -> int:
+        """Adds a head, if there is none. -> the id of the mask token."""
+        ...
+
+    def masked_words_loss(self, batch: Any, labels: Tensor) -> Tensor:
+        """The summed loss of the masked tokens; 0, with a graph, if there are none. labels [t] -> []"""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Pairs:
     """b histories and their next items. texts [b]: equal for items of equal text; seeds [b]: of the masks;
@@ -51,6 +81,9 @@ class Pairs:
     texts: Rows
     seeds: Rows
     augmented: Sequence[TokenizedHistory] = ()
+
+
+Masked = TypeVar("Masked", bound=TokenBatch)
 
 
 class PretrainStage(Stage):
@@ -92,7 +125,7 @@ class PretrainStage(Stage):
         config, seed, model = context.config.pretrain, context.config.seed, context.towers.history_model
         vocabulary = None
         if config.mlm_weight:
-            vocabulary = give_language_model_head(model)
+            vocabulary = add_language_model_head(model)
         names = _names(config.data) or ["data"]
         users = context.config.validation_of(cls.name).users
         held_out = [
@@ -154,7 +187,7 @@ class PretrainStage(Stage):
         ndcgs = {kind: {name: metrics.ndcg_expected for name, metrics in sets.items()} for kind, sets in groups.items()}
         return Metrics(users=sum(metrics.users for metrics in own.values()), **means), ndcgs
 
-    def mask(self, batch: PackedBatch, seeds: Rows) -> tuple[PackedBatch, Tensor]:
+    def mask(self, batch: Masked, seeds: Rows) -> tuple[Masked, Tensor]:
         """-> the batch with masked words, and the labels of its tokens [t], IGNORE_INDEX where nothing is predicted"""
         assert self.vocabulary is not None
         ids = batch.input_ids.numpy()
@@ -167,7 +200,8 @@ class PretrainStage(Stage):
             self.vocabulary,
             self.config.whole_words_cross_attributes,
         )
-        return replace(batch, input_ids=torch.from_numpy(hidden)), torch.from_numpy(np.where(chosen, ids, IGNORE_INDEX))
+        labels = torch.from_numpy(np.where(chosen, ids, IGNORE_INDEX))
+        return batch.with_input_ids(torch.from_numpy(hidden)), labels
 
     def _masked_words(
         self,
@@ -178,7 +212,7 @@ class PretrainStage(Stage):
         device: torch.device,
     ) -> Tensor:
         """The mean loss of the masked tokens of all processes; each computes its share, in chunks if configured."""
-        assert isinstance(model, Recformer)
+        assert isinstance(model, PredictsMaskedWords)
         own = share(len(sequences))
         most = -(-len(sequences) // processes())
         size = self.encoding.chunk or most
@@ -190,12 +224,12 @@ class PretrainStage(Stage):
             if at >= own.stop:
                 labels.fill_(IGNORE_INDEX)
             predicted += int((labels != IGNORE_INDEX).sum())
-            arguments = (model, hidden.to(device), labels.to(device))
+            arguments = (hidden.to(device), labels.to(device))
             with self.encoding.autocast(device):
                 if self.encoding.chunk and torch.is_grad_enabled():
-                    losses.append(checkpoint(masked_words_loss, *arguments, use_reentrant=False))
+                    losses.append(checkpoint(model.masked_words_loss, *arguments, use_reentrant=False))
                 else:
-                    losses.append(masked_words_loss(*arguments))
+                    losses.append(model.masked_words_loss(*arguments))
         count = all_reduce_sum(torch.tensor(float(predicted), device=device)).clamp(min=1)
         return all_reduce_sum(torch.stack(losses).sum()) / count
 
@@ -239,35 +273,9 @@ def contrastive_loss(metric: Metric, queries: Tensor, vectors: Tensor, texts: Ro
     return F.cross_entropy(logits.masked_fill(same, -torch.inf), labels)
 
 
-def masked_words_loss(model: Recformer, hidden: PackedBatch, labels: Tensor) -> Tensor:
-    """The summed loss of the masked tokens; a zero with a graph if there are none. labels [t] -> []"""
-    assert model.lm_head is not None
-    predicted = (labels != IGNORE_INDEX).nonzero()[:, 0]
-    state = model.hidden_states(hidden)[-1].index_select(0, predicted)
-    return F.cross_entropy(model.lm_head(state).float(), labels[predicted], reduction="sum")
-
-
-def give_language_model_head(model: SequenceModel) -> Vocabulary:
-    """Adds a masked-language-model head if the model has none. Its decoder starts as a copy of the embeddings.
-
-    Returns the vocabulary for masking. Raises InputError for a model that cannot have a head.
-    """
-    if not isinstance(model, Recformer) or model.item_text is None:
-        raise InputError("only recformer predicts masked words; set it to 0 for other models", "pretrain.mlm_weight")
-    if model.lm_head is None:
-        model.config = replace(model.config, lm_head=True)
-        head = LanguageModelHead(model.config)
-        nn.init.normal_(head.dense.weight, std=model.config.hidden_size**-0.5)
-        nn.init.zeros_(head.dense.bias)
-        nn.init.zeros_(head.decoder.bias)
-        with torch.no_grad():
-            head.decoder.weight.copy_(model.word_embeddings.weight)
-        model.lm_head = head.to(model.word_embeddings.weight.device)
-    return Vocabulary.of(model.item_text, model.config.mask_id)
-
-
-def take_language_model_head(model: SequenceModel) -> None:
-    """Removes the head, which fine-tuning and serving do not need: a third of the weights of a small model."""
-    if isinstance(model, Recformer) and model.lm_head is not None:
-        model.config = replace(model.config, lm_head=False)
-        model.lm_head = None
+def add_language_model_head(model: SequenceModel) -> Vocabulary:
+    """-> the vocabulary for masking. Raises InputError for a model that cannot predict words."""
+    if not isinstance(model, PredictsMaskedWords) or model.item_text is None:
+        name = type(model).__name__
+        raise InputError(f"{name} does not predict masked words; set it to 0", "pretrain.mlm_weight")
+    return Vocabulary.of(model.item_text, model.add_language_model_head())

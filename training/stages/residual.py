@@ -121,7 +121,7 @@ class ResidualStage(Stage):
         models = []
         for text in (towers.history_model, towers.item_model):
             c = self.config
-            model = Residual.beside(towers.model_name, text, ids, self.unknown, c.dim, c.history, c.temperature)
+            model = Residual.over(towers.model_name, text, ids, self.unknown, c.dim, c.history, c.temperature)
             model.text.requires_grad_(False)
             models.append(model)
         model, item_model = models

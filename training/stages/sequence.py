@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from seqrec.errors import InputError
-from seqrec.models.base.model import Batch, SequenceModel, TellsItemsApart, TrainsItself
+from seqrec.models.base.model import Batch, SequenceModel
 from seqrec.text.item_text import ItemTokens, TokenizedHistory
 from training.config.schema import SelfSupervisedConfig, SequenceConfig
 from training.data.dataset import Dataset
@@ -64,12 +64,11 @@ class SequenceStage(Stage):
     @classmethod
     def from_context(cls, context: StageContext) -> Self:
         model, name = context.towers.history_model, context.towers.model_name
-        if not isinstance(model, TrainsItself):
+        if not model.has_training_loss:
             raise InputError(f"{name} has no loss of its own; use the stages joint, stage1 and stage2", "stages")
         needs_whole_weights(cls.name, context)
         data, config = context.data[0], context.config
-        if isinstance(model, TellsItemsApart):
-            model.set_training_items([data.tokens[int(row)] for row in np.flatnonzero(data.dataset.trained_rows)])
+        model.set_training_items([data.tokens[int(row)] for row in np.flatnonzero(data.dataset.trained_rows)])
         return cls(data.dataset, data.tokens, config.sequence, config.seed, context.encoding)
 
     @property
@@ -94,16 +93,13 @@ class SequenceStage(Stage):
         return all_reduce_sum(loss.float() * (len(own) / len(batch.histories))), prepared.tokens
 
     def prepared(self, model: SequenceModel, histories: list[TokenizedHistory], generator: torch.Generator) -> Batch:
-        assert isinstance(model, TrainsItself)
         return model.prepare_training(histories, generator)
 
     def loss_of(self, model: SequenceModel, batch: Batch) -> Tensor:
         """-> []"""
-        assert isinstance(model, TrainsItself)
         return model.training_loss(batch)
 
     def post_optimizer_step(self, model: SequenceModel) -> None:
-        assert isinstance(model, TrainsItself)
         model.post_optimizer_step()
 
 

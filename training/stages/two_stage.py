@@ -20,7 +20,6 @@ from torch.nn import functional as F
 from seqrec.encoder import Encoder
 from seqrec.errors import InputError
 from seqrec.models.base.model import SequenceModel
-from seqrec.models.recformer.model import Recformer
 from seqrec.text.item_text import TokenizedHistory
 from training.config.schema import FineTuningConfig
 from training.data.dataset import Rows
@@ -29,7 +28,6 @@ from training.evaluation.metrics import Metrics
 from training.stages.augmentation import history_before
 from training.stages.base import Stage, StageContext, Towers
 from training.stages.joint import compare
-from training.stages.pretraining import take_language_model_head
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +56,10 @@ class StageOne(Stage):
             raise InputError("there is only one item text, so there are no negatives", f"{self.name}.negatives")
         self.items: Tensor | None = None  # [texts, dim]
         for tower in (context.towers.history_model, context.towers.item_model):
-            take_language_model_head(tower)
-        _freeze_words(context.towers.history_model, config.freeze_words, f"{self.name}.freeze_words")
+            tower.drop_language_model_head()
+        if not context.towers.history_model.freeze_word_embeddings(config.freeze_words) and config.freeze_words:
+            name = context.towers.model_name
+            raise InputError(f"{name} has no word embeddings to freeze", f"{self.name}.freeze_words")
 
     @classmethod
     def from_context(cls, context: StageContext) -> Self:
@@ -138,10 +138,3 @@ def softmax_loss(
     logits = compare(model.metric, queries, items[torch.from_numpy(rows).to(items.device)])
     logits = logits.gather(1, torch.from_numpy(places.reshape(drawn.shape)).to(logits.device))
     return F.cross_entropy(logits / temperature, torch.zeros_like(targets))
-
-
-def _freeze_words(model: SequenceModel, frozen: bool, setting: str) -> None:
-    if isinstance(model, Recformer):
-        model.word_embeddings.requires_grad_(not frozen)
-    elif frozen:
-        raise InputError("only recformer has word embeddings to freeze", setting)

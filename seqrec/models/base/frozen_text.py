@@ -1,14 +1,15 @@
-"""What models on top of a frozen text encoder have in common: the text vector of an item, made once and remembered.
+"""The base of models on top of a frozen text encoder, whose vector of a text is computed once and cached.
 
-The encoder is any model that reads text (`seqrec.models`), such as a Recformer that took over the weights of a text
-encoder or was trained before; it is kept in the checkpoint, so an item that nobody has seen is encoded like any other.
-A model derives from `FrozenTextModel` and says how text vectors become item vectors (`adapt`), and a sequence of those
-a query (`states`); being trained, pretrained, saved, indexed and served comes with it.
+The encoder is any text model of `seqrec.models`, such as a Recformer that was trained before or that took over the
+weights of a BERT-like encoder. It is stored in the checkpoint, so new items are encoded like all others. A model
+derives from `FrozenTextModel` and defines how text vectors become item vectors (`adapt`) and how a sequence of them
+becomes queries (`states`); training, pretraining, saving, indexing and serving are inherited.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import logging
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Self
@@ -16,33 +17,35 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from seqrec.data.items import AttributeValue, Item
 from seqrec.errors import InputError
 from seqrec.metric import Metric
-from seqrec.models import model_class
+from seqrec.models import TEXT_ENCODER, model_class
 from seqrec.models.base.id_table import ItemIds, known_row, with_row, without_row
 from seqrec.models.base.ids import newest
-from seqrec.models.base.model import Batch, SequenceModel
-from seqrec.text.item_text import ItemText, ItemTokens, TokenizedHistory, TokenizedItem
+from seqrec.models.base.model import Batch, BuildConfig, SequenceModel, TrainingSet
+from seqrec.text.item_text import ItemText, ItemTokens, Recipe, TokenizedHistory, TokenizedItem
 
-REMEMBERED = 2**18
-"""Text vectors that are kept, at most: 400 MB where they have 384 dimensions."""
-AT_ONCE = 512
-"""Texts that the frozen encoder reads at a time, so that memory stays bounded."""
+log = logging.getLogger(__name__)
+
+CACHED_TEXTS = 2**18
+"""The most text vectors that are cached: 400 MB at 384 dimensions."""
+ENCODER_BATCH = 512
+"""Texts that the encoder reads in one batch, so that memory stays bounded."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextRows:
-    """b sequences of at most n items, as rows of a table of the u different items among them."""
+    """b sequences of at most n items, as rows of a table of the u distinct items in them."""
 
-    vectors: Tensor  # float32 [u + 1, text dim]; 0 where it is yet to be made, and in the last row, of padding
-    missing: tuple[Batch, ...]  # the texts to be made
-    missing_rows: Tensor  # int64 [m], where they go
+    vectors: Tensor  # float32 [u + 1, text dim], from the cache; 0 where missing, and in the last row, for padding
+    missing: tuple[Batch, ...]  # texts that are not cached
+    missing_rows: Tensor  # int64 [m], their rows in `vectors`
     missing_keys: tuple[bytes, ...]
-    ids: Tensor  # int64 [u + 1], the item's row in the model's own table, if it has one
+    ids: Tensor  # int64 [u + 1], the item's row in the model's own table, if there is one
     rows: Tensor  # int64 [b, n], oldest first, then padding
     lengths: Tensor  # int64 [b]
     tokens: int
@@ -55,70 +58,108 @@ class TextRows:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRows(TextRows):
-    candidates: Tensor  # int64 [c], which of the items that were shown are told apart
-    targets: Tensor  # int64 [b, n], rows of `candidates`: what comes next; -1 where nothing does
+    candidates: Tensor  # int64 [c], numbers of training items
+    targets: Tensor  # int64 [b, n], the next item as a row of `candidates`; -1 where there is none
 
 
-class FrozenTextModel(nn.Module, ABC):
-    """Base. `settings`: `max_length` items are read, the newest; scores are divided by `temperature` in the loss, and
-    compared with `negatives` other items drawn at random (0: with all)."""
+class FrozenTextModel(SequenceModel):
+    """Base. The settings have the fields `max_length`, the newest items that are read; `temperature`, by which the loss
+    divides scores; and `negatives`, the number of random items that it compares with (0: all)."""
 
-    metric: Metric
     cold_items = True
-    dim: int
-    settings_class: ClassVar[type[Any]]
+    builds_on_checkpoints = True
     fine_tuning: ClassVar[tuple[str, ...]] = ("negatives",)
-    """Settings that a training which goes on from a checkpoint may change; `ids`, where there is such a one, says
-    whether items that training saw have weights of their own as well."""
+    """Settings that may change when training continues from a checkpoint. With a setting `ids`, training items have
+    weights of their own."""
 
     def __init__(self, settings: Any, text_model: str, text: SequenceModel, items: int = 0, id_bytes: int = 0) -> None:
-        """Fresh weights on top of `text`, of the name that MODELS has it by; `items` have an id of their own.
+        """Fresh weights on top of `text`, whose name in MODELS is `text_model`; `items` have ids of their own.
 
-        Raises InputError for a model that is no text encoder.
+        Raises InputError for a model that is not a text encoder.
         """
         super().__init__()
-        if text.metric is not Metric.COSINE or not text.cold_items or not isinstance(text, nn.Module):
-            raise InputError(f"{text_model} is no text encoder: it compares by {text.metric}", "model.start_from")
+        if text.metric is not Metric.COSINE or not text.cold_items:
+            raise InputError(
+                f"{text_model} is not a text encoder, which encodes new items and compares by cosine",
+                "model.start_from",
+            )
         self.settings, self.text_model, self.text, self.items = settings, text_model, text, items
         self.item_text: ItemText | None = text.item_text
         self.item_ids = ItemIds(id_bytes)
         self.requires_grad_(True)
-        self._made: dict[bytes, npt.NDArray[np.float32]] = {}
-        self._shown: list[TokenizedItem] = []
+        self._cache: dict[bytes, npt.NDArray[np.float32]] = {}
+        self._training_items: list[TokenizedItem] = []
         self._candidate_of: dict[bytes, int] = {}
-        self._shown_vectors: Tensor | None = None
+        self._training_vectors: Tensor | None = None
 
     @abstractmethod
     def adapt(self, texts: Tensor, ids: Tensor) -> Tensor:
-        """Item vectors: text vectors [m, text dim], rows of items that have an id [m] (`items`: none) -> [m, dim]"""
+        """Item vectors from text vectors [m, text dim] and rows of items with ids [m] (`items`: none) -> [m, dim]"""
 
     @abstractmethod
     def states(self, items: Tensor, lengths: Tensor) -> Tensor:
-        """What each item of a sequence predicts the next one by: items [b, n, dim], lengths [b] -> [b, n, dim]"""
+        """The query at each item, which predicts the next one: items [b, n, dim], lengths [b] -> [b, n, dim]"""
 
-    def as_read(self, texts: Tensor, ids: Tensor) -> Tensor:
-        """Items as part of a sequence, where they are not what they are as answers: as `adapt`."""
+    def embed_history_items(self, texts: Tensor, ids: Tensor) -> Tensor:
+        """The vectors of items in a history, if they differ from those of candidates: as `adapt`."""
         return self.adapt(texts, ids)
 
-    def see(self, texts: Tensor) -> None:
-        """Once, before training: text vectors [m, text dim] of the different items that training sees."""
+    def fit_text_statistics(self, texts: Tensor) -> None:
+        """Called once before training, with the text vectors [m, text dim] of the distinct training items."""
         return
 
     @classmethod
-    def on(cls, settings: Any, text_model: str, text: SequenceModel, item_ids: Sequence[str] = ()) -> Self:
-        """A model with fresh weights; `item_ids`: of the items that training sees."""
+    def check(cls, config: BuildConfig) -> Recipe | None:
+        """Raises InputError without a text encoder or a trained model to build on."""
+        if config.start is None:
+            if config.text_encoder:
+                return config.recipe
+            raise InputError(
+                f"{config.name} needs a frozen text model: --set model.start_from=DIR, a text encoder or a text model",
+                "model.start_from",
+            )
+        model = config.start.model
+        if isinstance(model, cls):
+            log.info("of [model.settings] only %s apply: the checkpoint has the others", ", ".join(cls.fine_tuning))
+        return None if model.item_text is None else model.item_text.recipe
+
+    @classmethod
+    def build(cls, config: BuildConfig, datasets: Sequence[TrainingSet]) -> Self:
+        """On a text encoder or a trained text model, or from a trained model of the same class."""
+        item_ids = [item.item_id for item in datasets[0].trained_items]
+        if config.start is None:
+            name, kind = TEXT_ENCODER, model_class(TEXT_ENCODER)
+            # It reads single items.
+            limits = {
+                "max_token_num": config.recipe.max_attr_num * config.recipe.max_attr_length + 1,
+                "max_item_embeddings": 2,
+            }
+            settings = kind.settings_class(**limits)
+            text = kind.build(replace(config, name=name, settings=settings, given=frozenset(limits)), datasets)
+        else:
+            name, text = config.start
+        if isinstance(text, cls):
+            return cls.fine_tune_from(text, config.settings, item_ids)
+        text.drop_language_model_head()
+        return cls.from_text_encoder(config.settings, name, text, item_ids)
+
+    @classmethod
+    def from_text_encoder(
+        cls, settings: Any, text_model: str, text: SequenceModel, item_ids: Sequence[str] = ()
+    ) -> Self:
+        """A model with fresh weights; `item_ids`: those of training items."""
         known = ItemIds.of(item_ids if getattr(settings, "ids", False) else [])
         model = cls(settings, text_model, text, len(item_ids) if known.size else 0, known.size)
         model.item_ids = known
         return model
 
-    def going_on(self, settings: Any, item_ids: Sequence[str] = ()) -> Self:
-        """A model with this one's weights and the `fine_tuning` ones of `settings`; the weights that items have of
-        their own are fresh, for `item_ids`."""
-        settings = replace(self.settings, **{name: getattr(settings, name) for name in self.fine_tuning})
-        model = self.on(settings, self.text_model, self.text, item_ids)
-        own = {name: weight for name, weight in self.state_dict().items() if not name.startswith(("item_ids", "own"))}
-        model.load_state_dict(own, strict=False)
+    @classmethod
+    def fine_tune_from(cls, trained: Self, settings: Any, item_ids: Sequence[str] = ()) -> Self:
+        """A copy of `trained` with the `fine_tuning` ones of `settings`. Weights of single items are fresh."""
+        settings = replace(trained.settings, **{name: getattr(settings, name) for name in cls.fine_tuning})
+        model = cls.from_text_encoder(settings, trained.text_model, trained.text, item_ids)
+        shared = {n: weight for n, weight in trained.state_dict().items() if not n.startswith(("item_ids", "own"))}
+        model.load_state_dict(shared, strict=False)
         return model
 
     @classmethod
@@ -137,24 +178,19 @@ class FrozenTextModel(nn.Module, ABC):
         }
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Of all weights but the text encoder's."""
+        """Of all weights except those of the text encoder."""
         super().requires_grad_(requires_grad)
-        self._text.requires_grad_(False)
+        self.text.requires_grad_(False)
         return self
 
     def train(self, mode: bool = True) -> Self:
-        """The text encoder stays as it is."""
+        """The text encoder stays in evaluation mode."""
         super().train(mode)
-        self._text.eval()
+        self.text.eval()
         return self
 
-    @property
-    def _text(self) -> nn.Module:
-        assert isinstance(self.text, nn.Module)
-        return self.text
-
     def tokenize_items(self, items: Sequence[Item | Mapping[str, AttributeValue]]) -> ItemTokens:
-        """The text's tokens, and one more after them for an item that has an id of its own."""
+        """The tokens of the text, and one more for an item with an id of its own."""
         texts = self.text.tokenize_items(items)
         if not self.items:
             return texts
@@ -170,7 +206,7 @@ class FrozenTextModel(nn.Module, ABC):
         return TextRows(**self._rows([self._read(history) for history in histories]))
 
     def history_tokens(self, history: TokenizedHistory) -> int:
-        """What it costs where no text of it is remembered."""
+        """The cost if no text of it is cached."""
         return sum(len(item.ids) for item in self._read(history))
 
     def encode_items(self, batch: TextRows) -> Tensor:
@@ -182,22 +218,22 @@ class FrozenTextModel(nn.Module, ABC):
         return newest(self._states(batch), batch.lengths)
 
     def set_training_items(self, items: Sequence[TokenizedItem]) -> None:
-        """The items that training sees: what the loss tells a target from. Those that read the same are one."""
+        """The candidates of the loss. Items with the same text are one candidate."""
         distinct = {_key(item): item for item in items}
-        self._shown, self._shown_vectors = list(distinct.values()), None
+        self._training_items, self._training_vectors = list(distinct.values()), None
         self._candidate_of = {key: place for place, key in enumerate(distinct)}
 
     def prepare_training(self, sequences: Sequence[TokenizedHistory], generator: torch.Generator) -> TrainingRows:
-        """The newest `max_length` items of each, and what came after each of them. Every item was shown."""
+        """The newest `max_length` items of each, and the item after each. `set_training_items` knows every item."""
         parts = [sequence.items[-self.settings.max_length - 1 :] for sequence in sequences]
         prepared = self._rows([part[:-1] for part in parts])
         targets = torch.full(prepared["rows"].shape, -1)
         for row, part in zip(targets, parts, strict=True):
             wanted = [self._candidate_of[_key(item)] for item in part[1:]]
             row[: len(wanted)] = torch.tensor(wanted, dtype=torch.int64)
-        candidates = torch.arange(len(self._shown))
+        candidates = torch.arange(len(self._training_items))
         if self.settings.negatives:
-            drawn = torch.randperm(len(self._shown), generator=generator)[: self.settings.negatives]
+            drawn = torch.randperm(len(self._training_items), generator=generator)[: self.settings.negatives]
             candidates = torch.unique(torch.cat([drawn, targets[targets >= 0]]))
             targets = torch.where(targets >= 0, torch.searchsorted(candidates, targets), -1)
         return TrainingRows(**prepared, candidates=candidates, targets=targets)
@@ -213,11 +249,8 @@ class FrozenTextModel(nn.Module, ABC):
         logits = queries @ items.T / self.settings.temperature
         return F.cross_entropy(logits.float(), batch.targets[real])
 
-    def post_optimizer_step(self) -> None:
-        """Nothing to be held within bounds."""
-
     def positions(self, length: int, lengths: Tensor) -> Tensor:
-        """[b, length] so that the newest item has `max_length - 1`, however many there are; padding has any."""
+        """[b, length], counted so that the newest item always has `max_length - 1`; arbitrary at padding."""
         last: int = self.settings.max_length - 1
         places = torch.arange(length, device=lengths.device)
         return (places + (last + 1 - lengths)[:, None]).clamp(max=last)
@@ -226,7 +259,7 @@ class FrozenTextModel(nn.Module, ABC):
         return history.items[-self.settings.max_length :]
 
     def _rows(self, sequences: Sequence[Sequence[TokenizedItem]]) -> dict[str, Any]:
-        """The fields of `TextRows`; a batch is never without a column."""
+        """The fields of `TextRows`; a batch has at least one column."""
         place: dict[bytes, int] = {}
         distinct: list[TokenizedItem] = []
         for item in (item for sequence in sequences for item in sequence):
@@ -243,22 +276,22 @@ class FrozenTextModel(nn.Module, ABC):
         }
 
     def _table(self, items: Sequence[TokenizedItem]) -> dict[str, Any]:
-        """What of `TextRows` is about its different items."""
+        """The fields of `TextRows` that concern its distinct items."""
         texts = [without_row(item) for item in items]
         vectors = np.zeros((len(items) + 1, self.text.dim), dtype=np.float32)
         missing: list[int] = []
         for row, text in enumerate(texts):
-            made = self._made.get(_key(text))
-            if made is None:
+            cached = self._cache.get(_key(text))
+            if cached is None:
                 missing.append(row)
             else:
-                vectors[row] = made
+                vectors[row] = cached
         known = [self.items if row is None else row for row in map(known_row, items)]
         return {
             "vectors": torch.from_numpy(vectors),
             "missing": tuple(
-                self.text.prepare_items([texts[row] for row in missing[at : at + AT_ONCE]])
-                for at in range(0, len(missing), AT_ONCE)
+                self.text.prepare_items([texts[row] for row in missing[at : at + ENCODER_BATCH]])
+                for at in range(0, len(missing), ENCODER_BATCH)
             ),
             "missing_rows": torch.tensor(missing, dtype=torch.int64),
             "missing_keys": tuple(_key(texts[row]) for row in missing),
@@ -267,32 +300,35 @@ class FrozenTextModel(nn.Module, ABC):
 
     def _states(self, batch: TextRows) -> Tensor:
         """[b, n, dim]"""
-        return self.states(self.as_read(self._texts(batch), batch.ids)[batch.rows], batch.lengths)
+        items = self.embed_history_items(self._texts(batch), batch.ids)
+        return self.states(items[batch.rows], batch.lengths)
 
     @torch.no_grad()
     def _texts(self, batch: TextRows) -> Tensor:
-        """Text vectors of the different items, 0 of padding: [u + 1, text dim], each of length sqrt(text dim)."""
+        """Text vectors of the distinct items, 0 for padding: [u + 1, text dim], each of length sqrt(text dim)."""
         if not batch.missing:
             return batch.vectors
         scale = self.text.dim**0.5
         made = torch.cat([F.normalize(self.text.encode_items(part).float(), dim=1) * scale for part in batch.missing])
-        if len(self._made) + len(made) > REMEMBERED:
-            self._made = {}
-        self._made |= zip(batch.missing_keys, made.cpu().numpy(), strict=True)
+        # Replaced, not cleared: other threads may be reading.
+        if len(self._cache) + len(made) > CACHED_TEXTS:
+            self._cache = {}
+        self._cache |= zip(batch.missing_keys, made.cpu().numpy(), strict=True)
         return batch.vectors.index_copy(0, batch.missing_rows, made)
 
     def _candidates(self, batch: TrainingRows) -> tuple[Tensor, Tensor]:
         """Text vectors [c, text dim] and ids [c] of the candidates."""
         device = batch.candidates.device
-        if self._shown_vectors is None:
-            parts = [self._shown[at : at + AT_ONCE] for at in range(0, len(self._shown), AT_ONCE)]
+        if self._training_vectors is None:
+            items = self._training_items
+            parts = [items[at : at + ENCODER_BATCH] for at in range(0, len(items), ENCODER_BATCH)]
             batches = [self.prepare_items(part).to(device) for part in parts]
-            self._shown_vectors = torch.cat([self._texts(one)[:-1] for one in batches])
-            self._shown_ids = torch.cat([one.ids[:-1] for one in batches])
-            self.see(self._shown_vectors)
-        return self._shown_vectors[batch.candidates], self._shown_ids[batch.candidates]
+            self._training_vectors = torch.cat([self._texts(one)[:-1] for one in batches])
+            self._training_ids = torch.cat([one.ids[:-1] for one in batches])
+            self.fit_text_statistics(self._training_vectors)
+        return self._training_vectors[batch.candidates], self._training_ids[batch.candidates]
 
 
 def _key(item: TokenizedItem) -> bytes:
-    """Equal where two items read the same."""
+    """Equal for items with the same tokens."""
     return item.ids.tobytes() + item.types.tobytes()

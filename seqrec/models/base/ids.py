@@ -1,30 +1,31 @@
-"""What models that know items by their ids have in common: the rows of items, of users, and how histories are padded.
+"""The base of models that know items by id: rows of items and users, padding, and cross entropy over all items.
 
-A model derives from `IdModel` and says how rows become vectors and what its loss is; being saved, indexed and served
-comes with it. An item that training did not see has no row, no token and no vector: histories are read without it, and
-it is never an answer.
+A model derives from `IdModel` and defines how a sequence of rows becomes vectors; saving, indexing and serving are
+inherited. An item that training did not see has no row, no token and no vector: histories are read without it, and it
+is never recommended.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from seqrec.data.items import AttributeValue, Item
 from seqrec.errors import InputError
 from seqrec.metric import Metric
 from seqrec.models.base.id_table import ItemIds, known_row
+from seqrec.models.base.model import BuildConfig, SequenceModel, TrainingSet
 from seqrec.text.item_text import ItemText, ItemTokens, TokenizedHistory, TokenizedItem
 
 
 @dataclass(frozen=True)
 class VocabSizes:
-    """How much a model knows: items, and bytes of their ids (`ItemIds.size`); the same of users."""
+    """The numbers of known items and users, and the bytes of their ids (`ItemIds.size`)."""
 
     items: int
     item_bytes: int
@@ -34,11 +35,11 @@ class VocabSizes:
 
 @dataclass(frozen=True, kw_only=True)
 class RowBatch:
-    """b sequences of at most n items. Models add what their losses need: tensors, which move along."""
+    """b sequences of at most n items. A model whose loss needs more adds fields; tensors are moved with the batch."""
 
     rows: Tensor  # int64 [b, n], oldest first, then padding
-    lengths: Tensor  # int64 [b], real items; 0 where nothing is known
-    users: Tensor  # int64 [b]; the number of users known stands for all others
+    lengths: Tensor  # int64 [b], without padding; 0 if no item is known
+    users: Tensor  # int64 [b]; the number of known users stands for all others
     tokens: int
 
     def to(self, device: torch.device | str) -> Self:
@@ -48,52 +49,62 @@ class RowBatch:
 
     @property
     def real(self) -> Tensor:
-        """bool [b, n]"""
+        """bool [b, n]: what is not padding."""
         return torch.arange(self.rows.shape[1], device=self.rows.device) < self.lengths[:, None]
 
     def inputs(self) -> RowBatch:
-        """Each sequence without its last item, which only is to be told."""
+        """Each sequence without its last item, which is only a target."""
         lengths = (self.lengths - 1).clamp(min=0)
         return RowBatch(rows=self.rows[:, :-1], lengths=lengths, users=self.users, tokens=self.tokens)
 
 
-class IdModel(nn.Module, ABC):
-    """Base of the models that know items by id. `settings.max_length`: items of a history that are read, the newest."""
+class IdModel(SequenceModel):
+    """Base of the models that know items by id.
+
+    A model that predicts the next item at every position defines `states`; encoding and training follow from it. Others
+    override `encode_histories`, `prepare_training` and `training_loss`. The settings have a field `max_length`: the
+    newest items of a history that are read.
+    """
 
     metric = Metric.DOT
     cold_items = False
-    item_text: ItemText | None = None
-    dim: int
     items: Any
-    """The table of the items' vectors, as `item_table` makes it, unless a model encodes items itself."""
-    settings_class: ClassVar[type[Any]]
-    """A frozen dataclass of what can be set; `max_length` is among it."""
+    """The table of item vectors, made by `item_table`. Only a model that overrides `encode_items` may go without."""
     known_class: ClassVar[type[VocabSizes]] = VocabSizes
     knows_users: ClassVar[bool] = False
     """Whether users have weights of their own."""
-    knows_domains: ClassVar[bool] = False
-    """Whether it learns from other data sets as well: `from_ids` is told `others`, how many items each of them has."""
 
     def __init__(self, settings: Any, known: VocabSizes) -> None:
-        """Fresh weights. A subclass makes its own after calling this."""
+        """Fresh weights. A subclass creates its own after calling this."""
         super().__init__()
         self.settings, self.known = settings, known
         self.read_items: int = settings.max_length
         self.item_ids, self.user_ids = ItemIds(known.item_bytes), ItemIds(known.user_bytes)
 
     @classmethod
+    def check(cls, config: BuildConfig) -> None:
+        """Raises InputError for a text encoder: the model reads no text."""
+        if config.text_encoder:
+            super().check(config)
+
+    @classmethod
+    def build(cls, config: BuildConfig, datasets: Sequence[TrainingSet]) -> Self:
+        own = datasets[0]
+        return cls.from_items(config.settings, own.trained_items, own.trained_users)
+
+    @classmethod
     def from_items(cls, settings: Any, items: Sequence[Item], user_ids: Sequence[str]) -> Self:
-        """A model with fresh weights for what training sees; one that reads attributes does it here."""
+        """A model with fresh weights. A model that reads attributes overrides this."""
         return cls.from_ids(settings, [item.item_id for item in items], user_ids)
 
     @classmethod
     def from_ids(cls, settings: Any, item_ids: Sequence[str], user_ids: Sequence[str], **more: Any) -> Self:
-        """The same by ids alone; `more` are fields that `known_class` has beside those of `VocabSizes`.
+        """The same from ids alone. `more`: fields that `known_class` adds to those of `VocabSizes`.
 
-        Raises InputError where training sees fewer than two items.
+        Raises InputError for fewer than two items.
         """
         if len(item_ids) < 2:
-            raise InputError(f"training sees {len(item_ids)} item, so there is nothing to tell it from", "interactions")
+            raise InputError(f"training sees {len(item_ids)} item, so there is nothing to choose from", "interactions")
         items, users = ItemIds.of(item_ids), ItemIds.of(user_ids if cls.knows_users else [])
         known = cls.known_class(len(item_ids), items.size, len(user_ids) if cls.knows_users else 0, users.size, **more)
         model = cls(settings, known)
@@ -107,22 +118,32 @@ class IdModel(nn.Module, ABC):
     def config_json(self) -> dict[str, Any]:
         return {"settings": asdict(self.settings), "known": asdict(self.known)}
 
+    def states(self, batch: Any) -> Tensor:
+        """The query at each item, which predicts the next one: [b, n, dim]."""
+        raise NotImplementedError
+
     def encode_items(self, batch: RowBatch) -> Tensor:
-        """-> [n, dim], from a batch of one column; zeros for padding. Here: the item's row of the table `items`."""
+        """-> [n, dim], from a batch of one column; 0 for padding."""
         vectors: Tensor = self.items(batch.rows[:, 0])
         return vectors
 
-    @abstractmethod
     def encode_histories(self, batch: RowBatch) -> Tensor:
-        """-> [b, dim]"""
+        """-> [b, dim], the query at the newest item."""
+        return newest(self.states(batch), batch.lengths)
 
-    @abstractmethod
     def prepare_training(self, sequences: Sequence[TokenizedHistory], generator: torch.Generator) -> RowBatch:
-        """CPU. What `training_loss` reads."""
+        """The newest `max_length` items of each sequence, and one more: the last target."""
+        return self.batch([self.known_rows(sequence)[-self.read_items - 1 :] for sequence in sequences])
 
-    @abstractmethod
     def training_loss(self, batch: Any) -> Tensor:
-        """-> []"""
+        """Cross entropy over all items at every position. -> []"""
+        targets, real = next_items(batch)  # [b, n - 1]
+        return self.cross_entropy(self.states(batch.inputs())[real], targets[real])
+
+    def cross_entropy(self, queries: Tensor, rows: Tensor) -> Tensor:
+        """Softmax cross entropy over all items: queries [m, dim], rows of the targets [m] -> []"""
+        logits = queries @ self.items.weight[: self.known.items].T  # [m, items]
+        return F.cross_entropy(logits.float(), rows)
 
     @property
     def padding(self) -> int:
@@ -130,7 +151,7 @@ class IdModel(nn.Module, ABC):
         return self.known.items
 
     def tokenize_items(self, items: Sequence[Item | Mapping[str, AttributeValue]]) -> ItemTokens:
-        """One token for an item that training saw; none for any other, and none for attributes without an id."""
+        """One token for an item that training saw; none for any other, nor for attributes without an id."""
         return ItemTokens.concatenate(
             self.item_ids.token(item.item_id if isinstance(item, Item) else "") for item in items
         )
@@ -146,15 +167,15 @@ class IdModel(nn.Module, ABC):
         return len(self.rows_of(history))
 
     def rows_of(self, history: TokenizedHistory) -> list[int]:
-        """The newest items of a history that are known, oldest first."""
+        """The newest `max_length` known items, oldest first."""
         return self.known_rows(history)[-self.read_items :]
 
     def known_rows(self, history: TokenizedHistory) -> list[int]:
-        """All of them."""
+        """All known items, oldest first."""
         return [row for item in history.items if (row := known_row(item)) is not None]
 
     def batch(self, sequences: Sequence[Sequence[int]], users: Sequence[str | None] | None = None) -> RowBatch:
-        """Rows of items, padded to the longest of them; a batch is never without a column."""
+        """Rows of items, padded to the longest sequence, at least to one column."""
         lengths = torch.tensor([len(rows) for rows in sequences], dtype=torch.int64)
         longest = max([1, *lengths.tolist()])
         rows = torch.tensor([[*rows] + [self.padding] * (longest - len(rows)) for rows in sequences], dtype=torch.int64)
@@ -167,7 +188,7 @@ class IdModel(nn.Module, ABC):
         )
 
     def item_table(self, dim: int, extra: int = 0, std: float = 0.02) -> nn.Embedding:
-        """A vector for each item, normally distributed, and 0 for padding; `extra` rows come after that."""
+        """A vector for each item, from a truncated normal distribution, 0 for padding, and then `extra` more rows."""
         table = nn.Embedding(self.padding + 1 + extra, dim, padding_idx=self.padding)
         with torch.no_grad():
             nn.init.trunc_normal_(table.weight, std=std, a=-2 * std, b=2 * std)
@@ -175,28 +196,31 @@ class IdModel(nn.Module, ABC):
         return table
 
     def positions(self, batch: RowBatch) -> Tensor:
-        """[b, n] so that the newest item has `settings.max_length - 1`, however many there are; padding has any."""
+        """[b, n], counted so that the newest item always has `max_length - 1`; arbitrary at padding."""
         places = torch.arange(batch.rows.shape[1], device=batch.rows.device)
         last: int = self.settings.max_length - 1
         return (places + (last + 1 - batch.lengths)[:, None]).clamp(max=last)
 
-    def post_optimizer_step(self) -> None:
-        """Nothing to be held within bounds."""
-
 
 def newest(states: Tensor, lengths: Tensor) -> Tensor:
-    """The state of the last real item: states [b, n, d] -> [b, d]; the first state where there is no item."""
+    """The state of the last item that is not padding: states [b, n, d] -> [b, d]; the first state if there is none."""
     rows = torch.arange(len(states), device=states.device)
     return states[rows, (lengths - 1).clamp(min=0)]
 
 
 def next_items(batch: RowBatch) -> tuple[Tensor, Tensor]:
-    """-> the rows [b, n - 1] that come after each item but the last, and bool [b, n - 1] which of those are real."""
+    """-> the rows [b, n - 1] that follow each item but the last, and bool [b, n - 1]: which of them are no padding."""
     return batch.rows[:, 1:], batch.real[:, 1:]
 
 
-def choice(value: str, choices: Sequence[str], setting: str) -> None:
-    """Raises InputError for a value that is none of the choices."""
+def draw_negatives(targets: Tensor, items: int, count: int, generator: torch.Generator) -> Tensor:
+    """For each target `count` other items, drawn uniformly from the first `items` rows: int64 [...] -> [..., count]"""
+    drawn = torch.randint(items - 1, (*targets.shape, count), generator=generator)
+    return drawn + (drawn >= targets[..., None])
+
+
+def check_choice(value: str, choices: Sequence[str], setting: str) -> None:
+    """Raises InputError for a value that is not one of the choices."""
     if value not in choices:
         raise InputError(f"{value!r} is not one of {', '.join(choices)}", f"model.settings.{setting}")
 
@@ -215,8 +239,14 @@ def check_positive(settings: Any, *names: str) -> None:
             raise InputError(f"{getattr(settings, name)} is not above 0", f"model.settings.{name}")
 
 
-def share(settings: Any, *names: str) -> None:
-    """Raises InputError for a setting that is not from 0 to below 1, such as a dropout."""
+def check_fraction(settings: Any, *names: str) -> None:
+    """Raises InputError for a setting outside of [0, 1), such as a dropout."""
     for name in names:
         if not 0 <= getattr(settings, name) < 1:
             raise InputError(f"{getattr(settings, name)} is not from 0 to below 1", f"model.settings.{name}")
+
+
+def check_heads(settings: Any) -> None:
+    """Raises InputError if `dim` is not a multiple of `heads`."""
+    if settings.dim % settings.heads:
+        raise InputError(f"{settings.dim} is not a multiple of {settings.heads} heads", "model.settings.dim")

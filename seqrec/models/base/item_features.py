@@ -1,8 +1,8 @@
-"""What models of ids read of an item's attributes: an attribute is a field, a field a bag of tags, a tag a vector.
+"""Attributes of items as features of models that know items by id. An attribute is a field: a bag of tags.
 
-Fields are RecBole's: a string is its words (`token_seq` there), or, where the name ends with `:token`, one tag as it
-is; a list is one tag an entry. Tags are numbered as they come; the same word in two fields is two tags. Which tags the
-items that training saw have goes into the checkpoint, with the weights: they are what the model was trained with.
+Fields are RecBole's: the tags of a string are its words (`token_seq` there), or the whole string if the name ends with
+`:token`; the tags of a list are its entries. The same word in two fields is two tags. The tags of training items are
+stored in the checkpoint.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from seqrec.errors import InputError
 from seqrec.models.base.ids import IdModel, VocabSizes
 
 WHOLE = ":token"
-ALWAYS = "title,brand:token,category,genres"
-"""The attributes that data sets of this field have; those that no item has count for nothing."""
+COMMON_FEATURES = "title,brand:token,category,genres"
+"""The usual attributes of public data sets. Those that no item has are ignored."""
 
 
 @dataclass(frozen=True)
 class KnownFeatures(VocabSizes):
-    """`fields` of each item, `tags` of all items together, and the `vocabulary` of different ones."""
+    """The numbers of `fields` per item, of `tags` of all items together, and of distinct tags (`vocabulary`)."""
 
     fields: int = 0
     tags: int = 0
@@ -35,9 +35,9 @@ class KnownFeatures(VocabSizes):
 
 
 class ItemFeatures(nn.Module):
-    """Which item has which tags. `tags`: int32 [t], field after field, item after item; `begins`: int64 [bags + 1].
+    """The tags of each item. `tags`: int32 [t], all fields of an item, then the next item; `begins`: int64 [bags + 1].
 
-    The row after the last item, which stands for none, has no tags.
+    The padding row after the last item has no tags.
     """
 
     def __init__(self, known: KnownFeatures) -> None:
@@ -49,7 +49,7 @@ class ItemFeatures(nn.Module):
         self.register_buffer("begins", torch.zeros((known.items + 1) * known.fields + 1, dtype=torch.int64))
 
     def bags(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows of items [m] -> tags int64 [t] of all their fields, and where each bag begins int64 [m * fields]."""
+        """Rows of items [m] -> the tags int64 [t] of all their fields, and the start of each bag int64 [m * fields]."""
         bags = (rows[:, None] * self.fields + torch.arange(self.fields, device=rows.device)).view(-1)
         begins, lengths = self.begins[bags], self.begins[bags + 1] - self.begins[bags]
         here = lengths.cumsum(0) - lengths
@@ -62,8 +62,8 @@ class ItemFeatures(nn.Module):
         means = F.embedding_bag(tags, vectors, begins, mode="mean")
         return means.view(len(rows), self.fields, -1)
 
-    def among(self, rows: Tensor) -> Tensor:
-        """Rows of items [m] -> float [m, vocabulary]: 1 where the item has the tag, in whichever field."""
+    def multi_hot(self, rows: Tensor) -> Tensor:
+        """Rows of items [m] -> float [m, vocabulary]: 1 where the item has the tag."""
         tags, begins = self.bags(rows)
         bag_of = torch.bucketize(torch.arange(len(tags), device=rows.device), begins, right=True) - 1
         has = torch.zeros(len(rows), self.vocabulary, device=rows.device)
@@ -72,7 +72,7 @@ class ItemFeatures(nn.Module):
 
 
 class FeatureModel(IdModel):
-    """Base of the models that know items by id and read attributes: `settings.features` names them."""
+    """Base of the models that know items by id and also read attributes, which `settings.features` lists."""
 
     known_class: ClassVar[type[VocabSizes]] = KnownFeatures
     known: KnownFeatures
@@ -84,12 +84,12 @@ class FeatureModel(IdModel):
 
     @classmethod
     def from_items(cls, settings: Any, items: Sequence[Item], user_ids: Sequence[str]) -> Self:
-        """A model with fresh weights. Raises InputError where no item has any of the attributes named."""
+        """A model with fresh weights. Raises InputError if no item has any of the attributes."""
         names = feature_names(settings.features)
         fields = [name for name in names if any(name.removesuffix(WHOLE) in item.attributes for item in items)]
         if not fields:
             raise InputError(
-                f"no item has any of {settings.features}; name attributes that yours have", "model.settings.features"
+                f"no item has any of {settings.features}; list attributes of your items", "model.settings.features"
             )
         numbers: dict[tuple[str, str], int] = {}
         tags: list[int] = []
@@ -107,15 +107,15 @@ class FeatureModel(IdModel):
 
 
 def feature_names(features: str) -> list[str]:
-    """The fields that a setting names. Raises InputError if it names none."""
+    """The fields that a setting lists. Raises InputError if it is empty."""
     names = [name.strip() for name in features.split(",") if name.strip()]
     if not names:
-        raise InputError(f"name the attributes to read, such as {ALWAYS!r}", "model.settings.features")
+        raise InputError(f"list the attributes to read, such as {COMMON_FEATURES!r}", "model.settings.features")
     return names
 
 
 def field_tags(field: str, attributes: Mapping[str, AttributeValue]) -> Iterable[str]:
-    """Each tag once, in order."""
+    """The distinct tags, in order."""
     value = attributes.get(field.removesuffix(WHOLE), "")
     if not isinstance(value, str | int | float):
         return dict.fromkeys(entry for entry in value if entry.strip())

@@ -1,8 +1,8 @@
-"""Layers that models over items share: transformer blocks, and dropout that is cheap on a CPU.
+"""Layers of models over items: transformer blocks, and a dropout that is fast on a CPU.
 
-torch draws one random number per element on a CPU, one by one: a third of a SASRec training step on MovieLens. Here 16
-random bits decide about an element, from a generator that fills memory about 20 times as fast. torch's own generator
-seeds it, so runs stay repeatable with `torch.manual_seed` and when they resume from a saved state.
+On a CPU torch draws the random numbers of dropout one by one: a third of a SASRec training step on MovieLens. Here 16
+random bits decide about an element, from a generator that is about 20 times as fast. torch's generator seeds it, so
+runs stay reproducible with `torch.manual_seed` and when they are resumed.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ _LEVELS = 1 << 16
 
 
 def drop(x: Tensor, share: float, training: bool) -> Tensor:
-    """`x` with each element 0 by the chance `share`, from 0 to below 1 (on a CPU rounded to 1/65536), and the others
-    divided by 1 - `share`; `x` itself unless `training`."""
+    """Dropout: in training, each element is 0 with probability `share` in [0, 1) (on a CPU rounded to 1/65536), and the
+    others are divided by 1 - `share`."""
     if x.device.type != "cpu":
         return F.dropout(x, share, training)
     dropped = round(share * _LEVELS)
@@ -32,11 +32,11 @@ def drop(x: Tensor, share: float, training: bool) -> Tensor:
 def attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, dropout: float) -> Tensor:
     """Softmax attention with dropout of its weights: [b, h, n, e] each -> [b, h, n, e].
 
-    `allowed` is bool, [b or 1, h or 1, n or 1, n]: the keys to attend to, at least one; None: all up to the own place.
+    `allowed` is bool, [b or 1, h or 1, n or 1, n]: the keys to attend to, at least one for each query; None: causal.
     """
     if not dropout or query.device.type != "cpu":
         return F.scaled_dot_product_attention(query, key, value, allowed, dropout, is_causal=allowed is None)
-    # With dropout torch has no fused kernel for CPUs, so nothing is lost by writing it out.
+    # torch has no fused CPU kernel with dropout, so writing it out costs nothing.
     if allowed is None:
         allowed = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool).tril()
     scores = (query * query.shape[3] ** -0.5) @ key.transpose(2, 3)
@@ -44,20 +44,21 @@ def attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, dr
     return drop(weights, dropout, True).to(value.dtype) @ value
 
 
-GROUP = 16  # sequences
+GROUP = 16
+"""Sequences of a bucket."""
 
 
 class Block(nn.Module):
     """Multi-head self-attention and a feed-forward network (Vaswani et al. 2017), each with a residual connection.
 
-    `norm_first` normalises what goes into each of the two, and leaves the sum as it is (SASRec); otherwise the sums are
-    normalised (BERT). Linear layers work on [b * n, ...], which the int8 form of them needs.
+    With `norm_first` the inputs of both are normalised (SASRec), otherwise the sums (BERT). Linear layers get inputs of
+    two dimensions [b * n, ...], which their int8 form requires.
     """
 
     def __init__(
         self, dim: int, heads: int, inner: int, dropout: float, norm_first: bool, activation: nn.Module
     ) -> None:
-        """`dim` is a multiple of `heads`."""
+        """`dim` must be a multiple of `heads`."""
         super().__init__()
         self.heads, self.dropout, self.norm_first = heads, dropout, norm_first
         self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
@@ -66,7 +67,7 @@ class Block(nn.Module):
         self.activation = activation
 
     def forward(self, x: Tensor, allowed: Tensor | None = None) -> Tensor:
-        """x [b, n, d]; allowed bool [b, 1, 1, n]: the keys to attend to; None: all up to the own place."""
+        """x [b, n, d] -> [b, n, d]; allowed bool [b, 1, 1, n]: the keys to attend to; None: causal."""
         b, n, d = x.shape
         x = x.reshape(b * n, d)
         if self.norm_first:
@@ -91,15 +92,17 @@ class Block(nn.Module):
 
 
 class Stack(nn.ModuleList):
-    """Blocks, one after the other, over sequences of several lengths.
+    """Blocks in sequence, over a batch of sequences of different lengths.
 
-    On a CPU sequences of like lengths are computed together, so that what is computed grows with what is real, not with
-    the longest of the batch (MovieLens, up to 200 items: 0.6 of the time).
+    On a CPU sequences of similar length are computed together, so that the cost grows with the real items instead of
+    the longest sequence of the batch (MovieLens, up to 200 items: 0.6 of the time).
     """
 
     def forward(self, x: Tensor, lengths: Tensor, both_ways: bool = False) -> Tensor:
-        """x [b, n, d], lengths [b] -> [b, n, d], of no meaning at padding, which comes last; `both_ways`: a place
-        attends to all that is real, so no sequence may be empty, instead of all up to itself."""
+        """x [b, n, d], lengths [b] -> [b, n, d], arbitrary at padding, which comes last.
+
+        Attention is causal, or with `both_ways` bidirectional; then no sequence may be empty.
+        """
         groups = length_buckets(lengths)
         parts = []
         for chosen in groups:
@@ -116,20 +119,20 @@ class Stack(nn.ModuleList):
 
 
 def length_buckets(lengths: Tensor) -> list[Tensor]:
-    """Which sequences, of so many items, are best computed together: their numbers, in groups; all in one if few."""
-    if lengths.is_cuda or len(lengths) < 2 * GROUP:  # a GPU would wait for the CPU to see the lengths
+    """Groups of sequences of similar length, as indices into `lengths` [b]; a small batch is one group."""
+    if lengths.is_cuda or len(lengths) < 2 * GROUP:  # reading the lengths would synchronise with the GPU
         return [torch.arange(len(lengths), device=lengths.device)]
     order = lengths.argsort(stable=True)
     return [order[begin : begin + GROUP] for begin in range(0, len(order), GROUP)]
 
 
 def post_norm_blocks(dim: int, layers: int, heads: int, inner: int, dropout: float) -> Stack:
-    """As BERT has them, and RecBole's models of this kind."""
+    """The blocks of BERT and of RecBole's models."""
     return Stack(Block(dim, heads, inner, dropout, norm_first=False, activation=nn.GELU()) for _ in range(layers))
 
 
 def initialise(module: nn.Module, std: float = 0.02) -> None:
-    """Linear layers normally distributed within two `std` of 0, biases 0 (BERT, BERT4Rec)."""
+    """Linear weights from a normal distribution truncated at two `std`, biases 0 (BERT, BERT4Rec)."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.trunc_normal_(part.weight, std=std, a=-2 * std, b=2 * std)
@@ -138,7 +141,7 @@ def initialise(module: nn.Module, std: float = 0.02) -> None:
 
 
 def position_table(length: int, dim: int, std: float = 0.02) -> nn.Parameter:
-    """A learned vector for each position, [length, dim]."""
+    """A learned vector per position, [length, dim]."""
     table = torch.empty(length, dim)
     nn.init.trunc_normal_(table, std=std, a=-2 * std, b=2 * std)
     return nn.Parameter(table)

@@ -1,10 +1,10 @@
-"""Recformer's forward pass on a GPU, for inference: compiled for a few sizes and recorded before the first request.
+"""Recformer's forward pass for inference on a GPU: compiled for a few sizes and captured as CUDA graphs at start-up.
 
-Sequences lie end to end in one stream, filled up to the next of `SIZES` tokens. Both kinds of attention are
-FlexAttention over that stream, told by block masks which blocks of keys there is anything in, so that cost grows with
-tokens: a block of queries sees its window and where its first token's sequence begins, a block of [CLS] what its
-sequences span. The masks are made on the CPU from the lengths; no shape depends on what is read, so that each size is
-one CUDA graph. Training, and what is larger, takes the path of `seqrec.models.recformer.model`; this computes the same.
+Sequences are concatenated to one stream, padded to the next of `SIZES` tokens. Both kinds of attention are
+FlexAttention over that stream with block masks that skip empty blocks of keys, so that cost grows with the tokens: a
+block of queries reads its window and the start of its first token's sequence, a block of [CLS] the blocks that its
+sequences span. The masks are computed on the CPU from the lengths. No shape depends on the input, so each size is one
+CUDA graph. Training and larger batches use `seqrec.models.recformer.model`, which computes the same.
 
 FlexAttention: Dong et al. 2024, "Flex Attention: A Programming Model for Generating Optimized Attention Kernels".
 """
@@ -12,8 +12,8 @@ FlexAttention: Dong et al. 2024, "Flex Attention: A Programming Model for Genera
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,42 +22,54 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from seqrec.models.recformer.model import Layer, PackedBatch, Recformer
+from seqrec.models.recformer.batch import PackedBatch, Tokens
+from seqrec.models.recformer.config import RecformerConfig
+from seqrec.models.recformer.layers import Layer
 
 log = logging.getLogger(__name__)
 
 SIZES = (1024, 4096, 16384, 65536)
-"""Tokens of the streams. Each is compiled by itself, which takes a minute the first time on a machine."""
+"""Tokens of the streams. Each size is compiled separately, which takes a minute the first time on a machine."""
 TOKENS_PER_SEQUENCE = 8
 """A stream of t tokens has room for t / 8 sequences."""
 BLOCK = 128
-"""Tokens; FlexAttention's own."""
+"""Tokens in a block of FlexAttention."""
 _WARM_UPS = 3
 
 
+class StreamModel(Protocol):
+    """What is read of a `Recformer`."""
+
+    config: RecformerConfig
+    layers: nn.ModuleList
+
+    def embed(self, batch: Tokens) -> Tensor: ...
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+
 class Stream(NamedTuple):
-    """b sequences end to end, t tokens; what is beyond the last real sequence is one more, which nobody reads."""
+    """b concatenated sequences, t tokens; padding at the end is one more sequence, whose result is not used."""
 
     input_ids: Tensor  # int64 [t]
     token_types: Tensor  # int64 [t]
     item_positions: Tensor  # int64 [t]
     positions: Tensor  # int64 [t]
-    starts: Tensor  # int64 [t], where the token's sequence begins
-    cls: Tensor  # int64 [b], where each sequence begins; beyond the real ones again the last of them
+    starts: Tensor  # int64 [t], the start of the token's sequence
+    cls: Tensor  # int64 [b], the start of each sequence; the last one is repeated as padding
     near_counts: Tensor  # int32 [t / BLOCK], blocks of keys for each block of tokens
-    near_blocks: Tensor  # int32 [t / BLOCK, t / BLOCK], which; only the first `near_counts` count
+    near_blocks: Tensor  # int32 [t / BLOCK, t / BLOCK], those blocks; only the first `near_counts` are valid
     span_counts: Tensor  # int32 [b / BLOCK], blocks of keys for each block of [CLS]
     span_blocks: Tensor  # int32 [b / BLOCK, t / BLOCK]
 
 
 def size_of(batch: PackedBatch) -> int | None:
-    """The smallest size that it fits into."""
+    """The smallest size that fits; None: the batch is too large."""
     need = max(batch.tokens, len(batch.cls) * TOKENS_PER_SEQUENCE)
     return next((size for size in SIZES if need <= size), None)
 
 
 def stream(batch: PackedBatch, size: int, reach: int) -> Stream:
-    """The batch, on the CPU, as a stream of `size` tokens, of which each sees `reach` others on either side."""
+    """A batch on the CPU as a stream of `size` tokens. Each token attends to `reach` others on either side."""
     cls = batch.cls.numpy()
     room = -(-size // TOKENS_PER_SEQUENCE // BLOCK) * BLOCK
     extra = size - batch.tokens
@@ -67,7 +79,7 @@ def stream(batch: PackedBatch, size: int, reach: int) -> Stream:
     ends = np.append(bounds[1:], np.repeat(bounds[-1:], room - len(bounds) + 1))
     near_counts, near_blocks = _near(starts, reach)
     span_counts, span_blocks = _spans(cls, ends, size // BLOCK)
-    longest = batch.positions.max() - batch.positions.min()  # a position beyond the table would be read outside of it
+    longest = batch.positions.max() - batch.positions.min()  # positions beyond the table would be out of bounds
     place = torch.arange(extra).clamp(max=longest) + batch.positions.min()
     return Stream(
         input_ids=F.pad(batch.input_ids, (0, extra)),
@@ -87,15 +99,15 @@ Blocks = npt.NDArray[np.int32]
 
 
 def _near(starts: npt.NDArray[np.int64], reach: int) -> tuple[Blocks, Blocks]:
-    """For each block of tokens those within reach, and that with the [CLS] of the block's first token.
+    """For each block of tokens the blocks within reach, and the block with the [CLS] of its first token.
 
-    Every other [CLS] that its tokens see lies in the block itself.
+    Every other [CLS] that its tokens attend to is in the block itself.
     """
     count = len(starts) // BLOCK
-    beside = -(-reach // BLOCK)
+    neighbours = -(-reach // BLOCK)
     wanted = np.zeros((count, count), dtype=bool)
     rows = np.arange(count)
-    for step in range(-beside, beside + 1):
+    for step in range(-neighbours, neighbours + 1):
         there = (rows + step >= 0) & (rows + step < count)
         wanted[rows[there], rows[there] + step] = True
     wanted[rows, starts[::BLOCK] // BLOCK] = True
@@ -110,13 +122,13 @@ def _spans(cls: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], count: int) 
 
 
 def _listed(wanted: npt.NDArray[np.bool_]) -> tuple[Blocks, Blocks]:
-    """How many of each row are wanted, and which, those first."""
+    """-> the number of wanted blocks in each row, and all blocks with the wanted ones first."""
     order = np.argsort(~wanted, axis=1, kind="stable")
     return wanted.sum(axis=1, dtype=np.int32), order.astype(np.int32)
 
 
-def forward(model: Recformer, s: Stream, attention: Callable[..., Any] = flex_attention) -> Tensor:
-    """-> [b, d], what `encode_histories` gives of each sequence."""
+def forward(model: StreamModel, s: Stream, attention: Callable[..., Any] = flex_attention) -> Tensor:
+    """-> [b, d], the same as `encode_histories`."""
     reach = model.config.attention_window // 2
     starts, owners = s.starts, s.cls
     t, b = len(starts), len(owners)
@@ -158,58 +170,56 @@ def _mask(counts: Tensor, blocks: Tensor, allowed: Callable[..., Tensor], length
     )
 
 
-class RecordedRecformer:
-    """Encodes batches that fit one of `SIZES`. One thread at a time: each size has one place for what goes in."""
+class RecformerGraphs:
+    """Encodes batches that fit one of `SIZES`. Not thread-safe: each size has one input buffer."""
 
-    def __init__(self, model: Recformer, bfloat16: bool) -> None:
-        """Compiles and records: minutes. What fails, such as for want of a compiler, is raised here."""
+    def __init__(self, model: StreamModel, bfloat16: bool) -> None:
+        """Compiles and captures, which takes minutes. Raises what fails, for example if there is no compiler."""
         self._model, self._bfloat16 = model, bfloat16
         self._reach = model.config.attention_window // 2
-        self._recorded = {size: self._record(size) for size in SIZES}
+        self._graphs = {size: self._capture(size) for size in SIZES}
 
     def encode(self, batch: PackedBatch) -> Tensor | None:
-        """A batch on the CPU -> [b, d] on the GPU; None if it fits no size."""
+        """A batch on the CPU -> [b, d] on the GPU; None if it is too large."""
         size = size_of(batch)
         if size is None:
             return None
-        graph, places, out = self._recorded[size]
-        for place, tensor in zip(places, stream(batch, size, self._reach), strict=True):
-            place.copy_(tensor.pin_memory(), non_blocking=True)
+        graph, inputs, out = self._graphs[size]
+        for buffer, tensor in zip(inputs, stream(batch, size, self._reach), strict=True):
+            buffer.copy_(tensor.pin_memory(), non_blocking=True)
         graph.replay()
         return out[: len(batch.cls)].clone()
 
-    def _record(self, size: int) -> tuple[torch.cuda.CUDAGraph, Stream, Tensor]:
+    def _capture(self, size: int) -> tuple[torch.cuda.CUDAGraph, Stream, Tensor]:
         log.info("compiling Recformer for streams of %d tokens", size)
         device = next(self._model.parameters()).device
         one = torch.zeros(1, dtype=torch.int64)
         anything = PackedBatch(one, one, one, one, cls=one, groups=(), from_groups=one)
-        placed = Stream(*(tensor.to(device) for tensor in stream(anything, size, self._reach)))
+        inputs = Stream(*(tensor.to(device) for tensor in stream(anything, size, self._reach)))
         compiled = torch.compile(forward, dynamic=False, fullgraph=True)
 
         def run() -> Tensor:
-            # Without the cache of casted weights, which a recording must not read from outside of itself.
+            # Without the cache of cast weights: a graph must not read memory that it does not own.
             with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, self._bfloat16, cache_enabled=False):
-                out: Tensor = compiled(self._model, placed)
+                out: Tensor = compiled(self._model, inputs)
             return out
 
-        aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        aside.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(aside):
+        side_stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        side_stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(side_stream):
             for _ in range(_WARM_UPS):
                 run()
-        torch.cuda.current_stream(device).wait_stream(aside)
+        torch.cuda.current_stream(device).wait_stream(side_stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # others may be answering meanwhile
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may use the GPU meanwhile
             out = run()
-        return graph, placed, out
+        return graph, inputs, out
 
 
-def recorded(model: nn.Module, bfloat16: bool) -> RecordedRecformer | None:
-    """Of a Recformer on a GPU; None of another model, or where it cannot be compiled, which is logged."""
-    if not isinstance(model, Recformer):
-        return None
+def compile_graphs(model: StreamModel, bfloat16: bool) -> RecformerGraphs | None:
+    """None if the model cannot be compiled, which is logged."""
     try:
-        return RecordedRecformer(model, bfloat16)
+        return RecformerGraphs(model, bfloat16)
     except Exception:
-        log.warning("Recformer could not be compiled for this GPU; it runs as it is, slower", exc_info=True)
+        log.warning("Recformer could not be compiled for this GPU and runs uncompiled, slower", exc_info=True)
         return None

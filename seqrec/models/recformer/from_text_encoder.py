@@ -1,9 +1,8 @@
-"""Starting Recformer from a BERT- or RoBERTa-like text encoder that was trained on much text."""
+"""Initial weights of a Recformer from a pretrained text encoder such as BERT or RoBERTa."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,41 +11,38 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from seqrec.errors import CheckpointError
-from seqrec.models.recformer.convert import convert_weights, plain_names
-from seqrec.models.recformer.model import TOKEN_TYPES, Recformer, RecformerConfig
-from seqrec.text.item_text import ItemText, Recipe
+from seqrec.models.recformer.config import TOKEN_TYPES, RecformerConfig
+from seqrec.models.recformer.weights import convert_weights, plain_names
 
 FIRST_POSITION = 2
 NOISE = 0.02
-"""Standard deviation of what tells token types and item positions apart before training: as fresh embeddings have."""
+"""Standard deviation of the noise that tells token types and item positions apart before training."""
 
 
-def recformer_from_text_encoder(
-    source: str | Path, recipe: Recipe, limits: Mapping[str, Any] | None = None, seed: int = 0
-) -> Recformer:
-    """A Recformer with the weights of a BERT, RoBERTa or Longformer encoder and its tokenizer.
+def load_text_encoder(
+    source: str | Path, settings: Mapping[str, Any], seed: int
+) -> tuple[RecformerConfig, dict[str, Tensor], Tokenizer]:
+    """-> configuration, weights and tokenizer from a BERT, RoBERTa or Longformer encoder.
 
-    `source` is a directory, or a hub name (which downloads it). `limits` are fields of RecformerConfig:
-    attention_window, max_token_num, max_item_embeddings, dropout, token_types, item_positions. Local and global
-    projections both start as the encoder's query, key and value; positions beyond its table repeat it; token types
-    start at its type 0, item positions at zero, both with a little noise from `seed`. Raises CheckpointError for any
-    other model.
+    `source` is a directory, or a name on the Hugging Face hub, which downloads it. `settings` are fields of the
+    configuration that the encoder does not determine: attention_window, max_token_num, max_item_embeddings, dropout,
+    token_types, item_positions. Local and global projections both start as the query, key and value of the encoder.
+    Positions beyond its table repeat it. Token types start as its type 0 and item positions as zero, both with noise
+    from `seed`. Raises CheckpointError for any other model.
     """
     theirs, weights, tokenizer = _load(source)
-    wanted = RecformerConfig(
-        vocab_size=theirs["vocab_size"],
-        hidden_size=theirs["hidden_size"],
-        num_layers=theirs["num_hidden_layers"],
-        num_heads=theirs["num_attention_heads"],
-        intermediate_size=theirs["intermediate_size"],
-        layer_norm_eps=theirs["layer_norm_eps"],
-        first_position=FIRST_POSITION,
-        cls_id=_special(tokenizer, ("<s>", "[CLS]")),
-        mask_id=_special(tokenizer, ("<mask>", "[MASK]")),
-    )
-    config = replace(wanted, **(limits or {}))
-    config = replace(config, max_position_embeddings=config.max_token_num + FIRST_POSITION)
-    model = Recformer(config, ItemText(recipe, tokenizer))
+    determined = {
+        "vocab_size": theirs["vocab_size"],
+        "hidden_size": theirs["hidden_size"],
+        "num_layers": theirs["num_hidden_layers"],
+        "num_heads": theirs["num_attention_heads"],
+        "intermediate_size": theirs["intermediate_size"],
+        "layer_norm_eps": theirs["layer_norm_eps"],
+        "first_position": FIRST_POSITION,
+        "cls_id": _special(tokenizer, ("<s>", "[CLS]")),
+        "mask_id": _special(tokenizer, ("<mask>", "[MASK]")),
+    }
+    config = RecformerConfig(**{**determined, **settings})
 
     for name in list(weights):  # BERT has no projections for global attention: they start as the local ones
         for kind in ("query", "key", "value"):
@@ -56,7 +52,7 @@ def recformer_from_text_encoder(
     def noisy(rows: Tensor) -> Tensor:
         return rows + NOISE * torch.randn(rows.shape, generator=generator)
 
-    # RoBERTa's rows 0 and 1 are padding; BERT's table begins at once.
+    # Rows 0 and 1 of RoBERTa's table are padding; BERT's table starts with position 0.
     table = weights["embeddings.position_embeddings.weight"][0 if theirs["model_type"] == "bert" else FIRST_POSITION :]
     rows = torch.arange(config.max_position_embeddings) - FIRST_POSITION
     weights["embeddings.position_embeddings.weight"] = table[rows % len(table)]
@@ -64,14 +60,11 @@ def recformer_from_text_encoder(
     weights["embeddings.token_type_embeddings.weight"] = noisy(types)
     items = torch.zeros(config.max_item_embeddings, config.hidden_size)
     weights["embeddings.item_position_embeddings.weight"] = noisy(items)
-    converted = convert_weights(weights, config.num_layers, lm_head=False)
-    own = model.state_dict()  # without the embeddings that `limits` switch off
-    model.load_state_dict({name: tensor for name, tensor in converted.items() if name in own})
-    return model.eval()
+    return config, convert_weights(weights, config.num_layers, lm_head=False), tokenizer
 
 
 def _load(source: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], Tokenizer]:
-    from transformers import AutoConfig, AutoModel, AutoTokenizer  # takes seconds: only who starts from one waits
+    from transformers import AutoConfig, AutoModel, AutoTokenizer  # takes seconds to import
 
     try:
         config = AutoConfig.from_pretrained(source)
@@ -80,7 +73,7 @@ def _load(source: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], Tokeni
                 f"{source} is a {config.model_type}; Recformer can start from bert, roberta, longformer"
             )
         if config.hidden_act != "gelu":
-            raise CheckpointError(f"{source} has hidden_act {config.hidden_act!r}; Recformer has gelu")
+            raise CheckpointError(f"{source} has hidden_act {config.hidden_act!r}; Recformer uses gelu")
         tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True).backend_tokenizer
         weights = plain_names(AutoModel.from_pretrained(source, dtype=torch.float32).state_dict())
     except (OSError, ValueError, KeyError) as error:

@@ -49,14 +49,14 @@ def test_texts_are_whitened_by_what_training_saw() -> None:
     model = TestFBSM().fresh()
     torch.manual_seed(0)
     texts = torch.randn(4000, 32) @ torch.randn(32, 32) + 3
-    model.see(texts)
+    model.fit_text_statistics(texts)
     white = (texts - model.mean) @ model.whiten
     variances, off = torch.cov(white.T).diagonal(), torch.cov(white.T).fill_diagonal_(0)
     assert float(white.mean(0).abs().max()) < 1e-5
     assert float(off.abs().max()) < 1e-6
     assert float(variances.sort().values[8:].min() / variances.max()) > 0.7
     assert float(white.norm(dim=1).mean()) == pytest.approx(1, abs=1e-4)
-    model.see(torch.ones(5, 32))  # nothing tells them apart: nothing is made of it
+    model.fit_text_statistics(torch.ones(5, 32))  # nothing tells them apart: nothing is made of it
     assert torch.isfinite(model.adapt(torch.ones(2, 32), torch.zeros(2))).all()
 
 

@@ -83,7 +83,7 @@ def test_items_share_the_tags_of_a_field_and_fields_do_not() -> None:
     model = FDSA.from_items(FDSASettings(**SMALL, features="title,brand:token,genres"), items(), [])
     assert model.features.fields == 2, "no item has genres"
     assert model.features.vocabulary == 4  # red, desk, Acme Corp, lamp
-    has = model.features.among(torch.tensor([0, 1, 2, 3]))
+    has = model.features.multi_hot(torch.tensor([0, 1, 2, 3]))
     assert has.tolist() == [[1, 1, 1, 0], [1, 0, 0, 0], [0, 1, 1, 1], [0, 0, 0, 0]]
 
 

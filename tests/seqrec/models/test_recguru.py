@@ -10,11 +10,11 @@ import torch
 from torch.nn import functional as F
 
 from seqrec.errors import InputError
-from seqrec.models.base.model import AlignsDomains
 from seqrec.models.recguru import RecGURU, RecGURUSettings
 from seqrec.text.item_text import TokenizedHistory
 from tests.contracts.id_model_contract import IdModelContract
 from tests.seqrec.models.post_norm import brute_attention
+from training.stages.adversarial import AlignsDomains
 
 SMALL: dict[str, Any] = {
     "dim": 16, "layers": 1, "heads": 2, "inner": 32, "max_length": 12, "dropout": 0.0, "negatives": 20
@@ -159,7 +159,17 @@ def test_other_domains_are_forgotten() -> None:
     assert again.discriminator is None
 
 
-@pytest.mark.parametrize("settings", [{"loss": "hinge"}, {"told_from": 0}, {"dropout": 1.0}, {"dim": 15}])
+def test_a_checkpoint_with_the_old_name_of_a_setting_is_read() -> None:
+    model = three_domains()
+    config = model.config_json()
+    settings = dict(config["settings"])
+    settings["told_from"] = settings.pop("alignment_negatives") + 1
+    again = RecGURU.from_config(config | {"settings": settings}, None)
+    assert again.settings.alignment_negatives == model.settings.alignment_negatives + 1
+    assert "told_from" not in again.config_json()["settings"]
+
+
+@pytest.mark.parametrize("settings", [{"loss": "hinge"}, {"alignment_negatives": 0}, {"dropout": 1.0}, {"dim": 15}])
 def test_a_wrong_setting_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=rf"model\.settings\.{next(iter(settings))}"):
         RecGURUSettings(**settings)

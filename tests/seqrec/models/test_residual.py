@@ -21,7 +21,7 @@ DIM = 8
 def residual(item_ids: list[str]) -> Residual:
     """Beside a bag of words; what is learnt of the items is drawn at random."""
     torch.manual_seed(0)
-    model = Residual.beside(
+    model = Residual.over(
         "bag_of_words", BagOfWords(BagOfWordsConfig(dim=64)), ItemIds.of(item_ids), len(item_ids), DIM, 20, 0.07
     )
     with torch.no_grad():
@@ -122,7 +122,7 @@ def test_an_id_twice_and_a_text_model_without_cosine_are_refused() -> None:
         ItemIds.of(["a", "a"])
     inner = residual(["a"])
     with pytest.raises(InputError, match="cosine"):
-        Residual.beside("residual", inner, ItemIds.of(["a"]), 1, 4, 20, 0.07)
+        Residual.over("residual", inner, ItemIds.of(["a"]), 1, 4, 20, 0.07)
 
 
 def test_only_the_newest_rows_are_kept() -> None:

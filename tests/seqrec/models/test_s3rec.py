@@ -9,14 +9,13 @@ import pytest
 import torch
 
 from seqrec.errors import InputError
-from seqrec.models.base.model import PretrainsItself
 from seqrec.models.s3rec import S3Rec, S3RecSettings
 from seqrec.text.item_text import TokenizedHistory
 from tests.contracts.id_model_contract import IdModelContract
 from tests.seqrec.models.post_norm import brute_block
 from training.config.schema import OptimizerConfig, SelfSupervisedConfig
 from training.engine.loop import adamw
-from training.stages.self_supervised import SelfSupervisedStage
+from training.stages.self_supervised import SelfSupervised, SelfSupervisedStage
 
 CPU = torch.device("cpu")
 SMALL: dict[str, Any] = {
@@ -52,7 +51,7 @@ class TestS3Rec(IdModelContract):
 
     def test_what_is_masked_and_what_is_a_segment(self) -> None:
         model = self.small()
-        assert isinstance(model, PretrainsItself)
+        assert isinstance(model, SelfSupervised)
         sizes, begins, masked = set(), set(), []
         for seed in range(40):
             batch = model.prepare_pretraining(self.sequences(model), torch.Generator().manual_seed(seed))
@@ -80,7 +79,7 @@ class TestS3Rec(IdModelContract):
         sequences = self.sequences(model)[:2]
         batch = model.prepare_pretraining(sequences, torch.Generator().manual_seed(5))
         assert batch.masked.any()
-        has = model.features.among(torch.arange(model.known.items))
+        has = model.features.multi_hot(torch.arange(model.known.items))
         total = torch.zeros(())
         with torch.no_grad():
             for row, length in enumerate(batch.lengths.tolist()):

@@ -77,7 +77,7 @@ class TestUniSRec(FrozenTextContract):
 
     def test_fine_tuning_goes_on_with_the_weights_and_fresh_ids(self) -> None:
         model = self.trained(self.data(), 1)
-        tuned = model.going_on(UniSRecSettings(ids=True, adaptor_only=True, negatives=7), ["a", "b"])
+        tuned = UniSRec.fine_tune_from(model, UniSRecSettings(ids=True, adaptor_only=True, negatives=7), ["a", "b"])
         assert isinstance(tuned, UniSRec)
         assert (tuned.settings.ids, tuned.settings.adaptor_only, tuned.settings.negatives) == (True, True, 7)
         assert tuned.settings.dim == SMALL["dim"]

@@ -206,7 +206,7 @@ def test_training_goes_on_from_a_checkpoint(
     ("override", "message"),
     [
         ("model.name=recfromer", "model: no model 'recfromer'; there are"),
-        ("model.settings.hiden_size=3", "unknown setting of recformer: .*'hiden_size'"),
+        ("model.settings.hiden_size=3", r"model\.settings\.hiden_size: unknown setting; there are .*hidden_size"),
         (
             "model.settings.vocab_size=3",
             r"model\.settings\.vocab_size: follows from the tokenizer; set text",

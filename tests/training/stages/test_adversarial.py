@@ -61,7 +61,9 @@ def planted(adversary: float, epochs: int = 40) -> tuple[RecGURU, AdversarialSta
     """Three domains of users who go through ten items in steps of one or three, from anywhere; the first twenty of the
     last domain are users of the first, where they do the same. -> the model, the stage, its reconstruction by step"""
     torch.manual_seed(1)
-    settings = RecGURUSettings(dim=32, layers=1, inner=32, max_length=8, dropout=0.0, told_from=9, discriminator=32)
+    settings = RecGURUSettings(
+        dim=32, layers=1, inner=32, max_length=8, dropout=0.0, alignment_negatives=9, discriminator=32
+    )
     model = RecGURU.from_ids(settings, [f"item {n}" for n in range(10)], [], others=(10, 10))
     own = [model.item_ids.token(f"item {n}") for n in range(10)]
     domains = []

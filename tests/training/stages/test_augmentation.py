@@ -107,7 +107,9 @@ def test_every_stage_crops_where_asked_to(world: Dataset, name: str, crop: bool)
 
 def test_a_history_has_to_find_itself_too(world: Dataset) -> None:
     torch.manual_seed(0)
-    model = UniSRec.on(UniSRecSettings(dim=8, heads=1, inner=8), "bag_of_words", BagOfWords(BagOfWordsConfig(dim=16)))
+    model = UniSRec.from_text_encoder(
+        UniSRecSettings(dim=8, heads=1, inner=8), "bag_of_words", BagOfWords(BagOfWordsConfig(dim=16))
+    )
     model.eval()
     domain = TrainingData(world, model.tokenize_items(world.items))
     config = PretrainConfig(batch_size=16, temperature=0.07, mlm_weight=0.0, sequence_weight=0.5)

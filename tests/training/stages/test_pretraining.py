@@ -17,8 +17,11 @@ from torch.nn import functional as F
 
 from seqrec.errors import InputError
 from seqrec.metric import Metric
-from seqrec.models.recformer.convert import convert_config, convert_weights, plain_names
-from seqrec.models.recformer.model import PackedBatch, Recformer, RecformerConfig
+from seqrec.models.recformer.batch import PackedBatch
+from seqrec.models.recformer.config import RecformerConfig
+from seqrec.models.recformer.convert import convert_config
+from seqrec.models.recformer.model import Recformer
+from seqrec.models.recformer.weights import convert_weights, plain_names
 from seqrec.text.item_text import ItemText, ItemTokens, Recipe, TokenizedHistory, TokenizedItem
 from seqrec.text.tokenizer import CLS, MASK, read_tokenizer, train_bpe
 from tests.training.conftest import write_world
@@ -35,9 +38,8 @@ from training.stages.pretraining import (
     IGNORE_INDEX,
     Pairs,
     PretrainStage,
+    add_language_model_head,
     contrastive_loss,
-    give_language_model_head,
-    take_language_model_head,
 )
 
 CPU = torch.device("cpu")
@@ -277,16 +279,16 @@ def small_recformer(dataset: Dataset, **settings: Any) -> Recformer:
 def test_a_model_gets_its_head_and_loses_it(world: Dataset) -> None:
     model = small_recformer(world)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    vocabulary = give_language_model_head(model)
+    vocabulary = add_language_model_head(model)
     assert vocabulary.mask_id == model.config.mask_id
     assert model.lm_head is not None
     torch.testing.assert_close(model.lm_head.decoder.weight, model.word_embeddings.weight)
     assert model.lm_head.decoder.weight is not model.word_embeddings.weight
     head = model.lm_head
-    give_language_model_head(model)
+    add_language_model_head(model)
     assert model.lm_head is head  # one that is there stays
     assert Recformer.from_config(model.config_json(), model.item_text).lm_head is not None
-    take_language_model_head(model)
+    model.drop_language_model_head()
     assert model.state_dict().keys() == before.keys()
     assert Recformer.from_config(model.config_json(), model.item_text).lm_head is None
 
@@ -294,7 +296,7 @@ def test_a_model_gets_its_head_and_loses_it(world: Dataset) -> None:
 def test_hidden_words_are_learnt_beside_the_rest(world: Dataset) -> None:
     model = small_recformer(world)
     domain = TrainingData(world, model.tokenize_items(world.items))
-    vocabulary = give_language_model_head(model)
+    vocabulary = add_language_model_head(model)
     stage = PretrainStage([domain], PretrainConfig(batch_size=16), 1, None, vocabulary)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     seen: list[dict[str, float]] = []
@@ -325,8 +327,8 @@ def test_a_batch_without_hidden_words_has_a_loss_all_the_same(world: Dataset) ->
 
 
 def test_words_are_hidden_of_recformer_alone(embedding_bag: type[nn.Module]) -> None:
-    with pytest.raises(InputError, match=r"pretrain\.mlm_weight: only recformer predicts masked words"):
-        give_language_model_head(embedding_bag(300))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"pretrain\.mlm_weight: EmbeddingBag does not predict masked words"):
+        add_language_model_head(embedding_bag(300))  # type: ignore[arg-type]
 
 
 # Checks

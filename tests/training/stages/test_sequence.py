@@ -93,7 +93,7 @@ def test_a_wrong_setting_of_the_model_is_refused_before_data_is_read(settings: d
 
 def test_words_are_no_settings_of_a_model_that_takes_numbers() -> None:
     config = RunConfig(model=ModelConfig("recformer", settings={"hidden_size": "large"}), optimizer=STEPS)
-    with pytest.raises(InputError, match=r"model\.settings\.hidden_size: a number is needed, not 'large'"):
+    with pytest.raises(InputError, match=r"model\.settings\.hidden_size: a whole number is needed, not 'large'"):
         starting_point(config)
 
 

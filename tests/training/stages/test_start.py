@@ -72,10 +72,10 @@ def test_texts_go_through_the_encoder_in_the_same_way_alone_and_among_others(tmp
     ]
     tokens = list(model.tokenize_items(items))
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        patch.setattr("seqrec.models.base.frozen_text.AT_ONCE", 7)
+        patch.setattr("seqrec.models.base.frozen_text.ENCODER_BATCH", 7)
         together = model.eval().encode_items(model.prepare_items(tokens))
         again = model.encode_items(model.prepare_items(tokens[::-1])).flip(0)
-        model._made.clear()
+        model._cache.clear()
         alone = torch.cat([model.encode_items(model.prepare_items([item])) for item in tokens])
     torch.testing.assert_close(together, again)
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)

@@ -114,7 +114,7 @@ def test_what_cannot_be_imported_is_named(tmp_path: Path) -> None:
 
 def test_an_existing_directory_is_kept(tmp_path: Path) -> None:
     run(tmp_path / "out")
-    with pytest.raises(InputError, match="exists already; say --overwrite"):
+    with pytest.raises(InputError, match="already exists; add --overwrite"):
         run(tmp_path / "out")
     run(tmp_path / "out", "--overwrite")
     check(tmp_path / "out")

@@ -12,8 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import flex_attention
 
-from seqrec.models.recformer.cuda_graphs import BLOCK, SIZES, TOKENS_PER_SEQUENCE, forward, recorded, size_of, stream
-from seqrec.models.recformer.model import PackedBatch, Recformer, RecformerConfig, pack
+from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
+from seqrec.models.recformer.batch import PackedBatch, pack
+from seqrec.models.recformer.config import RecformerConfig
+from seqrec.models.recformer.cuda_graphs import BLOCK, SIZES, TOKENS_PER_SEQUENCE, forward, size_of, stream
+from seqrec.models.recformer.model import Recformer
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +132,6 @@ def test_where_it_cannot_be_compiled_it_is_done_without(
         raise RuntimeError("no compiler")
 
     monkeypatch.setattr(torch.cuda, "Stream", fails)
-    assert recorded(model, True) is None
-    assert "runs as it is, slower" in caplog.text
-    assert recorded(torch.nn.Linear(2, 2), True) is None
+    assert model.compile_cuda_graphs(True) is None
+    assert "runs uncompiled, slower" in caplog.text
+    assert BagOfWords(BagOfWordsConfig()).compile_cuda_graphs(True) is None

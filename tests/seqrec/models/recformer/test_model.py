@@ -9,7 +9,8 @@ import torch
 
 from seqrec.data.items import Item
 from seqrec.models.base.model import SequenceModel
-from seqrec.models.recformer.model import Recformer, RecformerConfig
+from seqrec.models.recformer.config import RecformerConfig
+from seqrec.models.recformer.model import Recformer
 from seqrec.text.item_text import ItemText, Recipe
 from seqrec.text.tokenizer import train_bpe
 from tests.contracts.model_contract import ModelContract
