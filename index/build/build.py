@@ -55,9 +55,11 @@ def build_snapshot(
     elif silent:
         log.warning("%d items are not in the snapshot: the model knows only items it was trained with", len(silent))
     settings = None if encoder.hybrid is None else encoder.hybrid.cooccurrence
-    if event_counts is not None and not counts:
-        counts = dict(zip(event_counts.item_ids, event_counts.events.tolist(), strict=True)) or None
-    counted = counts is not None or (previous is not None and previous.manifest.popularity)
+    counted = (
+        counts is not None
+        or (event_counts is not None and len(event_counts.item_ids) > 0)
+        or (previous is not None and previous.manifest.popularity)
+    )
     manifest = Manifest.begun(encoder, store.new_id(seq), catalogue.catalogue_id, seq, index, counted)
     manifest = replace(manifest, pairs=None if settings is None else asdict(settings))
 

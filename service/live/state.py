@@ -136,9 +136,9 @@ class View:
             found: npt.NDArray[np.float64] = last[1]
             return found
         at = np.zeros(self.size)
-        if self.snapshot.manifest.events_seq is None:  # made before the log was counted: what was counted then
-            at[: len(self.snapshot.popularity)] = self.snapshot.popularity
-            at[len(self.snapshot.popularity) :] = self._delta.popularity[: self.length]
+        # What a version before the log of events counted of a file; 0 in homes that are younger.
+        at[: len(self.snapshot.popularity)] = self.snapshot.popularity
+        at[len(self.snapshot.popularity) :] = self._delta.popularity[: self.length]
         places = self.places(np.arange(len(events)))
         at[places[places >= 0]] += events[places >= 0]
         self.__dict__["_events_at"] = (events, at)  # a frozen dataclass; what several threads make is the same

@@ -183,9 +183,9 @@ def test_popularity_is_counted_and_then_carried(build: Build, tmp_path: Path, ho
     for changes in ({"interactions": interactions}, {"items": [Item("new", {"title": "x"})]}):
         manifest = build(**changes).manifest
         snapshot = store.open(manifest.snapshot_id)
-        counts = dict(zip(snapshot.item_ids, snapshot.popularity.tolist(), strict=True))
+        counts = snapshot.counts
         assert manifest.popularity
-        assert {item_id: count for item_id, count in counts.items() if count} == {"mug-1": 2, "desk-1": 1}
+        assert dict(zip(counts.item_ids, counts.events.tolist(), strict=True)) == {"mug-1": 2, "desk-1": 1}
 
 
 def test_an_interaction_with_an_unknown_item_is_named(build: Build, tmp_path: Path, home: Path) -> None:
