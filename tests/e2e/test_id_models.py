@@ -95,7 +95,7 @@ def test_from_events_to_answers(
         assert posted.status_code == 200, posted.text
         told = posted.json()
         assert (told["searchable"], told["not_searchable"]) == (False, [NEW["item_id"]])
-        assert "only those that its training saw" in told["detail"]
+        assert "only the items of its training data" in told["detail"]
         assert client.get("/items/brand-new").json()["attributes"] == NEW["attributes"]
         body = {"history": [cold[0].item_id, "brand-new", "never", {"attributes": {"title": "mug"}}, known[1].item_id]}
         after = client.post("/recommend", json=body | {"k": 1000}).json()
