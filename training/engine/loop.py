@@ -93,6 +93,7 @@ def fit(
     logger: StageLogger,
     saving: CheckpointHooks | None = None,
     resumed: State | None = None,
+    between_steps: Callable[[], object] = lambda: None,
 ) -> StageResult:
     """Trains until a limit is reached or `patience` checks in a row bring no improvement.
 
@@ -107,7 +108,7 @@ def fit(
     or Ctrl-C it saves after the current step and raises KeyboardInterrupt; a second signal takes effect immediately.
     Raises TrainingDiverged, and InputError for a model without weights.
     """
-    loop = _Loop(model, stage, validate, optimization, validation, device, logger, saving)
+    loop = _Loop(model, stage, validate, optimization, validation, device, logger, saving, between_steps)
     with logger, _Signals() as signals:
         return loop.run(signals, resumed)
 
@@ -123,10 +124,11 @@ class _Loop:
         device: torch.device,
         logger: StageLogger,
         saving: CheckpointHooks | None,
+        between_steps: Callable[[], object],
     ) -> None:
         self.model, self.stage, self.validate, self.device = model, stage, validate, device
         self.optimization, self.validation = optimization, validation
-        self.logger, self.saving = logger, saving
+        self.logger, self.saving, self.between_steps = logger, saving, between_steps
         self.optimizer = adamw(model.trained, optimization)
         self.schedule = Schedule(optimization, stage.steps_per_epoch)
         self.best = _Best(0 if stage.keeps_last else validation.patience, stage.keeps_last)
@@ -150,6 +152,7 @@ class _Loop:
             rate = self.optimization.learning_rate * self.schedule.factor(
                 self.schedule.progress(self.step + 1, self.seconds)
             )
+            self.between_steps()
             epoch, batch = next(batches)
             loss, tokens = self._train_on(batch, rate)
             tokens = self._agree(signals, tokens)

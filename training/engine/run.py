@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from itertools import pairwise
@@ -36,6 +37,7 @@ from training.engine import curves
 from training.engine.logger import MetricsWriter, StageLogger
 from training.engine.loop import CheckpointHooks, StageResult, fit, metrics_of, trainable
 from training.engine.run_directory import RunDirectory
+from training.engine.shared_cores import ThreadAdapter
 from training.engine.state import State, random_state, seed_everything, set_random_state
 from training.evaluation.evaluate import validation_metrics
 from training.evaluation.metrics import Metrics
@@ -83,7 +85,8 @@ def train_on(
     directory.check(config, overwrite)
     classes = [stage_class(name) for name in config.stages]
     device = join_processes(config.device)
-    log.info("computing with %s", set_threads(config.threads))
+    threads = set_threads(config.threads)
+    log.info("computing with %s", threads)
     seed_everything(config.seed)
     with _memory_errors():
         model = start.build(datasets)
@@ -94,6 +97,9 @@ def train_on(
             # All ranks have the same weights but different dropout.
             torch.manual_seed(config.seed + rank())
         run = _Run(config, towers, datasets, encoder.device, directory, dict(metadata))
+        automatic = not config.threads and "OMP_NUM_THREADS" not in os.environ
+        if automatic and encoder.device.type == "cpu" and processes() == 1:
+            run.between_steps = ThreadAdapter(threads.count)
         try:
             return run.train(classes, overwrite)
         finally:
@@ -128,6 +134,7 @@ class _Run:
         tokenize = towers.history_model.tokenize_items
         self.data = tuple(TrainingData(dataset, tokenize(dataset.items)) for dataset in datasets)
         self.finished: list[StageResult] = []
+        self.between_steps: Callable[[], object] = lambda: None
         self.sharded = is_sharded(config.sharding)
         self.metadata = {
             "seed": config.seed,
@@ -256,6 +263,7 @@ class _Run:
                 last=lambda: write(directory.last),
             ),
             loop,
+            self.between_steps,
         )
 
     def _solve(self, stage: Stage, files: MetricsWriter | None) -> StageResult:
