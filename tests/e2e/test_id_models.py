@@ -106,7 +106,7 @@ def test_from_events_to_answers(
         assert nothing["source"] == "fallback:popular"
         refused = client.post("/similar", json={"attributes": {"title": "mug"}})
         assert refused.status_code == 422
-        assert "reads no text" in refused.json()["detail"]
+        assert "reads item ids, not text" in refused.json()["detail"]
 
         # What follows an item is what is like it.
         similar = client.post("/similar", json={"item_id": known[2].item_id, "k": 5}).json()
