@@ -115,13 +115,14 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def notes(evaluation: Evaluation) -> list[str]:
-    """Warnings, and the users that are not counted."""
+    """Warnings, and what the two candidate modes mean."""
     lines = warnings(evaluation)
     everyone = {row.protocol: row.users for row in evaluation.rows if row.group == EVERYONE}
     repeats = everyone["all items"] - everyone["unseen only"]
+    note = "'all items' ranks the whole catalogue; 'unseen only' leaves out the items of the user's history"
     if repeats:
-        lines.append(f"{repeats:,} users had the held-out item before: they are not counted in 'unseen only'.")
-    return lines
+        note += f" and does not count {repeats:,} users who had the held-out item before"
+    return [*lines, f"{note}."]
 
 
 def warnings(evaluation: Evaluation) -> list[str]:

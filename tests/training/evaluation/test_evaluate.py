@@ -72,7 +72,7 @@ def test_a_repeat_is_not_counted_among_the_unseen(world: Dataset, encoder: Encod
         "all items": 61,
         "unseen only": 1,
     }
-    assert "60 users had the held-out item before" in notes(evaluation)[-1]
+    assert "does not count 60 users who had the held-out item before" in notes(evaluation)[-1]
     nobody = evaluate(encoder, world, "test")
     (row,) = [
         row for row in as_json(nobody)["rows"] if row["method"] == "popularity" and row["protocol"] != "all items"
