@@ -1,53 +1,107 @@
-"""The example of docs/adding-a-model.md is a model: it is run as the page shows it, and held to the contract."""
+"""The example of docs/adding-a-model.md is a model that needs no other file than those on the page.
+
+The files of the page are written into a copy of the repository, where the model is tested, trained and kept apart from
+the other models.
+"""
 
 from __future__ import annotations
 
+import filecmp
+import os
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-from seqrec.models import MODELS
-from training.config.load import load_config, preset_path
-from training.data.dataset import read_dataset
-from training.stages.start import starting_point
+from tests.training.conftest import write_world
 
-PAGE = Path(__file__).parents[1] / "docs" / "adding-a-model.md"
-NAME = "markov"
-
-
-def run(block: str, name: str) -> ModuleType:
-    """The code of the page as a module of that name, which is where it looks for its own types."""
-    module = ModuleType(name)
-    sys.modules[name] = module
-    exec(compile(block, f"{PAGE.name}, {name}", "exec"), module.__dict__)
-    return module
+PAGE = Path("docs") / "adding-a-model.md"
+BLOCK = re.compile(r'```\w+ title="([\w/.]+)"\n(.*?)```', re.DOTALL)
+TABLE = "seqrec/models/__init__.py"
+FOLDERS = ("seqrec", "training", "index", "service", "benchmarks", "tests")
 
 
-MODEL, TEST = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-[LINE] = re.findall(rf'`"{NAME}": "(seqrec\.models\.{NAME}:\w+)"`', PAGE.read_text(encoding="utf-8"))
-run(MODEL, "seqrec.models.markov")
-TestMarkov = run(TEST, "tests.seqrec.test_markov").TestMarkov
+@pytest.fixture(scope="module")
+def blocks(root: Path) -> dict[str, str]:
+    """The files of the page, by path."""
+    return dict(BLOCK.findall((root / PAGE).read_text(encoding="utf-8")))
 
 
-@pytest.fixture(autouse=True)
-def _named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(MODELS, NAME, LINE)
+@pytest.fixture(scope="module")
+def copy(root: Path, blocks: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository with the files of the page."""
+    copy = tmp_path_factory.mktemp("copy")
+    ignored = shutil.ignore_patterns("__pycache__", "golden", "compat")
+    for folder in FOLDERS:
+        shutil.copytree(root / folder, copy / folder, ignore=ignored)
+    shutil.copy(root / "pyproject.toml", copy)
+    for path, text in blocks.items():
+        if path == TABLE:
+            table = (copy / path).read_text(encoding="utf-8")
+            text = table.replace("MODELS = {\n", "MODELS = {\n" + text, 1)
+            assert text != table
+        (copy / path).write_text(text, encoding="utf-8")
+    return copy
 
 
-def test_a_run_finds_it_by_its_name(online_retail: Path) -> None:
-    [said] = re.findall(r"--set '(model\.settings=.*?)'", PAGE.read_text(encoding="utf-8"))
-    start = starting_point(load_config(preset_path("gru4rec"), [f"model.name={NAME}", said]))
-    assert (start.model_name, start.recipe) == (NAME, None)
-    dataset = read_dataset(online_retail / "items.jsonl.gz", online_retail / "interactions.csv.gz")
-    model = start.build([dataset])
-    known = [item for item, seen in zip(dataset.items, dataset.trained_rows, strict=True) if seen]
-    assert model.dim == 64
-    assert all(len(tokens.ids) for tokens in model.tokenize_items(known[:100]))
+def run(copy: Path, *command: str) -> str:
+    """What a Python program prints that runs in the copy."""
+    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, *command], cwd=copy, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
-def test_the_page_names_what_is_there(root: Path) -> None:
-    for path in re.findall(r"`((?:seqrec|training|tests)/[\w/.-]+\.\w+)`", PAGE.read_text(encoding="utf-8")):
-        assert (root / path).is_file() or NAME in path, path
+def differing(left: Path, right: Path) -> set[str]:
+    """Files that are only in `right`, or differ, by their path in it."""
+    compared = filecmp.dircmp(left, right, ignore=["__pycache__"])
+    found = {str(right / name) for name in [*compared.right_only, *compared.diff_files]}
+    for name in compared.common_dirs:
+        found |= differing(left / name, right / name)
+    return found
+
+
+def test_a_model_is_four_files(root: Path, copy: Path, blocks: dict[str, str]) -> None:
+    """Itself, its line in the table, its preset and its test."""
+    changed = {path for folder in FOLDERS for path in differing(root / folder, copy / folder)}
+    assert {str(Path(path).relative_to(copy)) for path in changed} == blocks.keys()
+    assert len(blocks) == 4
+    table, before = ((folder / TABLE).read_text(encoding="utf-8").splitlines() for folder in (copy, root))
+    assert len(table) == len(before) + 1
+
+
+@pytest.mark.slow
+def test_it_meets_the_contract(copy: Path, blocks: dict[str, str]) -> None:
+    [test] = [path for path in blocks if path.startswith("tests/")]
+    out = run(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", test)
+    assert re.search(r"^\d\d passed", out, re.MULTILINE), out
+
+
+@pytest.mark.slow
+def test_it_is_trained_by_its_preset(copy: Path, tmp_path: Path) -> None:
+    items, interactions = write_world(tmp_path)
+    out = tmp_path / "run"
+    data = ["--items", str(items), "--interactions", str(interactions)]
+    run(copy, "-m", "seqrec", "train", "--preset", "markov", *data, "--out", str(out), "--set", "device=cpu")
+    answer = run(
+        copy, "-c", f"import seqrec; print(seqrec.load_model({str(out / 'checkpoint')!r}, 'cpu').checkpoint.model_name)"
+    )
+    assert answer.strip() == "markov"
+
+
+@pytest.mark.slow
+def test_the_tests_of_the_repository_accept_it(copy: Path) -> None:
+    """Those that go over all models or presets."""
+    tests = ["tests/seqrec/models/test_independence.py", "tests/training/config"]
+    run(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *tests)
+
+
+def test_the_page_names_what_is_there(root: Path, blocks: dict[str, str]) -> None:
+    text = (root / PAGE).read_text(encoding="utf-8")
+    for path in re.findall(r"`((?:seqrec|training|tests)/[\w/.-]+\.\w+)`", text):
+        assert (root / path).is_file() or path in blocks, path
