@@ -68,7 +68,7 @@ def test_from_events_to_answers(
     elif model_class(name).builds_on_checkpoints:
         changes.append(f"model.start_from={text_model}")
     else:
-        changes.append("text.vocab_size=500")
+        changes += ["text.vocab_size=500", 'stages=["joint"]']
     changes += [f"model.settings.{one}" for one in SMALL.get(name, ["dim=16"])]
     train(["--preset", PRESET.get(name, name), *words(changes), *data, "--out", str(tmp_path / "run")])
     checkpoint = tmp_path / "run" / "checkpoint"
