@@ -39,7 +39,7 @@ def test_a_port_that_is_taken_is_told_before_anything_is_loaded(home: Path) -> N
         port = str(taken.getsockname()[1])
         ended = run_serve(home, SEQREC_PORT=port)
     assert ended.returncode == 1
-    assert f"127.0.0.1:{port} is taken by another program; set SEQREC_PORT to a free port" in ended.stderr
+    assert f"127.0.0.1:{port} is in use by another program; set SEQREC_PORT to a free port" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
