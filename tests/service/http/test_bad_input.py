@@ -40,8 +40,8 @@ def refused(client: TestClient, path: str, body: Any, status: int = 422) -> dict
 @pytest.mark.parametrize(
     ("body", "field", "told"),
     [
-        ({}, "history", "history: say a history, or a user_id whose history is stored, or both"),
-        ({"history": None}, "history", "history: say a history, or a user_id whose history is stored, or both"),
+        ({}, "history", "history: give a history, or a user_id whose history is stored, or both"),
+        ({"history": None}, "history", "history: give a history, or a user_id whose history is stored, or both"),
         ({"user_id": ""}, "user_id", "user_id: an item id has 1 to 256 bytes"),
         ({"user_id": 7}, "user_id", "user_id: Input should be a valid string, not 7"),
         ({"history": "desk-1"}, "history", 'history: Input should be a valid list, not "desk-1"'),
@@ -96,9 +96,9 @@ def test_recommend_refuses(client: TestClient, body: Any, field: str | None, tol
         ([{"item_id": "a", "attributes": {str(n): "x" for n in range(65)}}], "items[0].attributes", "at most 64"),
         ([{"item_id": "a", "attributes": {"": "x"}}], "items[0].attributes", "a string that is not empty"),
         ([{"item_id": "a", "attributes": {"t": "\udfff"}}], "items[0].attributes", "lone surrogate"),
-        ([{"item_id": "a", "attributes": {}}], "items[0].attributes", "nothing in it that the model can read"),
-        ([{"item_id": "a", "attributes": {"title": None}}], "items[0].attributes", "nothing in it"),
-        ([{"item_id": "a", "attributes": {"title": " \u200b!"}}], "items[0].attributes", "nothing in it"),
+        ([{"item_id": "a", "attributes": {}}], "items[0].attributes", "the model finds no text in it"),
+        ([{"item_id": "a", "attributes": {"title": None}}], "items[0].attributes", "the model finds no text in it"),
+        ([{"item_id": "a", "attributes": {"title": " \u200b!"}}], "items[0].attributes", "the model finds no text in it"),
         (
             [
                 {"item_id": "a", "attributes": OK},
@@ -106,7 +106,7 @@ def test_recommend_refuses(client: TestClient, body: Any, field: str | None, tol
                 {"item_id": "a", "attributes": OK},
             ],
             "items[2].item_id",
-            "'a' is in this request twice; send it once",
+            "'a' occurs twice in this request; send it once",
         ),
     ],
 )
@@ -121,10 +121,10 @@ def test_items_refuses_the_whole_call(client: TestClient, items: Any, field: str
 @pytest.mark.parametrize(
     ("body", "field", "told"),
     [
-        ({}, None, "say either item_id or attributes, and not both"),
-        ({"item_id": "desk-1", "attributes": OK}, None, "say either item_id or attributes"),
+        ({}, None, "give either item_id or attributes, not both"),
+        ({"item_id": "desk-1", "attributes": OK}, None, "give either item_id or attributes"),
         ({"item_id": "\t"}, "item_id", "this one has U+0009"),
-        ({"attributes": {"title": ""}}, "attributes", "nothing in it that the model can read"),
+        ({"attributes": {"title": ""}}, "attributes", "the model finds no text in it"),
         ({"attributes": {"a": float("-inf")}}, "attributes.a", "-inf is not a number"),
         ({"item_id": "desk-1", "k": 0}, "k", "greater than or equal to 1"),
     ],
@@ -230,4 +230,4 @@ def test_an_item_without_text_is_told_what_the_model_reads() -> None:
     item_text = SimpleNamespace(recipe=Recipe(("title", "brand")))
     checkpoint = SimpleNamespace(item_model=SimpleNamespace(item_text=item_text))
     towers: Any = SimpleNamespace(checkpoint=checkpoint, encoder=SimpleNamespace(cold_items=True))
-    assert "which is title, brand; give it at least one of them" in no_text(towers)
+    assert "it reads title, brand: give at least one of them" in no_text(towers)
