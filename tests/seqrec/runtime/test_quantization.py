@@ -109,5 +109,5 @@ def test_load_model_with_int8(tmp_path_factory: pytest.TempPathFactory) -> None:
     cosine = (exact.encode_items(items) * rounded.encode_items(items)).sum(1)
     assert np.all(cosine > 0.995)
     assert np.all(cosine < 1 - 1e-9)  # it is not float32 in disguise
-    with pytest.raises(InputError, match="there are float32, bfloat16, int8"):
+    with pytest.raises(InputError, match="use one of float32, bfloat16, int8"):
         load_model(path, precision="int4")  # type: ignore[arg-type]

@@ -98,7 +98,11 @@ def test_recommend_refuses(client: TestClient, body: Any, field: str | None, tol
         ([{"item_id": "a", "attributes": {"t": "\udfff"}}], "items[0].attributes", "lone surrogate"),
         ([{"item_id": "a", "attributes": {}}], "items[0].attributes", "the model finds no text in it"),
         ([{"item_id": "a", "attributes": {"title": None}}], "items[0].attributes", "the model finds no text in it"),
-        ([{"item_id": "a", "attributes": {"title": " \u200b!"}}], "items[0].attributes", "the model finds no text in it"),
+        (
+            [{"item_id": "a", "attributes": {"title": " \u200b!"}}],
+            "items[0].attributes",
+            "the model finds no text in it",
+        ),
         (
             [
                 {"item_id": "a", "attributes": OK},
