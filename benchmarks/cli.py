@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pkgutil import resolve_name
 
 from seqrec.errors import InputError
-from seqrec.registry import load
 
 BENCHMARKS: dict[str, tuple[str, str]] = {
     "encode": ("benchmarks.encode:main", "items and histories/s beside the authors' code and padded BERTs"),
@@ -46,7 +46,7 @@ def bench(argv: Sequence[str]) -> None:
     parser.add_argument("name", choices=BENCHMARKS, metavar="NAME", help="one of those below")
     name = parser.parse_args(argv[:1]).name
     try:
-        main = load(BENCHMARKS[name][0])
+        main = resolve_name(BENCHMARKS[name][0])
         main(list(argv[1:]))
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in _OURS:

@@ -1,4 +1,4 @@
-"""Options that several commands of the index share."""
+"""Command-line options that the commands of index share."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ __version__ = version("seqrec")
 
 
 def __getattr__(name: str) -> Any:
-    # torch takes a second to import; `seqrec --help` should not wait for it.
+    # Importing torch takes a second, which `seqrec --help` should not take.
     if name in ("Encoder", "load_model"):
         from seqrec import encoder
 

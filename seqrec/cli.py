@@ -28,7 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "suite": ("training.suite.cli:suite", "train the papers' models and write their tables"),
     "index": ("index.build.cli:index", "build, verify, publish, roll back and list snapshots"),
     "reindex": ("index.build.cli:reindex", "make a new snapshot of the catalogue and publish it"),
-    "catalogue": ("index.catalogue.cli:catalogue", "dump, restore and show the catalogue"),
+    "catalogue": ("index.backup.cli:catalogue", "dump, restore and show the catalogue"),
     "events": ("index.events.cli:events", "store what users did from files"),
     "serve": ("service.cli:serve", "answer over HTTP"),
     "bench": ("benchmarks.cli:bench", "measure speed and memory beside what people would use instead"),

@@ -1,9 +1,9 @@
-"""`seqrec demo`: the whole path on the bundled purchases. Train, evaluate, index, serve.
+"""`seqrec demo`: trains, evaluates, indexes and serves the bundled purchases.
 
-Everything lies in SEQREC_HOME/demo. A stage's output appears whole or not at all; state.json, written after it, says
-what it was made from: the next run skips what is done and does again what was made from something else.
+All files are in SEQREC_HOME/demo. A stage's output is written atomically, then a digest of its inputs to state.json.
+The next run skips stages with unchanged inputs and repeats the others.
 
-Each stage is a command of the program, called by name: this package imports none of theirs.
+Each stage is a command of the program, called by name, so that this package does not import the others.
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ DATA = Path(__file__).parents[1] / "data" / "online-retail"
 EXAMPLE = {"20725": "Lunch Bag Red Retrospot", "21559": "Strawberry Lunch Box With Cutlery"}
 """A history to try: item ids of the bundled data and their titles."""
 NEEDED_BYTES = 100_000_000
-"""Of disk; a run leaves about a tenth of it, and a new one exists next to the old until it is complete."""
+"""Free disk space; a run needs about a tenth, and the old one is kept until a new one is complete."""
 
 
 @dataclass(frozen=True)
 class Stage:
     name: str
-    says: str
+    description: str
     inputs: Callable[[], str]
-    """A digest of all that its output depends on; called when the stages before it are done."""
+    """A digest of everything that the output depends on; called when the previous stages are done."""
     outputs: tuple[Path, ...]
     run: Callable[[], None]
     skipped: Callable[[], None] = lambda: None
-    """Instead of `run` where the output is there already."""
+    """Called instead of `run` if the output is up to date."""
 
 
 def main(argv: Sequence[str]) -> None:
-    """Run what is not done yet, then become `seqrec serve`. Raises SeqrecError, and InputError if the port is taken."""
+    """Runs the stages that are not up to date, then `seqrec serve`. Raises SeqrecError; InputError for a used port."""
     parser = argparse.ArgumentParser(
         prog="seqrec demo",
         description="Train a hybrid model on the bundled purchases, evaluate it, index the items and serve them.",
-        epilog="SEQREC_HOME (./var) is where it puts things, in demo/; SEQREC_HOST (127.0.0.1) and SEQREC_PORT (8000) "
-        "are where it serves.",
+        epilog="Environment variables: SEQREC_HOME (./var): files are in its folder demo; SEQREC_HOST (127.0.0.1) and "
+        "SEQREC_PORT (8000): the address of the service.",
     )
-    parser.add_argument("--fresh", action="store_true", help="do every stage again, also those that are done")
+    parser.add_argument("--fresh", action="store_true", help="repeat all stages, also those that are up to date")
     options = parser.parse_args(argv)
     home = Path(os.environ.get("SEQREC_HOME") or "var") / "demo"
     host = os.environ.get("SEQREC_HOST") or "127.0.0.1"
@@ -63,35 +63,35 @@ def main(argv: Sequence[str]) -> None:
     _check_address(host, port)
     _check_data()
     home.mkdir(parents=True, exist_ok=True)
-    for left in (*home.glob(".tmp-*"), *home.glob(".old-*")):  # of a run that was killed outright
+    for left in (*home.glob(".tmp-*"), *home.glob(".old-*")):  # of a run that was killed
         shutil.rmtree(left, ignore_errors=True)
     os.environ["SEQREC_HOME"] = str(home)
-    _say(f"everything goes to {home}; Ctrl-C stops, and the next run goes on where this one stopped")
+    _print(f"all files are in {home}; Ctrl-C stops the demo, and the next run continues")
     run_stages(_stages(home), home / "state.json", options.fresh)
     _serve(host, port)
 
 
 def run_stages(stages: Sequence[Stage], state_file: Path, fresh: bool = False) -> None:
-    """Run the stages whose outputs are missing or were made from other inputs, and note each one when it is done."""
+    """Runs the stages whose outputs are missing or have other inputs, and records each in `state_file`."""
     done = {} if fresh else _read_state(state_file)
     for number, stage in enumerate(stages, 1):
         label = f"[{number}/{len(stages)}] {stage.name}"
         inputs = stage.inputs()
         if done.get(stage.name) == inputs and all(path.exists() for path in stage.outputs):
-            _say(f"\n{label}: done before")
+            _print(f"\n{label}: up to date")
             stage.skipped()
             continue
         _check_disk(state_file.parent)
-        _say(f"\n{label}: {stage.says}")
+        _print(f"\n{label}: {stage.description}")
         begun = time.monotonic()
         try:
             stage.run()
         except KeyboardInterrupt:
-            print(f"\nstopped in {stage.name}; the next run goes on there", file=sys.stderr)
+            print(f"\nstopped in {stage.name}; the next run continues there", file=sys.stderr)
             raise
         done[stage.name] = inputs
         write_text(state_file, json.dumps(done, indent=1) + "\n")
-        _say(f"{label}: done in {format_duration(time.monotonic() - begun)}")
+        _print(f"{label}: done in {format_duration(time.monotonic() - begun)}")
 
 
 def _stages(home: Path) -> list[Stage]:
@@ -101,7 +101,7 @@ def _stages(home: Path) -> list[Stage]:
 
     def train() -> None:
         cli.run("train", [*data, "--preset", "demo", "--out", str(run), "--overwrite"])
-        # A copy, so that a training that is broken off leaves alone what is served.
+        # A copy, so that an interrupted training does not change what is served.
         with new_directory(checkpoint, replace=True) as directory:
             shutil.copytree(run / "checkpoint", directory, dirs_exist_ok=True)
 
@@ -132,11 +132,11 @@ def _stages(home: Path) -> list[Stage]:
             made_from_checkpoint,
             (table,),
             evaluate,
-            lambda: _say(table.read_text(encoding="utf-8")),
+            lambda: _print(table.read_text(encoding="utf-8")),
         ),
         Stage(
             "index",
-            "encode every item, build the index, verify it, publish it",
+            "encode the items, build the index, verify and publish it",
             made_from_checkpoint,
             (home / "catalogue.sqlite3", home / "snapshots"),
             index,
@@ -145,14 +145,14 @@ def _stages(home: Path) -> list[Stage]:
 
 
 def _serve(host: str, port: int) -> None:
-    """Become the server, so that signals go straight to it."""
+    """Replaces this process by the server, so that the server receives signals directly."""
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     url = f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
     body = json.dumps({"history": list(EXAMPLE), "k": 5})
-    _say(f"\nserving at {url} : open it in a browser, or ask for what goes with")
+    _print(f"\nserving at {url} : open it in a browser, or get recommendations for")
     for item_id, title in EXAMPLE.items():
-        _say(f"  {item_id}  {title}")
-    _say(
+        _print(f"  {item_id}  {title}")
+    _print(
         f"\n  curl -s {url}/recommend -H 'content-type: application/json' -d {shlex.quote(body)}\n\nCtrl-C stops it.\n"
     )
     sys.stderr.flush()
@@ -161,16 +161,16 @@ def _serve(host: str, port: int) -> None:
 
 def _port(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise InputError(f"{text!r} is no port; say a number from 1 to 65535", "SEQREC_PORT")
+        raise InputError(f"{text!r} is not a port; set a number from 1 to 65535", "SEQREC_PORT")
     return int(text)
 
 
 def _check_address(host: str, port: int) -> None:
-    """Before minutes of training. Raises InputError."""
+    """Checks the address before minutes of training. Raises InputError."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except socket.gaierror as error:
-        raise InputError(f"{host!r} is no address to listen on: {error.strerror}", "SEQREC_HOST") from None
+        raise InputError(f"{host!r} is not an address to listen on: {error.strerror}", "SEQREC_HOST") from None
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -179,23 +179,21 @@ def _check_address(host: str, port: int) -> None:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise InputError(
-                    f"port {port} of {host} is taken by another program (a demo that still runs?); "
-                    f"stop it or choose another, e.g. SEQREC_PORT={port % 65535 + 1}",
+                    f"port {port} of {host} is used by another program (another demo?); "
+                    f"stop it or choose another port, e.g. SEQREC_PORT={port % 65535 + 1}",
                     "SEQREC_PORT",
                 ) from None
             if error.errno == errno.EACCES:
-                raise InputError(
-                    f"port {port} may not be used by this user; say one above 1023", "SEQREC_PORT"
-                ) from None
-            raise InputError(f"{host!r} is no address of this machine: {error.strerror}", "SEQREC_HOST") from None
+                raise InputError(f"port {port} needs privileges; set a port above 1023", "SEQREC_PORT") from None
+            raise InputError(f"{host!r} is not an address of this machine: {error.strerror}", "SEQREC_HOST") from None
 
 
 def _check_data() -> None:
     for name in ("items.jsonl.gz", "interactions.csv.gz"):
         if not (DATA / name).is_file():
             raise SeqrecError(
-                f"{DATA / name} is not there: the demo runs from a clone of the repository, which holds its data. "
-                "With data of your own: seqrec train, seqrec index build --publish, seqrec serve"
+                f"{DATA / name} does not exist: the demo needs a clone of the repository, which contains its data. "
+                "For your own data: seqrec train, seqrec index build --publish, seqrec serve"
             )
 
 
@@ -205,7 +203,7 @@ def _check_disk(path: Path) -> None:
         raise OSError(
             errno.ENOSPC,
             f"only {free // 1_000_000} MB are free and the demo may need {NEEDED_BYTES // 1_000_000}; "
-            "make room, or set SEQREC_HOME to a folder on another disk",
+            "free some space, or set SEQREC_HOME to a folder on another disk",
             str(path),
         )
 
@@ -222,5 +220,5 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, flush=True)

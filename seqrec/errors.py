@@ -1,20 +1,20 @@
-"""Every error that seqrec raises on purpose. None of them knows HTTP: `service` maps them in one table.
+"""All errors that seqrec raises deliberately. `service` maps them to HTTP in one table.
 
 SeqrecError
-├── InputError               what was handed in is wrong; `field` says where
-│   └── FileFormatError      ... a line of a file
+├── InputError               wrong input; `field` is its place
+│   └── FileFormatError      wrong input in a line of a file
 ├── ItemNotFound             no such item in the catalogue
-├── CheckpointError          a checkpoint is missing, cut short, altered or of another format
+├── CheckpointError          a checkpoint is missing, truncated, altered or of another format
 ├── SnapshotError            the same for a snapshot
 ├── CatalogueError           the catalogue cannot be read or written
-│   ├── LogTruncated         the log no longer reaches back to the asked-for sequence number
-│   ├── OutcomeUnknown       a write may or may not have been made; to make it again is safe
-│   └── CatalogueReplaced    the catalogue is another one than before (emptied or restored)
-├── NotReady                 the service has nothing to answer with yet
-├── Overloaded               too much is waiting; `retry_after` says when to come back
-└── DeadlineExceeded         the answer would have come too late
+│   ├── LogTruncated         the log no longer contains the requested sequence number
+│   ├── OutcomeUnknown       a write may or may not have succeeded; repeating it is safe
+│   └── CatalogueReplaced    the catalogue was emptied or restored
+├── NotReady                 no snapshot is loaded yet
+├── Overloaded               too many requests are queued; retry after `retry_after`
+└── DeadlineExceeded         the deadline of a request has passed
 
-A message names the value that is wrong and the way out.
+A message names the wrong value and how to correct it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,11 @@ from pathlib import Path
 
 
 class SeqrecError(Exception):
-    """Base of every error below."""
+    """Base class of all errors."""
 
 
 class InputError(SeqrecError):
-    """What was handed in is wrong.
-
-    `field` is a path to the value, such as `items[3].attributes.title`, or None where there is just one value.
-    """
+    """Wrong input. `field`: the path of the value, such as `items[3].attributes.title`; None if there is only one."""
 
     def __init__(self, message: str, field: str | None = None) -> None:
         super().__init__(message if field is None else f"{field}: {message}")
@@ -39,10 +36,15 @@ class InputError(SeqrecError):
 
 
 class FileFormatError(InputError):
-    """A line of a file is broken. `line` counts from 1; None means the file as a whole."""
+    """A file cannot be read. `line` counts from 1; None means the file as a whole.
 
-    def __init__(self, path: Path, line: int | None, reason: str) -> None:
+    `last_line`: the last line of a record that spans several.
+    """
+
+    def __init__(self, path: Path, line: int | None, reason: str, last_line: int | None = None) -> None:
         where = f"{path}" if line is None else f"{path}, line {line}"
+        if line is not None and last_line is not None and last_line > line:
+            where = f"{path}, lines {line}-{last_line}"
         super().__init__(f"{where}: {reason}")
         self.path = path
         self.line = line

@@ -1,4 +1,4 @@
-"""How a query is compared with an item, and how equal scores are ordered. A higher score is always better."""
+"""How queries are compared with items, and how ties are broken. A higher score is always better."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 TIE = 1e-6
-"""Scores closer than this count as equal: float32 rounding differs between batch sizes, machines and libraries."""
+"""Scores this close are ties: float32 rounding differs between batch sizes, machines and libraries."""
 
 
 class Metric(StrEnum):
@@ -27,10 +27,10 @@ class Metric(StrEnum):
 
 
 def ranked(item_ids: Sequence[str], scores: Sequence[float] | npt.NDArray[np.floating]) -> list[int]:
-    """Positions of the items, best first. A run of scores within `TIE` of the run's best is ordered by item id.
+    """Positions of the items, best first. Scores within `TIE` of the best one of a run are ordered by item id.
 
-    `item_ids` and `scores` have the same length n; the result is a permutation of range(n). To cut an answer at k and
-    still agree with the whole ranking, pass every candidate whose score is within `TIE` of the k-th best.
+    `item_ids` and `scores` have length n; the result is a permutation of range(n). For a top k that agrees with the
+    whole ranking, pass all candidates with a score within `TIE` of the k-th best.
     """
     by_score = sorted(range(len(item_ids)), key=lambda i: (-float(scores[i]), item_ids[i]))
     order: list[int] = []

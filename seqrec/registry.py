@@ -1,22 +1,19 @@
-"""Tables of import strings, "package.module:name": variants by name, none of them imported before it is asked for."""
+"""Tables of import strings, "package.module:name": variants by name, imported when they are first used."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import Any
 
 from seqrec.errors import InputError
 
-
-def load(reference: str) -> Any:
-    """What an import string names."""
-    module, _, name = reference.partition(":")
-    return getattr(import_module(module), name)
+load = resolve_name
+"""The object of an import string."""
 
 
 def choose(table: Mapping[str, str], name: str, what: str, field: str) -> Any:
-    """What `name` stands for in a table. Raises InputError that lists the names there are; `what` says of what."""
+    """The object that the table has for `name`. Raises InputError for an unknown name; `what` says of what."""
     if name not in table:
         raise InputError(f"no {what} {name!r}; there are {', '.join(sorted(table))}", field)
-    return load(table[name])
+    return resolve_name(table[name])

@@ -13,9 +13,10 @@ from fastapi_offline import FastAPIOffline
 
 from seqrec import __version__
 from seqrec.runtime.malloc import limit_arenas
-from service.components import StartupTask, open_components
+from service.components import StartupTask, open_components, open_requests
 from service.http import openapi, problems, routes
 from service.http.middleware import RequestMiddleware
+from service.http.protocol import STATE_KEY, ConnectionLimits
 from service.metrics import Metrics, shared_directory
 from service.settings import Settings, load_settings
 from service.workers import end_with_parent, end_worker, quiet_libraries, take_gpu
@@ -32,14 +33,15 @@ def create_app(settings: Settings, end: Callable[[], object] = lambda: None) -> 
     metrics = Metrics(shared_directory())
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, ConnectionLimits]]:
         startup = app.state.startup = StartupTask(lambda: open_components(settings, metrics, end))
         try:
             await startup.start()
             if shared_directory() is not None:
                 # Other workers answer meanwhile: a restarted one accepts no requests before it can answer them.
                 await startup.loaded(_LOADING_SECONDS)
-            yield
+            limits = ConnectionLimits(settings.max_connections, metrics.connection_closed)
+            yield {STATE_KEY: limits}
         finally:
             await startup.close()
 
@@ -53,7 +55,7 @@ def create_app(settings: Settings, end: Callable[[], object] = lambda: None) -> 
     app.state.metrics = metrics
     problems.install(app)
     routes.install(app)
-    app.add_middleware(RequestMiddleware, metrics=metrics, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(RequestMiddleware, metrics=metrics, settings=settings, open_requests=open_requests(settings))
     app.openapi = lambda: openapi.schema(app)  # type: ignore[method-assign]
     return app
 

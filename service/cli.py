@@ -92,6 +92,8 @@ def _require_publication(settings: Settings) -> None:
 def _run(settings: Settings, listener: socket.socket, count: int) -> None:
     options = {
         "lifespan": "on",
+        "http": "service.http.protocol:LimitedHttpProtocol",
+        "ws": "none",
         "log_config": None,
         "access_log": False,
         "timeout_graceful_shutdown": math.ceil(max(settings.deadline, settings.write_deadline)) + _GRACE_SECONDS,
@@ -113,6 +115,7 @@ def _run_one(settings: Settings, listener: socket.socket, options: dict[str, Any
     # uvicorn raises the signal again once it has stopped: a requested stop must not look like a failure.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
+    signal.signal(signal.SIGHUP, lambda *_: log.info("SIGHUP restarts workers; this service has a single process"))
     limit_arenas()
     server = uvicorn.Server(uvicorn.Config(create_app(settings), **options))
     _log_listening(listener)

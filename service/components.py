@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 _RETRY_SECONDS = 1.0
 _SWITCH_SECONDS = 0.0005
 """How long a thread may hold the interpreter while others wait. Python's default of 5 ms favours throughput."""
+_CORE_REQUESTS, _GPU_REQUESTS = 32, 2048
+"""Open requests a core, or a GPU: enough for full batches, few enough that the last is answered within a second."""
 _BATCH_TOKENS = {"cpu": 512, "cuda": 65536}
 """On a CPU for each core. Twice as many gain 3 % throughput and let the next request wait up to twice as long."""
 
@@ -45,6 +47,11 @@ class Components:
     recommender: Recommender
     reindexer: Reindexer
     metrics: Metrics
+
+    @property
+    def degraded(self) -> list[str]:
+        """What is wrong while requests are answered."""
+        return [*self.follower.degraded, *self.recommender.degraded]
 
     def close(self) -> None:
         self.reindexer.close()
@@ -111,6 +118,17 @@ class StartupTask:
             done = await self._try()
 
 
+def open_requests(settings: Settings) -> int:
+    """How many requests of a kind a worker works on at once; beyond, they are refused before their body is read."""
+    if settings.max_open_requests is not None:
+        return settings.max_open_requests
+    return _GPU_REQUESTS if _device_kind(settings) == "cuda" else max(64, _CORE_REQUESTS * torch.get_num_threads())
+
+
+def _device_kind(settings: Settings) -> str:
+    return torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu")).type
+
+
 def open_components(settings: Settings, metrics: Metrics, end: Callable[[], object]) -> Components:
     """Open the stores and start the threads. Raises CatalogueError."""
     location = settings.redis_url or settings.home
@@ -134,7 +152,7 @@ def open_components(settings: Settings, metrics: Metrics, end: Callable[[], obje
 
     loader = Loader(settings, catalogue, histories)
     follower = Follower(catalogue, loader, settings.follow_seconds, tick, metrics.swaps.inc, histories)
-    kind = torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu")).type
+    kind = _device_kind(settings)
     batch_tokens = settings.batch_tokens or _BATCH_TOKENS.get(kind, _BATCH_TOKENS["cpu"])
     cores = torch.get_num_threads() if kind == "cpu" else 1
     cache = VectorCache(settings.cache_bytes, settings.cache_url, metrics.cache)
@@ -154,7 +172,7 @@ def _state(components: Components) -> tuple[Mapping[str, float], str | None]:
     state = follower.state
     values: dict[str, float] = {
         "seqrec_ready": follower.trouble is None and batcher.alive,
-        "seqrec_degraded": len(follower.degraded),
+        "seqrec_degraded": len(components.degraded),
         "seqrec_threads": torch.get_num_threads(),
         "seqrec_queue_tokens": batcher.waiting_tokens(RECOMMEND),
         "seqrec_queue_item_tokens": batcher.waiting_tokens(ITEMS),

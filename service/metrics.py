@@ -71,6 +71,9 @@ class Metrics:
             ["result"],
             registry=of,
         )
+        self._connections_closed = Counter(
+            "seqrec_connections_closed", "Connections closed because of a limit", ["reason"], registry=of
+        )
         self.swaps = Counter("seqrec_swaps", "Snapshot swaps", registry=of)
         self.reindexes = Counter("seqrec_reindexes", "Reindex jobs started", ["by"], registry=of)
         self._state = {
@@ -88,6 +91,10 @@ class Metrics:
         self._latency.labels(route).observe(seconds)
         for stage, milliseconds in stages.items():
             self._stages.labels(stage).observe(milliseconds / 1000)
+
+    def connection_closed(self, reason: str) -> None:
+        """`reason`: which limit of service.http.protocol."""
+        self._connections_closed.labels(reason).inc()
 
     def batch(self, record: BatchRecord) -> None:
         self._batch_units.labels(record.lane).observe(record.units)

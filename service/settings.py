@@ -53,8 +53,25 @@ class Settings(BaseSettings):
         default=1_000, ge=1, description="entries in one history; the newest that fit the model are read"
     )
     max_k: int = Field(default=1_000, ge=1, description="items in one answer")
-    max_ids: int = Field(default=10_000, ge=1, description="ids in `exclude`, and in `candidates`")
+    max_ids: int = Field(
+        default=10_000,
+        ge=1,
+        description="ids in `exclude`, in `candidates`, and newest events of a user that count as seen",
+    )
     max_batch: int = Field(default=64, ge=1, description="histories in one POST /recommend/batch")
+
+    max_open_requests: int | None = Field(
+        default=None,
+        ge=1,
+        description="recommendations, and other requests, a worker works on at once; beyond: 429; unset: 32 a core, at "
+        "least 64, or 2048 on a GPU",
+    )
+    max_connections: int = Field(default=1_000, ge=8, description="open connections of a worker; idle ones make room")
+    allowed_hosts: str | None = Field(
+        default=None,
+        description="host names that requests may be sent to, separated by commas, * for all; unset: addresses, "
+        "SEQREC_HOST and names without a dot",
+    )
 
     deadline: float = Field(
         default=2.0, gt=0, description="how long a recommendation may take before it is refused (504)"
@@ -94,6 +111,12 @@ class Settings(BaseSettings):
         default=10_000, ge=1, description="changes below which no reindex starts by itself, whatever their share"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="what is logged")
+
+    @property
+    def host_list(self) -> frozenset[str]:
+        """Names that a Host header may have, apart from addresses and names without a dot."""
+        names = [] if self.allowed_hosts is None else self.allowed_hosts.split(",")
+        return frozenset(name.strip().lower() for name in [*names, self.host] if name.strip())
 
 
 def load_settings() -> Settings:

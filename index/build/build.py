@@ -1,26 +1,24 @@
-"""Making a snapshot of the catalogue: reuse what is encoded, encode the rest, keep the model beside it."""
+"""Builds a snapshot of the catalogue: known vectors are reused, everything else is encoded."""
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from index.build.import_items import Progress, has_model_input, reject_textless
+from index.build.import_items import Progress, reject_textless
 from index.catalogue.base import Catalogue, CatalogueItem
 from index.catalogue.batches import batches
 from index.snapshot.manifest import Manifest
 from index.snapshot.snapshot import Snapshot, SnapshotStore
 from index.snapshot.writer import write_snapshot
-from seqrec.data.items import Item, OnError, read_interactions
+from seqrec.data.items import Item, OnError
 from seqrec.encoder import Encoder
 from seqrec.hybrid.event_counts import BaseCounts
-from seqrec.text.item_text import TokenizedItem
+from seqrec.text.item_text import TokenizedItem, has_model_input, same_tokens
 
 log = logging.getLogger(__name__)
 
@@ -38,22 +36,25 @@ def build_snapshot(
 ) -> Manifest:
     """Write a snapshot of the catalogue at its head; returns its manifest.
 
-    An item's vector comes from its record in the log where the same item tower made it, else from the `previous`
-    snapshot under the same condition, else it is encoded. `counts`: interactions of each item; None takes them over
-    from `previous`. Items that the model cannot read are left out (with `on_error="raise"`, a model that reads text
-    refuses: InputError); they stay in the catalogue. Items may be added all the while: those are in the log after S.
-    `index` flat, auto or a factory string; None: what was asked for when `previous` was made.
+    An item's vector comes from its log record if the same item tower made it, else from the `previous` snapshot under
+    the same condition; otherwise the item is encoded. `counts`: events of each item that the log of events does not
+    have; None: those that `previous` carries. Items that the model cannot read stay in the catalogue and are left out
+    of the snapshot; for a model that reads text they raise InputError unless `on_error` is "skip". Items may be added
+    meanwhile: they come after the snapshot in the log. `index`: flat, auto or a FAISS factory string; None: the one
+    requested for `previous`.
     """
-    index = index or ("flat" if previous is None else previous.manifest.index_asked)
+    index = index or ("flat" if previous is None else previous.manifest.index_requested)
     seq = catalogue.head()
     if previous is not None and previous.manifest.catalogue_id != catalogue.catalogue_id:
         previous = None
     source = _Source(encoder, previous)
-    total, silent = source.survey(catalogue.scan(through=seq))
+    total, unreadable = source.survey(catalogue.scan(through=seq))
     if encoder.cold_items:
-        reject_textless(encoder, silent, on_error)
-    elif silent:
-        log.warning("%d items are not in the snapshot: the model knows only items it was trained with", len(silent))
+        reject_textless(encoder, unreadable, on_error)
+    elif unreadable:
+        log.warning(
+            "%d items are not in the snapshot: the model knows only the items of its training data", len(unreadable)
+        )
     settings = None if encoder.hybrid is None else encoder.hybrid.cooccurrence
     counted = (
         counts is not None
@@ -76,7 +77,7 @@ def build_snapshot(
 
 
 class _Source:
-    """Where token ids and vectors of items come from."""
+    """Provides token ids and vectors of items: from the log, from the previous snapshot, or from the encoder."""
 
     def __init__(self, encoder: Encoder, previous: Snapshot | None) -> None:
         self._encoder = encoder
@@ -87,19 +88,19 @@ class _Source:
             self._previous = previous if made_by == (encoder.checkpoint.item_tower, encoder.precision) else None
 
     def survey(self, rows: Iterator[tuple[int, CatalogueItem]]) -> tuple[int, list[str]]:
-        """How many items there are, and the ids of those that the model cannot read: known before hours of encoding."""
-        total, silent = 0, []
+        """The number of items, and the ids of those that the model cannot read: known before hours of encoding."""
+        total, unreadable = 0, []
         for batch in batches(rows):
             unknown = [entry.item for seq, entry in batch if self._known(seq, entry) is None]
             tokens = self._encoder.tokenize_items(unknown)
-            silent += [item.item_id for item, its in zip(unknown, tokens, strict=True) if not has_model_input(its)]
+            unreadable += [item.item_id for item, its in zip(unknown, tokens, strict=True) if not has_model_input(its)]
             total += len(batch)
-        return total, silent
+        return total, unreadable
 
     def encoded(
         self, rows: Iterator[tuple[int, CatalogueItem]], total: int, progress: Progress
     ) -> Iterator[list[CatalogueItem]]:
-        """All items that the model can read, with token ids and vectors."""
+        """Batches of all items that the model can read, with token ids and vectors."""
         done = 0
 
         def count(more: int) -> None:
@@ -111,16 +112,16 @@ class _Source:
             made = {entry.item.item_id: self._known(seq, entry) for seq, entry in batch}
             unknown = [entry.item for _, entry in batch if made[entry.item.item_id] is None]
             pairs = zip(unknown, self._encoder.tokenize_items(unknown), strict=True)
-            bare: list[tuple[Item, TokenizedItem]] = []
+            missing: list[tuple[Item, TokenizedItem]] = []
             for item, tokens in pairs:
-                vector = self._of_same_text(item.item_id, tokens)
+                vector = self._same_text_vector(item.item_id, tokens)
                 if vector is not None:
                     made[item.item_id] = CatalogueItem(item, tokens, vector, self._tower)
                 elif has_model_input(tokens):
-                    bare.append((item, tokens))
-            count(len(batch) - len(bare))
-            vectors = self._encoder.encode_item_tokens([tokens for _, tokens in bare], count)
-            for (item, tokens), vector in zip(bare, vectors, strict=True):
+                    missing.append((item, tokens))
+            count(len(batch) - len(missing))
+            vectors = self._encoder.encode_item_tokens([tokens for _, tokens in missing], count)
+            for (item, tokens), vector in zip(missing, vectors, strict=True):
                 made[item.item_id] = CatalogueItem(item, tokens, vector, self._tower)
             yield [entry for entry in made.values() if entry is not None]
 
@@ -135,16 +136,9 @@ class _Source:
             return None
         return CatalogueItem(entry.item, previous.tokens[row], previous.vectors[row], self._tower)
 
-    def _of_same_text(self, item_id: str, tokens: TokenizedItem) -> npt.NDArray[np.float32] | None:
-        """The vector that the snapshot before has of the same text: the item changed since, but no word of it."""
+    def _same_text_vector(self, item_id: str, tokens: TokenizedItem) -> npt.NDArray[np.float32] | None:
+        """The vector of the previous snapshot if the item has changed since, but not its text."""
         row = None if self._previous is None else self._previous.row_of(item_id)
         if self._previous is None or row is None:
             return None
-        before = self._previous.tokens[row]
-        same = np.array_equal(before.ids, tokens.ids) and np.array_equal(before.types, tokens.types)
-        return self._previous.vectors[row] if same else None
-
-
-def count_interactions(path: Path, known_items: Collection[str], on_error: OnError = "raise") -> dict[str, int]:
-    """Interactions of each item. Raises FileFormatError for a broken line or an unknown item, or skips it."""
-    return Counter(read_interactions(path, known_items, on_error).item_ids)
+        return self._previous.vectors[row] if same_tokens(self._previous.tokens[row], tokens) else None

@@ -1,4 +1,4 @@
-"""`seqrec index` and `seqrec reindex`."""
+"""The commands `seqrec index` and `seqrec reindex`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from index.arguments import add_common
+from index.build.import_items import MAX_DELETE, Imported, shown
 from index.build.reindex import JobFile, Request, Result, make_snapshot
 from index.catalogue.open import location_of, open_catalogue
-from index.snapshot.publication import KEEP, check_servable, publish, published, rollback
+from index.snapshot.publication import KEEP, check_servable, publish, remove, rollback
 from index.snapshot.snapshot import SnapshotStore, read_manifest
 from seqrec.data.items import read_items
 from seqrec.encoder import Precision
@@ -23,25 +24,39 @@ from seqrec.runtime.threads import choose, use
 
 def index(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
-        "seqrec index", description="Make snapshots of the catalogue and say which is served."
+        "seqrec index", description="Make snapshots of the catalogue, publish them and roll back."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     build = commands.add_parser(
         "build",
-        help="put items into the catalogue, encode them, write a snapshot",
-        description="Put the items of a file into the catalogue (only what is new or changed), encode what is not "
-        "encoded yet, and write a snapshot of the catalogue. Items that the file lacks stay.",
+        help="import items into the catalogue, encode them, write a snapshot",
+        description="Import the items of a file into the catalogue, encode those that are new or whose text has "
+        "changed, and write a snapshot of the catalogue. Stored items that the file lacks stay, unless --replace is "
+        "given. If nothing has changed since the last snapshot, none is written.",
     )
     build.add_argument("--checkpoint", type=Path, required=True, metavar="CKPT", help="the model to encode with")
     build.add_argument(
         "--items", type=Path, metavar="FILE", help="JSON Lines, .gz too; default: the catalogue as it is"
     )
+    build.add_argument(
+        "--replace",
+        action="store_true",
+        help="FILE is the full catalogue: delete the stored items that it lacks. Every line of it must be readable",
+    )
+    build.add_argument(
+        "--max-delete",
+        type=_share,
+        default=MAX_DELETE,
+        metavar="SHARE",
+        help="with --replace: refuse the file if more than this share of the stored items would be deleted "
+        f"(default: {MAX_DELETE})",
+    )
     build.add_argument("--publish", action="store_true", help="serve the snapshot from then on")
     _add_making(build)
     add_common(build)
 
-    verify = commands.add_parser("verify", help="hash every byte of a snapshot, check that it can be served")
+    verify = commands.add_parser("verify", help="hash every byte of a snapshot and check that it can be served")
     verify.add_argument("snapshot", metavar="ID")
     add_common(verify)
 
@@ -49,25 +64,36 @@ def index(argv: list[str]) -> None:
     set_served.add_argument("snapshot", metavar="ID")
     add_common(set_served)
 
-    back = commands.add_parser("rollback", help="serve again what was served before; again goes back further")
+    back = commands.add_parser("rollback", help="serve the snapshot that was served before; repeat to go further back")
     add_common(back)
 
-    listing = commands.add_parser("list", help="show all snapshots, the oldest first")
+    delete = commands.add_parser("remove", help="delete a snapshot that is not served")
+    delete.add_argument("snapshot", metavar="ID")
+    add_common(delete)
+
+    listing = commands.add_parser("list", help="show all snapshots, oldest first")
     add_common(listing)
 
     arguments = parser.parse_args(argv)
-    {"build": _build, "verify": _verify, "publish": _publish, "rollback": _rollback, "list": _list}[arguments.command](
-        arguments
-    )
+    run = {
+        "build": _build,
+        "verify": _verify,
+        "publish": _publish,
+        "rollback": _rollback,
+        "remove": _remove,
+        "list": _list,
+    }
+    run[arguments.command](arguments)
 
 
 def reindex(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         "seqrec reindex",
-        description="Write a snapshot of the catalogue as it is now and serve it. The service goes on meanwhile, and "
-        "what is added meanwhile is kept. One at a time.",
+        description="Write a snapshot of the current catalogue and serve it. The service keeps running, and items that "
+        "are added meanwhile are not lost. Only one runs at a time. If nothing has changed since the served snapshot "
+        "was made, none is written.",
     )
-    parser.add_argument("--checkpoint", type=Path, metavar="CKPT", help="default: that of the snapshot that is served")
+    parser.add_argument("--checkpoint", type=Path, metavar="CKPT", help="default: the model of the served snapshot")
     parser.add_argument(
         "--publish", action=argparse.BooleanOptionalAction, default=True, help="serve the snapshot from then on"
     )
@@ -84,25 +110,26 @@ def _add_making(parser: argparse.ArgumentParser) -> None:
         "--interactions",
         type=Path,
         metavar="FILE",
-        help="CSV (.gz too) or Parquet, counted for popularity; default: the counts of the snapshot that is served",
+        help="CSV (.gz too) or Parquet: user_id, item_id, timestamp; stored as events first, each row once",
     )
     parser.add_argument(
         "--on-error",
         choices=("raise", "skip"),
         default="raise",
-        help="skip: leave broken lines, unknown items and items without text out, and count them; default: raise",
+        help="skip: leave out broken lines, unknown items and items without text, and count them; default: raise",
     )
-    parser.add_argument("--device", help="cpu or cuda; default: a GPU where there is one")
-    parser.add_argument("--precision", choices=get_args(Precision), help="to encode in; default: float32")
+    parser.add_argument("--device", help="cpu or cuda; default: a GPU if there is one")
+    parser.add_argument("--precision", choices=get_args(Precision), help="of the encoder; default: float32")
     parser.add_argument(
         "--index",
         metavar="KIND",
-        help="flat (exact), auto (flat, or IVF where there are very many items), or a FAISS factory string that begins "
-        "with IVF or HNSW; default: what the snapshot that is served was asked for, flat at first",
+        help="flat (exact), auto (flat, or IVF for very many items), or a FAISS factory string that begins with IVF or "
+        "HNSW; default: as for the served snapshot, flat at first",
     )
     parser.add_argument(
-        "--keep", type=int, default=KEEP, metavar="N", help=f"published snapshots to keep; default: {KEEP}"
+        "--keep", type=_positive, default=KEEP, metavar="N", help=f"published snapshots to keep; default: {KEEP}"
     )
+    parser.add_argument("--force", action="store_true", help="write a snapshot even if nothing has changed")
 
 
 def _build(arguments: argparse.Namespace) -> None:
@@ -111,7 +138,7 @@ def _build(arguments: argparse.Namespace) -> None:
 
 def _make(arguments: argparse.Namespace, job: JobFile) -> Result:
     use(choose())
-    items = getattr(arguments, "items", None)
+    items, replace = getattr(arguments, "items", None), getattr(arguments, "replace", False)
     with StageBars(unit=" items") as bars:
 
         def progress(stage: str, done: int, total: int) -> None:
@@ -120,7 +147,8 @@ def _make(arguments: argparse.Namespace, job: JobFile) -> Result:
 
         request = Request(
             checkpoint=arguments.checkpoint,
-            items=read_items(items, arguments.on_error) if items else (),
+            # With --replace a line that is skipped would delete its item.
+            items=read_items(items, "raise" if replace else arguments.on_error) if items else (),
             interactions=arguments.interactions,
             on_error=arguments.on_error,
             device=arguments.device,
@@ -128,6 +156,9 @@ def _make(arguments: argparse.Namespace, job: JobFile) -> Result:
             index=arguments.index,
             publish=arguments.publish,
             keep=arguments.keep,
+            replace=replace,
+            max_delete=getattr(arguments, "max_delete", MAX_DELETE),
+            force=arguments.force,
         )
         result = make_snapshot(arguments.home, request, progress, location_of(arguments.home))
     manifest, imported = result.manifest, result.imported
@@ -135,34 +166,55 @@ def _make(arguments: argparse.Namespace, job: JobFile) -> Result:
         _print_json(
             {
                 "snapshot": manifest.snapshot_id,
+                "new": result.created,
                 "seq": manifest.seq,
                 "count": manifest.count,
                 "index": manifest.index,
                 "index_why": manifest.index_why,
-                "index_effort": manifest.index_effort,
+                "search_params": manifest.search_params,
                 "recall": manifest.recall,
                 "published": result.published,
                 "created": imported.created,
                 "updated": imported.updated,
                 "unchanged": imported.unchanged,
+                "reencoded": imported.reencoded,
                 "left_out": imported.left_out,
+                "not_in_file": imported.not_in_file,
+                "deleted": imported.deleted,
+                "recreated": list(imported.recreated),
                 "removed": list(result.removed),
             }
         )
         return result
     if items:
-        print(
-            f"catalogue: {imported.created} items created, {imported.updated} updated, {imported.unchanged} unchanged"
-            + (f", {imported.left_out} without text left out" if imported.left_out else "")
-        )
+        _print_imported(imported)
     state = "served from now on" if result.published else f"not served yet: seqrec index publish {manifest.snapshot_id}"
+    if not result.created:
+        print(
+            f"nothing has changed since snapshot {manifest.snapshot_id} was made, so no new one was (--force makes one)"
+        )
     print(f"snapshot {manifest.snapshot_id}: {manifest.count} items, recall {manifest.recall:.3f}; {state}")
-    if manifest.index_asked != "flat":
-        effort = f" with {manifest.index_effort}" if manifest.index_effort else ""
-        print(f"index {manifest.index}{effort}: {manifest.index_why}")
+    if manifest.index_requested != "flat":
+        parameters = f" with {manifest.search_params}" if manifest.search_params else ""
+        print(f"index {manifest.index}{parameters}: {manifest.index_why}")
     for snapshot_id in result.removed:
         print(f"removed the old snapshot {snapshot_id}")
     return result
+
+
+def _print_imported(imported: Imported) -> None:
+    parts = [f"{imported.created} items created", f"{imported.updated} updated", f"{imported.unchanged} unchanged"]
+    if imported.reencoded:
+        parts[-1] += f" ({imported.reencoded} of them encoded again by this model)"
+    if imported.left_out:
+        parts.append(f"{imported.left_out} without text left out")
+    if imported.deleted:
+        parts.append(f"{imported.deleted} deleted")
+    print(f"catalogue: {', '.join(parts)}")
+    if imported.not_in_file and not imported.deleted:
+        print(f"{imported.not_in_file} stored items are not in the file; they stay (--replace deletes them)")
+    if imported.recreated:
+        print(f"{len(imported.recreated)} of the created items had been deleted before: {shown(imported.recreated)}")
 
 
 def _verify(arguments: argparse.Namespace) -> None:
@@ -172,38 +224,60 @@ def _verify(arguments: argparse.Namespace) -> None:
     if arguments.json:
         _print_json({"snapshot": snapshot.id, "whole": True, "count": snapshot.manifest.count})
     else:
-        print(f"snapshot {snapshot.id} is whole: {snapshot.manifest.count} items, {len(snapshot.manifest.files)} files")
+        print(
+            f"snapshot {snapshot.id} is intact: {snapshot.manifest.count} items, {len(snapshot.manifest.files)} files"
+        )
 
 
 def _publish(arguments: argparse.Namespace) -> None:
     with closing(open_catalogue(location_of(arguments.home))) as catalogue:
         seq = publish(arguments.home, catalogue, arguments.snapshot)
-    _say_served(arguments, arguments.snapshot, seq)
+    _print_served(arguments, arguments.snapshot, seq)
 
 
 def _rollback(arguments: argparse.Namespace) -> None:
     with closing(open_catalogue(location_of(arguments.home))) as catalogue:
         snapshot_id = rollback(arguments.home, catalogue)
         seq = catalogue.publications()[0].seq
-    _say_served(arguments, snapshot_id, seq)
+    _print_served(arguments, snapshot_id, seq)
 
 
-def _say_served(arguments: argparse.Namespace, snapshot_id: str, seq: int) -> None:
+def _print_served(arguments: argparse.Namespace, snapshot_id: str, seq: int) -> None:
     if arguments.json:
         _print_json({"snapshot": snapshot_id, "seq": seq})
     else:
         print(f"snapshot {snapshot_id} is served from now on")
 
 
+def _remove(arguments: argparse.Namespace) -> None:
+    with closing(open_catalogue(location_of(arguments.home))) as catalogue:
+        remove(arguments.home, catalogue, arguments.snapshot)
+    if arguments.json:
+        _print_json({"removed": arguments.snapshot})
+    else:
+        print(f"removed snapshot {arguments.snapshot}")
+
+
 def _list(arguments: argparse.Namespace) -> None:
     store = SnapshotStore(arguments.home)
     with closing(open_catalogue(location_of(arguments.home))) as catalogue:
-        served = published(catalogue)
+        catalogue_id, publications = catalogue.catalogue_id, catalogue.publications()
+    served = publications[0].snapshot_id if publications else None
+    ever_published = {publication.snapshot_id for publication in publications}
     rows: list[dict[str, Any]] = []
     for snapshot_id in store.list():
-        row: dict[str, Any] = {"snapshot": snapshot_id, "served": snapshot_id == served, "error": None}
+        row: dict[str, Any] = {"snapshot": snapshot_id, "served": snapshot_id == served, "state": None, "error": None}
         try:
             manifest = read_manifest(store.path_of(snapshot_id))
+            row["state"] = (
+                "other catalogue"
+                if manifest.catalogue_id != catalogue_id
+                else "served"
+                if snapshot_id == served
+                else "kept"
+                if snapshot_id in ever_published
+                else "not published"
+            )
             row |= {
                 name: getattr(manifest, name)
                 for name in ("created", "seq", "count", "model", "checkpoint", "index", "recall")
@@ -217,14 +291,30 @@ def _list(arguments: argparse.Namespace) -> None:
     if not rows:
         print(f"no snapshots in {store.directory}; `seqrec index build` makes one")
     for row in rows:
-        told = (
+        text = (
             row["error"]
             or f"{row['count']:>9,} items  {row['model']} {row['checkpoint'][:12]}  "
-            f"{row['index']} recall {row['recall']:.3f}"
+            f"{row['index']} recall {row['recall']:.3f}  {row['state']}"
         )
-        print(f"{'*' if row['served'] else ' '} {row['snapshot']}  {told}")
+        print(f"{'*' if row['served'] else ' '} {row['snapshot']}  {text}")
     if served is not None and not any(row["served"] for row in rows):
-        print(f"{served} is published, but it is not there", file=sys.stderr)
+        print(f"{served} is published, but not in {store.directory}", file=sys.stderr)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"a share from 0 to 1, not {text!r}")
+    return value
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number from 1, not {text!r}")
+    return int(text)
 
 
 def _print_json(value: object) -> None:

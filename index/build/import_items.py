@@ -1,32 +1,39 @@
-"""Items into the catalogue, encoded; and what an item without text is told."""
+"""Importing items into the catalogue with their vectors, and removing those that a full export no longer has."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
 
 from index.catalogue.base import Catalogue, CatalogueItem
 from index.catalogue.batches import batches
 from seqrec.data.items import Item, OnError
 from seqrec.encoder import Encoder
-from seqrec.errors import InputError
-from seqrec.text.item_text import NAME, TokenizedItem
+from seqrec.errors import InputError, ItemNotFound, LogTruncated
+from seqrec.text.item_text import TokenizedItem, has_model_input, same_tokens
 
 log = logging.getLogger(__name__)
 
+MAX_DELETE = 0.3
+"""Share of the stored items that an import may delete: an export that broke off half-way must not empty the shop."""
+_CHANGES_PER_READ = 1000
+_SHOWN = 5
+
 Progress = Callable[[int, int], object]
-"""Called with the number of items done so far, and of all."""
+"""Called with the number of items done so far, and the total."""
 
 
 @dataclass(frozen=True)
 class Imported:
     created: int = 0
-    updated: int = 0
+    updated: int = 0  # attributes or availability changed
     unchanged: int = 0
+    reencoded: int = 0  # of the unchanged: encoded again, because another model had encoded them
     left_out: int = 0  # without text
+    not_in_file: int = 0  # stored before the import and absent from it
+    deleted: int = 0  # of those, with `replace`
+    recreated: Sequence[str] = ()  # ids of created items that had been deleted earlier
 
 
 def import_items(
@@ -38,67 +45,114 @@ def import_items(
 ) -> Imported:
     """Upsert the items that are new, changed or encoded by another item tower. Items that `items` lacks stay.
 
-    Each batch of 1,000 is durable when it is put, so an import that was broken off goes on where it stopped. Raises
+    Each batch of 1,000 is durable once it is written, so an interrupted import continues where it stopped. Raises
     InputError, before anything is written, for items without text; with `on_error="skip"` they are left out.
     """
     tower = encoder.item_tower
     pending: list[Item] = []
+    stale: set[str] = set()  # unchanged, but encoded by another tower
     for some in batches(items):
         stored = catalogue.get_many([item.item_id for item in some])
-        pending += [item for item in some if _differs(stored.get(item.item_id), item, tower)]
+        for item in some:
+            entry = stored[item.item_id][1] if item.item_id in stored else None
+            if entry is None or not _same_item(entry.item, item):
+                pending.append(item)
+            elif entry.item_tower != tower:
+                pending.append(item)
+                stale.add(item.item_id)
     fresh: list[tuple[Item, TokenizedItem]] = []
-    silent: list[str] = []
+    textless: list[str] = []
     for batch in batches(pending):
         for item, tokens in zip(batch, encoder.tokenize_items(batch), strict=True):
             if encoder.cold_items and not has_model_input(tokens):
-                silent.append(item.item_id)
+                textless.append(item.item_id)
             else:
                 fresh.append((item, tokens))
-    reject_textless(encoder, silent, on_error)
-    created = updated = done = 0
+    reject_textless(encoder, textless, on_error)
+    created = updated = reencoded = done = 0
     for pairs in batches(fresh):
         entries = with_known_vectors(catalogue, [CatalogueItem(item, tokens, None, tower) for item, tokens in pairs])
-        # A model that only knows ids has no token, and so no vector, for an item that training never saw.
-        bare = [row for row, entry in enumerate(entries) if entry.vector is None and has_model_input(pairs[row][1])]
-        vectors = encoder.encode_item_tokens([pairs[row][1] for row in bare])
-        for row, vector in zip(bare, vectors, strict=True):
+        # A model that only knows ids has no token, and so no vector, for an item that was not in training.
+        missing = [row for row, entry in enumerate(entries) if entry.vector is None and has_model_input(pairs[row][1])]
+        vectors = encoder.encode_item_tokens([pairs[row][1] for row in missing])
+        for row, vector in zip(missing, vectors, strict=True):
             entries[row] = replace(entries[row], vector=vector)
         result = catalogue.put(entries)
-        created, updated, done = created + result.created, updated + result.updated, done + len(pairs)
+        again = sum(item.item_id in stale for item, _ in pairs)
+        created, reencoded, done = created + result.created, reencoded + again, done + len(pairs)
+        updated += max(0, result.updated - again)
         progress(done, len(fresh))
-    return Imported(created, updated, len(items) - len(pending), len(silent))
+    return Imported(created, updated, len(items) - len(pending) + reencoded, reencoded, len(textless))
 
 
-def has_model_input(tokens: TokenizedItem) -> bool:
-    """Whether a model reads anything in the item but names of attributes: its text, or that it knows it by its id."""
-    return bool((tokens.types != NAME).any())
+def missing_items(catalogue: Catalogue, items: Collection[Item]) -> set[str]:
+    """Ids of stored items that `items` lacks."""
+    return catalogue.ids() - {item.item_id for item in items}
 
 
-def reject_textless(encoder: Encoder, silent: Sequence[str], on_error: OnError) -> None:
-    """Say that items have no text: raises InputError, or logs it with `on_error="skip"`."""
-    if not silent:
+def check_deletion(missing: Collection[str], stored: int, max_delete: float) -> None:
+    """Raises InputError if `missing` is a larger share of the `stored` items than `max_delete`."""
+    if len(missing) > max_delete * stored:
+        raise InputError(
+            f"{len(missing):,} of {stored:,} stored items ({len(missing) / stored:.0%}) are not in the file, and "
+            f"--replace would delete them; at most {max_delete:.0%} may go. Check that the file is a full export; if "
+            "so, allow more with --max-delete, up to 1",
+            "items",
+        )
+
+
+def delete_items(catalogue: Catalogue, item_ids: Collection[str], progress: Progress = lambda done, total: None) -> int:
+    """Delete items in batches of 1,000; returns how many. Those that somebody else deletes meanwhile do not count."""
+    deleted = done = 0
+    for batch in batches(sorted(item_ids)):
+        left = list(batch)
+        while left:
+            try:
+                catalogue.delete(left)
+                break
+            except ItemNotFound as error:
+                left.remove(error.item_id)
+        deleted, done = deleted + len(left), done + len(batch)
+        progress(done, len(item_ids))
+    return deleted
+
+
+def deleted_before(catalogue: Catalogue, item_ids: Collection[str], after: int) -> list[str]:
+    """Those of the ids that were deleted since change `after`, sorted. What the log no longer has is not found."""
+    wanted = set(item_ids)
+    found: set[str] = set()
+    while wanted:
+        try:
+            changes = list(catalogue.changes(after, _CHANGES_PER_READ))
+        except LogTruncated:
+            break
+        found |= {change.item_id for change in changes if change.op == "delete" and change.item_id in wanted}
+        if len(changes) < _CHANGES_PER_READ:
+            break
+        after = changes[-1].seq
+    return sorted(found)
+
+
+def reject_textless(encoder: Encoder, item_ids: Sequence[str], on_error: OnError) -> None:
+    """Raises InputError that names items without text, or logs it with `on_error="skip"`."""
+    if not item_ids:
         return
     item_text = encoder.checkpoint.item_model.item_text
     names = None if item_text is None else item_text.recipe.attributes
-    read = "" if names is None else f", which is {', '.join(names)}"
-    shown = ", ".join(map(repr, silent[:5])) + (", ..." if len(silent) > 5 else "")
-    what = f"{len(silent)} items have nothing that the model can read{read}: {shown}"
+    read = "" if names is None else f" (it reads {', '.join(names)})"
+    what = f"{len(item_ids)} items have nothing that the model can read{read}: {shown(item_ids)}"
     if on_error == "raise":
-        raise InputError(f"{what}; give them some text, or leave them out with --on-error skip", "items")
+        raise InputError(f"{what}; give them text, or leave them out with --on-error skip", "items")
     log.warning("left out: %s", what)
 
 
-def _differs(stored: tuple[int, CatalogueItem] | None, item: Item, tower: str) -> bool:
-    if stored is None:
-        return True
-    entry = stored[1]
-    # The order of attributes is part of the text where the recipe takes them as they come.
-    same = list(entry.item.attributes.items()) == list(item.attributes.items())
-    return not (same and entry.item.available == item.available and entry.item_tower == tower)
+def shown(item_ids: Sequence[str]) -> str:
+    """The first ids of a list, for a message."""
+    return ", ".join(map(repr, item_ids[:_SHOWN])) + (", ..." if len(item_ids) > _SHOWN else "")
 
 
 def with_known_vectors(catalogue: Catalogue, entries: Sequence[CatalogueItem]) -> list[CatalogueItem]:
-    """The entries, each with the vector that the catalogue has of the same text by the same tower, if it has one.
+    """The entries, with the stored vector where the catalogue has one of the same text from the same item tower.
 
     So a change of price or availability encodes nothing.
     """
@@ -109,10 +163,13 @@ def with_known_vectors(catalogue: Catalogue, entries: Sequence[CatalogueItem]) -
     ]
 
 
-def _with_vector_of(before: CatalogueItem, entry: CatalogueItem) -> CatalogueItem:
-    if before.tokens is None or entry.tokens is None or before.item_tower != entry.item_tower:
+def _same_item(stored: Item, item: Item) -> bool:
+    # The order of attributes is part of the text if the recipe does not fix one.
+    same = list(stored.attributes.items()) == list(item.attributes.items())
+    return same and stored.available == item.available
+
+
+def _with_vector_of(stored: CatalogueItem, entry: CatalogueItem) -> CatalogueItem:
+    if stored.tokens is None or entry.tokens is None or stored.item_tower != entry.item_tower:
         return entry
-    same = np.array_equal(before.tokens.ids, entry.tokens.ids) and np.array_equal(
-        before.tokens.types, entry.tokens.types
-    )
-    return replace(entry, vector=before.vector) if same else entry
+    return replace(entry, vector=stored.vector) if same_tokens(stored.tokens, entry.tokens) else entry

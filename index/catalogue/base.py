@@ -1,8 +1,8 @@
-"""The catalogue: the source of truth for items, an ordered log of changes that is durable before it is acknowledged.
+"""The catalogue: the source of truth for items, a log of changes that are durable before they are acknowledged.
 
-Every change has a sequence number: it grows, and no number is ever used twice. Whoever follows the log from a
-snapshot at S by `changes(after=S)` holds what the catalogue holds, without encoding anything again: a record carries
-the item's token ids and vector, with the digest of the item tower that made them.
+Sequence numbers increase and are never used twice. A snapshot at S and `changes(after=S)` together are the catalogue.
+Nothing is encoded again for that: a record has the item's token ids and vector, and the digest of the item tower that
+made them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from seqrec.text.item_text import TokenizedItem
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CatalogueItem:
-    """An item with what an item tower made of it. `vector` float32 [dim], or None where no tower has encoded it yet."""
+    """An item and its encoding. `vector` float32 [dim], or None if no item tower has encoded it yet."""
 
     item: Item
     tokens: TokenizedItem | None = None
@@ -33,7 +33,7 @@ class CatalogueItem:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Change:
-    """One record of the log. `put` has `entry`; `delete` has `item_id` alone; `publish` has `snapshot_id`."""
+    """One record of the log. `put` has `entry`, `delete` only `item_id`, `publish` has `snapshot_id`."""
 
     seq: int
     op: Literal["put", "delete", "publish"]
@@ -50,59 +50,59 @@ class PutResult(NamedTuple):
 
 
 class Catalogue(Protocol):
-    """Safe to use from several threads and processes at once.
+    """Safe for concurrent use by threads and processes.
 
-    Raises CatalogueError where it cannot be read or written, OutcomeUnknown where a write may or may not have been made
-    (to make it again is safe), CatalogueReplaced where it is another one than before, or an older state of it.
+    Methods raise CatalogueError if it cannot be read or written, OutcomeUnknown if a write may or may not have happened
+    (repeating it is safe), and CatalogueReplaced if it is a different one than before, or an older state of it.
     """
 
     catalogue_id: str
-    """Random, made with the log: an emptied or replaced catalogue has another."""
+    """Random, created with the log: an emptied or replaced catalogue has a different one."""
     durability_warnings: Sequence[str]
-    """What is promised less than here, in words; empty where all is."""
+    """Guarantees of this contract that the store does not give, as sentences; normally empty."""
 
     def head(self) -> int:
-        """The largest sequence number given out; 0 before the first. Cheap: every read of the service asks for it."""
+        """The largest sequence number so far; 0 before the first. Cheap, since every request calls it."""
         ...
 
     def put(self, entries: Sequence[CatalogueItem]) -> PutResult:
-        """Upsert, one atomic batch, durable on return. The same id twice in a batch: InputError."""
+        """Upsert as one atomic batch, durable on return. Raises InputError if an id occurs twice."""
         ...
 
     def delete(self, item_ids: Sequence[str]) -> int:
-        """One atomic batch, durable on return; the sequence number after it.
+        """Delete as one atomic batch, durable on return; returns the sequence number after it.
 
-        Raises ItemNotFound for the first id that is not present, and deletes nothing.
+        Raises ItemNotFound for the first id that is not present; then nothing is deleted.
         """
         ...
 
     def publish(self, snapshot_id: str, lease: Lease | None = None) -> int:
-        """From here on the service serves this snapshot. A rollback publishes an earlier one.
+        """Make the service serve this snapshot. A rollback publishes an earlier one.
 
-        Raises SnapshotError, and publishes nothing, where `lease` is no longer held.
+        Raises SnapshotError, and publishes nothing, if `lease` is no longer held.
         """
         ...
 
     def lease(self, name: str, wait: bool = False) -> AbstractContextManager[Lease]:
-        """Hold `name` ("reindex", "publish"): one holder among all who use this catalogue, on any host.
+        """Hold the lease `name` ("reindex", "publish"), which has one holder among all processes on all hosts.
 
-        A process that dies loses it, at once on one host, within seconds elsewhere. Without `wait`, raises
-        SnapshotError where another one holds it.
+        If its process dies, it is released: immediately on one host, within seconds on several. Without `wait`, raises
+        SnapshotError if another process holds it.
         """
         ...
 
     def publications(self) -> list[Change]:
-        """All that were published, newest first; the first is what is served. Compaction keeps them."""
+        """All publications, newest first; the first is the served snapshot. Compaction keeps them."""
         ...
 
     def changes(self, after: int, limit: int) -> Iterator[Change]:
-        """Changes with seq > after, in order. Raises LogTruncated if one of them was compacted away."""
+        """Changes with seq > after, in order. Raises LogTruncated if compaction dropped one of them."""
         ...
 
     def scan(self, through: int | None = None) -> Iterator[tuple[int, CatalogueItem]]:
-        """The present items with the seq of their last change, one consistent view, by item id.
+        """The items with the seq of their last change, as one consistent view, in the order of their ids.
 
-        A snapshot at S takes the rows with seq <= S (`through`); the rest comes from the log.
+        A snapshot at S takes the rows with seq <= S (`through`); the others follow in the log.
         """
         ...
 
@@ -111,40 +111,44 @@ class Catalogue(Protocol):
         ...
 
     def get_many(self, item_ids: Sequence[str]) -> dict[str, tuple[int, CatalogueItem]]:
-        """As `get`, of many ids in few round trips; without those that are not present."""
+        """As `get` for many ids, in few round trips; without those that are not present."""
         ...
 
     def ids(self) -> set[str]:
-        """The ids of the present items, one consistent view; a fraction of what `scan` costs."""
+        """The ids of all items, as one consistent view; much cheaper than `scan`."""
         ...
 
     def count(self) -> int:
-        """Items present."""
+        """Number of items."""
         ...
 
     def find(self, words: str, limit: int) -> list[str]:
-        """Ids of items whose attributes hold all the words (the last as a prefix).
+        """Ids of items whose attributes contain all the words; the last one may be a prefix.
 
-        Bounded in time: where very many items match, it looks at some of them only.
+        Bounded in time: if very many items match, only some of them are considered.
         """
         ...
 
     def compact(self, through: int) -> int:
-        """Drop log records with seq <= through that are no item's last, deletes among them; returns how many.
+        """Drop superseded log records with seq <= through, including deletes; returns how many.
 
-        `changes` from before a dropped record then raises. Publications stay.
+        `changes` from before a dropped record then raises LogTruncated. Publications stay.
         """
         ...
 
+    def superseded(self) -> int:
+        """Log records that are neither the last change of an item nor a publication: what compaction could drop."""
+        ...
+
     def close(self) -> None:
-        """Give back files and connections. The catalogue is not used after it."""
+        """Release files and connections; the catalogue cannot be used afterwards."""
         ...
 
 
 def check_repeated(entries: Sequence[CatalogueItem]) -> None:
-    """Raises InputError for an id that is twice in a batch."""
+    """Raises InputError for an id that occurs twice in a batch."""
     seen: set[str] = set()
     for row, entry in enumerate(entries):
         if entry.item.item_id in seen:
-            raise InputError(f"{entry.item.item_id!r} is in this batch already", f"items[{row}].item_id")
+            raise InputError(f"{entry.item.item_id!r} occurs twice in this batch", f"items[{row}].item_id")
         seen.add(entry.item.item_id)

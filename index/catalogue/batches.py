@@ -1,4 +1,4 @@
-"""A long row of things, some at a time."""
+"""Cuts a sequence into batches."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from itertools import islice
 from typing import TypeVar
 
 BATCH = 1000
-"""Items encoded and put at once: enough to sort by length, little enough to lose when it is broken off."""
+"""Items encoded and stored together: enough to sort by length, few enough to lose if interrupted."""
 
 T = TypeVar("T")
 
 
 def batches(values: Iterable[T], size: int | None = None) -> Iterator[list[T]]:
-    """All values in order, `size` (`BATCH`) at a time; the last may be fewer."""
+    """All values in order, in lists of `size` (default `BATCH`); the last may be shorter."""
     iterator = iter(values)
     while batch := list(islice(iterator, size or BATCH)):
         yield batch

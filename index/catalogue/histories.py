@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from seqrec.data.items import check_item_id
+from seqrec.data.items import check_item_id, check_user_id
 from seqrec.errors import InputError
 from seqrec.hybrid.event_counts import EventChanges
 
@@ -32,7 +32,7 @@ def make_event(user_id: object, item_id: object, timestamp: object, event_id: ob
     if isinstance(timestamp, bool) or not isinstance(timestamp, int | float) or not math.isfinite(timestamp):
         raise InputError(f"a timestamp is a number of Unix seconds, not {timestamp!r}", f"{field}timestamp")
     return Event(
-        check_item_id(user_id, f"{field}user_id"),
+        check_user_id(user_id, f"{field}user_id"),
         check_item_id(item_id, f"{field}item_id"),
         float(timestamp),
         None if event_id is None else check_item_id(event_id, f"{field}event_id"),

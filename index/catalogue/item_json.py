@@ -1,4 +1,4 @@
-"""Attributes as JSON text, as catalogue and snapshot store them: their order is kept, a tuple is a list."""
+"""Attributes as JSON text, as catalogue and snapshots store them. Order is preserved; tuples are lists."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def attributes_from_json(text: str | bytes) -> dict[str, AttributeValue]:
 
 
 def as_attributes(values: Mapping[str, Any]) -> dict[str, AttributeValue]:
-    """Values as JSON has them: a list becomes a tuple."""
+    """Attributes from JSON values: lists become tuples."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

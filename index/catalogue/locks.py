@@ -1,4 +1,4 @@
-"""One at a time. A lock file goes with its process, however that ends; other hosts need a lease (`redis_lease`)."""
+"""Leases, and lock files for one host. A lock file is released when its process ends, however that happens."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from seqrec.data.files import private_directory, private_opener
 from seqrec.errors import SnapshotError
 
 
 class Lease(Protocol):
-    """The right to do something alone."""
+    """The exclusive right to do something."""
 
     name: str
 
     def check(self) -> None:
-        """Raises SnapshotError where the lease was lost: somebody else may be at work by now."""
+        """Raises SnapshotError if the lease was lost: another process may hold it by now."""
         ...
 
 
 class FileLease:
-    """A lock file's: it cannot be lost while its process lives."""
+    """The lease of a lock file. It cannot be lost while its process lives."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -34,16 +35,16 @@ class FileLease:
 
 @contextmanager
 def one_at_a_time(path: Path, wait: bool) -> Iterator[None]:
-    """Hold the lock file `path`. Without `wait`, raises SnapshotError where another process holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
+    """Hold the lock file `path`. Without `wait`, raises SnapshotError if another process holds it."""
+    private_directory(path.parent)
+    with open(path, "a+", encoding="utf-8", opener=private_opener) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             file.seek(0)
+            holder = file.read().strip() or "(unknown)"
             raise SnapshotError(
-                f"a snapshot is being made in {path.parent} already, by process {file.read().strip() or 'unknown'}; "
-                "wait for it to end"
+                f"process {holder} is already making a snapshot in {path.parent}; wait until it ends"
             ) from None
         file.truncate(0)
         file.write(f"{os.getpid()}\n")

@@ -1,4 +1,4 @@
-"""Where catalogue and histories are: a home directory (SQLite, one host) or the URL of a Redis (several hosts)."""
+"""Opens catalogue and histories: in a home directory (SQLite, one host) or a Redis server (several hosts)."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ def is_redis(location: Location) -> bool:
 
 
 def location_of(home: Path) -> Location:
-    """SEQREC_REDIS_URL where it is set, else the home."""
+    """SEQREC_REDIS_URL if it is set, else the home."""
     return os.environ.get("SEQREC_REDIS_URL") or home
 
 
 def open_catalogue(location: Location, create: bool = False, accept_weaker: bool | None = None) -> Catalogue:
-    """The catalogue of a home or of a Redis.
+    """Open the catalogue of a home or of a Redis server.
 
-    Raises CatalogueError where it cannot be reached, where there is none and `create` is not said, and where a Redis
-    promises less than the catalogue does and `accept_weaker` is not said (None: what SEQREC_ACCEPT_WEAKER says).
+    Raises CatalogueError if it cannot be reached, if there is none and not `create`, and if a Redis server does not
+    guarantee durability and not `accept_weaker` (None: the value of SEQREC_ACCEPT_WEAKER).
     """
     if is_redis(location):
         return cast(Catalogue, load(CATALOGUES["redis"])(location, create, _weaker(accept_weaker)))
     path = Path(location) / CATALOGUE_FILE
     if not create and not path.is_file():
         raise CatalogueError(
-            f"there is no catalogue in {Path(location).absolute()}; `seqrec index build --items` makes one, "
-            "--home or SEQREC_HOME says where it is, SEQREC_REDIS_URL which Redis has it"
+            f"there is no catalogue in {Path(location).absolute()}; `seqrec index build --items` creates one. If it is "
+            "elsewhere, name its directory by --home or SEQREC_HOME, or its Redis server by SEQREC_REDIS_URL"
         )
     return cast(Catalogue, load(CATALOGUES["sqlite"])(path))
 
 
 def open_histories(location: Location, accept_weaker: bool | None = None) -> HistoryStore:
-    """The users' histories of a home or of a Redis; made where there are none. Raises CatalogueError."""
+    """Open the users' histories of a home or of a Redis server; created if missing. Raises CatalogueError."""
     if is_redis(location):
         return cast(HistoryStore, load(HISTORIES["redis"])(location, _weaker(accept_weaker)))
     return cast(HistoryStore, load(HISTORIES["sqlite"])(Path(location) / HISTORIES_FILE))

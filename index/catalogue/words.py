@@ -1,4 +1,4 @@
-"""Text as stores take it: whether it can be stored, and the words it is found by."""
+"""Words that items are found by, and a check for text that no store can keep."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import unicodedata
 
 _WORD = re.compile(r"[^\W_]+")
 LONGEST = 32
-"""Characters of a word that count."""
+"""Characters of a word that are compared."""
 
 
 def words_of(text: str, limit: int) -> list[str]:
-    """The first `limit` different words, without case and accents, in their order."""
-    # Compatibility forms, then letters apart from their marks: é is e, ﬁ is fi.
+    """The first `limit` distinct words in order, without case and accents."""
+    # Compatibility decomposition, without combining marks: é becomes e, ﬁ becomes fi.
     letters = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)).casefold()
     found: dict[str, None] = {}
     for match in _WORD.finditer(letters):
@@ -25,5 +25,5 @@ def words_of(text: str, limit: int) -> list[str]:
 
 
 def is_unicode(text: str) -> bool:
-    """False for lone surrogates: no store can hold them, so nothing is there under such a name."""
+    """False for text with lone surrogates: no store can keep it, so no such id exists."""
     return not any("\ud800" <= c <= "\udfff" for c in text)

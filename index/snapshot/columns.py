@@ -1,4 +1,4 @@
-"""Columns on disk as NumPy's own .npy files: written row by row, read memory-mapped."""
+"""Columns on disk as .npy files: written in parts, read memory-mapped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 
 class NpyWriter:
-    """Writes a .npy file whose length is known only at its end. rows: [n, *row_shape]."""
+    """Writes a .npy file whose length is known only at the end. rows: [n, *row_shape]."""
 
     def __init__(self, path: Path, dtype: npt.DTypeLike, row_shape: tuple[int, ...] = ()) -> None:
         self._dtype = np.dtype(dtype)
@@ -26,7 +26,7 @@ class NpyWriter:
         self._rows += len(array)
 
     def _header(self) -> None:
-        # NumPy pads the header so that the first axis may grow in place.
+        # NumPy pads the header so that it can be rewritten with a longer first axis.
         shape = (self._rows, *self._row_shape)
         header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self._file, header)
@@ -35,13 +35,13 @@ class NpyWriter:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        with self._file:  # closed also where the disk is full
+        with self._file:  # closed even if the disk is full
             if kind is None:
                 self._file.seek(0)
                 self._header()
 
 
 def map_npy(path: Path) -> npt.NDArray[Any]:
-    """The array, memory-mapped, read only. Raises ValueError or OSError for what is no .npy file."""
+    """The array, memory-mapped and read-only. Raises ValueError or OSError if it is not a .npy file."""
     mapped: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    return mapped.view(np.ndarray)  # slices of a plain array cost half of those of np.memmap
+    return mapped.view(np.ndarray)  # slicing a plain array takes half the time of slicing a np.memmap

@@ -1,4 +1,4 @@
-"""What a snapshot says of itself: where it comes from, what made it, and what its files must be."""
+"""The manifest of a snapshot: its catalogue, model and settings, and the size and digest of each file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from seqrec.errors import SnapshotError
 if TYPE_CHECKING:  # torch is not needed to read one
     from seqrec.encoder import Encoder
 
-FORMAT = 1
+FORMAT = 2
+_OLD_NAMES = {1: {"search_params": "index_effort", "index_requested": "index_asked"}, 2: {}}
+"""Formats that are read, with fields that have another name there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,45 +31,45 @@ class Manifest:
     created: str  # ISO 8601, UTC
     catalogue_id: str
     seq: int
-    """The snapshot holds the items whose last change is at most this; all that came later is in the log."""
+    """The snapshot has the items whose last change is at most this; later changes are in the log."""
     checkpoint: str
-    """Digest of the checkpoint; those below say which parts of it made the vectors and the token ids."""
+    """Digest of the checkpoint. The four below identify the parts that made vectors and token ids."""
     model: str
     item_tower: str
     history_tower: str
     tokenizer: str
     item_text: str
-    precision: str  # in which the vectors were encoded
-    dtype: str  # in which they are stored
+    precision: str  # of the encoder that made the vectors
+    dtype: str  # of the stored vectors
     metric: str
     dim: int
     count: int
-    index: str  # flat, or a FAISS factory string; what was asked for, until the snapshot is written
+    index: str  # flat, or a FAISS factory string; until the snapshot is written, the requested one
     recall: float
     """Recall@10 of the index against exact search, measured with vectors of the items as queries."""
-    popularity: bool  # whether interactions were counted; all counts are 0 otherwise
+    popularity: bool  # whether events were counted; if not, all counts are 0
     files: Mapping[str, FileRecord]
-    # Since there are other kinds than flat: what was written before lacks them.
-    index_asked: str = "flat"
-    """What the next reindex asks for again: flat, auto or a factory string."""
+    # Manifests from before approximate indexes lack these three.
+    index_requested: str = "flat"
+    """What was requested, and the next reindex requests again: flat, auto or a factory string."""
     index_why: str = ""
-    index_effort: str = ""
-    """Search parameter of an approximate index, such as nprobe=16."""
-    # Since there are counts and term vectors; older snapshots have neither.
+    search_params: str = ""
+    """Of an approximate index, such as nprobe=16."""
+    # Manifests from before the log of events lack these four.
     events_seq: int | None = None
-    """The last number of the events' log that is counted in it; None: it holds no counts."""
+    """The last number of the log of events that is counted in it; None: it has no counts."""
     events_log: str = ""
-    """Which log of events that number belongs to."""
+    """The id of the log that this number belongs to."""
     pairs: Mapping[str, Any] | None = None
-    """How pairs were counted; None: only events were."""
+    """The settings that pairs were counted with; None: only events were counted."""
     hybrid: bool = False
-    """Whether it holds term vectors and, where pairs were counted, co-occurrence."""
+    """Whether it has term vectors and, if pairs were counted, co-occurrence."""
 
     @classmethod
     def begun(
         cls, encoder: Encoder, snapshot_id: str, catalogue_id: str, seq: int, index: str, popularity: bool
     ) -> Manifest:
-        """Of a snapshot that is to be written from vectors of `encoder`; the writer says the rest."""
+        """For a snapshot with vectors of `encoder`; the writer fills in what it measures."""
         checkpoint = encoder.checkpoint
         return cls(
             snapshot_id=snapshot_id,
@@ -100,17 +102,22 @@ class Manifest:
         """Raises SnapshotError for anything that `to_json` did not write."""
         try:
             record = json.loads(text)
-            if record["format"] != FORMAT:
-                raise SnapshotError(f"it has format {record['format']!r}; this version reads format {FORMAT}")
+            old_names = _OLD_NAMES.get(record["format"])
+            if old_names is None:
+                raise SnapshotError(
+                    f"it has format {record['format']!r}; this version reads formats 1 to {FORMAT}. Use the version "
+                    "that wrote it or a newer one, or make a new snapshot with `seqrec reindex`"
+                )
             if record.pop("digest") != _digest(record):
-                raise SnapshotError("it was altered: its digest is another one")
+                raise SnapshotError("it was altered: its digest does not match")
+            record |= {name: record[old] for name, old in old_names.items() if old in record}
             values: dict[str, Any] = {
                 field.name: record[field.name] if field.default is MISSING else record.get(field.name, field.default)
                 for field in fields(cls)
             }
             values["files"] = {name: FileRecord(**file) for name, file in record["files"].items()}
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise SnapshotError("it is no manifest of a snapshot, or was cut short") from error
+            raise SnapshotError("it is not the manifest of a snapshot, or was cut short") from error
         return cls(**values)
 
 

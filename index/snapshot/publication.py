@@ -1,35 +1,38 @@
-"""What is served: publishing, going back, and dropping what is no longer needed for either."""
+"""Publishing snapshots, rolling back, and removing snapshots that are no longer needed."""
 
 from __future__ import annotations
 
 import logging
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from index.catalogue.base import Catalogue
 from index.snapshot.checkpoints import checkpoint_path, has_checkpoint
 from index.snapshot.manifest import Manifest
 from index.snapshot.snapshot import SnapshotStore, read_manifest
+from index.snapshot.usage import exclusive
+from index.vectors.factory import INDEX_FILE
 from seqrec.errors import LogTruncated, SeqrecError, SnapshotError
 
 log = logging.getLogger(__name__)
 
 KEEP = 3
-"""Published snapshots that are kept to go back to, with what is served now."""
+"""Published snapshots that are kept: the served one and those to roll back to."""
 
 
 def published(catalogue: Catalogue) -> str | None:
-    """The snapshot that is served."""
+    """The id of the served snapshot; None if none was published."""
     publications = catalogue.publications()
     return publications[0].snapshot_id if publications else None
 
 
 def publish(home: Path, catalogue: Catalogue, snapshot_id: str) -> int:
-    """Serve a snapshot from here on; returns the sequence number of that. Serving it already changes nothing.
+    """Serve a snapshot from now on; returns the sequence number of the publication. Without effect if it is served.
 
-    Raises SnapshotError for a snapshot that is not whole, that belongs to another catalogue, whose checkpoint is
-    missing, or that the log no longer leads on from.
+    Raises SnapshotError for a snapshot that is damaged, that belongs to another catalogue, whose checkpoint is missing,
+    or that is older than what the log still covers.
     """
     with catalogue.lease("publish", wait=True) as lease:
         check_servable(home, catalogue, SnapshotStore(home).open(snapshot_id).manifest)
@@ -39,17 +42,17 @@ def publish(home: Path, catalogue: Catalogue, snapshot_id: str) -> int:
 
 
 def check_servable(home: Path, catalogue: Catalogue, manifest: Manifest) -> None:
-    """Whether the service could follow the log from this snapshot. Raises SnapshotError."""
+    """Raises SnapshotError if the service could not follow the log from this snapshot."""
     name = f"snapshot {manifest.snapshot_id}"
     if manifest.catalogue_id != catalogue.catalogue_id:
         raise SnapshotError(
-            f"{name} was made of catalogue {manifest.catalogue_id}, and the one in {home} is {catalogue.catalogue_id}; "
-            "`seqrec reindex` makes a snapshot of it"
+            f"{name} was made of catalogue {manifest.catalogue_id}, and the current one is {catalogue.catalogue_id}; "
+            "`seqrec reindex` makes a snapshot of the current one"
         )
     if manifest.seq > catalogue.head():
         raise SnapshotError(
-            f"{name} is at {manifest.seq}, the catalogue only at {catalogue.head()}: an older state of it was "
-            "restored; `seqrec reindex` makes a snapshot of it"
+            f"{name} contains changes up to {manifest.seq}, but the catalogue ends at {catalogue.head()}: an older "
+            "state of it was restored; `seqrec reindex` makes a new snapshot"
         )
     try:
         catalogue.changes(manifest.seq, 1)
@@ -62,48 +65,91 @@ def check_servable(home: Path, catalogue: Catalogue, manifest: Manifest) -> None
 
 
 def rollback(home: Path, catalogue: Catalogue) -> str:
-    """Publish what was published before the snapshot that is served; returns its id. Again goes back further."""
-    there = set(SnapshotStore(home).list())
+    """Publish the snapshot that was published before the served one; returns its id. Repeated calls go further back."""
+    existing = set(SnapshotStore(home).list())
     before: list[str] = []
     for publication in reversed(catalogue.publications()):
         assert publication.snapshot_id is not None
-        if publication.snapshot_id in before:  # went back to it: what came after it is undone
+        if publication.snapshot_id in before:  # a rollback to it: what was published after it is undone
             del before[before.index(publication.snapshot_id) :]
         before.append(publication.snapshot_id)
-    earlier = [snapshot_id for snapshot_id in before[:-1] if snapshot_id in there]
+    earlier = [snapshot_id for snapshot_id in before[:-1] if snapshot_id in existing]
     if not earlier:
-        raise SnapshotError(f"there is no snapshot in {home} that was published before; `seqrec index list` shows all")
+        raise SnapshotError(f"no earlier published snapshot is left in {home}; `seqrec index list` shows all snapshots")
     publish(home, catalogue, earlier[-1])
     return earlier[-1]
 
 
 def prune(home: Path, catalogue: Catalogue, keep: int = KEEP) -> list[str]:
-    """Remove what this catalogue published before its last `keep` snapshots and nobody uses; returns the ids removed.
+    """Remove older published snapshots that nobody uses; returns their ids.
 
-    Snapshots of another catalogue in the same home, and those that were built and not published yet, are left alone.
-    Checkpoints that no snapshot needs go as well, and the log is compacted up to this catalogue's oldest snapshot.
+    The last `keep` different ones stay: copies of the same content count once, and the newest copy is kept. Snapshots
+    of another catalogue in the same home, and those never published, are not touched. Checkpoints that no snapshot
+    needs are removed as well, and the log is compacted up to this catalogue's oldest snapshot.
     """
     with catalogue.lease("publish", wait=True):
-        recent = list(dict.fromkeys(publication.snapshot_id for publication in catalogue.publications()))
         store = SnapshotStore(home)
-        current = recent[0] if recent else None
-        if current is None or current not in store.list():
+        existing = store.list()
+        recent = [change.snapshot_id for change in catalogue.publications() if change.snapshot_id in existing]
+        current = published(catalogue)
+        if current not in existing:
             return []
-        replaced = set(recent[max(1, keep) :])
-        old = [snapshot_id for snapshot_id in store.list() if snapshot_id in replaced and snapshot_id < current]
+        replaced = _replaced(store, list(dict.fromkeys(filter(None, recent))), max(1, keep))
+        old = [snapshot_id for snapshot_id in existing if snapshot_id in replaced and snapshot_id < current]
         removed = [snapshot_id for snapshot_id in old if store.remove(snapshot_id)]
         if len(removed) < len(old):
             log.info("old snapshots that are still in use stay: %s", ", ".join(sorted(set(old) - set(removed))))
-        try:
-            kept = [read_manifest(store.path_of(snapshot_id)) for snapshot_id in store.list()]
-        except SeqrecError as error:
-            log.warning("left old checkpoints and the log as they are: %s", error)
-            return removed
-        needed = {checkpoint_path(home, manifest) for manifest in kept}
-        for path in (home / "checkpoints").glob("*"):
-            if re.fullmatch("[0-9a-f]{12}", path.name) and path not in needed:
-                shutil.rmtree(path)
-        own = [manifest.seq for manifest in kept if manifest.catalogue_id == catalogue.catalogue_id]
-        if own:
-            catalogue.compact(min(own))
+        _remove_unneeded(home, store, catalogue)
         return removed
+
+
+def remove(home: Path, catalogue: Catalogue, snapshot_id: str) -> None:
+    """Remove one snapshot. Raises SnapshotError if it does not exist, is served or is in use."""
+    with catalogue.lease("publish", wait=True):
+        store = SnapshotStore(home)
+        if snapshot_id not in store.list():
+            raise SnapshotError(f"there is no snapshot {snapshot_id}; `seqrec index list` shows all snapshots")
+        if snapshot_id == published(catalogue):
+            raise SnapshotError(f"snapshot {snapshot_id} is served; publish another one first")
+        if not store.remove(snapshot_id):
+            raise SnapshotError(f"snapshot {snapshot_id} is in use; try again when no process reads it")
+        _remove_unneeded(home, store, catalogue)
+
+
+def _replaced(store: SnapshotStore, recent: Sequence[str], keep: int) -> set[str]:
+    """Those of the ids, newest first, that are copies of newer ones or come after the last `keep` different ones."""
+    different: set[object] = set()
+    replaced = set()
+    for snapshot_id in recent:
+        try:
+            content = _content(read_manifest(store.path_of(snapshot_id)))
+        except SnapshotError:
+            content = snapshot_id
+        if content in different or len(different) >= keep:
+            replaced.add(snapshot_id)
+        different.add(content)
+    return replaced
+
+
+def _content(manifest: Manifest) -> object:
+    """Equal for snapshots that answer alike. Without FAISS's file: building it twice may give different bytes."""
+    digests = sorted((name, record.sha256) for name, record in manifest.files.items() if name != INDEX_FILE)
+    return manifest.checkpoint, manifest.precision, manifest.index_requested, tuple(digests)
+
+
+def _remove_unneeded(home: Path, store: SnapshotStore, catalogue: Catalogue) -> None:
+    """Checkpoints that no snapshot needs, and log records from before this catalogue's oldest snapshot."""
+    try:
+        kept = [read_manifest(store.path_of(snapshot_id)) for snapshot_id in store.list()]
+    except SeqrecError as error:
+        log.warning("old checkpoints and log records are kept: %s", error)
+        return
+    needed = {checkpoint_path(home, manifest) for manifest in kept}
+    for path in (home / "checkpoints").glob("*"):
+        if re.fullmatch("[0-9a-f]{12}", path.name) and path not in needed:
+            with exclusive(path) as unused:
+                if unused:
+                    shutil.rmtree(path)
+    own = [manifest.seq for manifest in kept if manifest.catalogue_id == catalogue.catalogue_id]
+    if own:
+        catalogue.compact(min(own))

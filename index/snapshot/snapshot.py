@@ -1,27 +1,28 @@
-"""A snapshot: the immutable directory that is served. Rows are in the order of item ids.
+"""A snapshot: an immutable directory that the service answers from. Rows are in the order of item ids.
 
-manifest.json        what it is, and the size and sha256 of every file below
+manifest.json        its origin and settings, and the size and sha256 of every file below
 vectors.npy          float32 [n, dim]; for a flat index they are the index
 item_ids.txt         one id a line
 token_ids.npy        int32 [t], token_types.npy uint8 [t], token_offsets.npy int64 [n + 1]
 attributes.jsonl     one JSON object a line, attribute_offsets.npy int64 [n + 1] where each line begins
 available.npy        bool [n]
 popularity.npy       float64 [n], interactions counted for each item
-index.faiss          where the index is not flat: FAISS's own file
+index.faiss          written by FAISS, unless the index is flat
 
-Vectors, token ids and attributes are memory-mapped: what is not used costs no memory, and processes share what is.
+Vectors, token ids and attributes are memory-mapped: processes share the pages that are read.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import platform
 import re
 import shutil
 import uuid
 from bisect import bisect_left
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -37,10 +38,10 @@ from index.catalogue.locks import one_at_a_time
 from index.snapshot.columns import map_npy
 from index.snapshot.manifest import Manifest
 from index.snapshot.sparse import COUNT_FILES, TERM_FILES, Read, Terms, read_counts, read_terms
-from index.snapshot.usage import SnapshotLock, alone, forget_marks
+from index.snapshot.usage import SnapshotLock, exclusive, forget_marks
 from index.vectors.base import VectorIndex
 from index.vectors.factory import FLAT, INDEX_FILE, open_index
-from seqrec.data.files import sha256_file, write_text
+from seqrec.data.files import private_directory, private_opener, sha256_file, write_text
 from seqrec.data.items import Item
 from seqrec.errors import SnapshotError
 from seqrec.hybrid.event_counts import BaseCounts
@@ -77,12 +78,30 @@ class Snapshot:
     terms: Terms | None  # where the model is a hybrid
     _attributes: mmap | bytes
     _attribute_offsets: npt.NDArray[np.int64]  # [n + 1]
-    _use: object = None  # as long as it lives, nobody removes the snapshot
+    _lock: SnapshotLock | None = None  # while it exists, nobody removes the snapshot
     _device: str | None = None  # where to search; None: on a GPU where there is one
 
     @property
     def id(self) -> str:
         return self.manifest.snapshot_id
+
+    def check_present(self) -> None:
+        """Cheap, for a running service. Raises SnapshotError if files were removed or cut short since it was opened.
+
+        What is memory-mapped can still be read, but no other process can open the snapshot, and none after a restart.
+        """
+        if self._lock is not None and not self._lock.is_current():
+            raise SnapshotError(
+                f"the directory of snapshot {self.id} was removed or replaced; `seqrec reindex` makes one"
+            )
+        for name, record in self.manifest.files.items():
+            try:
+                size = (self.path / name).stat().st_size
+            except OSError:
+                size = -1
+            if size != record.size:
+                what = "is missing" if size < 0 else f"has {size} bytes instead of {record.size}"
+                raise SnapshotError(f"{name} of snapshot {self.id} {what}; `seqrec reindex` makes a new snapshot")
 
     def row_of(self, item_id: str) -> int | None:
         # The ids are sorted anyway; a dict of a million would cost 100 MB more.
@@ -95,16 +114,16 @@ class Snapshot:
 
     @cached_property
     def index(self) -> VectorIndex:
-        """Made when it is first asked for. Raises SnapshotError for an index file that cannot be read."""
+        """Opened at the first access. Raises SnapshotError for an index file that cannot be read."""
         manifest = self.manifest
         path, metric = self.path / INDEX_FILE, Metric(manifest.metric)
-        return open_index(manifest.index, path, self.vectors, metric, manifest.index_effort, self._device)
+        return open_index(manifest.index, path, self.vectors, metric, manifest.search_params, self._device)
 
 
 def read_manifest(path: Path) -> Manifest:
     """The manifest of the snapshot in directory `path`. Raises SnapshotError."""
     if not path.is_dir():
-        raise SnapshotError(f"there is no snapshot {path}; `seqrec index list` shows those there are")
+        raise SnapshotError(f"there is no snapshot {path}; `seqrec index list` lists the existing ones")
     try:
         return Manifest.from_json((path / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -118,13 +137,13 @@ def read_manifest(path: Path) -> Manifest:
 def open_snapshot(path: Path, verify: bool = False) -> Snapshot:
     """Open the snapshot in directory `path`; with `verify` every byte of it is hashed first.
 
-    Raises SnapshotError, naming the file, for what is missing, cut short, altered or does not fit together. Sizes and
-    shapes are checked always.
+    Raises SnapshotError, which names the file, for files that are missing, cut short, altered or inconsistent. Sizes
+    and shapes are always checked.
     """
     manifest = read_manifest(path)
     for name in files_of(manifest):
         if name not in manifest.files:
-            raise SnapshotError(f"{path / MANIFEST} does not name {name}: it was made by something else")
+            raise SnapshotError(f"{path / MANIFEST} does not name {name}: this program did not write it")
     for name, record in manifest.files.items():
         file = path / name
         if not file.is_file():
@@ -168,7 +187,7 @@ def open_snapshot(path: Path, verify: bool = False) -> Snapshot:
 
 
 def files_of(manifest: Manifest) -> Sequence[str]:
-    """Names of the files that a snapshot has beside its manifest."""
+    """Names of the files of a snapshot, without its manifest."""
     names = list(FILES)
     if manifest.index != FLAT:
         names.append(INDEX_FILE)
@@ -182,7 +201,7 @@ def files_of(manifest: Manifest) -> Sequence[str]:
 def _counts(
     path: Path, manifest: Manifest, read: Read, item_ids: Sequence[str], popularity: npt.NDArray[np.float64]
 ) -> BaseCounts:
-    """What is counted; of a snapshot from before there were counts, its popularity, with no event of the log."""
+    """The counts of events; for a snapshot written before counts existed, its popularity and no events of the log."""
     if manifest.events_seq is not None:
         return read_counts(path, read, manifest.events_seq, manifest.events_log)
     none = BaseCounts.empty()
@@ -193,18 +212,18 @@ class SnapshotStore:
     """The snapshots of one SEQREC_HOME, in `<home>/snapshots/<snapshot id>`."""
 
     def __init__(self, home: Path | str, device: str | None = None) -> None:
-        """`device` to search on; None: a GPU where there is one."""
+        """`device` to search on; None: a GPU if there is one."""
         self.directory = Path(home) / "snapshots"
         self._device = device
 
     def new_id(self, seq: int) -> str:
-        """Time (UTC, seconds), sequence number, chance: ids sort by age."""
+        """UTC time in seconds, sequence number and random digits: ids sort by age."""
         return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{seq:06d}-{uuid.uuid4().hex[:6]}"
 
     def path_of(self, snapshot_id: str) -> Path:
-        """Where the snapshot lies, if there is one. Raises SnapshotError for what is no snapshot id."""
+        """The directory of a snapshot, which need not exist. Raises SnapshotError for an invalid id."""
         if not _ID.fullmatch(snapshot_id):
-            raise SnapshotError(f"{snapshot_id!r} is no snapshot id; `seqrec index list` shows those there are")
+            raise SnapshotError(f"{snapshot_id!r} is no snapshot id; `seqrec index list` lists the existing ones")
         return self.directory / snapshot_id
 
     def list(self) -> list[str]:
@@ -220,37 +239,37 @@ class SnapshotStore:
         Raises SnapshotError as `open_snapshot` does, and where the directory has the name of another snapshot.
         """
         path = self.path_of(snapshot_id)
-        use = SnapshotLock(path)
+        lock = SnapshotLock(path)
         self._check_name(path)
         mark = self._mark(snapshot_id)
-        if _says(mark, _fingerprint(path)):
-            return replace(open_snapshot(path), _use=use, _device=self._device)
+        if _has_content(mark, _fingerprint(path)):
+            return replace(open_snapshot(path), _lock=lock, _device=self._device)
         try:
-            mark.parent.mkdir(exist_ok=True)
-            lock = one_at_a_time(mark.with_suffix(".lock"), wait=True)  # workers that start together hash once
+            private_directory(mark.parent)
+            hashing = one_at_a_time(mark.with_suffix(".lock"), wait=True)  # workers that start together hash once
         except OSError:
-            return replace(self.verify(snapshot_id), _use=use, _device=self._device)
-        with lock:
-            known = _says(mark, _fingerprint(path))
+            return replace(self.verify(snapshot_id), _lock=lock, _device=self._device)
+        with hashing:
+            known = _has_content(mark, _fingerprint(path))
             opened = open_snapshot(path) if known else self.verify(snapshot_id)
-            return replace(opened, _use=use, _device=self._device)
+            return replace(opened, _lock=lock, _device=self._device)
 
     def verify(self, snapshot_id: str) -> Snapshot:
-        """Hash every byte, whatever was hashed before, and open. Raises SnapshotError."""
+        """Hash every byte, even if that was done before, and open. Raises SnapshotError."""
         path = self.path_of(snapshot_id)
         self._check_name(path)
         fingerprint = _fingerprint(path)
         snapshot = open_snapshot(path, verify=True)
         mark = self._mark(snapshot_id)
-        with suppress(OSError):  # a disk that cannot be written: the next start hashes again
-            mark.parent.mkdir(exist_ok=True)
-            write_text(mark, fingerprint)
+        with suppress(OSError):  # a read-only disk: the next start hashes again
+            private_directory(mark.parent)
+            write_text(mark, fingerprint, private=True)
         return snapshot
 
     def remove(self, snapshot_id: str) -> bool:
-        """Remove a snapshot, unless somebody uses it; whether it was removed."""
+        """Remove a snapshot unless it is in use; returns whether it was removed."""
         path = self.path_of(snapshot_id)
-        with alone(path) as free:
+        with exclusive(path) as free:
             if not free:
                 return False
             doomed = path.with_name(f".old-{snapshot_id}-{uuid.uuid4().hex[:8]}")
@@ -261,11 +280,27 @@ class SnapshotStore:
         forget_marks(path)
         return True
 
-    def remove_unfinished(self) -> None:
-        """What a killed process left. Only while nobody writes a snapshot."""
-        for pattern in (".tmp-*", ".old-*"):
-            for path in self.directory.glob(pattern):
-                shutil.rmtree(path, ignore_errors=True)
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Must be held while a snapshot or checkpoint is written. Removes first what killed processes left unfinished.
+
+        Several writers may hold it, of different catalogues in one home; then nothing is removed.
+        """
+        private_directory(self.directory.parent)
+        private_directory(self.directory)
+        with open(self.directory / ".writers.lock", "a", opener=private_opener) as file:
+            with suppress(OSError):  # another writer, or a volume without locks
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._remove_unfinished()
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_SH)
+            yield
+
+    def _remove_unfinished(self) -> None:
+        for directory in (self.directory, self.directory.with_name("checkpoints")):
+            for pattern in (".tmp-*", ".old-*"):
+                for path in directory.glob(pattern):
+                    shutil.rmtree(path, ignore_errors=True)
 
     def _mark(self, snapshot_id: str) -> Path:
         return self.directory / ".verified" / f"{snapshot_id}.{platform.node() or 'host'}"
@@ -273,31 +308,31 @@ class SnapshotStore:
     def _check_name(self, path: Path) -> None:
         manifest = read_manifest(path)
         if manifest.snapshot_id != path.name:
-            raise SnapshotError(f"{path} holds snapshot {manifest.snapshot_id}: it was copied there by hand")
+            raise SnapshotError(f"{path} contains snapshot {manifest.snapshot_id}: it was copied there by hand")
 
 
 def _column(path: Path, name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> npt.NDArray[Any]:
     try:
         column = map_npy(path / name)
     except ValueError as error:
-        raise SnapshotError(f"{path / name} was altered: it is no .npy file") from error
+        raise SnapshotError(f"{path / name} was altered: it is not a .npy file") from error
     fits = column.ndim == len(shape) and all(size in (-1, own) for size, own in zip(shape, column.shape, strict=True))
     if column.dtype != dtype or not fits:
         raise SnapshotError(
-            f"{path / name} holds {column.dtype} {list(column.shape)}, not {np.dtype(dtype)} {list(shape)}: "
-            "it is of another snapshot"
+            f"{path / name} contains {column.dtype} {list(column.shape)}, not {np.dtype(dtype)} {list(shape)}: "
+            "it belongs to another snapshot"
         )
     return column
 
 
 def _map_bytes(path: Path) -> mmap | bytes:
-    if path.stat().st_size == 0:  # which mmap refuses
+    if path.stat().st_size == 0:  # mmap refuses empty files
         return b""
     with path.open("rb") as file:
         return mmap(file.fileno(), 0, access=ACCESS_READ)
 
 
-def _says(mark: Path, text: str) -> bool:
+def _has_content(mark: Path, text: str) -> bool:
     try:
         return mark.read_text(encoding="utf-8") == text
     except OSError:
@@ -305,6 +340,6 @@ def _says(mark: Path, text: str) -> bool:
 
 
 def _fingerprint(path: Path) -> str:
-    """Changes when any file does, as far as a file system tells without reading it."""
+    """Changes when any file does, by inode, size and modification time."""
     stats = {file.name: file.stat() for file in sorted(path.iterdir())}
     return json.dumps({name: [s.st_ino, s.st_size, s.st_mtime_ns] for name, s in stats.items()})

@@ -1,10 +1,10 @@
-"""The sparse part of a snapshot of a hybrid model: term vectors of its items both ways, and the counts of events.
+"""Sparse files of a snapshot: term vectors of the items and their postings (hybrid models), and counts of events.
 
-term_offsets.npy int64 [n + 1], term_ids.npy int32 [t], term_weights.npy float32 [t]          an item's terms
-posting_offsets.npy int64 [v + 1], posting_rows.npy int32 [t], posting_weights.npy float32 [t]    a term's items
-event_items.txt      ids of all items that have events, one a line, rising; some may be in no catalogue
-event_counts.npy     float64 [m], events of each
-pair_offsets.npy int64 [m + 1], pair_columns.npy int32 [p], pair_values.npy float64 [p]       which follow which
+term_offsets.npy int64 [n + 1], term_ids.npy int32 [t], term_weights.npy float32 [t]          the terms of each item
+posting_offsets.npy int64 [v + 1], posting_rows.npy int32 [t], posting_weights.npy float32 [t]    the items of each term
+event_items.txt      sorted ids of all items with events, one a line; some may not be in the catalogue
+event_counts.npy     float64 [m], number of events of each
+pair_offsets.npy int64 [m + 1], pair_columns.npy int32 [p], pair_values.npy float64 [p]       co-occurrence
 
 All arrays are memory-mapped: processes share them.
 """
@@ -37,7 +37,7 @@ COUNT_FILES = ("event_items.txt", "event_counts.npy", "pair_offsets.npy", "pair_
 TermVectors = Callable[[Sequence[TokenizedItem]], csr_array]
 """Items -> float32 [n, v]"""
 Read = Callable[[str, type[np.generic], tuple[int, ...]], npt.NDArray[Any]]
-"""A file of the snapshot by name, checked for dtype and shape; -1: any length."""
+"""Reads a file of the snapshot by name, dtype and shape; -1: any length."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,7 @@ class TermWriter:
         self._end += int(matrix.indptr[-1])
 
     def write_postings(self) -> None:
-        """After the writer is closed. Takes some 24 bytes of memory a term of an item."""
+        """Call it after the writer is closed. Needs about 24 bytes of memory per term of an item."""
         offsets = np.array(map_npy(self._directory / "term_offsets.npy"))
         ids, weights = map_npy(self._directory / "term_ids.npy"), map_npy(self._directory / "term_weights.npy")
         order = np.argsort(ids, kind="stable")

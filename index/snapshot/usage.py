@@ -1,8 +1,8 @@
-"""Who uses a snapshot, so that none is removed under those who read it.
+"""Locks and marks that keep a snapshot from being removed while a process reads it.
 
-On one host each user holds a shared lock on the snapshot's directory: exact, and gone with its process. Where several
-hosts share a volume, locks may not reach from one to the other; so each host also keeps a mark fresh beside the
-snapshots, and a mark of another host counts for `GRACE_SECONDS` after it was last touched.
+On one host each reader holds a shared lock on the snapshot's directory, which ends with its process. On a volume that
+several hosts share, locks may not work between hosts: so each host also touches a marker file regularly, and a marker
+of another host counts for `GRACE_SECONDS`.
 """
 
 from __future__ import annotations
@@ -15,31 +15,41 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from seqrec.data.files import PRIVATE_FILE, private_directory
 from seqrec.errors import SnapshotError
 
 GRACE_SECONDS = 600.0
 MARK_SECONDS = 30.0
-"""How often a mark is to be touched."""
+"""How often a marker must be touched."""
 _MARKS = ".used"
 
 
 class SnapshotLock:
-    """Keeps the snapshot in a directory from being removed, as long as this object lives."""
+    """Keeps the snapshot in a directory from being removed while this object exists."""
 
     def __init__(self, path: Path) -> None:
-        """Raises SnapshotError if there is none."""
+        """Raises SnapshotError if there is no such directory."""
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         except OSError:
-            raise SnapshotError(f"there is no snapshot {path}; `seqrec index list` shows those there are") from None
+            raise SnapshotError(f"there is no snapshot {path}; `seqrec index list` lists the existing ones") from None
+        self._path, self._descriptor = path, descriptor
         weakref.finalize(self, os.close, descriptor)
-        with suppress(OSError):  # a volume without locks: the mark tells
+        with suppress(OSError):  # a volume without locks: the marker replaces it
             fcntl.flock(descriptor, fcntl.LOCK_SH)
+
+    def is_current(self) -> bool:
+        """Whether the directory is still at its path: it was neither removed nor replaced. Costs two stats."""
+        try:
+            found, locked = self._path.stat(), os.fstat(self._descriptor)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == (locked.st_dev, locked.st_ino)
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[bool]:
-    """Whether nobody uses the snapshot in directory `path`; as long as the block runs, nobody begins to."""
+def exclusive(path: Path) -> Iterator[bool]:
+    """Whether nobody uses the snapshot in directory `path`; nobody can start to while the block runs."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
@@ -55,10 +65,10 @@ def alone(path: Path) -> Iterator[bool]:
 
 
 def mark_used(path: Path) -> None:
-    """Tell other hosts that this one uses the snapshot in directory `path`."""
+    """Show other hosts that this one uses the snapshot in directory `path`."""
     mark = _marks(path) / f"{path.name}.{_host()}"
-    mark.parent.mkdir(exist_ok=True)
-    mark.touch()
+    private_directory(mark.parent)
+    mark.touch(PRIVATE_FILE)
 
 
 def forget_marks(path: Path) -> None:
@@ -70,8 +80,8 @@ def _used_elsewhere(path: Path) -> bool:
     others = [mark for mark in _marks(path).glob(f"{path.name}.*") if mark.name != f"{path.name}.{_host()}"]
     if not others:
         return False
-    now = _marks(path) / f".now-{_host()}-{os.getpid()}"  # by the clock of the volume, not by ours
-    now.touch()
+    now = _marks(path) / f".now-{_host()}-{os.getpid()}"  # the volume's clock, not this host's
+    now.touch(PRIVATE_FILE)
     newest = max((mark.stat().st_mtime for mark in others if mark.exists()), default=0.0)
     fresh = now.stat().st_mtime - newest < GRACE_SECONDS
     now.unlink()

@@ -1,4 +1,4 @@
-"""Writing a snapshot: in a directory of its own that gets its name when everything in it is on the disk."""
+"""Writes a snapshot to a temporary directory that gets its name once all files are on the disk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from index.snapshot.manifest import FileRecord, Manifest
 from index.snapshot.snapshot import MANIFEST, files_of
 from index.snapshot.sparse import TermVectors, TermWriter, write_counts
 from index.vectors.approximate import build_approximate
-from index.vectors.factory import FLAT, INDEX_FILE, choose_kind
+from index.vectors.factory import FLAT, INDEX_FILE, choose_factory
 from index.vectors.flat import FlatIndex
 from index.vectors.recall import RecallSample, measure_recall
 from seqrec.data.files import new_directory, sha256_file
@@ -35,16 +35,14 @@ def write_snapshot(
     counts: BaseCounts | None = None,
     term_vectors: TermVectors | None = None,
 ) -> Manifest:
-    """Write a snapshot to `path`, whole or not at all; returns its manifest.
+    """Write a snapshot to `path` atomically; returns the completed manifest.
 
-    `counts` of events, as of `counts.seq`; `term_vectors` where the model is a hybrid.
-
-    Of the `manifest` handed in, count, recall and files are still open: they are found out here, and `index` is what is
-    asked for. `batches` hold the items in the order of their ids, all with token ids and vector. With a flat index
-    memory does not grow with their number. Raises SnapshotError for items out of order or a vector that cannot be
-    searched, InputError for an index that cannot be made of these vectors.
+    `manifest` lacks count, recall and files, and `index` is the requested one. `batches`: the items in the order of
+    their ids, all with token ids and vector. `counts` of events as of `counts.seq`; `term_vectors` for a hybrid model.
+    With a flat index memory does not grow with the number of items. Raises SnapshotError for items out of order or a
+    vector that cannot be searched, InputError for an index that cannot be built from these vectors.
     """
-    with new_directory(path) as directory:
+    with new_directory(path, private=True) as directory:
         with ExitStack() as stack:
             terms = None if term_vectors is None else stack.enter_context(TermWriter(directory, term_vectors))
             count = _write_items(directory, manifest.dim, batches, popularity, terms)
@@ -53,16 +51,16 @@ def write_snapshot(
         if counts is not None:
             write_counts(directory, counts)
         vectors, metric = map_npy(directory / "vectors.npy"), Metric(manifest.metric)
-        choice = choose_kind(manifest.index, count, manifest.dim)
-        if choice.kind == FLAT:
-            effort, recall = "", measure_recall(vectors, metric, FlatIndex(vectors, metric))
+        choice = choose_factory(manifest.index, count, manifest.dim)
+        if choice.factory == FLAT:
+            search_params, recall = "", measure_recall(vectors, metric, FlatIndex(vectors, metric))
         else:
             sample = RecallSample(vectors, metric)
-            effort, recall = build_approximate(directory / INDEX_FILE, vectors, metric, choice.kind, sample)
+            search_params, recall = build_approximate(directory / INDEX_FILE, vectors, metric, choice.factory, sample)
         manifest = replace(
             manifest,
-            index=choice.kind,
-            index_asked=manifest.index,
+            index=choice.factory,
+            index_requested=manifest.index,
             events_seq=None if counts is None else counts.seq,
             events_log="" if counts is None else counts.log_id,
             hybrid=terms is not None,
@@ -73,7 +71,7 @@ def write_snapshot(
             manifest,
             count=count,
             index_why=choice.why,
-            index_effort=effort,
+            search_params=search_params,
             recall=recall,
             files=files,
         )
@@ -108,7 +106,7 @@ def _write_items(
             for entry in batch:
                 item_id = check_item_id(entry.item.item_id)
                 if item_id <= last:
-                    raise SnapshotError(f"item {item_id!r} comes after {last!r}: the items are not in order")
+                    raise SnapshotError(f"item {item_id!r} comes after {last!r}: the items are not sorted by id")
                 last = item_id
                 _check_vector(entry, dim)
                 lines.append((attributes_to_json(entry.item.attributes) + "\n").encode())

@@ -1,7 +1,7 @@
-"""Approximate search by FAISS, IVF and HNSW by factory string, held to the contract of every index.
+"""Approximate search by FAISS (IVF and HNSW, by factory string) under the contract of all indexes.
 
-What an approximate index finds is scored again by the exact vectors, so its scores stand beside those of anything else.
-Searches with a mask are exact: they are computed from the vectors. So is a search that comes back short.
+Candidates are scored again with the exact vectors, so scores are comparable with those of other indexes. Searches with
+a mask are exact, computed from the vectors; so are searches that find fewer than k rows.
 """
 
 from __future__ import annotations
@@ -24,63 +24,67 @@ from seqrec.metric import Metric
 log = logging.getLogger(__name__)
 
 LEAST_VECTORS = 1_000
-"""Below, an approximate index has nothing to learn from and nothing to save."""
+"""With fewer, an approximate index can neither be trained nor save time."""
 TARGET_RECALL = 0.95
 _ROWS_AT_ONCE = 65_536
-_TRAINING_ROWS_PER_LIST = 50  # FAISS asks for 39 at least
+_TRAINING_ROWS_PER_LIST = 50  # FAISS warns below 39
 _TRAINING_ROWS = 100_000  # without lists
 _OVERSAMPLED = 4
-"""Times k: what is fetched to be scored again, since codes that lose something order the rows a little otherwise."""
+"""Times k: candidates to score again, since compressed codes order rows slightly differently."""
 
 
 def check_factory(factory: str, dim: int, metric: Metric) -> None:
-    """Raises InputError for a factory string that is none, or of another family than IVF and HNSW."""
+    """Raises InputError for an invalid factory string, or one of another family than IVF and HNSW."""
     _new(factory, dim, metric)
 
 
 def build_approximate(
     path: Path, vectors: Vectors, metric: Metric, factory: str, sample: RecallSample, target: float = TARGET_RECALL
 ) -> tuple[str, float]:
-    """Make the index of `vectors` [n, dim], tune it, write it to `path`; its search parameter and measured recall.
+    """Build the index of `vectors` [n, dim], tune it, write it to `path`; returns its search parameter and recall.
 
-    The parameter is the least effort, in powers of two, whose recall on the sample reaches `target`; or the most there
-    is. In memory while it is made, which for uncompressed codes is a copy of the vectors. Raises InputError.
+    The parameter is the smallest power of two whose recall on the sample reaches `target`, or else the largest allowed.
+    The index is in memory meanwhile; with uncompressed codes that is a copy of the vectors. Raises InputError.
     """
     index = _new(factory, vectors.shape[1], metric)
     try:
         index.train(_training_rows(index, vectors))
     except RuntimeError as error:
-        raise InputError(f"{factory!r} cannot be made of {len(vectors)} vectors: {_reason(error)}", "index") from error
+        raise InputError(
+            f"{factory!r} cannot be built from {len(vectors)} vectors: {_reason(error)}", "index"
+        ) from error
     for begin in range(0, len(vectors), _ROWS_AT_ONCE):
         index.add(np.ascontiguousarray(vectors[begin : begin + _ROWS_AT_ONCE], np.float32))
     faiss.write_index(index, str(path))
     made = ApproximateIndex(index, vectors, metric)
-    effort, recall = "", 0.0
-    for effort in _efforts(index):
-        made.set_effort(effort)
+    params, recall = "", 0.0
+    for params in _search_params(index):
+        made.set_search_params(params)
         recall = sample.recall_of(made)
-        log.info("%s with %s: recall %.3f", factory, effort, recall)
+        log.info("%s with %s: recall %.3f", factory, params, recall)
         if recall >= target:
             break
     else:
-        log.warning("%s reaches recall %.3f at most, not %.3f; say a finer one, or flat", factory, recall, target)
-    return effort, recall
+        log.warning("%s reaches recall %.3f at most, not %.3f; choose a finer index, or flat", factory, recall, target)
+    return params, recall
 
 
 def open_approximate(
-    path: Path, vectors: Vectors, metric: Metric, effort: str, gpu: int | None = None
+    path: Path, vectors: Vectors, metric: Metric, search_params: str, gpu: int | None = None
 ) -> ApproximateIndex:
-    """The index that `build_approximate` wrote, mapped from its file where FAISS can, or copied to a GPU.
+    """The index that `build_approximate` wrote: memory-mapped if FAISS supports that, or copied to a GPU.
 
     Raises SnapshotError.
     """
-    flag = faiss.IO_FLAG_MMAP_IFC if _kind_of(path) == "HNSW" else faiss.IO_FLAG_MMAP
+    flag = faiss.IO_FLAG_MMAP_IFC if _family_of(path) == "HNSW" else faiss.IO_FLAG_MMAP
     try:
         index = faiss.read_index(str(path), flag | faiss.IO_FLAG_READ_ONLY)
         if (index.ntotal, index.d) != vectors.shape:
-            raise SnapshotError(f"{path} holds {index.ntotal} x {index.d}, not {list(vectors.shape)}: it is another's")
+            raise SnapshotError(
+                f"{path} contains {index.ntotal} x {index.d}, not {list(vectors.shape)}: it belongs to another snapshot"
+            )
         made = ApproximateIndex(index, vectors, metric)
-        made.set_effort(effort)
+        made.set_search_params(search_params)
         if gpu is not None:
             made = ApproximateIndex(to_gpu(index, gpu), vectors, metric, most=MAX_K)
     except RuntimeError as error:
@@ -89,10 +93,10 @@ def open_approximate(
 
 
 class ApproximateIndex:
-    """A FAISS index and the exact vectors it was made of. Safe for several threads, but for `set_effort`."""
+    """A FAISS index and the exact vectors it was built from. Safe for several threads, except `set_search_params`."""
 
     def __init__(self, index: Any, vectors: Vectors, metric: Metric, most: int | None = None) -> None:
-        """`most`: rows that one search of `index` can return; where that is too few the search is exact."""
+        """`most`: rows that one search of `index` can return; a search for more is exact."""
         self._index = index
         self._most = most or max(1, len(vectors))
         self._vectors = vectors
@@ -100,10 +104,10 @@ class ApproximateIndex:
         self._lossless = isinstance(index, faiss.IndexIVFFlat | faiss.IndexHNSWFlat)
         self._exact = ExactSearch(as_tensor(vectors), metric)
 
-    def set_effort(self, effort: str) -> None:
-        """What one search may cost, such as "nprobe=16" or "efSearch=64"."""
+    def set_search_params(self, search_params: str) -> None:
+        """Such as "nprobe=16" or "efSearch=64"."""
         parameters: Any = faiss.ParameterSpace()
-        parameters.set_index_parameters(self._index, effort)
+        parameters.set_index_parameters(self._index, search_params)
 
     def search(self, queries: Vectors, k: int, allowed: Allowed | None = None) -> tuple[Rows, Vectors]:
         check_search(self._vectors.shape, queries, k, allowed)
@@ -133,7 +137,7 @@ class ApproximateIndex:
 def _new(factory: str, dim: int, metric: Metric) -> Any:
     if not factory.startswith(("IVF", "HNSW")):
         raise InputError(
-            f"no index kind {factory!r}; there are flat, auto, and FAISS factory strings that begin with IVF or HNSW, "
+            f"unknown index {factory!r}; there are flat, auto, and FAISS factory strings that begin with IVF or HNSW, "
             "such as IVF1024,Flat or HNSW32",
             "index",
         )
@@ -141,9 +145,9 @@ def _new(factory: str, dim: int, metric: Metric) -> Any:
         measure = faiss.METRIC_L2 if metric is Metric.L2 else faiss.METRIC_INNER_PRODUCT
         index = faiss.index_factory(dim, factory, measure)
     except RuntimeError as error:
-        raise InputError(f"FAISS makes no {factory!r} of {dim} dimensions: {_reason(error)}", "index") from error
+        raise InputError(f"FAISS cannot build {factory!r} for {dim} dimensions: {_reason(error)}", "index") from error
     if factory.startswith("IVF"):
-        faiss.extract_index_ivf(index).cp.min_points_per_centroid = 1  # it prints, where it means to warn
+        faiss.extract_index_ivf(index).cp.min_points_per_centroid = 1  # else FAISS prints to stderr
     return index
 
 
@@ -156,22 +160,22 @@ def _training_rows(index: Any, vectors: Vectors) -> Vectors:
     return np.ascontiguousarray(vectors[rows], np.float32)
 
 
-def _efforts(index: Any) -> Iterator[str]:
-    """From little to all, in powers of two."""
+def _search_params(index: Any) -> Iterator[str]:
+    """From the fastest to the most accurate, in powers of two."""
     lists = faiss.try_extract_index_ivf(index)
     name, most = ("efSearch", 2048) if lists is None else ("nprobe", lists.nlist)
-    effort = 16 if lists is None else 1
-    while effort < most:
-        yield f"{name}={effort}"
-        effort *= 2
+    value = 16 if lists is None else 1
+    while value < most:
+        yield f"{name}={value}"
+        value *= 2
     yield f"{name}={most}"
 
 
-def _kind_of(path: Path) -> str:
+def _family_of(path: Path) -> str:
     with path.open("rb") as file:
         return "HNSW" if file.read(4).startswith(b"IHN") else "IVF"
 
 
 def _reason(error: RuntimeError) -> str:
-    """What FAISS says, without where in its code it says so."""
+    """The message of FAISS without the position in its source code."""
     return str(error).rpartition("failed: ")[2].rpartition("Error: ")[2].strip() or str(error)

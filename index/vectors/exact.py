@@ -1,7 +1,7 @@
-"""Exact search by matrix products in torch, block by block: what every kind of index falls back to.
+"""Exact search by matrix products in torch, block by block: the fallback of every index.
 
-A block's scores stay in the processor's cache, where the best k are picked from them and from what the blocks before
-had; so memory grows neither with the number of vectors nor with k, and the vectors are read once, where they lie.
+The scores of a block stay in the processor's cache, where they are merged with the best k so far. So memory grows
+neither with the number of vectors nor with k, and the vectors are read once, in place.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from index.vectors.base import Allowed, Rows, Vectors, nothing
 from seqrec.metric import Metric
 
 _BLOCK_SCORES = {"cpu": 1 << 17, "cuda": 1 << 25}
-"""Scores computed at once. On a CPU they are to stay in its second-level cache: with 2 ** 20 a batch of 64 took 1.2
-times as long."""
+"""Scores per block. On a CPU they should fit in the second-level cache: with 2 ** 20 a batch of 64 took 1.2 times as
+long."""
 _TOPK_ROWS = 64
-"""Times k: in a block of fewer rows torch sorts instead of picking, which takes several times as long."""
+"""Times k: in a block of fewer rows torch.topk sorts, which takes several times as long."""
 _GATHER_SHARE = 0.25
-"""Share of allowed rows up to which they are copied block by block, instead of computing all products."""
+"""Share of allowed rows up to which they are gathered, instead of computing all products."""
 
 _GATHER_ROWS = 8192
 
@@ -31,14 +31,14 @@ Mask = npt.NDArray[np.bool_]
 
 
 def as_tensor(vectors: Vectors) -> Tensor:
-    """The same memory, which may be read only."""
+    """A tensor on the same memory, which may be read-only."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # torch cannot say "read only" and warns of it; nobody writes
+        warnings.simplefilter("ignore", UserWarning)  # torch has no read-only tensors and warns; nobody writes to it
         return torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32))
 
 
 class ExactSearch:
-    """Compares with every allowed vector, on whatever device the vectors are. Safe for several threads on a CPU."""
+    """Compares with every allowed vector, on the device of the vectors. On a CPU safe for several threads."""
 
     def __init__(self, vectors: Tensor, metric: Metric) -> None:
         self._vectors = vectors  # [n, dim]
@@ -49,7 +49,7 @@ class ExactSearch:
             self._squares = torch.linalg.vector_norm(vectors, dim=1).square_()
 
     def search(self, queries: Vectors, k: int, allowed: Allowed | None = None) -> tuple[Rows, Vectors]:
-        """As `VectorIndex.search`, for arguments that were checked."""
+        """As `VectorIndex.search`, for checked arguments."""
         rows, scores = nothing(len(queries), k)
         n = len(self._vectors)
         best = min(k, n)
@@ -110,14 +110,14 @@ class ExactSearch:
 
 
 def _groups(queries: int, n: int, allowed: Allowed | None) -> Iterator[tuple[list[int], list[Mask] | Mask | None]]:
-    """Queries that are searched together, and their mask: none, one that lets little through, or one for each."""
+    """Groups of queries that are searched together, with no mask, one selective mask, or a mask each."""
     if not n or not queries:
         return
     masks = [None] * queries if allowed is None else list(allowed)
     plain = [query for query, mask in enumerate(masks) if mask is None]
     if plain:
         yield plain, None
-    sparse: dict[int, list[int]] = {}  # by the identity of the mask: equal filters share one
+    sparse: dict[int, list[int]] = {}  # by identity: queries with the same filter share a mask
     dense = []
     for query, mask in enumerate(masks):
         if mask is not None:

@@ -1,4 +1,4 @@
-"""Which kind of index a snapshot gets, and how it is opened."""
+"""Chooses and opens the index of a snapshot: flat, or a FAISS factory string."""
 
 from __future__ import annotations
 
@@ -16,47 +16,47 @@ from seqrec.metric import Metric
 FLAT, AUTO = "flat", "auto"
 INDEX_FILE = "index.faiss"
 EXACT_UP_TO = 384_000_000
-"""Numbers (vectors x dim) that `auto` compares exactly, here 1,000,000 x 384; docs/commands.md says why."""
+"""Vectors x dim up to which `auto` searches exactly, here 1,000,000 x 384. The measurements: docs/commands.md."""
 EXACT_UP_TO_ON_GPU = 3_840_000_000  # 10,000,000 x 384
 
 
 @dataclass(frozen=True)
 class Choice:
-    kind: str  # flat, or a factory string
+    factory: str  # flat, or a FAISS factory string
     why: str
 
 
-def check_kind(asked: str, dim: int, metric: Metric) -> None:
-    """Raises InputError for a kind that there is not, before anything is encoded."""
-    if asked not in (FLAT, AUTO):
-        check_factory(asked, dim, metric)
+def check_index(requested: str, dim: int, metric: Metric) -> None:
+    """Raises InputError for an index that cannot be built; call it before the items are encoded."""
+    if requested not in (FLAT, AUTO):
+        check_factory(requested, dim, metric)
 
 
-def choose_kind(asked: str, n: int, dim: int) -> Choice:
-    """What to make of n vectors where `asked` was asked for."""
-    if asked == AUTO:
+def choose_factory(requested: str, n: int, dim: int) -> Choice:
+    """The index to build for n vectors. An approximate one of few vectors becomes flat."""
+    if requested == AUTO:
         most = EXACT_UP_TO_ON_GPU if gpu_available() else EXACT_UP_TO
         if n * dim <= most:
             return Choice(FLAT, f"{n:,} x {dim} are compared exactly up to {most // dim:,}")
         lists = 2 ** round(math.log2(4 * math.sqrt(n)))
         return Choice(f"IVF{lists},Flat", f"{n:,} x {dim} are more than the {most // dim:,} compared exactly")
-    if asked != FLAT and n < LEAST_VECTORS:
-        return Choice(FLAT, f"{n:,} vectors are too few for {asked}; it takes {LEAST_VECTORS:,}")
-    return Choice(asked, "asked for")
+    if requested != FLAT and n < LEAST_VECTORS:
+        return Choice(FLAT, f"{n:,} vectors are too few for {requested}, which needs {LEAST_VECTORS:,}")
+    return Choice(requested, "as requested")
 
 
 def open_index(
-    kind: str, path: Path, vectors: Vectors, metric: Metric, effort: str, device: str | None = None
+    factory: str, path: Path, vectors: Vectors, metric: Metric, search_params: str, device: str | None = None
 ) -> VectorIndex:
-    """The index of `kind`, over `vectors` and, unless it is flat, the file at `path`.
+    """Open an index of `vectors`; `path` is its file, unless it is flat.
 
-    On a GPU where there is one and `device` does not say cpu; HNSW is searched on the CPU. Raises SnapshotError.
+    On a GPU if there is one and `device` is not cpu; HNSW is always searched on the CPU. Raises SnapshotError.
     """
     gpu = gpu_for(device)
-    if kind == FLAT:
+    if factory == FLAT:
         return (
             FlatIndex(vectors, metric) if gpu is None else SingleThreadIndex(lambda: FlatGpuIndex(vectors, metric, gpu))
         )
-    if gpu is None or not kind.startswith("IVF"):
-        return open_approximate(path, vectors, metric, effort)
-    return SingleThreadIndex(lambda: open_approximate(path, vectors, metric, effort, gpu))
+    if gpu is None or not factory.startswith("IVF"):
+        return open_approximate(path, vectors, metric, search_params)
+    return SingleThreadIndex(lambda: open_approximate(path, vectors, metric, search_params, gpu))

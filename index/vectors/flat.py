@@ -1,10 +1,10 @@
-"""Exact search on the CPU: by FAISS where every row may be returned, by our own masked products where not.
+"""Exact search on the CPU: FAISS for searches without masks, torch for those with masks.
 
-Of 200,000 x 384 on one core, ms for 1, 4, 8 and 64 queries: FAISS vector by vector 10, 40, 78, 656; FAISS through BLAS
-53, 51, 58, 143; our blocks of products in torch 35, 56, 65, 193. So FAISS goes vector by vector up to four queries,
-which is on one thread for a single one. With more threads than it can make up for, torch is taken; with any more than
-one, too, where the vectors lie in the processor's cache (20,000 x 384, two threads: 3.3 ms instead of 4.3). FAISS takes
-one selector a call: queries with masks of their own are torch's.
+200,000 x 384 on one core, ms for 1, 4, 8 and 64 queries: FAISS vector by vector 10, 40, 78, 656; FAISS through BLAS
+53, 51, 58, 143; blocks of matrix products in torch 35, 56, 65, 193. So FAISS compares vector by vector up to four
+queries; a single query then uses one thread. With many threads torch is faster for few queries, and with two or more
+if the vectors fit in the processor's cache (20,000 x 384, two threads: 3.3 ms instead of 4.3). FAISS accepts one
+selector a call, so queries with different masks go to torch.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from seqrec.metric import Metric
 FEW_QUERIES = 4
 FEW_THREADS = 3
 CACHED_BYTES = 1 << 26
-"""Of vectors that may lie in a processor's cache. Beyond, one thread reads nearly as fast from memory as two."""
+"""Size of vectors that fit in a processor's cache. Beyond it, one thread reads memory nearly as fast as two."""
 
 
 class FlatIndex:
-    """Compares with every vector. The vectors are the index: they are read where they lie, memory-mapped or not."""
+    """Compares with every vector. The vectors are read in place, memory-mapped or not."""
 
     def __init__(self, vectors: Vectors, metric: Metric) -> None:
         self._vectors = np.ascontiguousarray(vectors, dtype=np.float32)
@@ -49,13 +49,13 @@ class FlatIndex:
         return rows, scores
 
     def _by_faiss(self, queries: Vectors, k: int) -> tuple[Rows, Vectors]:
-        # The functions under faiss.IndexFlat: an IndexFlat would copy the vectors.
+        # The functions that faiss.IndexFlat uses: an IndexFlat would copy the vectors.
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         rows, scores = nothing(len(queries), k)
         (n, dim), pointer = self._vectors.shape, faiss.swig_ptr
         best = min(k, n)
         found, distances = np.empty((len(queries), best), np.int64), np.empty((len(queries), best), np.float32)
-        # Fewer numbers than this FAISS compares one by one. It is the same for all that have this dim.
+        # Below this number of values FAISS does not use BLAS. A global setting, equal for all indexes of this dim.
         faiss.cvar.distance_compute_blas_threshold = (FEW_QUERIES + 1) * dim
         arguments = (pointer(queries), pointer(self._vectors), dim, len(queries), n, best)
         if self._metric is Metric.L2:

@@ -1,8 +1,8 @@
-"""Search on one GPU: flat and IVF by FAISS where every row may be returned, a masked product in torch where not.
+"""Search on one GPU: flat and IVF by FAISS for searches without masks, torch for those with masks.
 
 FAISS's GpuIndexFlat ignores a selector, returns at most 2,048 rows, reallocates all of it at each `add`, and is not
-safe for two threads even to read. So it is filled once, `index.vectors.single_thread` gives it one thread, and torch
-computes what it cannot do. Written for the wheel faiss-gpu 1.15.1; not yet run on a GPU (docs/gpu.md).
+safe for concurrent searches. So it is filled once, `index.vectors.single_thread` gives it one thread, and torch
+does the rest. Written for the wheel faiss-gpu 1.15.1; not yet run on a GPU (docs/gpu.md).
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ MAX_K = 2048
 
 
 def gpu_available() -> bool:
-    """Whether this is faiss-gpu and there is a device for it."""
+    """Whether faiss-gpu is installed and finds a device."""
     return hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
 
 
 def gpu_for(device: str | None) -> int | None:
-    """The number of the GPU to search on, None for the CPU. `device`: cpu, cuda, cuda:1, or None for what there is.
+    """The number of the GPU to search on, None for the CPU. `device`: cpu, cuda, cuda:1; None: a GPU if there is one.
 
-    Raises InputError for a GPU that there is not.
+    Raises InputError for a GPU that does not exist.
     """
     if not gpu_available() or (device or "cuda").partition(":")[0] != "cuda":
         return None
     number = int((device or "cuda").partition(":")[2] or 0)
     if number >= faiss.get_num_gpus():
-        raise InputError(f"there are {faiss.get_num_gpus()} GPUs, counted from 0, and no {device}", "device")
+        raise InputError(f"there is no {device}: FAISS finds {faiss.get_num_gpus()} GPUs, numbered from 0", "device")
     return number
 
 
@@ -43,14 +43,14 @@ def to_gpu(index: Any, number: int) -> Any:
     """A copy of a FAISS index on a GPU, with its search parameters."""
     _require_gpu()
     resources = faiss.StandardGpuResources()
-    return faiss.index_cpu_to_gpu(resources, number, index)  # holds the resources itself
+    return faiss.index_cpu_to_gpu(resources, number, index)  # keeps a reference to the resources
 
 
 class FlatGpuIndex:
-    """For one thread. Holds the vectors twice on the device: FAISS's copy, and one for masks once that is needed."""
+    """For one thread. Keeps FAISS's copy of the vectors on the device, and after a search with a mask a second one."""
 
     def __init__(self, vectors: Vectors, metric: Metric, number: int = 0) -> None:
-        """`number` of the GPU. Raises InputError without faiss-gpu and a device."""
+        """`number` of the GPU. Raises InputError if faiss-gpu or a device is missing."""
         _require_gpu()
         self._vectors = np.ascontiguousarray(vectors, dtype=np.float32)
         self._metric = metric
@@ -81,4 +81,7 @@ class FlatGpuIndex:
 
 def _require_gpu() -> None:
     if not gpu_available():
-        raise InputError("there is no GPU, or no faiss-gpu (pip install 'seqrec[gpu]'); say SEQREC_DEVICE=cpu", "index")
+        raise InputError(
+            "there is no GPU, or faiss-gpu is not installed (pip install 'seqrec[gpu]'); set SEQREC_DEVICE=cpu",
+            "index",
+        )

@@ -1,4 +1,4 @@
-"""Recall of an index against exact search in numpy."""
+"""Recall@10 of an index against exact search in NumPy."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _ROWS_AT_ONCE = 100_000
 
 
 class RecallSample:
-    """Queries and what exact search finds for them: recall@10 of any number of indexes, which is then quick.
+    """Queries with their exact results, to measure the recall of several indexes of the same vectors.
 
-    vectors [n, dim] is what the indexes were made of; a sample of 100 of its rows queries.
+    vectors: [n, dim]. The queries are a sample of 100 of its rows.
     """
 
     def __init__(self, vectors: npt.NDArray[np.float32], metric: Metric) -> None:
@@ -33,14 +33,13 @@ class RecallSample:
             scores = metric.scores(self._queries, vectors[begin : begin + _ROWS_AT_ONCE])
             merged = np.concatenate([best, scores], axis=1)
             best = np.partition(merged, merged.shape[1] - self._k, axis=1)[:, -self._k :]
-        # Rounding differs between libraries, and grows with the scores.
+        # Libraries round differently, in proportion to the scores.
         self._reach = best.min(axis=1) - TIE * np.maximum(1, np.abs(best).max(axis=1))
 
     def recall_of(self, index: VectorIndex) -> float:
-        """The mean share of the index's rows that are among the exact best 10, 1.0 where all are.
+        """The mean share of returned rows that are among the exact best 10.
 
-        A row counts where its exact score reaches the exact 10th best within `TIE`, so equal vectors may stand for each
-        other.
+        A row counts if its exact score reaches the exact 10th best within `TIE`, so that equal vectors are equivalent.
         """
         if not self._k:
             return 1.0

@@ -1,4 +1,4 @@
-"""An index that one thread owns, which makes and searches it whoever asks: FAISS's GPU indexes want that."""
+"""An index that one thread creates and searches on behalf of all others, as FAISS's GPU indexes require."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from index.vectors.base import Allowed, Rows, VectorIndex, Vectors
 
 
 class SingleThreadIndex:
-    """Searches of several threads wait for one another. The thread ends with this object."""
+    """Concurrent searches run one after another. The thread ends with this object."""
 
     def __init__(self, make: Callable[[], VectorIndex]) -> None:
-        """`make` is called on the thread; what it raises is raised here."""
+        """`make` is called on the thread; its exceptions are raised here."""
         self._thread = ThreadPoolExecutor(1, "index")
         weakref.finalize(self, self._thread.shutdown, wait=False)
         self._index = self._thread.submit(make).result()

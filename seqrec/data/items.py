@@ -1,39 +1,49 @@
-"""Items, histories and interactions, and the files they come in.
+"""Items, histories and interactions, and the readers of their files.
 
 Items are JSON Lines: {"item_id": "...", "attributes": {"title": "...", ...}, "available": true}
-Interactions are CSV or Parquet with the columns user_id, item_id, timestamp. `.gz` is read too.
+Interactions are CSV or Parquet with the columns user_id, item_id, timestamp. Files ending in `.gz` are decompressed.
 """
 
 from __future__ import annotations
 
-import csv
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping
+import unicodedata
+from array import array
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from seqrec.data.csv_records import CsvRecord, CsvRecordError, csv_records, hidden_rows
 from seqrec.data.jsonl import BrokenLines, json_object, kind_of, numbered_lines
 from seqrec.data.jsonl import OnError as OnError
+from seqrec.data.timestamps import Timestamps as Timestamps
+from seqrec.data.timestamps import as_array, count_units, incomparable, mixed_units, of_unit, parse_timestamp
 from seqrec.errors import FileFormatError, InputError
 
 MAX_ITEM_ID_BYTES = 256
 MAX_ATTRIBUTES = 64
 MAX_ATTRIBUTE_BYTES = 8192
+MAX_ITEM_BYTES = 65536
+"""Of all attributes with their names."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
+_INVISIBLE = re.compile(
+    # White space and control characters; Unicode's Default_Ignorable_Code_Point; the Braille pattern without dots.
+    r"[\s\x00-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    r"\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]*"
+)
+
 _Row = tuple[object, object, object]  # user_id, item_id, timestamp as they are in the file
 AttributeValue = str | int | float | tuple[str, ...]
-Timestamps = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One item of a catalogue. Make it with `make_item`, which checks; the order of the attributes is kept.
+    """One item of a catalogue. `make_item` creates it with checks. The order of the attributes is kept.
 
     `available` False hides the item from answers; it still counts in histories.
     """
@@ -45,7 +55,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What a user had, oldest first. `user_id` is None where the user is not known."""
+    """The items of a user, oldest first. `user_id` is None for anonymous users."""
 
     items: tuple[Item, ...]
     user_id: str | None = None
@@ -53,7 +63,7 @@ class History:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Interactions:
-    """Events as columns, in file order. user_ids, item_ids: n strings; timestamps: [n], any number that grows."""
+    """Events as columns, in file order. user_ids, item_ids: n strings; timestamps: [n], numbers that grow with time."""
 
     user_ids: list[str]
     item_ids: list[str]
@@ -79,16 +89,38 @@ def check_item_id(item_id: object, field: str = "item_id") -> str:
     return item_id
 
 
+def check_user_id(user_id: object, field: str = "user_id") -> str:
+    """The id of a user in the one form it is known by: as an item id, composed (NFC). Raises InputError.
+
+    Some systems write é as one character, others as e and an accent: that is one user. No blanks at either end.
+    """
+    checked = normalize_id(check_item_id(user_id, field))
+    if checked != checked.strip():
+        raise InputError(f"a user id neither begins nor ends with a blank, this one is {checked!r}", field)
+    return check_item_id(checked, field)  # it may have grown
+
+
+def normalize_id(text: str) -> str:
+    """Composed letters (NFC)."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def former_user_id(text: str) -> str:
+    """What a user's id from before `check_user_id` is now: "" for nothing but blanks."""
+    return normalize_id(text).strip()
+
+
 def check_attributes(attributes: object, field: str = "attributes") -> dict[str, AttributeValue]:
     """Attributes as they are stored, in their order. A null value means that the attribute is absent: it is dropped.
 
-    Raises InputError for anything but strings, finite numbers and lists of strings, and past the limits.
+    Raises InputError for other values than strings, finite numbers and lists of strings, and beyond the limits.
     """
     if not isinstance(attributes, Mapping):
         raise InputError(f"attributes are an object of names and values, not {kind_of(attributes)}", field)
     if len(attributes) > MAX_ATTRIBUTES:
         raise InputError(f"an item has at most {MAX_ATTRIBUTES} attributes, this one has {len(attributes)}", field)
     checked: dict[str, AttributeValue] = {}
+    total = 0
     for name, value in attributes.items():
         where = f"{field}.{name}"
         if not isinstance(name, str) or not name:
@@ -103,7 +135,7 @@ def check_attributes(attributes: object, field: str = "attributes") -> dict[str,
             raise InputError("a whole number that does not fit 64 bits; write it as a string", where)
         if isinstance(value, list | tuple):
             if not all(isinstance(part, str) for part in value):
-                raise InputError("a list holds strings only", where)
+                raise InputError("a list has only strings", where)
             value = tuple(value)
         try:
             size = len(name.encode()) + len(attribute_text(value).encode())
@@ -111,7 +143,10 @@ def check_attributes(attributes: object, field: str = "attributes") -> dict[str,
             raise InputError("not valid Unicode (a lone surrogate)", field) from None
         if size > MAX_ATTRIBUTE_BYTES:
             raise InputError(f"an attribute has at most {MAX_ATTRIBUTE_BYTES} bytes with its name, not {size}", where)
+        total += size
         checked[name] = value
+    if total > MAX_ITEM_BYTES:
+        raise InputError(f"an item has at most {MAX_ITEM_BYTES} bytes of attributes, this one has {total}", field)
     return checked
 
 
@@ -124,6 +159,11 @@ def attribute_text(value: AttributeValue) -> str:
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
     return str(value)
+
+
+def has_visible_text(text: str) -> bool:
+    """Whether a text has visible characters, other than blanks, no-break and zero-width characters."""
+    return not _INVISIBLE.fullmatch(text)
 
 
 def make_item(item_id: object, attributes: object, available: object = True, field: str = "") -> Item:
@@ -157,7 +197,7 @@ def read_items(path: str | Path, on_error: OnError = "raise") -> list[Item]:
                 raise InputError('a line is {"item_id": "...", "attributes": {...}}; item_id or attributes is missing')
             item = make_item(record["item_id"], record["attributes"], record.get("available", True))
             if item.item_id in line_of:
-                raise InputError(f"item {item.item_id!r} is there already, in line {line_of[item.item_id]}")
+                raise InputError(f"item {item.item_id!r} occurs already in line {line_of[item.item_id]}")
         except InputError as error:
             skipped.add(number, str(error))
             continue
@@ -175,65 +215,91 @@ def read_interactions(
     """All events of a CSV (`.csv`, `.csv.gz`) or Parquet (`.parquet`) file, in file order.
 
     With `known_items`, an event of any other item is an error too. A broken line raises FileFormatError with its
-    number (for Parquet the row, counted from 1), or is skipped and counted with `on_error="skip"`.
+    number (for Parquet the row, counted from 1), or is skipped and counted with `on_error="skip"`. Timestamps of
+    several units always raise it.
     """
     path = Path(path)
     users: list[str] = []
     items: list[str] = []
     times: list[int | float] = []
+    lines = array("q")
     skipped = BrokenLines(path, on_error)
-    interned: dict[str, str] = {}  # a log repeats its ids: keep one copy of each
-    for number, row in _parquet_rows(path) if path.suffix == ".parquet" else _csv_rows(path):
+    user_names: dict[str, str] = {}  # a log repeats its ids: keep one copy of each
+    item_names: dict[str, str] = {}
+    for number, last_line, row in _parquet_rows(path) if path.suffix == ".parquet" else _csv_rows(path):
         try:
             if isinstance(row, InputError):
                 raise row
-            user_id, item_id, timestamp = check_event(*row, checked=interned)
+            user_id, item_id, timestamp = check_event(*row, user_names, item_names)
             if known_items is not None and item_id not in known_items:
                 raise InputError(f"item {item_id!r} is not in the items file")
         except InputError as error:
-            skipped.add(number, str(error))
+            skipped.add(number, str(error), last_line)
             continue
-        users.append(interned.setdefault(user_id, user_id))
-        items.append(interned.setdefault(item_id, item_id))
+        users.append(user_names.setdefault(user_id, user_id))
+        items.append(item_names.setdefault(item_id, item_id))
         times.append(timestamp)
+        lines.append(number)
+    odd = incomparable(times)
+    if odd:
+        places, reason = odd
+        for place in places:
+            skipped.add(lines[place], f"timestamp: {times[place]} is {reason}")
+        kept = sorted(set(range(len(times))).difference(places))
+        users, items, times = [users[row] for row in kept], [items[row] for row in kept], [times[row] for row in kept]
+        lines = array("q", (lines[row] for row in kept))
     skipped.report()
     if not users:
         raise FileFormatError(path, None, "no interactions in it")
-    if all(isinstance(time, int) for time in times):  # nanoseconds since 1970 would lose their end as floats
-        return Interactions(users, items, np.array(times, dtype=np.int64))
-    return Interactions(users, items, np.array(times, dtype=np.float64))
+    timestamps = as_array(times)
+    units = count_units(timestamps)
+    mixed = mixed_units(units)
+    if mixed:
+        first = int(np.flatnonzero(of_unit(timestamps, min(units, key=units.__getitem__)))[0])
+        raise FileFormatError(path, lines[first], f"timestamp: timestamps are {mixed}")
+    return Interactions(users, items, timestamps)
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, _Row | InputError]]:
-    """Rows with the line they begin in, the header left out."""
-    reader = csv.reader((line for _, line in numbered_lines(path)), strict=True)
-    try:
-        columns = next(reader, [])
-    except csv.Error as error:
-        raise FileFormatError(path, 1, f"not CSV: {error}") from None
-    try:
-        user, item, time = (columns.index(name) for name in ("user_id", "item_id", "timestamp"))
-    except ValueError:
-        raise FileFormatError(path, 1, f"the columns user_id, item_id, timestamp are needed, not {columns}") from None
+def _csv_rows(path: Path) -> Iterator[tuple[int, int, _Row | InputError]]:
+    """Rows with the first and the last line that they span, without the header."""
+    records = csv_records(numbered_lines(path))
+    header = next(records, CsvRecord(1, 1, [], []))
+    if isinstance(header, CsvRecordError):
+        raise FileFormatError(path, header.first_line, header.reason, header.last_line)
+    columns = header.fields
+    if not {"user_id", "item_id", "timestamp"} <= set(columns):
+        found = repr(columns) if len(repr(columns)) <= 200 else f"{repr(columns)[:200]}..."
+        reason = f"the columns user_id, item_id, timestamp are needed, not {found}"
+        raise FileFormatError(path, header.first_line, reason, header.last_line)
+    user, item, time = (columns.index(name) for name in ("user_id", "item_id", "timestamp"))
     width = len(columns)
-    while True:
-        number = reader.line_num + 1
+
+    def is_row(fields: list[str]) -> bool:
+        if len(fields) != width:
+            return False
         try:
-            row = next(reader, None)
-        except csv.Error as error:
-            yield number, InputError(f"not CSV: {error}")
+            parse_timestamp(fields[time])
+        except InputError:
+            return False
+        return True
+
+    hidden = hidden_rows(header, is_row)
+    if hidden:
+        raise FileFormatError(path, header.first_line, hidden, header.last_line)
+    for record in records:
+        first, last = record.first_line, record.last_line
+        if isinstance(record, CsvRecordError):
+            yield first, last, InputError(record.reason)
             continue
-        if row is None:
-            return
-        if not row:
+        fields = record.fields
+        if len(fields) != width:
+            yield first, last, InputError(f"{len(fields)} columns; the first line has {width}")
             continue
-        if len(row) != width:
-            yield number, InputError(f"{len(row)} columns; the first line has {width}")
-        else:
-            yield number, (row[user], row[item], row[time])
+        hidden = hidden_rows(record, is_row)
+        yield first, last, InputError(hidden) if hidden else (fields[user], fields[item], fields[time])
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[int, _Row]]:
+def _parquet_rows(path: Path) -> Iterator[tuple[int, int, _Row]]:
     try:
         import pyarrow.parquet as pq
     except ImportError:
@@ -242,35 +308,28 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, _Row]]:
         table = pq.read_table(path, columns=["user_id", "item_id", "timestamp"])
     except Exception as error:
         raise FileFormatError(path, None, f"not a Parquet file of user_id, item_id, timestamp: {error}") from None
-    yield from enumerate(zip(*(column.to_pylist() for column in table.columns), strict=True), 1)
+    for number, row in enumerate(zip(*(column.to_pylist() for column in table.columns), strict=True), 1):
+        yield number, number, row
 
 
 def check_event(
-    user_id: object, item_id: object, timestamp: object, checked: Collection[object] = ()
+    user_id: object,
+    item_id: object,
+    timestamp: object,
+    checked_users: Collection[object] = (),
+    checked_items: Collection[object] = (),
 ) -> tuple[str, str, int | float]:
-    """An event's ids, and its timestamp as a number (text of one is read). Ids among `checked` are taken as they are.
+    """An event's ids, and its timestamp as a number (text of one is read). Checked ids are taken as they are.
 
-    Raises InputError for what is no id, and for a timestamp that is no finite number or does not fit 64 bits.
+    Raises InputError for an invalid id, and for a timestamp that is not a finite number or does not fit 64 bits.
     """
-    # Parquet columns of ids are often integers: an id is its text.
-    user = _id(user_id, "user_id", checked)
-    item = _id(item_id, "item_id", checked)
-    if isinstance(timestamp, str):
-        try:
-            timestamp = int(timestamp)
-        except ValueError:
-            try:
-                timestamp = float(timestamp)
-            except ValueError:
-                raise InputError(f"{timestamp!r} is not a number", "timestamp") from None
-    if isinstance(timestamp, bool) or not isinstance(timestamp, int | float) or not math.isfinite(timestamp):
-        raise InputError(f"{timestamp!r} is not a finite number", "timestamp")
-    if isinstance(timestamp, int) and not -(2**63) <= timestamp < 2**63:
-        raise InputError(f"{timestamp} does not fit 64 bits", "timestamp")
-    return user, item, timestamp
+    # Parquet columns of ids are often integers, which become text.
+    user = _id(user_id, "user_id", checked_users, check_user_id)
+    item = _id(item_id, "item_id", checked_items, check_item_id)
+    return user, item, parse_timestamp(timestamp)
 
 
-def _id(value: object, field: str, checked: Collection[object]) -> str:
+def _id(value: object, field: str, checked: Collection[object], check: Callable[[object, str], str]) -> str:
     if isinstance(value, str) and value in checked:
         return value
-    return check_item_id(str(value) if isinstance(value, int) else value, field)
+    return check(str(value) if isinstance(value, int) and not isinstance(value, bool) else value, field)

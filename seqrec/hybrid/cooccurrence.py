@@ -37,6 +37,8 @@ Times = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 RESOLUTION = 2.0**20
 PAIRS_AT_ONCE = 2**23
 """About 300 MiB while they are summed up."""
+CHANGES_AT_ONCE = 2**20
+"""Pairs again; a process that serves follows changes, so fewer."""
 MAX_HALF_LIVES = 500.0
 """Distance of an event from the origin of time, in half-lives, within which float64 does not overflow."""
 
@@ -238,7 +240,7 @@ def _crossing_pairs(
     steps = np.arange(1, settings.window + 1)
     by_distance = settings.distance_weights()
     parts: list[Changes] = []
-    at_once = max(1, PAIRS_AT_ONCE // settings.window)
+    at_once = max(1, CHANGES_AT_ONCE // settings.window)
     for at in range(0, len(later), at_once):
         j, user = later[at : at + at_once, None], users[at : at + at_once, None]
         i = j - steps  # [c, window]

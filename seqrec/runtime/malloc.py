@@ -1,4 +1,4 @@
-"""The C library's allocator and Python's garbage collector, set for a process that computes in batches."""
+"""Settings of the C library's allocator and Python's garbage collector for processes that compute in batches."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ from contextlib import suppress
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h of the GNU C library
 _ARENAS = 2
 MMAP_THRESHOLD = 32 << 20
-"""Bytes of one block, from which on it is mapped by itself; the most that the library comes to by itself."""
+"""Bytes from which a block gets a mapping of its own; the maximum of glibc's dynamic threshold."""
 TRIM_THRESHOLD = 64 << 20
-"""Bytes free at the end of a thread's heap, from which on they go back to the system."""
+"""Free bytes at the end of a heap from which they are returned to the system."""
 
 
 def tune_malloc() -> None:
-    """Freed memory is used again, instead of going back to the system after each batch and being mapped anew.
+    """Reuses freed memory instead of returning it to the system after each batch. With glibc; elsewhere does nothing.
 
-    A batch's tensors are a few megabytes, which the GNU C library gives back at once; every page of them then is a
-    fault, in the encoder one for each of 2,000 pages a history, and each return interrupts the other cores (2 cores,
-    histories: 1.05 times as fast in float32, 1.1 times in int8). Elsewhere than with that library nothing happens.
+    By default glibc unmaps the few megabytes of a batch's tensors as soon as they are freed. Then every page of the
+    next batch is a page fault, 2,000 for a history, and each unmapping interrupts the other cores (2 cores, histories:
+    1.05 times as fast in float32, 1.1 times in int8).
     """
     mallopt(_M_MMAP_THRESHOLD, MMAP_THRESHOLD)
     mallopt(_M_TRIM_THRESHOLD, TRIM_THRESHOLD)
 
 
 def mallopt(option: int, value: int) -> None:
-    """Sets an option of the GNU C library's allocator; nothing where there is another."""
+    """Sets an option of glibc's allocator; elsewhere does nothing."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(option, value)
 
 
 def limit_arenas() -> None:
-    """Let threads share heaps (glibc): with one each, what one frees no other uses. Before there are threads."""
+    """Lets threads share heaps, so that one can reuse what another freed (glibc). Call it before starting threads."""
     mallopt(_M_ARENA_MAX, _ARENAS)
 
 
 def freeze_gc() -> None:
-    """Take all that is there (the libraries' 200,000 objects) out of garbage collection, once all is imported.
+    """Excludes all current objects from garbage collection. Call it after the imports, which create 200,000 objects.
 
-    A full collection looked through them for 250 ms, in which no request was answered; afterwards it takes under 1 ms.
+    A full collection of them blocked requests for 250 ms; without them it takes under 1 ms.
     """
     gc.collect()
     gc.freeze()
 
 
 def trim_heap() -> None:
-    """Return freed memory to the system, where the C library can (glibc): some tens of ms, without the GIL."""
+    """Returns freed memory to the system (glibc). Takes tens of ms, without the GIL."""
     gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""Progress on stderr: one bar for each stage of a command."""
+"""Progress bars on stderr, one for each stage of a command."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
-REDRAWN, REDRAWN_IN_A_LOG = 0.5, 15.0
-"""Seconds between two drawings, on a terminal and where stderr is a file, which wants few lines."""
+TERMINAL_SECONDS, LOG_SECONDS = 0.5, 15.0
+"""Seconds between two updates, on a terminal and in a log file."""
 
 
 def format_duration(seconds: float) -> str:
@@ -23,11 +23,11 @@ def format_duration(seconds: float) -> str:
 
 
 def redrawn_every() -> float:
-    return REDRAWN if sys.stderr.isatty() else REDRAWN_IN_A_LOG
+    return TERMINAL_SECONDS if sys.stderr.isatty() else LOG_SECONDS
 
 
 class StageBars:
-    """A bar that begins anew with each stage. Call it with the stage, how much is done, and of how much."""
+    """A bar that restarts with each stage. Call it with the stage, the number of units done and the total."""
 
     def __init__(self, prefix: str = "", unit: str = "it") -> None:
         self._prefix, self._unit = prefix, unit

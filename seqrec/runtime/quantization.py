@@ -1,8 +1,8 @@
-"""Linear layers as a CPU likes them best, for inference: int8, or float32 with the weights packed beforehand.
+"""Linear layers for CPU inference: int8, or float32 with pre-packed weights.
 
-int8: weights scaled per output channel, activations per row, from the row's least to its most. torch's own dynamic
-quantisation takes one activation scale for the whole tensor, so what else is in a batch changes a row; here it does
-not. Two to four times as fast as float32 on a CPU with VNNI.
+int8 has a scale per output channel of the weights, and a scale and zero point per row of the activations. torch's
+dynamic quantization has one activation scale for the whole tensor, so that a row depends on the rest of its batch; here
+it does not. Two to four times as fast as float32 on a CPU with VNNI.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-USUAL_ROWS = 1024
-"""Of the activations, to which oneDNN fits the layout of the weights; any other number is computed as well."""
+EXPECTED_ROWS = 1024
+"""Rows of activations for which oneDNN chooses the layout of the weights; any other number works too."""
 
 
 class GeluLinear(nn.Linear):
-    """A linear layer and GELU: one step for those that can compute both at once."""
+    """A linear layer followed by GELU, which its int8 and packed forms compute in one step."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.gelu(super().forward(x))
 
 
 class Int8Linear(nn.Module):
-    """What a linear layer computes, rounded. Inference only."""
+    """An int8 linear layer, for inference only."""
 
     weight: Tensor
     scale: Tensor
@@ -44,10 +44,10 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x float32 [m, in] -> [m, out]"""
-        # With 0 among them, so that a row of one value has a range. Not by aminmax, which takes 20 times as long.
+        # The range includes 0, so that it is not empty for a constant row. aminmax would take 20 times as long.
         least, most = x.amin(1, keepdim=True).clamp_(max=0), x.amax(1, keepdim=True).clamp_(min=0)
         scale = (most - least).clamp_min_(1e-12).div_(255)  # [m, 1]
-        zero = least / scale + 128  # what rounds to 0
+        zero = least / scale + 128  # the zero point
         rounded = (x / scale).sub_(zero).round_().to(torch.int8)
         out = torch._int_mm(rounded, self.weight).float().addr_(zero[:, 0], self.sums).mul_(scale).mul_(self.scale)
         if self.bias is not None:
@@ -56,18 +56,17 @@ class Int8Linear(nn.Module):
 
 
 class PackedLinear(nn.Linear):
-    """A linear layer by oneDNN, whose weights lie as its kernels read them, with GELU in the same step if `gelu`.
+    """A linear layer by oneDNN, with weights in the layout of its kernels, and fused with GELU if `gelu`.
 
-    Only in inference mode, and with the weights of when it was made; otherwise it is the layer it was. 1.1 times as
-    fast as torch's own, with GELU up to 1.5 times, since the widened activations are written once. It differs by
-    rounding alone.
+    Outside of inference mode it computes the original layer. The weights are those at its creation. 1.1 times as fast
+    as torch, with GELU up to 1.5 times, since the wide activations are written once. Results differ only by rounding.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
         self.weight, self.bias = linear.weight, linear.bias
         self.gelu = isinstance(linear, GeluLinear)
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), USUAL_ROWS)
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), EXPECTED_ROWS)
 
     def forward(self, x: Tensor) -> Tensor:
         """x float32 [..., in] -> [..., out]"""
@@ -79,12 +78,12 @@ class PackedLinear(nn.Linear):
 
 
 def quantize(model: nn.Module) -> None:
-    """Replace, in place, every linear layer of the model by its int8 form (no other subclass: its weights are read)."""
+    """Replaces the linear layers of a model by int8, in place. Other subclasses stay, since their weights are read."""
     _replace(model, Int8Linear)
 
 
 def pack_weights(model: nn.Module) -> None:
-    """Replace, in place, every linear layer of a float32 model on the CPU by its packed form, if torch has oneDNN."""
+    """Packs the linear layers of a float32 model on the CPU, in place, if torch has oneDNN."""
     if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         _replace(model, PackedLinear)
 
@@ -98,5 +97,5 @@ def _replace(model: nn.Module, form: Callable[[nn.Linear], nn.Module]) -> None:
 
 
 def _scale(x: Tensor) -> Tensor:
-    """[m, n] -> [m, 1]: what makes the largest of a row 127."""
+    """[m, n] -> [m, 1]: the scale that maps the largest absolute value of a row to 127."""
     return x.abs().amax(1, keepdim=True).clamp_min_(1e-12) / 127

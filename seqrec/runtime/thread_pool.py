@@ -1,7 +1,7 @@
-"""Batches side by side on a CPU: each core computes one of its own.
+"""Batches in parallel on a CPU, each computed by one core.
 
-Two cores on one batch wait for each other at every operation; a batch each, they wait once, at the end (items of the
-Scientific catalogue, 2 cores: 1.15 times as fast in float32, 1.3 times in int8; more beside another busy process).
+Cores that share a batch synchronize at every operation; with a batch each, only at the end (items of the Scientific
+catalogue, 2 cores: 1.15 times as fast in float32, 1.3 times in int8; more if another process is busy).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _making, _counting = threading.Lock(), threading.Lock()
 
 
 def map_single_core(compute: Callable[[T], object], batches: Sequence[T], threads: int) -> Iterator[T]:
-    """Calls `compute` with each batch, on so many threads of one core each; -> the batches as they are done.
+    """Calls `compute` for each batch in `threads` single-core threads. -> the batches, in order of completion.
 
-    Raises what `compute` raised first, once nothing computes any more; what has not begun by then is left out.
+    Raises the first error of `compute` after running calls have ended; the others are cancelled.
     """
     pool = _pool(threads)
     futures = {pool.submit(compute, batch): batch for batch in batches}
@@ -37,16 +37,16 @@ def map_single_core(compute: Callable[[T], object], batches: Sequence[T], thread
 
 
 def start_single_core_threads(count: int, start: Callable[[Callable[[], object]], object]) -> None:
-    """Starts `count` threads that compute on one core each: `start` starts one, which first calls what it is given.
+    """Starts `count` threads that compute on one core each. `start` starts a thread that first calls its argument.
 
-    Returns once all have begun; the number of threads of the calling thread stays. Raises what `start` raises, and
-    BrokenBarrierError if a thread could not begin.
+    Returns when all have started. The calling thread keeps its number of cores. Raises what `start` raises, and
+    BrokenBarrierError if a thread fails to start.
     """
     together = threading.Barrier(count + 1)
 
     def begin() -> None:
         try:
-            torch.get_num_threads()  # a thread's first word to torch sets its number to that of all; so say it before
+            torch.get_num_threads()  # the first call resets the thread to the global number, so it must come first
             torch.set_num_threads(1)
             if faiss := sys.modules.get("faiss"):
                 faiss.omp_set_num_threads(1)
@@ -65,7 +65,7 @@ def start_single_core_threads(count: int, start: Callable[[Callable[[], object]]
             together.abort()
             raise
         finally:
-            # It holds for the thread that says so, and for those that begin later: theirs is the number of before.
+            # Each thread's own call also changed the default of threads that start later, which this restores.
             torch.set_num_threads(before)
 
 

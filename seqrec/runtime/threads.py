@@ -1,8 +1,8 @@
-"""How many threads compute, and how they wait: decided once, from the cores that are really there.
+"""The number of compute threads, from the cores that the process may use, and how threads wait.
 
-More threads than cores make a machine many times slower, and so does a container's limit that nobody looks at: torch,
-OpenMP and FAISS count the machine's processors. OpenMP reads the environment when a library is first loaded, so this
-module imports none of them.
+torch, OpenMP and FAISS count the processors of the machine. More threads than cores, or than a container's limit
+allows, are many times slower. OpenMP reads the environment when a library is loaded, so this module imports none of
+them. `loky.cpu_count` does not replace `cores`: it reads the limit of the root control group only, and rounds it up.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-"""What torch, FAISS, MKL and OpenBLAS read."""
+"""The variables that torch, FAISS, MKL and OpenBLAS read."""
 SPINS = 10_000
-"""Of a thread of GNU's OpenMP that waits, before it sleeps."""
+"""Iterations that a waiting thread of GNU OpenMP spins before it sleeps, about 0.1 ms."""
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 TOPOLOGY = Path("/sys/devices/system/cpu")
@@ -24,7 +24,7 @@ TOPOLOGY = Path("/sys/devices/system/cpu")
 
 @dataclass(frozen=True)
 class Threads:
-    """How many compute in one process, and what decided that."""
+    """The number of compute threads of a process, and the reason for it."""
 
     count: int
     why: str
@@ -34,42 +34,43 @@ class Threads:
 
 
 def use_passive_waits(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Threads that wait for one another sleep, after a moment, unless OMP_WAIT_POLICY says otherwise.
+    """Makes waiting threads sleep after a short spin, unless OMP_WAIT_POLICY is set.
 
-    Spinning makes a shared machine several times slower (measured: a training step beside another busy process took
-    3.3 s spinning, 0.9 s asleep). Some 0.1 ms of it cost nothing to speak of, and spare a core that is needed again at
-    once from being woken (a history of 250 tokens on two cores: 62 ms without, 43 ms with it).
+    Spinning makes a shared machine several times slower: a training step next to another busy process took 3.3 s with
+    it, 0.9 s without. A spin of 0.1 ms costs little and saves waking a core that is needed again soon (a history of 250
+    tokens on two cores: 43 ms instead of 62 ms).
     """
     if "OMP_WAIT_POLICY" not in environment:
         environment["OMP_WAIT_POLICY"] = "PASSIVE"
         environment.setdefault("GOMP_SPINCOUNT", str(SPINS))
 
 
-def choose(asked: int = 0, workers: int = 1, environment: Mapping[str, str] = os.environ) -> Threads:
-    """For each of `workers` processes: `asked` where it is not 0, else OMP_NUM_THREADS, else its share of the cores."""
-    if asked:
-        return Threads(asked, "as set")
+def choose(requested: int = 0, workers: int = 1, environment: Mapping[str, str] = os.environ) -> Threads:
+    """For each of `workers` processes: `requested` if not 0, else OMP_NUM_THREADS, else its share of the cores."""
+    if requested:
+        return Threads(requested, "as set")
     try:
-        # One number for each level of nested parallelism; the first is the one that is used here.
-        said = int(environment.get("OMP_NUM_THREADS", "").partition(",")[0])
+        # A list has a number for each level of nested parallelism; the first level is used here.
+        configured = int(environment.get("OMP_NUM_THREADS", "").partition(",")[0])
     except ValueError:
-        said = 0
-    if said > 0:
-        return Threads(said, "OMP_NUM_THREADS")
+        configured = 0
+    if configured > 0:
+        return Threads(configured, "OMP_NUM_THREADS")
     found = cores()
-    among = f" among {workers} workers" if workers > 1 else ""
-    return Threads(max(1, found // workers), f"{found} core{'s' if found > 1 else ''}{among}")
+    shared = f" among {workers} workers" if workers > 1 else ""
+    return Threads(max(1, found // workers), f"{found} core{'s' if found > 1 else ''}{shared}")
 
 
 def variables(count: int) -> dict[str, str]:
-    """What a process that is started with this in its environment computes with."""
+    """The environment variables of a process that is to compute with `count` threads."""
     return {name: str(count) for name in COUNTS}
 
 
 def use(threads: Threads, export_env: bool = False) -> None:
-    """From now on, in the libraries that are loaded. `export_env`: also in what this process loads and starts later.
+    """Sets the number of threads of the libraries that are loaded.
 
-    What is handed on stands in the environment, where the next one to choose takes it for somebody's wish.
+    `export_env` also sets it for libraries and processes that are loaded or started later. It does so by environment
+    variables, so `choose` in those processes treats it as set by the user.
     """
     if export_env:
         os.environ.update(variables(threads.count))
@@ -80,10 +81,10 @@ def use(threads: Threads, export_env: bool = False) -> None:
 
 
 def cores(cgroups: Path = CGROUPS, own: Path = OWN_CGROUPS, topology: Path = TOPOLOGY) -> int:
-    """Physical cores that this process may use, within its container's limit; at least 1.
+    """Physical cores that this process may use, within the limit of its container; at least 1.
 
-    Two threads on one core's two hardware threads multiply no faster than one. A limit of 2.5 processors is 2: what
-    is over the limit makes all threads stand still until the next period.
+    Two hardware threads of a core multiply matrices no faster than one. A limit of 2.5 processors counts as 2: beyond
+    the limit all threads are paused until the next period.
     """
     found = _physical(os.sched_getaffinity(0), topology)
     limit = quota(cgroups, own)
@@ -91,7 +92,7 @@ def cores(cgroups: Path = CGROUPS, own: Path = OWN_CGROUPS, topology: Path = TOP
 
 
 def quota(cgroups: Path = CGROUPS, own: Path = OWN_CGROUPS) -> float | None:
-    """Processors that the control groups of this process allow, the least of all levels; None: no limit."""
+    """The processors that the control groups of this process allow, the minimum of all levels; None: no limit."""
     limits = []
     for line in _lines(own):
         _, controllers, group = line.split(":", 2)
@@ -101,7 +102,7 @@ def quota(cgroups: Path = CGROUPS, own: Path = OWN_CGROUPS) -> float | None:
             directory, read = cgroups / "cpu", _version_1
         else:
             continue
-        # Within a container the path may be that of the host; then only the container's own group is to be seen.
+        # In a container the path may be that of the host, and only the container's group is visible.
         path = directory / group.strip("/")
         levels = [path, *path.parents]
         limits += [read(level) for level in levels if level == directory or directory in level.parents]
@@ -123,7 +124,7 @@ def _physical(processors: set[int], topology: Path) -> int:
         processor: "".join(_lines(topology / f"cpu{processor}" / "topology" / "thread_siblings_list"))
         for processor in processors
     }
-    return len({said or str(processor) for processor, said in siblings.items()})
+    return len({listed or str(processor) for processor, listed in siblings.items()})
 
 
 def _lines(path: Path) -> list[str]:

@@ -1,8 +1,8 @@
-"""The item text: which attributes an item says, in which order, cut where, as which token ids. Made nowhere else.
+"""Item text: which attributes are read in which order, where they are cut, and their token ids. The only place for it.
 
-An item is flattened into name1 value1 name2 value2 ..., name and value tokenised separately and joined with nothing
-between (Recformer, section 2.1, and the authors' tokenizer). Each attribute is cut to `max_attr_length` tokens, name
-and value together.
+An item is flattened to name1 value1 name2 value2 ..., where names and values are tokenized separately and concatenated
+without separators (Recformer, section 2.1, and the authors' tokenizer). Each attribute is cut to `max_attr_length`
+tokens, name and value together.
 """
 
 from __future__ import annotations
@@ -18,29 +18,38 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import AddedToken, Tokenizer
 
-from seqrec.data.items import AttributeValue, Item, attribute_text
+from seqrec.data.items import AttributeValue, Item, attribute_text, has_visible_text
 from seqrec.errors import InputError
 
 NAME, VALUE = 1, 2
 """Token types of an attribute's name and of its value (0 is [CLS])."""
 
 KNOWN = 4
-"""Token type of an item that a model knows by itself: the id is the item's row in the model's own table (`ItemIds`)."""
+"""Token type of an item that the model knows by id: the token is its row in the model's tables (`ItemIds`)."""
 
 TERM = 5
-"""Token type of a word or other term of the text: the id is its place in the model's vocabulary of terms (`Hybrid`)."""
+"""Token type of a term of the text: the token is its number in the vocabulary of terms (`Hybrid`)."""
 
 
 class TokenizedItem(NamedTuple):
-    """One item as a model reads it: ids int32 [t], types uint8 [t] (1 name, 2 value, 4 the item itself, 5 a term).
-    t may be 0."""
+    """The tokens of an item: ids int32 [t], types uint8 [t] (1 name, 2 value, 4 known item, 5 term); t may be 0."""
 
     ids: npt.NDArray[np.int32]
     types: npt.NDArray[np.uint8]
 
 
+def has_model_input(item: TokenizedItem) -> bool:
+    """Whether a model reads anything of the item except attribute names: its text, or its id if the model knows it."""
+    return bool((item.types != NAME).any())
+
+
+def same_tokens(one: TokenizedItem, other: TokenizedItem) -> bool:
+    """Whether a model reads the same of both, so that they have the same vector."""
+    return np.array_equal(one.ids, other.ids) and np.array_equal(one.types, other.types)
+
+
 class TokenizedHistory(NamedTuple):
-    """A history as a model reads it: items oldest first, and the user where it is known."""
+    """The tokens of a history: items, oldest first, and the user id if it is known."""
 
     items: Sequence[TokenizedItem]
     user_id: str | None = None
@@ -48,7 +57,7 @@ class TokenizedHistory(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ItemTokens(Sequence[TokenizedItem]):
-    """Token ids of n items end to end: ids int32 [t], types uint8 [t], offsets int64 [n + 1]; may be memory-mapped."""
+    """Concatenated tokens of n items: ids int32 [t], types uint8 [t], offsets int64 [n + 1]; may be memory-mapped."""
 
     ids: npt.NDArray[np.int32]
     types: npt.NDArray[np.uint8]
@@ -94,24 +103,24 @@ class ItemTokens(Sequence[TokenizedItem]):
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How an item becomes text. Kept with the checkpoint, since vectors made by another recipe do not compare."""
+    """How an item becomes text. Stored in the checkpoint, since vectors of different recipes are not comparable."""
 
     attributes: tuple[str, ...] | None
-    """The attributes that are text, in this order; None: the item's own, in the item's order (as the authors do)."""
+    """The attributes to read, in this order; None: all of an item, in its order (as in the authors' code)."""
     max_attr_num: int = 3
     max_attr_length: int = 32
     parse_special_tokens: bool = False
-    """Whether `<mask>` and the like *in a text* become special ids. Only for imported checkpoints, whose authors' code
-    does so: otherwise an item's text could forge tokens."""
+    """Whether `<mask>` and the like in a text become special tokens. Only for imported checkpoints, since the authors'
+    code does it; elsewhere the text of an item must not be able to produce special tokens."""
 
     def __post_init__(self) -> None:
         if self.attributes is not None and not self.attributes:
-            raise InputError("name at least one attribute that is text", "attributes")
+            raise InputError("list at least one attribute to read", "attributes")
         if self.max_attr_num < 1 or self.max_attr_length < 1:
-            raise InputError("max_attr_num and max_attr_length are at least 1")
+            raise InputError("max_attr_num and max_attr_length must be at least 1")
 
     def texts(self, attributes: Mapping[str, AttributeValue]) -> list[tuple[str, str]]:
-        """Name and value of each attribute that is read, in order. Attributes the item lacks are left out."""
+        """Name and value of each attribute to read, in order, without those that the item lacks."""
         names = attributes.keys() if self.attributes is None else [n for n in self.attributes if n in attributes]
         return [(name, attribute_text(attributes[name])) for name in list(names)[: self.max_attr_num]]
 
@@ -122,17 +131,17 @@ class Recipe:
     def from_json(cls, text: str) -> Recipe:
         fields = json.loads(text)
         if fields.pop("format", None) != 1:
-            raise InputError("this item-text recipe has a format that this version does not read", "format")
+            raise InputError("this version cannot read the format of this item-text recipe", "format")
         if fields["attributes"] is not None:
             fields["attributes"] = tuple(fields["attributes"])
         return cls(**fields)
 
 
 class ItemText:
-    """A recipe and a tokenizer: items in, token ids out. Safe to share between threads."""
+    """Turns items into token ids by a recipe and a tokenizer. Thread-safe."""
 
     def __init__(self, recipe: Recipe, tokenizer: Tokenizer) -> None:
-        """`tokenizer` is changed: it forgets its special tokens, post-processing, padding and truncation."""
+        """`tokenizer` is used without its special tokens, post-processing, padding and truncation."""
         self.recipe = recipe
         plain = json.loads(tokenizer.to_str())
         plain.update(added_tokens=[], post_processor=None, padding=None, truncation=None)
@@ -144,13 +153,13 @@ class ItemText:
             ]
             self._tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in known])
             if self._tokenizer.token_to_id("<mask>") is not None:
-                # RoBERTa's <mask> takes the space before it along.
+                # RoBERTa's <mask> includes the space before it.
                 self._tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True, normalized=False)])
         self._names: dict[str, npt.NDArray[np.int32]] = {}
 
     @property
     def digest(self) -> str:
-        """sha256 over recipe and tokenizer: equal digests make equal token ids."""
+        """sha256 of recipe and tokenizer: equal digests mean equal token ids."""
         return hashlib.sha256(f"{self.recipe.to_json()}\n{self.tokenizer_json}".encode()).hexdigest()
 
     def token_id(self, token: str) -> int | None:
@@ -161,10 +170,13 @@ class ItemText:
         return self._tokenizer.get_vocab_size()
 
     def tokenize(self, items: Iterable[Item | Mapping[str, AttributeValue]]) -> ItemTokens:
-        """Token ids of each item (or its attributes alone). An item with none of the attributes has no tokens."""
-        texts = [self.recipe.texts(item.attributes if isinstance(item, Item) else item) for item in items]
+        """Token ids of each item, or of its attributes alone.
+
+        An item with none of the attributes has no tokens; one with no visible text in any of them has only their names.
+        """
+        texts = [self._texts(item.attributes if isinstance(item, Item) else item) for item in items]
         fresh = list({name for pairs in texts for name, _ in pairs} - self._names.keys())
-        if len(self._names) + len(fresh) > 10_000:  # names come from users: bound what is remembered
+        if len(self._names) + len(fresh) > 10_000:  # names come from users, so the cache is bounded
             self._names = {}
             fresh = list({name for pairs in texts for name, _ in pairs})
         names = self._names | dict(zip(fresh, self._ids(fresh), strict=True))
@@ -181,6 +193,10 @@ class ItemText:
                 types += [np.full(len(name_ids), NAME, np.uint8), np.full(len(value_ids), VALUE, np.uint8)]
             result.append(TokenizedItem(np.concatenate(ids), np.concatenate(types)))
         return ItemTokens.concatenate(result)
+
+    def _texts(self, attributes: Mapping[str, AttributeValue]) -> list[tuple[str, str]]:
+        texts = self.recipe.texts(attributes)
+        return texts if any(has_visible_text(value) for _, value in texts) else [(name, "") for name, _ in texts]
 
     def _ids(self, texts: Sequence[str]) -> list[npt.NDArray[np.int32]]:
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)

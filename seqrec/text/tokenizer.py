@@ -1,4 +1,4 @@
-"""Tokenizers: read from a directory, or trained on a catalogue's text."""
+"""Tokenizers, read from a directory or trained on the text of a catalogue."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from seqrec.errors import CheckpointError, InputError
 
 CLS, PAD, UNK, MASK = "<s >", "<pad >", "<unk >", "<mask >"
-"""Special tokens of a vocabulary trained here, ids 0 to 3. The blank keeps any text from spelling one: in byte-level
-BPE a blank is written Ġ, so no merge can end in these names."""
+"""Special tokens of vocabularies that are trained here, ids 0 to 3. No text can produce them, because of the blank:
+byte-level BPE writes a blank as Ġ, so no merge results in these names."""
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """A byte-level BPE like RoBERTa's, without a prefix space. It can spell every text: all 256 bytes are in it.
+    """A byte-level BPE like RoBERTa's, without a prefix space. It contains all 256 bytes, so it can encode any text.
 
-    Raises InputError where `vocab_size` has no room for the bytes and the special tokens.
+    Raises InputError if `vocab_size` is too small for the bytes and the special tokens.
     """
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     specials = [CLS, PAD, UNK, MASK]
     if vocab_size < len(alphabet) + len(specials):
         raise InputError(
-            f"{vocab_size} is too small: bytes and special tokens are {len(alphabet) + len(specials)}", "vocab_size"
+            f"{vocab_size} is too small: bytes and special tokens need {len(alphabet) + len(specials)}", "vocab_size"
         )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -36,7 +36,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def read_tokenizer(directory: str | Path) -> Tokenizer:
-    """From `tokenizer.json`, or RoBERTa's `vocab.json` and `merges.txt`. Raises CheckpointError if neither is there."""
+    """From `tokenizer.json`, or RoBERTa's `vocab.json` and `merges.txt`. Raises CheckpointError without either."""
     directory = Path(directory)
     try:
         if (directory / "tokenizer.json").is_file():

@@ -9,22 +9,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from index.build.import_items import has_model_input
 from seqrec.data.items import Item, check_attributes, check_item_id
 from seqrec.errors import InputError, ItemNotFound
 from seqrec.metric import Metric
-from seqrec.text.item_text import TokenizedHistory, TokenizedItem
+from seqrec.text.item_text import TokenizedHistory, TokenizedItem, has_model_input
 from service.deadline import Deadline
 from service.engine.explain import Reason, explain_sum, reasons
 from service.engine.user_history import UserHistory
 from service.engine.vector_cache import VectorCache, cache_key
-from service.live.filters import Filter
+from service.live.filters import Filter, FilterMask
 from service.live.hybrid import HybridSearch, SparseQuery, empty_query, sparse_query
 from service.live.search import Hit, SearchSpec, search
 from service.live.state import Towers, View
@@ -33,6 +33,9 @@ T = TypeVar("T")
 Vector = npt.NDArray[np.float32]
 Source = Literal["model", "fallback:popular"]
 ONLY_IDS = "this model reads item ids, not text, and finds only the items of its training data"
+UNAVAILABLE = "an item that is not available is in no answer"
+NO_POPULARITY = "no events are counted yet: the popular items are in the order of their ids"
+_UNKNOWN_ATTRIBUTE = "filter: no item has the attribute {!r}"
 _IDS_PER_TOKEN = 100
 """Excluded or candidate ids that cost as much time as encoding one token."""
 
@@ -148,39 +151,49 @@ def plan_recommendations(
     `users` has the history of each user_id of the requests. Of stored and given history together the `max_history`
     newest are read. A history whose vector is cached is not encoded. Raises InputError, DeadlineExceeded.
     """
+    seen: dict[str, frozenset[int]] = {}  # of each user, looked up once for all requests of a batch
     texts = iter(_tokenize_attributes(view, requests))
     plans = []
     for request in requests:
         deadline.check()
         user = UserHistory() if request.user_id is None else users[request.user_id]
-        plans.append(_plan(view, request, user, max_history, texts, deadline))
+        plans.append(_plan(view, request, user, max_history, texts, seen, deadline))
     return _use_cache(view, plans, cache)
 
 
-def plan_similar(view: View, item_id: str | None, attributes: Mapping[str, Any] | None, k: int) -> Plan:
+def plan_similar(
+    view: View,
+    item_id: str | None,
+    attributes: Mapping[str, Any] | None,
+    k: int,
+    filter: Filter | None,
+    deadline: Deadline,
+) -> Plan:
     """Find what is similar to an item of the catalogue, or to attributes. Raises ItemNotFound, InputError."""
+    passed = None if filter is None else view.passed(filter, deadline.check)
+    made = partial(Plan, view, degraded=_unknown_attributes(passed))
     if item_id is not None:
         position = view.position_of(item_id)
         if position is None:
             known = view.towers.encoder.cold_items
             raise ItemNotFound(item_id) if known else ItemNotFound(item_id, "among those that the model knows")
-        spec = SearchSpec(k, frozenset([position]))
+        spec = SearchSpec(k, frozenset([position]), passed=passed)
         if view.towers.metric is Metric.COSINE:
-            return Plan(view, spec, VectorQuery(view.vectors([position])[0]))
+            return made(spec, VectorQuery(view.vectors([position])[0]))
         tokens = view.tokens(position)
         # Items and queries lie in different spaces: similar is what would come after a history of this item.
         history = TokenizedHistory([tokens])
         query = HistoryQuery(history, _history_tokens(view, history))
-        return Plan(view, spec, query, sparse_query(view, [(tokens, position)], pairs=False), [position])
+        return made(spec, query, sparse_query(view, [(tokens, position)], pairs=False), history=[position])
     assert attributes is not None
     [item] = view.towers.encoder.tokenize_items([check_attributes(attributes)])
     if not has_model_input(item):
         raise InputError(no_text(view.towers), "attributes")
     sparse = sparse_query(view, [(item, None)], pairs=False)
     if sparse is None:
-        return Plan(view, SearchSpec(k), ItemQuery(item))
+        return made(SearchSpec(k, passed=passed), ItemQuery(item))
     history = TokenizedHistory([item])
-    return Plan(view, SearchSpec(k), HistoryQuery(history, _history_tokens(view, history)), sparse)
+    return made(SearchSpec(k, passed=passed), HistoryQuery(history, _history_tokens(view, history)), sparse)
 
 
 def execute(plans: Sequence[Plan]) -> list[Result]:
@@ -212,14 +225,17 @@ def execute(plans: Sequence[Plan]) -> list[Result]:
     ]
 
 
-def answer(plan: Plan, result: Result | None) -> Answer:
+def answer(plan: Plan, result: Result | None, deadline: Deadline) -> Answer:
     """The items that were found, and their explanation. `result` None: a popular plan, whose items are found here."""
     view = plan.view
     hits = _most_popular(view, plan.spec) if result is None else result.hits
     because: list[list[Reason]] | None = None
     parts: list[Mapping[str, float]] | None = None
     if plan.explain and plan.sparse is not None and result is not None:
-        explained = [explain_sum(view, result.vector, plan.sparse, hit.position) for hit in hits]
+        explained = []
+        for hit in hits:
+            deadline.check()
+            explained.append(explain_sum(view, result.vector, plan.sparse, hit.position))
         because, parts = [reasons for _, reasons in explained], [of_parts for of_parts, _ in explained]
     elif plan.explain:
         because = reasons(view, _explaining(plan), [hit.position for hit in hits])
@@ -228,7 +244,7 @@ def answer(plan: Plan, result: Result | None) -> Answer:
         [(view.item(hit.position), hit.score) for hit in hits],
         "fallback:popular" if result is None else "model",
         list(plan.unknown),
-        list(plan.degraded),
+        [*plan.degraded, *([NO_POPULARITY] if result is None and hits and not hits[0].score else [])],
         because,
         parts,
     )
@@ -251,6 +267,7 @@ def _plan(
     user: UserHistory,
     max_history: int,
     texts: Iterator[TokenizedItem],
+    seen: dict[str, frozenset[int]],
     deadline: Deadline,
 ) -> Plan:
     tokens: list[TokenizedItem] = []
@@ -275,12 +292,16 @@ def _plan(
     excluded = _positions(view, request.exclude, f"{request.field}exclude")
     if _leaves_seen_out(view, request):
         excluded.update(history)
-        excluded.update(position for item_id in user.seen if (position := view.position_of(item_id)) is not None)
+        if request.user_id is not None and request.user_id not in seen:
+            positions = (view.position_of(item_id) for item_id in user.seen)
+            seen[request.user_id] = frozenset(position for position in positions if position is not None)
+        excluded |= seen.get(request.user_id or "", frozenset())
     candidates = None
     if request.candidates is not None:
         candidates = sorted(_positions(view, request.candidates, f"{request.field}candidates"))
     deadline.check()
-    passed = None if request.filter is None else view.passed(request.filter)
+    passed = None if request.filter is None else view.passed(request.filter, deadline.check)
+    degraded = [*user.degraded, *_unknown_attributes(passed)]
     query: HistoryQuery | PopularQuery = PopularQuery()
     sparse = None
     if any(has_model_input(item) for item in tokens):
@@ -288,7 +309,11 @@ def _plan(
         query = HistoryQuery(tokenized, _history_tokens(view, tokenized))
         sparse = sparse_query(view, list(zip(tokens, places, strict=True)))
     spec = SearchSpec(request.k, frozenset(excluded), candidates, passed)
-    return Plan(view, spec, query, sparse, history, list(unknown), list(user.degraded), request.explain)
+    return Plan(view, spec, query, sparse, history, list(unknown), degraded, request.explain)
+
+
+def _unknown_attributes(passed: FilterMask | None) -> list[str]:
+    return [] if passed is None else [_UNKNOWN_ATTRIBUTE.format(name) for name in passed.unknown]
 
 
 def _search(view: View, vectors: npt.NDArray[np.float32], plans: Sequence[Plan]) -> list[list[Hit]]:

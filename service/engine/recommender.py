@@ -14,12 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from index.build.import_items import has_model_input, with_known_vectors
+from index.build.import_items import with_known_vectors
 from index.catalogue.base import Catalogue, CatalogueItem, PutResult
 from index.catalogue.histories import Event, HistoryStore
-from seqrec.data.items import Item, check_item_id, make_item
+from seqrec.data.items import Item, check_item_id, check_user_id, make_item
 from seqrec.errors import CatalogueError, CatalogueReplaced, InputError, ItemNotFound, NotReady
-from seqrec.text.item_text import TokenizedItem
+from seqrec.text.item_text import TokenizedItem, has_model_input
 from service.deadline import Deadline
 from service.engine.batcher import Batcher, BatchRecord, Lane
 from service.engine.plan import (
@@ -37,6 +37,7 @@ from service.engine.plan import (
 )
 from service.engine.user_history import UserHistory, load_histories
 from service.engine.vector_cache import VectorCache
+from service.live.filters import Filter
 from service.live.follower import Follower
 from service.live.state import Towers, View
 from service.settings import Settings
@@ -46,6 +47,10 @@ RECOMMEND, ITEMS = "recommend", "items"
 _MAX_WAIT_FRACTION = 0.8
 """Share of its deadline that a request waits for the change of its `min_seq`: time must be left to answer or refuse."""
 _THREADS = 8
+_HEAVY_THREADS = 2
+_FAILURE_SECONDS = 60.0
+"""How long a failed write shows, unless one succeeds."""
+_HEAVY_STAGES = ("filter", "explain")
 _STORE_STAGES = ("read", "write", "history")
 
 
@@ -82,8 +87,11 @@ class Recommender:
         self._follower = follower
         self._settings = settings
         self.cache = cache
+        self._write_failure: tuple[float, str] | None = None
         self._several_hosts = settings.redis_url is not None
         self._threads = ThreadPoolExecutor(_THREADS, "request")
+        # Separate pools: plain requests are answered while filters read attributes and long answers are explained.
+        self._heavy_threads = ThreadPoolExecutor(_HEAVY_THREADS, "heavy")
         # A separate pool: when a store does not answer, requests that need none are still answered.
         self._store_threads = ThreadPoolExecutor(_THREADS, "store")
         lanes = [
@@ -92,10 +100,18 @@ class Recommender:
         ]
         self.batcher = Batcher(lanes, observe, cores)
 
+    @property
+    def degraded(self) -> list[str]:
+        """Why writes fail, as far as the last one shows."""
+        if self._write_failure is None or time.monotonic() - self._write_failure[0] > _FAILURE_SECONDS:
+            return []
+        return [f"writes fail: {self._write_failure[1]}"]
+
     def close(self) -> None:
         self.batcher.close()
         self.cache.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._heavy_threads.shutdown(wait=False, cancel_futures=True)
         self._store_threads.shutdown(wait=False, cancel_futures=True)
 
     async def recommend(self, requests: Sequence[RecommendRequest], min_seq: int, trace: Trace) -> list[Answer]:
@@ -107,12 +123,26 @@ class Recommender:
             view = await self._view(min_seq, trace, deadline)
             most = self._settings.max_history
             plans = await self._on_threads(
-                "prepare", trace, plan_recommendations, view, requests, users, most, self.cache, deadline
+                "filter" if any(request.filter for request in requests) else "prepare",
+                trace,
+                plan_recommendations,
+                view,
+                requests,
+                users,
+                most,
+                self.cache,
+                deadline,
             )
             return await self._answer(plans, trace, deadline)
 
     async def similar(
-        self, item_id: str | None, attributes: Mapping[str, Any] | None, k: int, min_seq: int, trace: Trace
+        self,
+        item_id: str | None,
+        attributes: Mapping[str, Any] | None,
+        k: int,
+        min_seq: int,
+        filter: Filter | None,
+        trace: Trace,
     ) -> Answer:
         """Items with the nearest vectors to that of an item, which is left out. Raises ItemNotFound, and as above."""
         if (item_id is None) == (attributes is None):
@@ -122,16 +152,18 @@ class Recommender:
             check_item_id(item_id)
         async with self._deadline(trace) as deadline:
             view = await self._view(min_seq, trace, deadline)
-            plan = await self._on_threads("prepare", trace, plan_similar, view, item_id, attributes, k)
+            stage = "prepare" if filter is None else "filter"
+            plan = await self._on_threads(stage, trace, plan_similar, view, item_id, attributes, k, filter, deadline)
             [similar] = await self._answer([plan], trace, deadline)
             return similar
 
     async def put(
         self, posted: Sequence[tuple[str, Mapping[str, Any], bool]], trace: Trace
-    ) -> tuple[PutResult, list[str]]:
+    ) -> tuple[PutResult, list[str], list[str]]:
         """Upsert items (id, attributes, available), all or none; every later view contains them.
 
-        Also returns the ids of items that are stored and cannot be searched: a model of item ids does not know them.
+        Also returns the ids of items that are stored and that no answer contains: those that a model of item ids does
+        not know, and those that are not available.
         Raises InputError, NotReady, Overloaded, DeadlineExceeded (nothing was written then), CatalogueError.
         """
         if len(posted) > self._settings.max_items:
@@ -149,7 +181,8 @@ class Recommender:
         # Outside of the deadline: after a 504 nothing must have been written.
         result = await self._on_threads("write", trace, self._catalogue.put, entries)
         await self._wait_until_searched(result.seq, trace)
-        return result, [entry.item.item_id for entry, found in zip(entries, searchable, strict=True) if not found]
+        unknown = [entry.item.item_id for entry, found in zip(entries, searchable, strict=True) if not found]
+        return result, unknown, [entry.item.item_id for entry in entries if not entry.item.available]
 
     async def delete(self, item_id: str, trace: Trace) -> int:
         """Delete an item; the sequence number after it. Raises ItemNotFound, NotReady, CatalogueError."""
@@ -178,7 +211,7 @@ class Recommender:
         Raises InputError, NotReady, CatalogueError.
         """
         self._follower.view()  # raises where the catalogue was replaced: these are not its users
-        deleted = await self._on_threads("write", trace, self._histories.delete, check_item_id(user_id, "user_id"))
+        deleted = await self._on_threads("write", trace, self._histories.delete, check_user_id(user_id))
         await self._counted(trace)
         return deleted
 
@@ -231,8 +264,6 @@ class Recommender:
     def _check(self, request: RecommendRequest) -> None:
         settings = self._settings
         self._check_k(request.k, f"{request.field}k")
-        if request.user_id is not None:
-            check_item_id(request.user_id, f"{request.field}user_id")
         if len(request.history) > settings.max_history:
             message = f"at most {settings.max_history} entries, not {len(request.history)}; send the newest"
             raise InputError(message, f"{request.field}history")
@@ -251,7 +282,9 @@ class Recommender:
         # Where Redis is known to be unreachable, no request waits to find out again.
         unavailable = self._follower.unreadable if self._several_hosts else None
         most = self._settings.max_history
-        return await self._on_threads("history", trace, load_histories, self._histories, user_ids, most, unavailable)
+        return await self._on_threads(
+            "history", trace, load_histories, self._histories, user_ids, most, self._settings.max_ids, unavailable
+        )
 
     async def _view(self, min_seq: int, trace: Trace, deadline: Deadline) -> View:
         """A view with every change up to `min_seq`.
@@ -309,7 +342,9 @@ class Recommender:
         self._remember(searched, results)
         executed = iter(results)
         found = [None if isinstance(plan.query, PopularQuery) else next(executed) for plan in plans]
-        return await self._on_threads("answer", trace, _answers, plans, found, deadline)
+        return await self._on_threads(
+            "explain" if any(plan.explain for plan in plans) else "answer", trace, _answers, plans, found, deadline
+        )
 
     def _remember(self, plans: Sequence[Plan], results: Sequence[Result]) -> None:
         made = {
@@ -335,18 +370,25 @@ class Recommender:
 
     async def _on_threads(self, stage: str, trace: Trace, function: Callable[..., T], *arguments: Any) -> T:
         begin = time.perf_counter()
-        pool = self._store_threads if stage in _STORE_STAGES else self._threads
+        failed: str | None = None
+        heavy = self._heavy_threads if stage in _HEAVY_STAGES else self._threads
+        pool = self._store_threads if stage in _STORE_STAGES else heavy
         try:
             return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
+        except CatalogueError as error:
+            failed = str(error)
+            raise
         finally:
             trace.add(stage, time.perf_counter() - begin)
+            if stage == "write":
+                self._write_failure = None if failed is None else (time.monotonic(), failed)
 
 
 def _answers(plans: Sequence[Plan], results: Sequence[Result | None], deadline: Deadline) -> list[Answer]:
     answers = []
     for plan, result in zip(plans, results, strict=True):
         deadline.check()
-        answers.append(answer(plan, result))
+        answers.append(answer(plan, result, deadline))
     return answers
 
 

@@ -1,70 +1,114 @@
-"""Around every request: its id, its log line and metrics, the limit on its body, and an end when its client goes."""
+"""What surrounds every request: checks of its headers, admission, its body, its id, log line and metrics."""
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import json
 import logging
 import os
 import re
 import time
 import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.engine.recommender import Trace
-from service.http.problems import TOO_LARGE, UNEXPECTED, problem
+from service.http.admission import Admission
+from service.http.problems import (
+    BAD_JSON,
+    BUSY,
+    FOREIGN_HOST,
+    FOREIGN_ORIGIN,
+    INVALID,
+    NOT_JSON,
+    TOO_LARGE,
+    UNEXPECTED,
+    Kind,
+    problem,
+)
 from service.metrics import Metrics
+from service.settings import Settings
 
 log = logging.getLogger("service.access")
 
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-_DRAIN = 8  # times the limit on a body are read before the connection is given up
+_READS = {"GET", "HEAD", "OPTIONS"}
+_UNLIMITED = ("/healthz", "/readyz", "/metrics", "/docs", "/openapi.json", "/static/")
+"""Paths that are answered also when the service is busy."""
+_COMPUTING = ("/recommend", "/similar")
+_BODIES = 16
+"""Bodies of the largest size whose bytes may be in memory at once."""
+_DRAIN = 8
+"""How many times the limit on a body is read and dropped before the connection is given up."""
+_PATH_IDS = {"items": "item_id", "users": "user_id"}
 _WORKER = str(os.getpid()).encode()
 _CLIENT_ID = re.compile(rb"[\w.:-]{1,64}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_SECURITY_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"frame-ancestors 'none'"),
+    (b"x-frame-options", b"DENY"),
+]
+
+
+class _Refused(Exception):
+    def __init__(self, kind: Kind, detail: str, field: str | None = None, **headers: str) -> None:
+        super().__init__(detail)
+        self.response = problem(kind, detail, field, {name.replace("_", "-"): text for name, text in headers.items()})
 
 
 class RequestMiddleware:
-    """Pure ASGI. Reads the whole body first (it is bounded), so that afterwards it can listen for the client's end."""
+    """Pure ASGI. Reads the whole body first (its size is limited), to listen for the client's disconnect."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, settings: Settings, open_requests: int) -> None:
+        """`open_requests`: how many recommendations, and how many other requests, are worked on at once."""
         self._app = app
         self._metrics = metrics
-        self._max_body_bytes = max_body_bytes
+        self._max_body_bytes = settings.max_body_bytes
+        self._hosts = settings.host_list
+        self._computing = Admission(open_requests)
+        self._other = Admission(open_requests)
+        self._body_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begin = time.perf_counter()
         trace = Trace()
         scope.setdefault("state", {})["trace"] = trace
         request_id = _request_id(scope)
+        head = scope["method"] == "HEAD"
         status = 499  # the client left before there was an answer
 
-        async def noting(message: Message) -> None:
+        async def annotated(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                ours = [(b"x-request-id", request_id.encode()), (b"x-worker", _WORKER)]
+                ours = [(b"x-request-id", request_id.encode()), (b"x-worker", _WORKER), *_SECURITY_HEADERS]
                 message = {**message, "headers": [*message["headers"], *ours]}
+            elif head:
+                message = {**message, "body": b""}
             await send(message)
 
+        # RFC 9110, 9.3.2: HEAD is answered as GET, without the content.
+        inner = {**scope, "method": "GET"} if head else scope
         try:
-            body = await self._body(scope, receive)
-            if body is None:
-                detail = f"A body has at most {self._max_body_bytes} bytes; the rest of this one was not read."
-                await problem(TOO_LARGE, detail, headers={"Connection": "close"})(scope, receive, noting)
-            else:
-                await self._watched(scope, receive, noting, body)
+            await self._admitted(inner, receive, annotated)
+        except _Refused as refused:
+            await refused.response(scope, receive, annotated)
         except Exception:
             log.exception("request %s failed", request_id)
-            if status != 499:  # too late to say so: the answer has begun
+            if status != 499:  # the response has begun: its status cannot change any more
                 raise
-            await problem(UNEXPECTED, "Something went wrong inside the service.")(scope, receive, noting)
+            await problem(UNEXPECTED, "Something went wrong inside the service.")(scope, receive, annotated)
         finally:
-            seconds = time.perf_counter() - begin
-            route = getattr(scope.get("route"), "path", None) or "none"
-            method = scope["method"] if scope["method"] in _METHODS else "other"  # a client may make up any
+            seconds = time.perf_counter() - trace.arrived
+            route = getattr(inner.get("route"), "path", None) or "none"
+            method = scope["method"] if scope["method"] in _METHODS else "other"  # clients may invent methods
             self._metrics.request(method, route, status, seconds, trace.stages)
             log.info(
                 "%s %s %s %d %.1f ms snapshot=%s seq=%s batch=%d%s",
@@ -79,31 +123,89 @@ class RequestMiddleware:
                 "".join(f" {stage}={milliseconds:.1f}" for stage, milliseconds in trace.stages.items()),
             )
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
-        """The body; None where it is too large, told from its header or while it comes."""
+    async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the app if the request passes every check. Raises _Refused."""
         headers = dict(scope["headers"])
+        _check_path(scope)
+        self._check_host(headers)
+        if scope["method"] not in _READS:
+            _check_write(scope["method"], headers)
+        if scope["path"] == "/" or scope["path"].startswith(_UNLIMITED):
+            await self._with_body(scope, receive, send, headers, None)
+            return
+        admission = self._computing if scope["path"].startswith(_COMPUTING) else self._other
+        # Before the body is read. A place is taken once it is there: slow clients must not occupy places.
+        if admission.full(_client(scope)):
+            raise _busy()
+        await self._with_body(scope, receive, send, headers, admission)
+
+    async def _with_body(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        headers: Mapping[bytes, bytes],
+        admission: Admission | None,
+    ) -> None:
         announced = headers.get(b"content-length", b"0")
         if b"expect" in headers and announced.isdigit() and int(announced) > self._max_body_bytes:
-            return None  # the client waits to be told before it sends it
+            raise self._too_large()  # the client waits for permission before it sends the body
         parts: list[bytes] = []
-        size, more = 0, True
-        while more and size <= _DRAIN * self._max_body_bytes:
-            message = await receive()
-            part = message.get("body", b"")
-            more = message.get("more_body", False)
-            size += len(part)
-            # Past the limit the rest is read and dropped: a client that is still sending would not see the answer.
-            if size <= self._max_body_bytes:
+        size = counted = 0
+        more, crowded = True, False
+        try:
+            while more and size <= _DRAIN * self._max_body_bytes:
+                message = await receive()
+                part = message.get("body", b"")
+                more = message.get("more_body", False)
+                size += len(part)
+                # Past the limit the rest is read and dropped: a client that is still sending would miss the answer.
+                crowded = crowded or self._body_bytes + len(part) > _BODIES * self._max_body_bytes
+                if size > self._max_body_bytes or crowded:
+                    parts.clear()
+                    self._body_bytes -= counted
+                    counted = 0
+                    continue
                 parts.append(part)
+                self._body_bytes += len(part)
+                counted += len(part)
+            if size > self._max_body_bytes:
+                raise self._too_large()
+            if crowded:
+                raise _busy()
+            body = b"".join(parts)
+            parts.clear()
+            if body and json.detect_encoding(body) not in ("utf-8", "utf-8-sig"):
+                raise _Refused(BAD_JSON, "Not JSON: the body is not UTF-8.")
+            if admission is None:
+                await self._watched(scope, receive, send, body)
+            elif admission.enter(client := _client(scope)):
+                try:
+                    await self._watched(scope, receive, send, body)
+                finally:
+                    admission.leave(client)
             else:
-                parts.clear()
-        return b"".join(parts) if size <= self._max_body_bytes else None
+                raise _busy()
+        finally:
+            self._body_bytes -= counted
+
+    def _too_large(self) -> _Refused:
+        detail = f"A body has at most {self._max_body_bytes} bytes; the rest of this one was not read."
+        return _Refused(TOO_LARGE, detail, Connection="close")
+
+    def _check_host(self, headers: Mapping[bytes, bytes]) -> None:
+        """Against DNS rebinding: a page of another site that resolves to this address sends its own name as Host."""
+        given = headers.get(b"host", b"").decode("latin-1")
+        name = (urlsplit("//" + given).hostname if _is_authority(given) else None) or ""
+        if not given or name in self._hosts or "*" in self._hosts or (name and not _is_public_name(name)):
+            return
+        raise _Refused(FOREIGN_HOST, f"Host {given[:100]!r} is not allowed")
 
     async def _watched(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
-        """Run the app; when the client goes first, cancel it, which takes its work out of the queue."""
+        """Run the app. If the client disconnects first, cancel it, which removes its work from the queue."""
         given = answered = False
 
-        async def noting(message: Message) -> None:
+        async def annotated(message: Message) -> None:
             nonlocal answered
             answered = message["type"] == "http.response.body" and not message.get("more_body", False)
             await send(message)
@@ -111,15 +213,15 @@ class RequestMiddleware:
         async def replay() -> Message:
             nonlocal given
             if given:
-                await asyncio.Event().wait()  # cancelled with the app: `gone` below listens for the client
+                await asyncio.Event().wait()  # until cancelled: `gone` below listens for the client
             given = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        app = asyncio.ensure_future(self._app(scope, replay, noting))
+        app = asyncio.ensure_future(self._app(scope, replay, annotated))
         gone = asyncio.ensure_future(_disconnected(receive))
         try:
             await asyncio.wait({app, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not answered:  # after an answer the server says that the client has gone, too
+            if not answered:  # after an answer, too, the server reports a disconnect
                 app.cancel()
             await asyncio.wait({app})
             if not app.cancelled():
@@ -134,7 +236,54 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
+def _client(scope: Scope) -> str:
+    return scope["client"][0] if scope.get("client") else ""
+
+
+def _busy() -> _Refused:
+    return _Refused(BUSY, "the service works on as many requests as it can", Retry_After="1")
+
+
+def _check_path(scope: Scope) -> None:
+    """Ids in a path are UTF-8 without control characters, as everywhere. Raises _Refused."""
+    raw = (scope.get("raw_path") or scope["path"].encode()).partition(b"?")[0]
+    field = _PATH_IDS.get(scope["path"].split("/")[1], "path")
+    try:
+        path = unquote_to_bytes(raw).decode()
+        unquote_to_bytes(scope.get("query_string", b"")).decode()
+    except UnicodeDecodeError:
+        raise _Refused(INVALID, "the URL is not UTF-8", field) from None
+    control = _CONTROL.search(path)
+    if control:
+        raise _Refused(INVALID, f"an id has no control characters, this one has U+{ord(control[0]):04X}", field)
+
+
+def _check_write(method: str, headers: Mapping[bytes, bytes]) -> None:
+    """Against forms and scripts of other sites. Raises _Refused."""
+    origin = headers.get(b"origin")
+    if origin is not None and urlsplit(origin.decode("latin-1")).netloc != headers.get(b"host", b"").decode("latin-1"):
+        raise _Refused(FOREIGN_ORIGIN, f"a page of {origin.decode('latin-1')[:100]!r} may not change anything here")
+    media_type = headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
+    if method != "DELETE" and media_type != b"application/json" and not media_type.endswith(b"+json"):
+        raise _Refused(NOT_JSON, f"Content-Type is {media_type.decode('latin-1')[:100]!r}, not application/json")
+
+
+def _is_authority(host: str) -> bool:
+    with suppress(ValueError):
+        urlsplit("//" + host)
+        return True
+    return False
+
+
+def _is_public_name(name: str) -> bool:
+    """Whether anybody could register the name: not an address, not a name without dots, not localhost."""
+    with suppress(ValueError):
+        ipaddress.ip_address(name)
+        return False
+    return "." in name.rstrip(".") and not name.rstrip(".").endswith(".localhost")
+
+
 def _request_id(scope: Scope) -> str:
-    """The client's own X-Request-Id if it is short and plain, else a new one."""
+    """The client's X-Request-Id if it is short and plain, else a new one."""
     theirs = dict(scope["headers"]).get(b"x-request-id", b"")
     return theirs.decode() if _CLIENT_ID.fullmatch(theirs) else uuid.uuid4().hex[:16]

@@ -1,7 +1,7 @@
 """Errors over HTTP: one table from error class to status, answered as application/problem+json (RFC 9457).
 
-`detail` says what is wrong with which value, `field` where it is, `advice` what to do. `type` is a URN that names the
-kind; clients should branch on `status` or `type`, never on the words.
+`detail` names the value and what is wrong with it, `field` its place, `advice` the way out. `type` is a URN for the
+kind of error; clients should branch on `status` or `type`, never on the text.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from seqrec.errors import (
     CatalogueError,
@@ -37,8 +39,12 @@ log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 
 
+MAX_ERRORS = 20
+"""In one answer."""
+
+
 class Kind(NamedTuple):
-    """What a class of errors is over HTTP."""
+    """How a class of errors is answered over HTTP."""
 
     status: int
     name: str
@@ -46,40 +52,73 @@ class Kind(NamedTuple):
     advice: str
 
 
-_MEND = "Mend the field and send it again."
-_LATER = "Nothing was written unless it was answered; try again after Retry-After."
+_LATER = "Nothing was written unless an answer said so; retry after Retry-After."
 _RETRY_SECONDS = 1
-"""What Retry-After says where nothing tells how long it takes."""
+"""Retry-After where there is no estimate."""
 
-# The first class of the table that an error is an instance of decides: the narrower come first.
+INVALID = Kind(422, "invalid-input", "The request is not valid", "GET /docs describes every field.")
+BUSY = Kind(429, "overloaded", "The service is busy", "Retry after the seconds in Retry-After.")
+
+# The first matching class decides, so narrower classes come first.
 KINDS: list[tuple[type[SeqrecError], Kind]] = [
-    (InputError, Kind(422, "invalid-input", "The request is not valid", _MEND)),
+    (InputError, INVALID),
     (ItemNotFound, Kind(404, "item-not-found", "No such item", "GET /items?q=words finds items.")),
     (JobNotFound, Kind(404, "job-not-found", "No such job", "POST /reindex starts a job and answers with its id.")),
     (NotReady, Kind(503, "not-ready", "Not ready", "GET /readyz says why; try again when it answers 200.")),
-    (Overloaded, Kind(429, "overloaded", "Too much is waiting", "Wait as long as Retry-After says, then send again.")),
-    (DeadlineExceeded, Kind(504, "deadline-exceeded", "Too late", "Ask for less, or later. Nothing was written.")),
+    (Overloaded, BUSY),
+    (
+        DeadlineExceeded,
+        Kind(
+            504,
+            "deadline-exceeded",
+            "No answer within the deadline",
+            "Request less at once, or retry later. Nothing was written.",
+        ),
+    ),
     (
         OutcomeUnknown,
-        Kind(503, "outcome-unknown", "It may have been written or not", "Send it again: to write it twice is safe."),
+        Kind(
+            503,
+            "outcome-unknown",
+            "It may have been written or not",
+            "Items and deletes can be sent again. Events may be stored already: only with an event_id is it safe to "
+            "send one again, otherwise it may be stored twice.",
+        ),
     ),
     (
         CatalogueReplaced,
-        Kind(503, "catalogue-replaced", "The catalogue is not the one that was served", "Bring the right one back."),
+        Kind(
+            503,
+            "catalogue-replaced",
+            "The catalogue is not the one that was served",
+            "Restore the catalogue that was served, or restart the service.",
+        ),
     ),
     (CatalogueError, Kind(503, "catalogue-unavailable", "The catalogue cannot be used", _LATER)),
-    (SnapshotError, Kind(503, "snapshot-unusable", "The snapshot cannot be used", "`seqrec index verify` says more.")),
-    (CheckpointError, Kind(503, "checkpoint-unusable", "The model cannot be used", "The service's log says more.")),
+    (SnapshotError, Kind(503, "snapshot-unusable", "The snapshot cannot be used", "`seqrec index verify` checks it.")),
+    (
+        CheckpointError,
+        Kind(503, "checkpoint-unusable", "The model cannot be used", "The reason is in the service's log."),
+    ),
 ]
 
-UNEXPECTED = Kind(500, "unexpected", "Unexpected error", "It is in the log of the service under the request's id.")
+FOREIGN_HOST = Kind(421, "host-not-allowed", "Not the name of this service", "Add the name to SEQREC_ALLOWED_HOSTS.")
+FOREIGN_ORIGIN = Kind(
+    403,
+    "origin-not-allowed",
+    "The request comes from a page of another site",
+    "Send it from a server, or from this host.",
+)
+UNEXPECTED = Kind(
+    500, "unexpected", "Unexpected error", "The service's log has the reason, under the id in the header X-Request-Id."
+)
 BAD_JSON = Kind(400, "invalid-json", "The body is not JSON", "Send one JSON object, in UTF-8.")
 NOT_JSON = Kind(415, "not-json", "The body is not sent as JSON", "Send the header Content-Type: application/json.")
-TOO_LARGE = Kind(413, "body-too-large", "The body is too large", "Send less at once.")
+TOO_LARGE = Kind(413, "body-too-large", "The body is too large", "Split it into several requests.")
 HTTP_KINDS: dict[int, Kind] = {
     400: BAD_JSON,
     404: Kind(404, "no-such-path", "No such path", "GET /docs lists what there is."),
-    405: Kind(405, "method-not-allowed", "Not with this method", "The header Allow says which methods there are."),
+    405: Kind(405, "method-not-allowed", "Method not allowed", "The header Allow lists the methods."),
 }
 
 
@@ -100,12 +139,12 @@ def problem(
         "advice": kind.advice,
         **({"errors": errors} if len(errors) > 1 else {}),
     }
-    # ASCII: what is quoted back may hold a lone surrogate, which no UTF-8 can.
+    # ASCII: a quoted value may contain a lone surrogate, which UTF-8 cannot encode.
     return Response(json.dumps(body, ensure_ascii=True), kind.status, headers, MEDIA_TYPE)
 
 
 def of_error(error: Exception) -> Response:
-    """The response to an error that was raised on purpose; to any other, one that gives nothing away."""
+    """The response to an error that was raised on purpose; any other is answered without details."""
     for error_class, kind in KINDS:
         if isinstance(error, error_class):
             field = error.field if isinstance(error, InputError) else None
@@ -114,7 +153,7 @@ def of_error(error: Exception) -> Response:
 
 
 def _retry_after(error: SeqrecError) -> dict[str, str] | None:
-    """Where the same request may be answered a little later by itself."""
+    """Retry-After, where the same request may succeed a little later."""
     if isinstance(error, Overloaded):
         return {"Retry-After": str(math.ceil(error.retry_after))}
     if isinstance(error, NotReady | CatalogueError) and not isinstance(error, CatalogueReplaced):
@@ -141,24 +180,37 @@ def install(app: FastAPI) -> None:
         if kind is None:
             kind = Kind(error.status_code, "http", error.detail, "GET /docs lists what there is.")
         where = f"{request.method} {request.url.path}"
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = ", ".join(_allowed(request))
         detail = {
             400: "Not JSON: not UTF-8, nested too deeply, or with a number of thousands of digits.",
             404: f"There is no {where}.",
-            405: f"{where} is not there; the path is, with other methods.",
+            405: f"There is no {where}; the path has other methods.",
         }
-        return problem(kind, detail.get(error.status_code, error.detail), headers=dict(error.headers or {}))
+        return problem(kind, detail.get(error.status_code, error.detail), headers=headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """Methods of all routes with this path; Starlette names those of the first one only."""
+    methods: set[str] = set()
+    for route in iter_route_contexts(request.app.routes):
+        path, allowed = getattr(route, "path", None), getattr(route, "methods", None)
+        if path and allowed and compile_path(path)[0].match(request.scope["path"]):
+            methods |= allowed
+    return sorted(methods | ({"HEAD"} if "GET" in methods else set()))
 
 
 def of_validation(errors: Sequence[Any]) -> Response:
-    """What pydantic found, the first in `detail` and `field`, all of it in `errors`."""
+    """The errors that pydantic found: the first as `detail` and `field`, the first `MAX_ERRORS` as `errors`."""
     first = errors[0]
     if first["type"] == "json_invalid":
         return problem(BAD_JSON, f"not JSON at character {first['loc'][-1]}: {first['ctx']['error']}")
     if isinstance(first.get("input"), bytes):
         return problem(NOT_JSON, "The body was not read, since its Content-Type is not application/json.")
-    found = [{"field": field_path(error["loc"]), "detail": _reason(error)} for error in errors]
+    found = [{"field": field_path(error["loc"]), "detail": _reason(error)} for error in errors[:MAX_ERRORS]]
     field, reason = found[0]["field"], found[0]["detail"]
-    return problem(KINDS[0][1], f"{field}: {reason}" if field else reason, field or None, errors=found)
+    return problem(INVALID, f"{field}: {reason}" if field else reason, field or None, errors=found)
 
 
 def field_path(loc: Sequence[str | int]) -> str:
@@ -172,14 +224,41 @@ def field_path(loc: Sequence[str | int]) -> str:
     return path
 
 
+_EXPECTED = {
+    "string_type": "a string",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+}
+
+
 def _reason(error: Any) -> str:
-    if error["type"] == "extra_forbidden":
-        return "unknown field; /docs lists those there are"
-    if error["type"] == "missing" and len(error["loc"]) == 1:
-        return "the body is missing; send a JSON object"
-    message = str(error["msg"])
+    """An error of pydantic in the API's words."""
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "extra_forbidden":
+        return "unknown field; GET /docs lists the fields"
+    if kind == "missing":
+        return "the body is missing; send a JSON object" if len(error["loc"]) == 1 else "this field is required"
+    if kind == "too_short":
+        return f"at least {context['min_length']} entry is needed"
+    if kind == "string_too_long":
+        return f"at most {context['max_length']} characters"
+    if kind == "greater_than_equal":
+        expected = f"at least {context['ge']}"
+    elif kind == "less_than_equal":
+        expected = f"at most {context['le']}"
+    elif kind in _EXPECTED:
+        expected = _EXPECTED[kind]
+    else:
+        return str(error["msg"])
     value = error.get("input")
-    if error["type"] == "missing" or not isinstance(value, str | int | float | None):
-        return message
-    shown = json.dumps(value)
-    return f"{message}, not {shown if len(shown) <= 60 else shown[:57] + '...'}"
+    if not isinstance(value, str | int | float | None):
+        return f"expected {expected}"
+    shown = json.dumps(value[:60] if isinstance(value, str) else value)
+    return f"expected {expected}, not {shown if len(shown) <= 60 else shown[:57] + '...'}"

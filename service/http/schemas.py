@@ -4,15 +4,35 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
 
 from seqrec.data.items import MAX_ATTRIBUTE_BYTES, MAX_ATTRIBUTES, MAX_ITEM_ID_BYTES
 
+MAX_UNKNOWN_FIELDS = 20
+MAX_SEQ = 2**63 - 1
+"""The largest sequence number that a log can reach."""
+
 
 class Body(BaseModel):
-    """Base of what is read: unknown fields are refused, "10" is no number, NaN is none either."""
+    """Base of request bodies: unknown fields are refused, "10" and NaN are not numbers.
+
+    Lists fail at their first bad entry, and many unknown fields are one error: a body must not cost more than its size.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_unknown_fields(cls, data: object) -> object:
+        if isinstance(data, dict) and len(data) > len(cls.model_fields) + MAX_UNKNOWN_FIELDS:
+            first = next(name for name in data if name not in cls.model_fields)
+            raise PydanticCustomError(
+                "unknown_fields",
+                "{count} fields; {first} is the first unknown one",
+                {"count": len(data), "first": repr(str(first)[:60])},
+            )
+        return data
 
 
 # Checked by seqrec.data.items.check_attributes, which names the attribute; pydantic would name each type it is not.
@@ -75,7 +95,7 @@ ItemId = Annotated[
 K = Annotated[int, Field(ge=1, description="how many items to answer with; SEQREC_MAX_K is the most")]
 MinSeq = Annotated[
     int,
-    Field(ge=0, description="answer from a state that holds every change up to this one; else 503"),
+    Field(ge=0, le=MAX_SEQ, description="answer from a state that has every change up to this one; else 503"),
 ]
 
 
@@ -106,6 +126,7 @@ class RecommendBody(Body):
 
     history: list[HistoryEntry] | None = Field(
         default=None,
+        fail_fast=True,
         description="oldest first; ids, or attributes of items in no catalogue. Empty: the most popular items",
         examples=[["85123A", {"attributes": {"title": "Red retrospot cake stand"}}]],
     )
@@ -118,8 +139,12 @@ class RecommendBody(Body):
         description="leave out the items whose ids are in the history, and all that the user ever had. By default the "
         "model decides: a hybrid may recommend seen items where its training data has repeats, others leave them out",
     )
-    exclude: list[ItemId] = Field(default=[], description="leave out these items; an unknown id is no error")
-    candidates: list[ItemId] | None = Field(default=None, description="rank these only; an unknown id is no error")
+    exclude: list[ItemId] = Field(
+        default=[], fail_fast=True, description="leave out these items; an unknown id is no error"
+    )
+    candidates: list[ItemId] | None = Field(
+        default=None, fail_fast=True, description="rank these only; an unknown id is no error"
+    )
     filter: FilterValue | None = None
     explain: bool = Field(
         default=False, description="tell with each item which items of the history it is most like: `because`"
@@ -130,7 +155,7 @@ class RecommendBody(Body):
 class BatchBody(Body):
     """Several requests, answered from one state."""
 
-    requests: list[RecommendBody] = Field(min_length=1)
+    requests: list[RecommendBody] = Field(min_length=1, fail_fast=True)
 
 
 class SimilarBody(Body):
@@ -139,6 +164,7 @@ class SimilarBody(Body):
     item_id: ItemId | None = None
     attributes: Attributes | None = None
     k: K = 10
+    filter: FilterValue | None = None
     min_seq: MinSeq = 0
 
 
@@ -149,7 +175,7 @@ class PostedItem(Body):
 
 
 class ItemsBody(Body):
-    items: list[PostedItem] = Field(min_length=1)
+    items: list[PostedItem] = Field(min_length=1, fail_fast=True)
 
 
 class PostedEvent(Body):
@@ -162,7 +188,7 @@ class PostedEvent(Body):
 
 
 class EventsBody(Body):
-    events: list[PostedEvent] = Field(min_length=1, description="SEQREC_MAX_ITEMS is the most")
+    events: list[PostedEvent] = Field(min_length=1, fail_fast=True, description="SEQREC_MAX_ITEMS is the most")
 
 
 class Answer(BaseModel):
@@ -232,6 +258,9 @@ class BatchAnswer(Answer):
 
 class SimilarAnswer(StateView):
     items: list[ScoredItem] = Field(description="best first")
+    degraded: list[str] = Field(
+        default=[], description="what could not be taken into account, such as a filter on an attribute of no item"
+    )
 
 
 class PutAnswer(Answer):
@@ -256,8 +285,12 @@ class StoredItem(ItemView):
     searchable: bool = Field(description="whether answers may hold it now")
 
 
+class FoundItem(ItemView):
+    available: bool = Field(description="false: hidden from answers")
+
+
 class FoundItems(Answer):
-    items: list[ItemView] = Field(description="best match first")
+    items: list[FoundItem] = Field(description="best match first")
 
 
 class EventsAnswer(Answer):

@@ -1,14 +1,16 @@
 """Attributes as columns, so that a filter over a million items is a few comparisons of arrays.
 
-A column is made when a filter first asks for its attribute, which reads every item once (seconds for a million), and is
-kept from then on. Rows are only ever added: what was read of them stays true.
+A column is made when a filter first needs its attribute, which reads every item once (seconds for a million items), and
+is kept from then on. Rows are only ever appended: what was read of them stays true.
 """
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,84 +20,147 @@ from seqrec.data.items import AttributeValue
 
 T = TypeVar("T")
 Mask = npt.NDArray[np.bool_]
+Check = Callable[[], object]
+"""Called in long loops; raises where the work is not wanted any more."""
 MOST_COLUMNS = 64
-"""Kept at once; the one that was not asked for the longest goes first."""
+"""Kept at once; the least recently used one is dropped."""
+RANGES: Mapping[str, Callable[[Any, Any], Any]] = {
+    "gt": operator.gt,
+    "gte": operator.ge,
+    "lt": operator.lt,
+    "lte": operator.le,
+}
 _FIRST_CAPACITY = 256
+_EXACT = 2**53
+"""Whole numbers up to this one are exact in float64."""
+_CHECK_ROWS = 256
+_LOCK_SECONDS = 0.05
 
 
 class Column:
     """One attribute of rows 0 to `length` - 1. An item may have several values of it (a list) or none."""
 
-    def __init__(self) -> None:
-        self.length = 0
+    def __init__(self, length: int = 0) -> None:
+        """The first `length` rows do not have the attribute."""
+        self.length = length
         self._codes_of: dict[str | float, int] = {}  # 1 and 1.0 are one key, "1" is another
         self._entries = 0
-        self._rows = np.empty(_FIRST_CAPACITY, np.int32)  # of each entry, rising
+        self._rows = np.empty(_FIRST_CAPACITY, np.int32)  # of each entry, ascending
         self._codes = np.empty(_FIRST_CAPACITY, np.int32)  # of each entry
-        self._numbers = np.empty(_FIRST_CAPACITY, np.float64)  # [length]; NaN for what is no number
+        self._numbers = np.full(max(_FIRST_CAPACITY, length), np.nan)  # [length]; NaN for what is not a number
+        self._large: dict[int, int] = {}  # by row, whole numbers that float64 rounds
 
     def append(self, value: AttributeValue | None) -> None:
         """The value of the next row."""
         self._numbers = _with_room(self._numbers, self.length)
         self._numbers[self.length] = value if isinstance(value, int | float) else np.nan
+        if isinstance(value, int) and abs(value) > _EXACT:
+            self._large[self.length] = value
         values = () if value is None else value if isinstance(value, tuple) else (value,)
-        for one in values:
+        for one in dict.fromkeys(values):
             self._rows, self._codes = _with_room(self._rows, self._entries), _with_room(self._codes, self._entries)
             self._rows[self._entries] = self.length
             self._codes[self._entries] = self._codes_of.setdefault(one, len(self._codes_of))
             self._entries += 1
         self.length += 1
 
-    def having(self, value: str | float, length: int) -> Mask:
-        """Which of the first `length` rows are equal to the value, or have it in their list."""
-        mask = np.zeros(self.length, np.bool_)
-        code = self._codes_of.get(value)
-        if code is not None:
-            mask[self._rows[: self._entries][self._codes[: self._entries] == code]] = True
-        return mask[:length]
+    def having(self, values: Collection[str | float], length: int, every: bool = False) -> Mask:
+        """Which of the first `length` rows have one of the values, or with `every` all of them."""
+        different = set(values)
+        codes = [code for value in different if (code := self._codes_of.get(value)) is not None]
+        wanted = np.zeros(len(self._codes_of), np.bool_)
+        wanted[codes] = True
+        rows = self._rows[: self._entries][wanted[self._codes[: self._entries]]]
+        counts = np.bincount(rows, minlength=self.length)[:length]
+        mask: Mask = counts >= (len(different) if every else 1)
+        return mask
 
-    def numbers(self, length: int) -> npt.NDArray[np.float64]:
-        """[length]; NaN for what is no number."""
-        return self._numbers[:length]
+    def compare(self, name: str, bound: int | float, length: int) -> Mask:
+        """Which of the first `length` rows have a number in the range: `name` is gt, gte, lt or lte. Exact."""
+        compare = RANGES[name]
+        near = float(bound)
+        if near == bound:
+            mask: Mask = compare(self._numbers[:length], near)  # never true of NaN
+        elif name in ("gt", "gte"):  # no float64 equals the bound: above is at least the next one
+            mask = self._numbers[:length] >= (near if near > bound else np.nextafter(near, np.inf))
+        else:
+            mask = self._numbers[:length] <= (near if near < bound else np.nextafter(near, -np.inf))
+        for row, value in self._large.items():
+            if row < length:
+                mask[row] = compare(value, bound)
+        return mask
 
 
 class Columns:
-    """The columns of one set of rows, each made when it is first asked for. Safe to use from several threads."""
+    """The columns of one set of rows, each made when it is first needed. Safe to use from several threads."""
 
     def __init__(self) -> None:
         self._columns: OrderedDict[str, Column] = OrderedDict()
+        self._first_row: dict[str, int] = {}  # of every attribute there is in the rows that were read
+        self._read = 0
         self._lock = threading.Lock()
 
     @property
     def names(self) -> list[str]:
+        """Attributes that have a column."""
         with self._lock:
             return list(self._columns)
 
+    def unknown(self, names: Sequence[str]) -> list[str]:
+        """Those that no row has, of the rows that `evaluate` has read."""
+        return [name for name in names if name not in self._first_row]
+
     def evaluate(
         self,
-        names: list[str],
+        names: Sequence[str],
         length: int,
         attributes: Callable[[int], Mapping[str, AttributeValue]],
         of: Callable[[Mapping[str, Column]], T],
+        check: Check = lambda: None,
     ) -> T:
         """What `of` makes of the columns `names`, each read up to row `length` at least.
 
-        `attributes` reads those of one row; all missing columns are read in one go.
+        `attributes` reads those of one row; all missing columns are read in one pass. A name that no row has gets no
+        column, so that invented names cost nothing and displace nothing.
         """
-        with self._lock:
-            for name in names:
-                self._columns.setdefault(name, Column())
-                self._columns.move_to_end(name)
-            wanted = {name: self._columns[name] for name in names}
-            begin = min((column.length for column in wanted.values()), default=length)
+        with _held(self._lock, check):
+            wanted = {name: self._column(name) for name in names if name in self._first_row}
+            missing = set(names) - wanted.keys()
+            begin = min([self._read, *(column.length for column in wanted.values())]) if names else length
             for row in range(begin, length):
+                if row % _CHECK_ROWS == 0:
+                    check()
                 values = attributes(row)
+                if row >= self._read:
+                    for name in values:
+                        if name not in self._first_row:
+                            self._first_row[name] = row
+                            if name in missing:
+                                wanted[name] = self._column(name)
+                    self._read = row + 1
                 for name, column in wanted.items():
                     if column.length == row:
                         column.append(values.get(name))
             while len(self._columns) > max(MOST_COLUMNS, len(names)):
                 self._columns.popitem(last=False)
-            return of(wanted)
+            nothing = Column(length)
+            return of({name: wanted.get(name, nothing) for name in names})
+
+    def _column(self, name: str) -> Column:
+        column = self._columns.setdefault(name, Column(self._first_row[name]))
+        self._columns.move_to_end(name)
+        return column
+
+
+@contextmanager
+def _held(lock: threading.Lock, check: Check) -> Iterator[None]:
+    """The lock, waited for as long as `check` allows."""
+    while not lock.acquire(timeout=_LOCK_SECONDS):
+        check()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _with_room(array: npt.NDArray[Any], used: int) -> npt.NDArray[Any]:

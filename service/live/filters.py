@@ -1,23 +1,22 @@
-"""The filter of a request: which items an answer may hold, by their attributes. Every condition must be met.
+"""The filter of a request: which items an answer may contain, by their attributes. Every condition must be met.
 
-{"brand": "Acme"}                          equal; of a list of strings: it has this one
+{"brand": "Acme"}                          equal; of a list of strings: it contains this one
 {"brand": ["Acme", "Lumen"]}               equal to any of these
 {"price": {"gte": 10, "lt": 100}}          a number in a range: gt, gte, lt, lte
 {"tags": {"all": ["gift", "kitchen"]}}     has all of these
 {"brand": {"not": ["Acme"]}}               none of these; so has an item without the attribute
 
-An item without the attribute meets no other condition than `not`. "10" is no number, 10 and 10.0 are the same one.
-Ranges compare as float64. Conditions of one attribute can stand together: {"price": {"gte": 10, "not": 12}}.
+An item without the attribute meets no other condition than `not`. "10" is not a number; 10 and 10.0 are equal.
+Numbers compare exactly. Conditions of one attribute can stand together: {"price": {"gte": 10, "not": 12}}.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import operator
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -27,13 +26,12 @@ import numpy as np
 from index.snapshot.snapshot import Snapshot
 from seqrec.data.items import MAX_ATTRIBUTES, AttributeValue
 from seqrec.errors import InputError
-from service.live.columns import Column, Columns, Mask
+from service.live.columns import RANGES, Check, Column, Columns, Mask
 
 MOST_MASKS = 32
 """Remembered for each snapshot, a byte a row each."""
 Value = str | int | float
-_RANGES = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}
-_OPERATORS = ("any", "all", "not", *_RANGES)
+_OPERATORS = ("any", "all", "not", *RANGES)
 
 
 @dataclass(frozen=True)
@@ -46,17 +44,13 @@ class Condition:
 
     def mask(self, column: Column, length: int) -> Mask:
         """Which of the first `length` rows meet it."""
-        if self.operator in _RANGES:
-            met: Mask = _RANGES[self.operator](column.numbers(length), self.values[0])  # never of NaN
-            return met
+        if self.operator in RANGES:
+            bound = self.values[0]
+            assert not isinstance(bound, str)
+            return column.compare(self.operator, bound, length)
         if self.operator == "all":
-            found = np.ones(length, np.bool_)
-            for value in self.values:
-                found &= column.having(value, length)
-            return found
-        found = np.zeros(length, np.bool_)
-        for value in self.values:
-            found |= column.having(value, length)
+            return column.having(self.values, length, every=True)
+        found = column.having(self.values, length)
         return ~found if self.operator == "not" else found
 
 
@@ -70,10 +64,11 @@ class Filter:
     def attributes(self) -> list[str]:
         return list(dict.fromkeys(condition.attribute for condition in self.conditions))
 
-    def mask(self, columns: Mapping[str, Column], length: int) -> Mask:
+    def mask(self, columns: Mapping[str, Column], length: int, check: Check = lambda: None) -> Mask:
         """Which of the first `length` rows meet all conditions."""
         met = np.ones(length, np.bool_)
         for condition in self.conditions:
+            check()
             met &= condition.mask(columns[condition.attribute], length)
         return met
 
@@ -84,6 +79,7 @@ class FilterMask:
 
     snapshot: Mask  # [n]
     delta: Mask  # [length of the delta]
+    unknown: Sequence[str] = ()  # attributes of the filter that no item has
 
     def __contains__(self, position: int) -> bool:
         n = len(self.snapshot)
@@ -91,7 +87,7 @@ class FilterMask:
 
 
 class SnapshotFilters:
-    """The columns of a snapshot, and what the last filters let through: the same filter comes again and again."""
+    """The columns of a snapshot, and the masks of recent filters, since the same filter comes again and again."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
@@ -99,7 +95,7 @@ class SnapshotFilters:
         self._masks: OrderedDict[Filter, Mask] = OrderedDict()
         self._lock = threading.Lock()
 
-    def mask(self, wanted: Filter) -> Mask:
+    def mask(self, wanted: Filter, check: Check = lambda: None) -> Mask:
         """[n]; the same object for the same filter, as long as it is remembered."""
         with self._lock:
             known = self._masks.get(wanted)
@@ -107,15 +103,23 @@ class SnapshotFilters:
                 self._masks.move_to_end(wanted)
                 return known
         n = len(self._snapshot.item_ids)
-        made = self._columns.evaluate(wanted.attributes, n, self._attributes, lambda columns: wanted.mask(columns, n))
+        made = self._columns.evaluate(
+            wanted.attributes, n, self._attributes, lambda columns: wanted.mask(columns, n, check), check
+        )
+        if self.unknown(wanted):  # invented names must not displace the masks of real filters
+            return made
         with self._lock:
             made = self._masks.setdefault(wanted, made)
             while len(self._masks) > MOST_MASKS:
                 self._masks.popitem(last=False)
         return made
 
+    def unknown(self, wanted: Filter) -> list[str]:
+        """Attributes of the filter that no item of the snapshot has; after `mask`."""
+        return self._columns.unknown(wanted.attributes)
+
     def warm_from(self, other: SnapshotFilters) -> None:
-        """Read the columns that another snapshot's filters have asked for, before they are asked for here."""
+        """Read the columns that another snapshot's filters have used, before they are needed here."""
         names = other._columns.names
         self._columns.evaluate(names, len(self._snapshot.item_ids), self._attributes, lambda columns: None)
 
@@ -132,7 +136,7 @@ def parse_filter(value: Mapping[str, Any], field: str, max_values: int) -> Filte
         where = f"{field}.{name}"
         if isinstance(condition, Mapping):
             if not condition:
-                raise InputError(f"say at least one of {', '.join(_OPERATORS)}", where)
+                raise InputError(f"give at least one of {', '.join(_OPERATORS)}", where)
             for word, operand in condition.items():
                 conditions.append(_condition(name, word, operand, f"{where}.{word}"))
         else:
@@ -145,8 +149,8 @@ def parse_filter(value: Mapping[str, Any], field: str, max_values: int) -> Filte
 
 def _condition(name: str, word: str, operand: Any, where: str) -> Condition:
     if word not in _OPERATORS:
-        raise InputError(f"there is no {word!r}; there are {', '.join(_OPERATORS)}", where)
-    if word in _RANGES:
+        raise InputError(f"unknown operator {word!r}; the operators are {', '.join(_OPERATORS)}", where)
+    if word in RANGES:
         if not _is_number(operand):
             raise InputError(f"a number, not {_shown(operand)}", where)
         return Condition(name, word, (operand,))

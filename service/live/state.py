@@ -19,7 +19,6 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from index.build.import_items import has_model_input
 from index.catalogue.base import CatalogueItem, Change
 from index.snapshot.snapshot import Snapshot
 from seqrec.data.items import Item
@@ -27,7 +26,8 @@ from seqrec.encoder import Encoder, Vectors
 from seqrec.hybrid.event_counts import EventChanges, EventCounts
 from seqrec.hybrid.scoring import gate
 from seqrec.hybrid.settings import HybridSettings
-from seqrec.text.item_text import TokenizedHistory, TokenizedItem
+from seqrec.text.item_text import TokenizedHistory, TokenizedItem, has_model_input, same_tokens
+from service.live.columns import Check
 from service.live.delta import NEVER, Delta
 from service.live.filters import Filter, FilterMask, SnapshotFilters
 from service.live.sparse_rows import NOWHERE, CountedPlaces, DeltaTerms
@@ -77,13 +77,14 @@ class View:
     _places: CountedPlaces
     _delta_terms: DeltaTerms | None
 
-    def passed(self, wanted: Filter) -> FilterMask:
-        """What the filter lets through, also of what is not shown."""
+    def passed(self, wanted: Filter, check: Check = lambda: None) -> FilterMask:
+        """What the filter lets through, including items that are not shown. `check` may raise to end the work."""
         delta, length = self._delta, self.length
         in_delta = delta.columns.evaluate(
-            wanted.attributes, length, delta.attributes, lambda columns: wanted.mask(columns, length)
+            wanted.attributes, length, delta.attributes, lambda columns: wanted.mask(columns, length, check), check
         )
-        return FilterMask(self._filters.mask(wanted), in_delta)
+        in_snapshot = self._filters.mask(wanted, check)
+        return FilterMask(in_snapshot, in_delta, delta.columns.unknown(self._filters.unknown(wanted)))
 
     def position_of(self, item_id: str) -> int | None:
         """Where an item is; None if there is no such item (any more). It may be unavailable."""
@@ -297,9 +298,7 @@ class LiveState:
         position = self.view.position_of(item_id)
         if position is None:
             return None
-        before = self.view.tokens(position)
-        same = np.array_equal(before.ids, tokens.ids) and np.array_equal(before.types, tokens.types)
-        return self.view.vectors([position])[0] if same else None
+        return self.view.vectors([position])[0] if same_tokens(self.view.tokens(position), tokens) else None
 
     def _append(
         self,

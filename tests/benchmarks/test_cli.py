@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
 from benchmarks import cli
 from seqrec.errors import InputError
-from seqrec.registry import load
 
 
 def test_help_lists_every_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,12 +44,12 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def main(argv: list[str]) -> None:
         importlib.import_module("httq")
 
-    monkeypatch.setattr(cli, "load", lambda reference: main)
+    monkeypatch.setattr(cli, "resolve_name", lambda reference: main)
     with pytest.raises(InputError, match="serve: it needs httq, which is not installed"):
         cli.bench(["serve"])
 
 
 def test_a_missing_module_of_ours_is_no_missing_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "load", lambda reference: load("benchmarks.nothing:main"))
+    monkeypatch.setattr(cli, "resolve_name", lambda reference: resolve_name("benchmarks.nothing:main"))
     with pytest.raises(ModuleNotFoundError):
         cli.bench(["serve"])

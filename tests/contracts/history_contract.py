@@ -169,6 +169,11 @@ class HistoryContract:
         assert as_slices(store.event_changes(4, 1, 2)) == [("cd", "cde")]
         assert as_slices(store.event_changes(3, 1, 2)) == [("bc", "bcd")]
 
+    def test_a_late_event_between_those_of_a_portion(self, store: HistoryStore) -> None:
+        store.add([Event("u", item, when) for item, when in [("z", 9.0), ("a", 0.0), ("m", 5.0), ("L", 2.0)]])
+        assert as_slices(store.event_changes(1, 2, 3)) == [("z", "amz")]
+        assert as_slices(store.event_changes(1, 3, 3)) == [("z", "aLmz")]
+
     def test_equal_times_in_a_long_history(self, store: HistoryStore) -> None:
         store.add([Event("u", f"i{n}", 5.0) for n in range(50)])
         changes = store.event_changes(30, 2, 2)

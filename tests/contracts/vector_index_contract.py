@@ -112,11 +112,11 @@ class VectorIndexContract:
 
     def test_what_is_wrong_is_named(self) -> None:
         index = self.make(vectors(5), Metric.COSINE)
-        with pytest.raises(InputError, match="k: at least 1, not 0"):
+        with pytest.raises(InputError, match="k: must be at least 1, not 0"):
             index.search(vectors(1), 0)
-        with pytest.raises(InputError, match=r"queries are \[b, 16\], not \[1, 8\]"):
+        with pytest.raises(InputError, match=r"queries must be \[b, 16\], not \[1, 8\]"):
             index.search(vectors(1, dim=8), 3)
-        with pytest.raises(InputError, match=r"a mask is \[5\], not \[4\]"):
+        with pytest.raises(InputError, match=r"a mask must be \[5\], not \[4\]"):
             index.search(vectors(1), 3, [np.ones(4, bool)])
         with pytest.raises(InputError, match="one mask or None for each of 2 queries, not 1"):
             index.search(vectors(2), 3, [None])

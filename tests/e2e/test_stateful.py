@@ -138,7 +138,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(model=st.sampled_from([None, 0, 0, 1]), publish=st.sampled_from([True, True, False]))
     def reindex(self, model: int | None, publish: bool) -> None:
-        options = ["--home", str(self.home), "--keep", str(KEEP), "--on-error", "skip"]
+        options = ["--home", str(self.home), "--keep", str(KEEP), "--on-error", "skip", "--force"]
         if model is not None:
             options += ["--checkpoint", str(self.models[model][0])]
         served = self.publications[-1]
@@ -174,7 +174,7 @@ class Machine(RuleBasedStateMachine):
             index(["rollback", "--home", str(self.home)])
             self._published(earlier[-1])
         else:
-            with pytest.raises(SnapshotError, match="no snapshot"):
+            with pytest.raises(SnapshotError, match="no earlier published snapshot"):
                 index(["rollback", "--home", str(self.home)])
 
     @rule(replica=replicas)

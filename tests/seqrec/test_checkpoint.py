@@ -184,7 +184,9 @@ def test_a_recipe_of_a_later_format_is_refused(path: Path) -> None:
     recipe = json.loads((path / "item_text.json").read_text())
     (path / "item_text.json").write_text(json.dumps(recipe | {"format": 9}))
     resign(path)
-    with pytest.raises(CheckpointError, match="cannot be loaded: format: this item-text recipe"):
+    with pytest.raises(
+        CheckpointError, match="cannot be loaded: format: this version cannot read the format of this item-text recipe"
+    ):
         load_checkpoint(path)
 
 

@@ -58,7 +58,7 @@ def test_a_second_run_does_nothing_again(counted: Counted, capsys: pytest.Captur
     assert counted.go() == ["a", "b", "c"]
     assert "[1/3] a: makes a\n[1/3] a: done in 0 s\n" in capsys.readouterr().out
     assert counted.go() == []
-    assert "[3/3] c: done before" in capsys.readouterr().out
+    assert "[3/3] c: up to date" in capsys.readouterr().out
 
 
 def test_a_stage_made_from_something_else_is_done_again(counted: Counted) -> None:
@@ -78,7 +78,7 @@ def test_ctrl_c_says_where_and_the_next_run_goes_on_there(counted: Counted, caps
     counted.stop_in = "b"
     with pytest.raises(KeyboardInterrupt):
         counted.go()
-    assert "stopped in b; the next run goes on there" in capsys.readouterr().err
+    assert "stopped in b; the next run continues there" in capsys.readouterr().err
     counted.stop_in = ""
     assert counted.go() == ["b", "c"]
 
@@ -215,7 +215,7 @@ def test_a_taken_port_is_said_before_anything_is_done(
     commands: list[list[str]], taken: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEQREC_PORT", str(taken))
-    with pytest.raises(InputError, match=rf"SEQREC_PORT: port {taken} of 127.0.0.1 is taken .*SEQREC_PORT={taken + 1}"):
+    with pytest.raises(InputError, match=rf"SEQREC_PORT: port {taken} of 127.0.0.1 is used .*SEQREC_PORT={taken + 1}"):
         demo.main([])
     assert commands == []
     assert not (tmp_path / "home").exists()
@@ -224,13 +224,13 @@ def test_a_taken_port_is_said_before_anything_is_done(
 @pytest.mark.parametrize("port", ["0", "65536", "-1", "http", "80a", "8e3"])
 def test_a_port_that_is_none(commands: list[list[str]], port: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEQREC_PORT", port)
-    with pytest.raises(InputError, match=f"SEQREC_PORT: '{port}' is no port; say a number from 1 to 65535"):
+    with pytest.raises(InputError, match=f"SEQREC_PORT: '{port}' is not a port; set a number from 1 to 65535"):
         demo.main([])
 
 
 def test_a_host_that_is_none_of_this_machine(commands: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEQREC_HOST", "192.0.2.1")  # reserved for documentation
-    with pytest.raises(InputError, match=r"SEQREC_HOST: '192\.0\.2\.1' is no address of this machine"):
+    with pytest.raises(InputError, match=r"SEQREC_HOST: '192\.0\.2\.1' is not an address of this machine"):
         demo.main([])
 
 
@@ -238,7 +238,7 @@ def test_without_the_repository_s_data_it_says_what_to_do(
     commands: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo, "DATA", tmp_path)
-    with pytest.raises(SeqrecError, match=r"items\.jsonl\.gz is not there: the demo runs from a clone") as caught:
+    with pytest.raises(SeqrecError, match=r"items\.jsonl\.gz does not exist: the demo needs a clone") as caught:
         demo.main([])
     assert "seqrec index build --publish" in str(caught.value)
 

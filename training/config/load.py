@@ -10,6 +10,7 @@ from typing import Any
 
 import tomli_w
 
+from seqrec.data.encoding import read_text
 from seqrec.errors import FileFormatError, InputError
 from training.config import hardware
 from training.config.schema import RunConfig
@@ -74,17 +75,10 @@ def _without_empty_tables(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if path.is_dir():
+        raise FileFormatError(path, None, "this is a directory; name a TOML file")
     try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise FileFormatError(path, None, "no such file") from None
-    except IsADirectoryError:
-        raise FileFormatError(path, None, "this is a directory; name a TOML file") from None
-    try:
-        return tomllib.loads(data.decode("utf-8-sig").replace("\r\n", "\n"))
-    except UnicodeDecodeError as error:
-        encoding = "this file is UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else f"not UTF-8 ({error})"
-        raise FileFormatError(path, None, f"{encoding}; save it as UTF-8") from None
+        return tomllib.loads(read_text(path).replace("\r\n", "\n"))
     except tomllib.TOMLDecodeError as error:
         raise FileFormatError(path, None, f"not TOML: {error}") from None
 

@@ -20,7 +20,15 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from seqrec.data.items import Interactions, Item, OnError, attribute_text, read_interactions, read_items
+from seqrec.data.items import (
+    Interactions,
+    Item,
+    OnError,
+    attribute_text,
+    has_visible_text,
+    read_interactions,
+    read_items,
+)
 from seqrec.errors import FileFormatError, InputError
 from seqrec.text.item_text import Recipe
 from training.data.splits import LEAVE_ONE_OUT, Cuts, SplitConfig, Timestamps, cut
@@ -307,7 +315,7 @@ def _distinct_rows(rows: Rows) -> Rows:
 
 def _with_text(items: list[Item], recipe: Recipe, path: Path, on_error: OnError) -> list[Item]:
     """The items with text in at least one of the attributes that are read."""
-    silent = [item for item in items if not any(value.strip() for _, value in recipe.texts(item.attributes))]
+    silent = [item for item in items if not any(has_visible_text(value) for _, value in recipe.texts(item.attributes))]
     if not silent:
         return items
     names = "any attribute" if recipe.attributes is None else " or ".join(recipe.attributes)
@@ -327,7 +335,9 @@ def _with_text(items: list[Item], recipe: Recipe, path: Path, on_error: OnError)
 
 def _existing_attributes(items: Sequence[Item]) -> str:
     """The attributes that have text, most frequent first, and how to choose them."""
-    counts = Counter(name for item in items for name, value in item.attributes.items() if attribute_text(value).strip())
+    counts = Counter(
+        name for item in items for name, value in item.attributes.items() if has_visible_text(attribute_text(value))
+    )
     if not counts:
         return "the items have no attributes with text at all"
     found = ", ".join(f"{name} ({count} items)" for name, count in counts.most_common(10))

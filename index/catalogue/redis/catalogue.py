@@ -1,7 +1,7 @@
-"""The catalogue in a Redis (7.2 or newer, or Valkey): for any number of hosts.
+"""The catalogue in Redis (7.2 or newer, or Valkey), for any number of hosts.
 
-A change is one script, so a batch is there as a whole or not at all, and is acknowledged when the server's
-append-only file has it on the disk. `index.catalogue.redis.scripts` says which keys there are.
+A batch of changes is one script, so it is atomic; it is acknowledged once the append-only file of the server is on the
+disk. The keys are described in `index.catalogue.redis.scripts`.
 """
 
 from __future__ import annotations
@@ -35,24 +35,25 @@ from index.catalogue.redis.scripts import (
     PUT,
     READ_HEAD,
     REPLACED,
+    SUPERSEDED,
 )
 from index.catalogue.words import is_unicode, words_of
 from seqrec.errors import CatalogueError, CatalogueReplaced, ItemNotFound, LogTruncated, SnapshotError
 
 SCHEMA_VERSION = "1"
 _IDS_AT_ONCE = 5000
-_RECORDS_AT_ONCE = 200  # no script holds the server for long
+_RECORDS_AT_ONCE = 200  # so that no script blocks the server for long
 _DROPPED_AT_ONCE = 1000
 _MAX_WORDS = 16
-_LOOK_AT = 1000  # items that a search looks at
-_ENDINGS = 16  # words that a prefix stands for
+_MOST_CONSIDERED = 1000  # items that a search considers
+_ENDINGS = 16  # words that a prefix is expanded to
 
 
 class RedisCatalogue:
-    """Meets `index.catalogue.base.Catalogue`. Each call detects a different, emptied or older catalogue."""
+    """Implements `index.catalogue.base.Catalogue`. Each call detects a replaced, emptied or older catalogue."""
 
     def __init__(self, url: str, create: bool = False, accept_weaker: bool = False) -> None:
-        """Raises CatalogueError where there is no catalogue and `create` is not said; see `RedisConnections`."""
+        """Raises CatalogueError if there is no catalogue and not `create`; see `RedisConnections`."""
         self._redis = RedisConnections(url, accept_weaker)
         self._keys = [self._redis.key(name) for name in KEYS]
         self._lock = threading.Lock()
@@ -113,7 +114,7 @@ class RedisCatalogue:
             bodies = self._read(BODIES, *(seq for _, seq in batch))[1]
             for (item_id, seq), body in zip(batch, bodies, strict=True):
                 if body is None:
-                    raise self._redis.error(f"the log was compacted while it was read (change {seq}); start again")
+                    raise self._redis.error(f"the log was compacted while it was read (change {seq}); try again")
                 yield seq, entry_of(item_id.encode(), body)
 
     def get(self, item_id: str) -> tuple[int, CatalogueItem] | None:
@@ -136,7 +137,7 @@ class RedisCatalogue:
         wanted = words_of(words, _MAX_WORDS)
         if not wanted or limit < 1:
             return []
-        found = self._read(FIND, limit, _LOOK_AT, _ENDINGS, *(word.encode() for word in wanted))[1]
+        found = self._read(FIND, limit, _MOST_CONSIDERED, _ENDINGS, *(word.encode() for word in wanted))[1]
         return [item_id.decode() for item_id in found[:limit]]
 
     def compact(self, through: int) -> int:
@@ -144,6 +145,9 @@ class RedisCatalogue:
         while more := int(self._read(COMPACT, through, _DROPPED_AT_ONCE)[1]):
             dropped += more
         return dropped
+
+    def superseded(self) -> int:
+        return int(self._read(SUPERSEDED)[1])
 
     def close(self) -> None:
         self._redis.close()
@@ -153,21 +157,21 @@ class RedisCatalogue:
         state, *reply = self._redis.write(*command) if create else self._redis.read(command)[0]
         if state == b"none":
             raise self._redis.error(
-                "there is none; was the server emptied? `seqrec catalogue restore` brings back what was dumped, "
-                "`seqrec index build --items` makes a new one"
+                "it does not exist; was the server emptied? `seqrec catalogue restore` restores a dump, "
+                "`seqrec index build --items` creates a new one"
             )
         if state != b"ok":
-            raise self._redis.error("parts of it are missing; restore the server's files, or use another prefix")
+            raise self._redis.error("parts of it are missing; restore the files of the server, or use another prefix")
         schema, catalogue_id, head, epoch = reply
         if schema.decode() != SCHEMA_VERSION:
             raise self._redis.error(f"it has schema {schema.decode()}; this version reads {SCHEMA_VERSION}")
         return catalogue_id.decode(), (int(head), epoch)
 
     def _view(self) -> dict[str, int]:
-        """The number of the last change of each item, as all was at one moment.
+        """The number of the last change of each item, as of one moment.
 
-        The server is asked for page after page. An item that is changed meanwhile leaves its place before its page
-        comes; its new record tells which one it replaced.
+        The server is read page by page. An item that changes before its page is read is missing there; its new record
+        names the one it replaced.
         """
         through = self.head()
         view: dict[bytes, int] = {}
@@ -183,7 +187,7 @@ class RedisCatalogue:
             try:
                 rows = self._read(REPLACED, after, _IDS_AT_ONCE)[1]
             except LogTruncated as error:
-                raise self._redis.error(f"the log was compacted while it was read ({error}); start again") from error
+                raise self._redis.error(f"the log was compacted while it was read ({error}); try again") from error
             if not rows:
                 return {item_id.decode(): seq for item_id, seq in view.items()}
             for _, item_id, before in rows:
@@ -198,7 +202,7 @@ class RedisCatalogue:
         return change_of(_seq(row), fields)
 
     def _read(self, script: str, *arguments: Any) -> tuple[int, Any]:
-        """The head and what the script answers."""
+        """The head, and the result of the script."""
         return self._checked(self._redis.read(_eval(script, self._keys, *self._known(), *arguments))[0])
 
     def _write(self, script: str, *arguments: Any, keys: Sequence[str] | None = None) -> tuple[int, Any]:
@@ -223,19 +227,20 @@ class RedisCatalogue:
             case "missing":
                 return ItemNotFound(detail)
             case "lost":
-                return SnapshotError("the lease was lost: another process may be at work; nothing was published")
+                return SnapshotError("the lease was lost, so another process may be publishing; nothing was published")
             case "truncated":
                 return LogTruncated(f"the log was compacted through {detail}; start from a newer snapshot")
             case "empty":
                 return self._replaced("it was emptied")
             case "other":
-                return self._replaced(f"it is another one now, {detail}")
+                return self._replaced(f"it was replaced by another one, {detail}")
             case "behind":
                 return self._replaced(
-                    f"an older state of it was restored: it is at {detail}, and was at {self._seen[0]}"
+                    f"an older state of it was restored: it ends at change {detail}, and change {self._seen[0]} "
+                    "was read before"
                 )
             case "forked":
-                return self._replaced(f"an older state of it was restored: change {self._seen[0]} is another one now")
+                return self._replaced(f"an older state of it was restored: change {self._seen[0]} has been replaced")
         return self._redis.error(f"unknown answer {state}")
 
     def _replaced(self, reason: str) -> CatalogueError:
@@ -243,7 +248,7 @@ class RedisCatalogue:
 
 
 def _eval(script: str, keys: Sequence[str], *arguments: Any) -> tuple[Any, ...]:
-    # The text each time, not its hash: a server that was started again knows no scripts, and a text is soon sent.
+    # The whole script, not its hash: a restarted server has no scripts, and sending one is quick.
     return ("EVAL", script, len(keys), *keys, *arguments)
 
 

@@ -1,4 +1,4 @@
-"""Connections to one Redis: commands sent together on one of them, each error told in words that name the way out."""
+"""A pool of connections to one Redis server. Errors become CatalogueError with a message that says what to do."""
 
 from __future__ import annotations
 
@@ -15,46 +15,51 @@ from redis.retry import Retry
 from seqrec.errors import CatalogueError, InputError, OutcomeUnknown
 
 TIMEOUT = 2.0
-"""Seconds that one exchange may take. Followers ask again, and a client that waits longer has a deadline of its own."""
+"""Seconds for one exchange. Followers retry, and requests have deadlines of their own."""
 
-_WAIT_SHARE = 0.75  # of the timeout, for the server to sync: its answer must still come in time
+_WAIT_SHARE = 0.75  # of the timeout, for the server to sync: its reply must still arrive in time
 _ADVICE: tuple[tuple[type[redis.RedisError], str], ...] = (
-    (redis.BusyLoadingError, "it has just started and is still reading its data; try again"),
-    (redis.OutOfMemoryError, "its memory is full; raise its maxmemory (nothing of this call was written)"),
-    (redis.ReadOnlyError, "it is a replica, which cannot be written; SEQREC_REDIS_URL must name the primary"),
-    (redis.AuthenticationError, "it does not accept the user and password of the URL"),
-    (redis.exceptions.NoPermissionError, "its user may not do this: EVAL, WAITAOF, INFO, and all keys of the prefix"),
+    (redis.BusyLoadingError, "it has just started and is still loading its data; try again"),
+    (redis.OutOfMemoryError, "its memory is full; raise its maxmemory (this call wrote nothing)"),
+    (redis.ReadOnlyError, "it is a read-only replica; SEQREC_REDIS_URL must name the primary"),
+    (redis.AuthenticationError, "it rejects the user and password of the URL"),
+    (
+        redis.exceptions.NoPermissionError,
+        "the user of the URL lacks permissions: it needs EVAL, WAITAOF, INFO, and all keys of the prefix",
+    ),
 )
 
 
 class RedisConnections:
-    """The `name`d thing, such as "the catalogue", in a Redis. Safe to use from several threads.
+    """Connections to what messages call `name`, such as "the catalogue". Safe for several threads.
 
-    The URL is redis-py's (redis://, rediss://, unix://) and may have two options more: `prefix`, before all keys
-    (default "seqrec"), and `timeout` in seconds. The server may go away and come back: each call connects anew, and no
-    write goes to a server before it was asked what it keeps.
+    The URL is that of redis-py (redis://, rediss://, unix://) with two more options: `prefix` of all keys (default
+    "seqrec"), and `timeout` in seconds. The server may disappear and return: each call reconnects, and nothing is
+    written over a new connection before the server's durability was checked.
     """
 
     def __init__(self, url: str, accept_weaker: bool = False, name: str = "the catalogue") -> None:
-        """Raises CatalogueError where it cannot be reached, or keeps less than is promised without `accept_weaker`."""
+        """Raises CatalogueError if it cannot be reached, or is not durable enough and not `accept_weaker`."""
         address, options = _split(url)
         prefix = options.get("prefix") or "seqrec"
-        self._fresh: WeakSet[redis.Connection] = WeakSet()  # connected, and not asked yet
+        self._fresh: WeakSet[redis.Connection] = WeakSet()  # connected, durability not checked yet
         try:
             self.timeout = float(options.get("timeout") or TIMEOUT)
             self._pool = redis.ConnectionPool.from_url(
                 address,
                 socket_timeout=self.timeout,
                 socket_connect_timeout=self.timeout,
-                # Never again by itself: a write would be made twice. Whoever reads may ask again.
+                # No automatic retries, which would repeat writes.
                 retry=Retry(NoBackoff(), 0),
                 protocol=2,
                 redis_connect_func=self._connected,
             )
         except ValueError as error:
-            raise InputError(f"{_without_password(url)} is no URL of a Redis: {error}", "SEQREC_REDIS_URL") from None
-        self.prefix = f"{{{prefix}}}:"  # in braces: a cluster keeps all keys on one server
-        self._told = f"{name} in {_without_password(address)}"
+            raise InputError(
+                f"{_without_password(url)} is not the URL of a Redis server: {error}", "SEQREC_REDIS_URL"
+            ) from None
+        self.prefix = f"{{{prefix}}}:"  # a hash tag: a cluster keeps all keys on one server
+        self._name = f"{name} in {_without_password(address)}"
         self._accept_weaker = accept_weaker
         self._closed = False
         self._waits = False
@@ -70,17 +75,17 @@ class RedisConnections:
         return self.prefix + name
 
     def error(self, reason: str) -> CatalogueError:
-        return CatalogueError(f"{self._told}: {reason}")
+        return CatalogueError(f"{self._name}: {reason}")
 
     def read(self, *commands: Sequence[Any]) -> list[Any]:
-        """The answers to commands that are sent together. Raises CatalogueError for any that fails."""
+        """The replies to commands that are sent together. Raises CatalogueError if any fails."""
         with self._connection() as connection:
             return self._ask(connection, *commands)
 
     def write(self, *command: Any) -> Any:
-        """The answer to one command, when what it wrote is on the server's disk (see `durability_warnings`).
+        """The reply to one command, once its writes are on the server's disk (see `durability_warnings`).
 
-        Raises OutcomeUnknown where that is not certain.
+        Raises OutcomeUnknown if that is not certain.
         """
         with self._connection() as connection:
             if connection in self._fresh:
@@ -92,26 +97,28 @@ class RedisConnections:
                 reply, *synced = _exchange(connection, commands)
             except redis.RedisError as error:
                 raise OutcomeUnknown(
-                    f"{self._told}: the connection failed ({error}) before the change was acknowledged; "
-                    "it may be there or not, and may be made again"
+                    f"{self._name}: the connection failed ({error}) before the change was acknowledged; "
+                    "it may or may not have been made, and it is safe to repeat it"
                 ) from error
         if isinstance(reply, redis.RedisError):
             raise self._refused(reply)
         for answer in synced:
             if isinstance(answer, redis.RedisError):
-                raise OutcomeUnknown(f"{self._told}: {answer}; the change may be lost when the server stops")
+                raise OutcomeUnknown(f"{self._name}: {answer}; the change may be lost when the server stops")
             if answer[0] < 1:
-                raise OutcomeUnknown(f"{self._told}: its disk did not take the change in time; it may be there or not")
+                raise OutcomeUnknown(
+                    f"{self._name}: its disk did not sync the change in time; it may or may not be durable"
+                )
         return reply
 
     def close(self) -> None:
-        """What another thread is using is closed after its use."""
+        """Connections in use are closed after their use."""
         self._closed = True
         self._pool.disconnect(inuse_connections=False)
 
     @contextmanager
     def _connection(self) -> Iterator[redis.Connection]:
-        """One that nobody else uses meanwhile. After an error it is not used again: an answer may be on its way."""
+        """A connection for exclusive use. After an error it is closed, since a reply may still arrive on it."""
         if self._closed:
             raise self.error("it was closed")
         try:
@@ -146,29 +153,29 @@ class RedisConnections:
             raise self._refused(error) from error
 
     def _check_promises(self, connection: redis.Connection) -> None:
-        """Find out what the server keeps. Raises CatalogueError where that is too little."""
+        """Read the durability settings of the server. Raises CatalogueError if they are too weak."""
         persistence, memory = self._ask(connection, ("INFO", "persistence"), ("INFO", "memory"))
         facts = dict(line.split(":", 1) for line in (persistence + memory).decode().splitlines() if ":" in line)
         weaker = []
         waits = False
         if facts.get("aof_enabled") != "1":
-            weaker.append("changes may be lost when the server stops: its appendonly is not yes")
+            weaker.append("changes may be lost when the server stops: appendonly is not yes")
         elif self._knows_waitaof(connection):
             waits = True
         else:
             policy = self._setting(connection, "appendfsync")
             if policy != "always":
                 weaker.append(
-                    "the last second of changes may be lost when the server's machine stops: its appendfsync is "
-                    f"{policy or 'not known'}, not always, and it has no WAITAOF"
+                    "the last second of changes may be lost when the server's machine stops: appendfsync is "
+                    f"{policy or 'unknown'}, not always, and the server has no WAITAOF"
                 )
         if facts.get("maxmemory_policy", "noeviction") != "noeviction":
             weaker.append(
-                "data may be dropped when the server's memory is full: its maxmemory-policy is "
+                "data may be dropped when the server's memory is full: maxmemory-policy is "
                 f"{facts['maxmemory_policy']}, not noeviction"
             )
         if weaker and not self._accept_weaker:
-            raise self.error(f"{'; '.join(weaker)}. Change its settings, or accept that by SEQREC_ACCEPT_WEAKER=true")
+            raise self.error(f"{'; '.join(weaker)}. Change its settings, or accept this with SEQREC_ACCEPT_WEAKER=true")
         self._waits, self.durability_warnings = waits, tuple(weaker)
         self._fresh.discard(connection)
 
@@ -178,7 +185,7 @@ class RedisConnections:
 
     def _setting(self, connection: redis.Connection, name: str) -> str:
         answer = self._replies(connection, ("CONFIG", "GET", name))[0]
-        # Hosted servers hide their settings.
+        # Hosted servers may not reveal their settings.
         return "" if isinstance(answer, redis.RedisError) or not answer else str(answer[1].decode())
 
     def _refused(self, error: redis.RedisError) -> CatalogueError:
@@ -191,7 +198,7 @@ class RedisConnections:
 
 
 def _exchange(connection: redis.Connection, commands: Sequence[Sequence[Any]]) -> list[Any]:
-    """The answers to commands that are sent together; an answer may be an error. Raises where the connection fails."""
+    """The replies to commands that are sent together; a reply may be an error. Raises if the connection fails."""
     connection.send_packed_command(connection.pack_commands(commands))
     replies: list[Any] = []
     for _ in commands:
@@ -203,7 +210,7 @@ def _exchange(connection: redis.Connection, commands: Sequence[Sequence[Any]]) -
 
 
 def _split(url: str) -> tuple[str, dict[str, str]]:
-    """The URL as redis-py reads it, and our own options."""
+    """The URL for redis-py, and the options that are not redis-py's."""
     address, _, query = url.partition("?")
     options = dict(parse_qsl(query))
     own: dict[str, str] = {name: options.pop(name) for name in ("prefix", "timeout") if name in options}

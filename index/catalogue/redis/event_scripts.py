@@ -19,14 +19,19 @@ local function text(number) return string.format('%.0f', number) end
 local function padded(number) return string.format('%016.0f', number) end
 local function head() return tonumber(redis.call('GET', HEAD) or '0') end
 local function parsed(record) return string.match(record, '^(.)([^\\n]*)\\n(.*)$') end
-local function each(key, take)
+local function pages(key, take)
   local at = 0
   while true do
     local page = redis.call('ZRANGE', key, at, at + 999, 'WITHSCORES')
     if #page == 0 then return end
-    for i = 1, #page, 2 do take(page[i], page[i + 1]) end
+    take(page)
     at = at + 1000
   end
+end
+local function each(key, take)
+  pages(key, function(page)
+    for i = 1, #page, 2 do take(page[i], page[i + 1]) end
+  end)
 end
 """
 
@@ -49,6 +54,27 @@ if redis.call('EXISTS', META) == 0 then
 end
 local meta = redis.call('HMGET', META, 'schema', 'log_id')
 return {meta[1], meta[2], text(head())}
+"""
+)
+
+# Before there is a log. ARGV: a user's former id, the id of today, or '' to forget the user.
+RENAME_USER = (
+    _COMMON
+    + """
+local user, now = ARGV[1], ARGV[2]
+local events = BASE .. 'user:' .. user
+if now ~= '' then
+  each(events, function(member, time)
+    local item, id = string.match(member, '^%d+\\n([^\\n]*)\\n(.*)$')
+    if id == '' or redis.call('SADD', BASE .. 'once:' .. now, id) == 1 then
+      redis.call('ZADD', BASE .. 'user:' .. now, time, member)
+      redis.call('SADD', BASE .. 'items:' .. now, item)
+      redis.call('SADD', USERS, now)
+    end
+  end)
+end
+redis.call('UNLINK', events, BASE .. 'items:' .. user, BASE .. 'once:' .. user)
+return redis.call('SREM', USERS, user)
 """
 )
 
@@ -83,23 +109,31 @@ if count == 0 and redis.call('EXISTS', before) == 0 then return {'ok', text(head
 local removal = text(redis.call('INCR', HEAD))
 local owner = '\\n' .. removal
 local removed = BASE .. 'removed:' .. owner
-local function rename(number)
-  local record = redis.call('HGET', LOG, number)
-  if record then
-    local kind, time = parsed(record)
-    redis.call('HSET', LOG, number, kind .. time .. '\\n' .. owner)
+local function rename(numbers)
+  local renamed = {}
+  for i, record in ipairs(redis.call('HMGET', LOG, unpack(numbers))) do
+    if record then
+      local kind, time = parsed(record)
+      renamed[#renamed + 1] = numbers[i]
+      renamed[#renamed + 1] = kind .. time .. '\\n' .. owner
+    end
   end
+  if #renamed > 0 then redis.call('HSET', LOG, unpack(renamed)) end
 end
-each(events, function(member, time)
-  local number, item = string.match(member, '^(%d+)\\n([^\\n]*)')
-  redis.call('ZADD', removed, time, number .. '\\n' .. item .. '\\n' .. removal)
-  rename(text(tonumber(number)))
+pages(events, function(page)
+  local moved, numbers = {}, {}
+  for i = 1, #page, 2 do
+    local number, item = string.match(page[i], '^(%d+)\\n([^\\n]*)')
+    moved[i], moved[i + 1] = page[i + 1], number .. '\\n' .. item .. '\\n' .. removal
+    numbers[#numbers + 1] = text(tonumber(number))
+  end
+  redis.call('ZADD', removed, unpack(moved))
+  rename(numbers)
 end)
 each(before, function(member, time)
   local number, _, when = string.match(member, '^(%d+)\\n([^\\n]*)\\n(%d+)$')
   redis.call('ZADD', removed, time, member)
-  rename(text(tonumber(number)))
-  rename(when)
+  rename({text(tonumber(number)), when})
 end)
 redis.call('HSET', LOG, removal, 'r\\n' .. owner)
 redis.call('UNLINK', events, before, BASE .. 'items:' .. user, BASE .. 'once:' .. user)
@@ -138,7 +172,8 @@ return {'ok', text(head()), 1}
 HEAD = _GUARD + "return {'ok', text(head()), false}"
 
 # ARGV: log id, a number seen, after, how many numbers at most, window. The last number read, then for each owner whose
-# sequence changed the members of user:OWNER around the changes, and all of removed:OWNER.
+# sequence changed all members of user:OWNER and of removed:OWNER where something was removed; else none of either, but
+# those of user:OWNER before its changes (the last one first), from the first to the last change, and after them.
 CHANGES = (
     _GUARD
     + """
@@ -179,19 +214,23 @@ local function rank_of(key, event)
   end
   return low
 end
-local function widened(key, rank, step, size)
-  local seen = 0
-  while seen < window do
-    local from = rank + step
-    local to = rank + step * (window - seen)
-    from, to = math.max(0, math.min(from, to)), math.min(size - 1, math.max(from, to))
-    if from > to then break end
-    for _, member in ipairs(redis.call('ZRANGE', key, from, to)) do
-      if tonumber(string.match(member, '^%d+')) <= seq then seen = seen + 1 end
+-- The members that are in the log up to seq, with their times: `most` at most, from one rank to another.
+local function taken(key, rank, last, most)
+  local found, page, step = {}, most, last < rank and -1 or 1
+  while #found < 2 * most and (last - rank) * step >= 0 do
+    local ends = step > 0 and math.min(last, rank + page - 1) or math.max(last, rank - page + 1)
+    local rows = redis.call('ZRANGE', key, math.min(rank, ends), math.max(rank, ends), 'WITHSCORES')
+    for i = 1, #rows, 2 do
+      local at = step > 0 and i or #rows - i
+      if tonumber(string.match(rows[at], '^%d+')) <= seq and #found < 2 * most then
+        found[#found + 1] = rows[at]
+        found[#found + 1] = rows[at + 1]
+      end
     end
-    rank = step < 0 and from or to
+    rank = ends + step
+    page = math.min(2 * page, 1000)
   end
-  return rank
+  return found
 end
 local function newly_removed(key)
   local found = false
@@ -207,10 +246,10 @@ for _, owner in ipairs(owners) do
     slices[#slices + 1] = {redis.call('ZRANGE', events, 0, -1, 'WITHSCORES'),
       redis.call('ZRANGE', removed, 0, -1, 'WITHSCORES')}
   elseif range.first then
-    local size = redis.call('ZCARD', events)
-    local from = widened(events, rank_of(events, range.first), -1, size)
-    local to = widened(events, rank_of(events, range.last), 1, size)
-    slices[#slices + 1] = {redis.call('ZRANGE', events, from, to, 'WITHSCORES'), {}}
+    local first, last = rank_of(events, range.first), rank_of(events, range.last)
+    local before = first > 0 and taken(events, first - 1, 0, window) or {}
+    local behind = taken(events, last + 1, math.max(last + 1, redis.call('ZCARD', events) - 1), window)
+    slices[#slices + 1] = {{}, {}, before, taken(events, first, last, last - first + 1), behind}
   end
 end
 return {'ok', text(head()), {text(seq), slices}}
@@ -223,19 +262,23 @@ COMPACT = (
     + """
 local truncated = tonumber(meta[2])
 local through = math.min(tonumber(ARGV[3]), head(), truncated + tonumber(ARGV[4]))
-for number = truncated + 1, through do
-  local record = redis.call('HGET', LOG, text(number))
-  if record then
-    local kind, _, owner = parsed(record)
-    if kind == 'r' then
-      local key, gone = BASE .. 'removed:' .. owner, {}
-      each(key, function(member)
-        if tonumber(string.match(member, '(%d+)$')) <= number then gone[#gone + 1] = member end
-      end)
-      for _, member in ipairs(gone) do redis.call('ZREM', key, member) end
+local function forget(owner, number)
+  local key, gone = BASE .. 'removed:' .. owner, {}
+  each(key, function(member)
+    if tonumber(string.match(member, '(%d+)$')) <= number then gone[#gone + 1] = member end
+  end)
+  for i = 1, #gone, 1000 do redis.call('ZREM', key, unpack(gone, i, math.min(i + 999, #gone))) end
+end
+for from = truncated + 1, through, 1000 do
+  local numbers = {}
+  for number = from, math.min(from + 999, through) do numbers[#numbers + 1] = text(number) end
+  for i, record in ipairs(redis.call('HMGET', LOG, unpack(numbers))) do
+    if record then
+      local kind, _, owner = parsed(record)
+      if kind == 'r' then forget(owner, from + i - 1) end
     end
-    redis.call('HDEL', LOG, text(number))
   end
+  redis.call('HDEL', LOG, unpack(numbers))
 end
 if through > truncated then redis.call('HSET', META, 'truncated', text(through)) end
 return {'ok', text(head()), text(math.max(through, truncated))}

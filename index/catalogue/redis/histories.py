@@ -8,8 +8,9 @@ from typing import Any
 
 from index.catalogue.histories import NEVER, ChangesBuilder, Event
 from index.catalogue.redis.connection import RedisConnections
-from index.catalogue.redis.event_scripts import ADD, CHANGES, COMPACT, DELETE, HEAD, OPEN, REMOVE
+from index.catalogue.redis.event_scripts import ADD, CHANGES, COMPACT, DELETE, HEAD, OPEN, REMOVE, RENAME_USER
 from index.catalogue.words import is_unicode
+from seqrec.data.items import former_user_id
 from seqrec.errors import CatalogueError, CatalogueReplaced, LogTruncated
 from seqrec.hybrid.event_counts import EventChanges
 
@@ -31,6 +32,8 @@ class RedisHistories:
         self._keys = (*(f"{self._base}{name}" for name in ("meta", "events", "log", "users")), self._base)
         self._seen = 0
         try:
+            if not self._redis.read(("EXISTS", self._keys[0]))[0]:
+                self._rename_users()
             schema, log_id, head = self._redis.write(*self._eval(OPEN, SCHEMA_VERSION, uuid.uuid4().hex))
             if schema.decode() != SCHEMA_VERSION:
                 raise self._redis.error(f"they have schema {schema.decode()}; this version reads {SCHEMA_VERSION}")
@@ -82,8 +85,9 @@ class RedisHistories:
         limit = min(limit, _CHANGES_AT_ONCE)
         seq, slices = self._read(CHANGES, max(after, 0), limit, window, seen=max(after, self._seen))
         builder = ChangesBuilder(after, int(seq))
-        for there, removed in slices:
-            _append(builder, sorted([*_rows(there), *_removed_rows(removed)]))
+        for there, removed, *around in slices:
+            rows = sorted([*_rows(there), *_removed_rows(removed), *(row for part in around for row in _rows(part))])
+            _append(builder, rows)
         return builder.changes()
 
     def event_sequences(self) -> EventChanges:
@@ -97,7 +101,7 @@ class RedisHistories:
             replies = self._redis.read(*(("ZRANGE", key, 0, -1, "WITHSCORES") for key in keys))
             sequences += [_rows(reply) for reply in replies]
         _, slices = self._read(CHANGES, head, _EVERYTHING, 0)
-        _put_right(sequences, [[*_rows(there), *_removed_rows(gone)] for there, gone in slices if gone], head)
+        _put_right(sequences, [[*_rows(there), *_removed_rows(gone)] for there, gone, *_ in slices if gone], head)
         builder = ChangesBuilder(0, head)
         for rows in sequences:
             _append(builder, [(timestamp, number, item_id, NEVER) for timestamp, number, item_id, _ in rows])
@@ -110,6 +114,12 @@ class RedisHistories:
 
     def close(self) -> None:
         self._redis.close()
+
+    def _rename_users(self) -> None:
+        """Give users of the version before, whose ids could no longer be named, those of today."""
+        for user in self._users():
+            if (now := former_user_id(user.decode())) != user.decode():
+                self._redis.write(*self._eval(RENAME_USER, user, now))
 
     def _users(self) -> set[bytes]:
         users: set[bytes] = set()

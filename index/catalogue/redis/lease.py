@@ -1,4 +1,4 @@
-"""A lease in a Redis: held by one process of any host, renewed while it lives, gone soon after it died."""
+"""A lease in Redis: one holder on any host, renewed while its process lives, released soon after it dies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from seqrec.errors import CatalogueError, SnapshotError
 log = logging.getLogger(__name__)
 
 SECONDS = 30.0
-"""How long a lease outlives its process."""
+"""How long a lease stays after its process died."""
 
 _RENEW = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
@@ -30,7 +30,7 @@ return 0
 
 
 class RedisLease:
-    """Meets `index.catalogue.locks.Lease`. A write that names `token` is refused once the lease is lost."""
+    """Implements `index.catalogue.locks.Lease`. A write that names `token` is refused once the lease is lost."""
 
     def __init__(self, connections: RedisConnections, name: str, seconds: float) -> None:
         self.name = name
@@ -38,22 +38,22 @@ class RedisLease:
         self._redis = connections
         self._key = connections.key(f"lease:{name}")
         self._seconds = seconds
-        self._until = 0.0  # monotonic: it is ours until then at least
+        self._until = 0.0  # monotonic clock: held at least until then
 
     def take(self) -> str | None:
-        """Try to get it; returns who holds it, or None where it is ours now."""
-        asked = time.monotonic()
+        """Try to acquire it; returns the holder, or None if it is acquired."""
+        begin = time.monotonic()
         command = ("SET", self._key, self.token, "NX", "PX", int(self._seconds * 1000))
         if self._redis.read(command)[0] is not None:
-            self._until = asked + self._seconds
+            self._until = begin + self._seconds
             return None
         holder = self._redis.read(("GET", self._key))[0]
         return "another process" if holder is None else str(holder.decode().rpartition(":")[0])
 
     def renew(self) -> None:
-        asked = time.monotonic()
+        begin = time.monotonic()
         if self._redis.read(("EVAL", _RENEW, 1, self._key, self.token, int(self._seconds * 1000)))[0] == 1:
-            self._until = asked + self._seconds
+            self._until = begin + self._seconds
         else:
             self._until = 0.0
 
@@ -63,18 +63,18 @@ class RedisLease:
     def check(self) -> None:
         if time.monotonic() >= self._until:
             raise SnapshotError(
-                f"the lease {self.name!r} was lost: the Redis could not be reached in time, or forgot it; another "
-                "process may be at work. Start again"
+                f"the lease {self.name!r} was lost: the Redis server could not be reached in time, or lost it, so "
+                "another process may hold it now. Start again"
             )
 
 
 @contextmanager
 def redis_lease(connections: RedisConnections, name: str, wait: bool, seconds: float = SECONDS) -> Iterator[RedisLease]:
-    """Hold a lease, renewed in a thread. Without `wait`, raises SnapshotError where another process holds it."""
+    """Hold a lease and renew it in a thread. Without `wait`, raises SnapshotError if another process holds it."""
     lease = RedisLease(connections, name, seconds)
     while holder := lease.take():
         if not wait:
-            raise SnapshotError(f"{name}: {holder} is at it already; wait for it to end")
+            raise SnapshotError(f"{name} is already running, by {holder}; wait until it ends")
         time.sleep(min(0.1, seconds / 10))
     ended = threading.Event()
     thread = threading.Thread(target=_keep, args=(lease, ended, seconds / 3), name=f"lease-{name}", daemon=True)
@@ -84,7 +84,7 @@ def redis_lease(connections: RedisConnections, name: str, wait: bool, seconds: f
     finally:
         ended.set()
         thread.join()
-        with suppress(CatalogueError):  # it runs out by itself
+        with suppress(CatalogueError):  # it expires by itself
             lease.release()
 
 

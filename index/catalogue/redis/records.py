@@ -1,7 +1,7 @@
-"""An item as part of a log record in Redis, and back.
+"""Items in log records in Redis.
 
-One value holds all of it: a line of JSON, then token ids (int32), their types (uint8) and the vector (float32), little
-endian. A client reads few long values many times as fast as many short ones.
+One value has the whole item: a line of JSON, then token ids (int32), their types (uint8) and the vector (float32),
+little endian. Clients read few long values many times faster than many short ones.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from seqrec.data.items import Item, attribute_text
 from seqrec.text.item_text import TokenizedItem
 
 MAX_WORDS = 64
-"""Different words of an item that a search finds it by: the first ones."""
+"""Distinct words that an item is found by, the first ones."""
 
 
 def body_of(entry: CatalogueItem) -> bytes:
-    """All of an item but its id. What it lacks is null."""
+    """An item without its id. Missing parts are null."""
     tokens, vector = entry.tokens, entry.vector
     head = {
         "available": entry.item.available,
@@ -41,21 +41,21 @@ def body_of(entry: CatalogueItem) -> bytes:
 
 
 def entry_of(item_id: bytes, body: bytes) -> CatalogueItem:
-    head, _, arrays = body.partition(b"\n")  # a line break within the JSON is written as \\n
+    head, _, arrays = body.partition(b"\n")  # JSON writes line breaks as \\n
     facts: dict[str, Any] = json.loads(head.decode())
     size, tokens = facts["tokens"], None
     if size is not None:
         tokens = TokenizedItem(np.frombuffer(arrays, "<i4", size), np.frombuffer(arrays, np.uint8, size, 4 * size))
     vector = None
     if facts["dim"] is not None:
-        # Copied: behind an odd number of types it is not where numbers of four bytes may lie.
+        # A copy: after an odd number of types it is not aligned to four bytes.
         vector = np.frombuffer(arrays[5 * (size or 0) :], "<f4", facts["dim"])
     item = Item(item_id.decode(), as_attributes(facts["attributes"]), facts["available"])
     return CatalogueItem(item, tokens, vector, facts["item_tower"])
 
 
 def words_of_item(item: Item) -> bytes:
-    """The words that find it, a line each."""
+    """The words that an item is found by, one a line."""
     text = " ".join(attribute_text(value) for value in item.attributes.values())
     return "\n".join(words_of(text, MAX_WORDS)).encode()
 
@@ -73,5 +73,5 @@ def change_of(seq: int, fields: Mapping[bytes, bytes]) -> Change:
 
 
 def fields_of(pairs: Sequence[bytes]) -> dict[bytes, bytes]:
-    """Names and values that come in turn."""
+    """A mapping from alternating names and values."""
     return dict(zip(pairs[::2], pairs[1::2], strict=True))

@@ -1,16 +1,16 @@
-"""What runs in the Redis that keeps a catalogue, each script at once and alone.
+"""The Lua scripts of the catalogue in Redis. Each runs atomically.
 
 Keys (all under one prefix):
 meta           catalogue_id, schema, head, epoch, run, truncated
-log            a stream: one entry a change, its id is the sequence number
-items          the present items, scored by the number of their last change
-epochs         random names, scored by the first number each has given out
-words, words:* all words, and for each the ids of the items that have it
+log            a stream: one entry per change, whose id is the sequence number
+items          the items, scored by the number of their last change
+epochs         random names, scored by the first number that was assigned in each
+words, words:* all words, and for each word the ids of the items that contain it
 publications   a list of "seq time snapshot_id", oldest first
-garbage        numbers of records that are no item's last: what compaction may drop
+garbage        numbers of superseded records, which compaction may drop
 
-A server that was started gives out numbers in a new epoch. Whoever remembers a number with its epoch so notices
-when the server was set back to an older state, also when others have counted on past that number since.
+A restarted server assigns numbers in a new epoch. A client that remembers a number with its epoch therefore notices
+that an older state of the server was restored, even if numbers have passed the remembered one since.
 """
 
 KEYS = ("meta", "log", "items", "epochs", "words", "publications", "garbage")
@@ -37,7 +37,7 @@ local function field(fields, name)
 end
 """
 
-# ARGV: catalogue id, largest number seen, its epoch, name for a new epoch, time; then each script's own.
+# ARGV: catalogue id, largest number seen, its epoch, name for a new epoch, time; then the arguments of each script.
 _WRITE = (
     _GUARD
     + """
@@ -140,7 +140,7 @@ return finish(false)
 """
 )
 
-# ARGV: through, how many at most. Truncated first: whoever reads in between is told, not led past a gap.
+# ARGV: through, how many at most. `truncated` is set first, so that no reader in between misses a gap.
 COMPACT = (
     _GUARD
     + """
@@ -155,7 +155,7 @@ return answer(#seqs)
 """
 )
 
-# ARGV: the number to go on after, how many at most.
+# ARGV: the number to continue after, how many at most.
 CHANGES = (
     _GUARD
     + """
@@ -165,7 +165,7 @@ return answer(redis.call('XRANGE', LOG, text(tonumber(ARGV[4]) + 1), '+', 'COUNT
 """
 )
 
-# As CHANGES; answers seq, item id and the number of the item's record before it, without the rest.
+# As CHANGES, but only seq, item id and the number of the item's record before it.
 REPLACED = (
     _GUARD
     + """
@@ -213,12 +213,14 @@ return answer(found)
 """
 )
 
+SUPERSEDED = _GUARD + "return answer(redis.call('ZCARD', GARBAGE))"
+
 COUNT = _GUARD + "return answer(redis.call('ZCARD', ITEMS))"
 
 PUBLICATIONS = _GUARD + "return answer(redis.call('LRANGE', PUBLICATIONS, 0, -1))"
 
-# ARGV: how many at most, how many items to look at, how many words a prefix may stand for; words, the last a prefix.
-# Looks through the rarest word's items: bounded, so that no search holds the server up.
+# ARGV: how many at most, how many items to consider, how many words a prefix is expanded to; words, the last a prefix.
+# Goes through the items of the rarest word. Bounded, so that no search blocks the server.
 FIND = (
     _GUARD
     + """
@@ -267,7 +269,7 @@ return answer(found)
 """
 )
 
-# KEYS: as all. ARGV: catalogue id, schema, epoch, whether to make a catalogue where there is none ('1').
+# ARGV: catalogue id, schema, epoch, '1' to create a catalogue if there is none.
 OPEN = """
 local META, LOG, ITEMS, EPOCHS = unpack(KEYS)
 if redis.call('EXISTS', META) == 0 then

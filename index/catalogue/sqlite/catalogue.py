@@ -1,11 +1,11 @@
-"""The catalogue in one SQLite file: for one host, any number of threads and processes. Not for a network disk.
+"""The catalogue in an SQLite file: for one host, any number of threads and processes; not for network disks.
 
-log     one row a change, numbered by AUTOINCREMENT: a number is never used twice, also after deletes
-items   the present items, each with the number of its last change
-words   the words of the present items, for `find`
-meta    catalogue id, schema version, the largest number that compaction dropped
+log     one row per change, numbered by AUTOINCREMENT: a number is never used twice, not even after deletes
+items   the items, each with the number of its last change
+words   their words, for `find`
+meta    catalogue id, schema version, the largest number that compaction dropped, and the size of the log after it
 
-Write-ahead log with synchronous FULL: a change is on the disk when its call returns.
+Write-ahead logging with synchronous FULL: a change is on the disk when its call returns.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ CREATE VIRTUAL TABLE words USING fts5 (text, tokenize = 'unicode61 remove_diacri
 """
 _ENTRY = "item_id, available, attributes, item_tower, token_types, token_ids, vector"
 _MAX_WORDS = 64
-_LOOK_AT = 1000  # items that a search looks at, the newest
+_MOST_CONSIDERED = 1000  # items that a search considers, the newest ones
 _IDS_AT_ONCE = 500
 
 
 class SqliteCatalogue:
-    """Meets `index.catalogue.base.Catalogue`. The file and its directory are made where they are missing."""
+    """Implements `index.catalogue.base.Catalogue`. Creates the file and its directory if they are missing."""
 
     durability_warnings: Sequence[str] = ()
 
@@ -62,7 +62,8 @@ class SqliteCatalogue:
                 meta = dict(connection.execute("SELECT name, value FROM meta"))
             if meta.get("schema") != SCHEMA_VERSION:
                 raise CatalogueError(
-                    f"the catalogue {path} has schema {meta.get('schema')!r}; this version reads {SCHEMA_VERSION}"
+                    f"the catalogue {path} has schema {meta.get('schema')!r}; this version reads {SCHEMA_VERSION}. "
+                    "Use the version that wrote it, or a newer one"
                 )
         except BaseException:
             self._connections.close()
@@ -71,9 +72,9 @@ class SqliteCatalogue:
         self._seen = 0
 
     def head(self) -> int:
-        seen = self._seen  # before the reading: others may see more meanwhile
+        seen = self._seen  # before reading: other threads may see more meanwhile
         with self._connections.use() as connection:
-            # What AUTOINCREMENT keeps: also right after the newest records were compacted away.
+            # The counter of AUTOINCREMENT is right even if the newest records were compacted away.
             catalogue_id, head = connection.execute(
                 "SELECT value, (SELECT seq FROM sqlite_sequence WHERE name = 'log') FROM meta "
                 "WHERE name = 'catalogue_id'"
@@ -81,12 +82,12 @@ class SqliteCatalogue:
         head = int(head or 0)
         if catalogue_id != self.catalogue_id:
             raise CatalogueReplaced(
-                f"the catalogue {self._connections.path} is another one now, {catalogue_id}; restart"
+                f"the catalogue {self._connections.path} was replaced by another one, {catalogue_id}; restart"
             )
         if head < seen:
             raise CatalogueReplaced(
-                f"the catalogue {self._connections.path}: an older state of it was restored, it is at {head} and was "
-                f"at {seen}; restart"
+                f"an older state of the catalogue {self._connections.path} was restored: it ends at change {head}, and "
+                f"change {seen} was read before; restart"
             )
         self._seen = max(self._seen, head)
         return head
@@ -135,7 +136,7 @@ class SqliteCatalogue:
             truncated = connection.execute("SELECT value FROM meta WHERE name = 'truncated'").fetchone()[0]
             if max(after, 0) < truncated:
                 raise LogTruncated(
-                    f"changes after {after} were asked for, but the log was compacted through {truncated}; "
+                    f"changes after {after} were requested, but the log was compacted through {truncated}; "
                     "start from a newer snapshot"
                 )
             rows = connection.execute(
@@ -188,11 +189,11 @@ class SqliteCatalogue:
         if not query:
             return []
         with self._connections.use() as connection:
-            # Not FTS5's own rank: it counts each word in all items (60,000 with the word: 500 ms, this 3 ms).
+            # Not the rank of FTS5, which counts each word in all items (60,000 with the word: 500 ms; this: 3 ms).
             rows = connection.execute(
                 "SELECT item_id FROM (SELECT rowid AS seq, length(text) AS size FROM words WHERE words MATCH ? "
                 "ORDER BY rowid DESC LIMIT ?) JOIN items USING (seq) ORDER BY size, item_id LIMIT ?",
-                (query, _LOOK_AT, limit),
+                (query, _MOST_CONSIDERED, limit),
             ).fetchall()
         return [item_id for (item_id,) in rows]
 
@@ -203,14 +204,33 @@ class SqliteCatalogue:
             if newest is None:
                 return 0
             connection.execute("UPDATE meta SET value = max(value, ?) WHERE name = 'truncated'", (newest,))
-            return connection.execute(f"DELETE FROM log WHERE {dropped}", (through,)).rowcount
+            deleted = connection.execute(f"DELETE FROM log WHERE {dropped}", (through,)).rowcount
+            # Numbers are consecutive, so with these two the size of the log is known without counting it again.
+            connection.execute(
+                "INSERT OR REPLACE INTO meta SELECT 'compacted_size', (SELECT count(*) FROM log) UNION ALL "
+                "SELECT 'compacted_head', (SELECT seq FROM sqlite_sequence WHERE name = 'log')"
+            )
+            return deleted
+
+    def superseded(self) -> int:
+        with self._connections.reading() as connection:
+            meta = dict(connection.execute("SELECT name, value FROM meta"))
+            if "compacted_size" not in meta and meta["truncated"]:  # compacted by a version that did not write it
+                size = connection.execute("SELECT count(*) FROM log").fetchone()[0]
+            else:
+                head = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'log'").fetchone()
+                size = meta.get("compacted_size", 0) + (head[0] if head else 0) - meta.get("compacted_head", 0)
+            needed = connection.execute(
+                "SELECT (SELECT count(*) FROM items) + (SELECT count(*) FROM log WHERE op = 'publish')"
+            ).fetchone()[0]
+        return int(size - needed)
 
     def close(self) -> None:
         self._connections.close()
 
 
 def _create(connection: sqlite3.Connection) -> None:
-    # Not executescript: it would commit the transaction that we are in.
+    # Not executescript, which would commit the current transaction.
     for statement in _SCHEMA.split(";\n"):
         connection.execute(statement)
     meta = {"schema": SCHEMA_VERSION, "catalogue_id": uuid.uuid4().hex, "truncated": 0}
@@ -218,7 +238,7 @@ def _create(connection: sqlite3.Connection) -> None:
 
 
 def _log(connection: sqlite3.Connection, op: str, **columns: Any) -> int:
-    """Append one record; returns its number."""
+    """Append a record; returns its number."""
     values = {"op": op, "time": time.time(), **columns}
     cursor = connection.execute(
         f"INSERT INTO log ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})", tuple(values.values())
@@ -247,7 +267,7 @@ def _append(connection: sqlite3.Connection, entry: CatalogueItem) -> int:
 
 
 def _forget(connection: sqlite3.Connection, item_id: str) -> bool:
-    """Take an item out of what is present; False if it was not."""
+    """Remove an item from the present ones; False if it was not among them."""
     if not is_unicode(item_id):
         return False
     row = connection.execute("DELETE FROM items WHERE item_id = ? RETURNING seq", (item_id,)).fetchone()
@@ -275,7 +295,7 @@ def _entry(row: Sequence[Any]) -> CatalogueItem:
 
 
 def _match(words: str) -> str:
-    """The user's words as an FTS5 query: each a quoted string, so that nothing in them is syntax."""
+    """The words as an FTS5 query; each is quoted, so that nothing in it is syntax."""
     text = "".join(c if c.isprintable() else " " for c in words)  # also control characters and lone surrogates
     quoted = ['"' + word.replace('"', '""') + '"' for word in text.split()[:_MAX_WORDS]]
     return " ".join(quoted) + "*" if quoted else ""

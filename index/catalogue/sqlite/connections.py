@@ -1,4 +1,4 @@
-"""Connections to one SQLite file: taken for one use at a time, each error told in words that name the way out."""
+"""A pool of connections to one SQLite file. Errors become CatalogueError with a message that says what to do."""
 
 from __future__ import annotations
 
@@ -10,36 +10,39 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from seqrec.data.files import fsync_directory
+from seqrec.data.files import fsync_directory, make_private, private_directory, withdraw_permissions
 from seqrec.errors import CatalogueError, CatalogueReplaced
 
 BUSY_SECONDS = 30.0
-"""How long a writer waits for another one. A batch of 1,000 items takes well under a second."""
+"""How long a writer waits for another. A batch of 1,000 items takes well under a second."""
 
-BUILD_ANEW = "restore it from a backup, or build a new one with `seqrec index build`"
+REBUILD = "restore it from a backup, or build a new one with `seqrec index build`"
 _ADVICE = {
-    sqlite3.SQLITE_FULL: "the disk is full; make room and try again (nothing of this call was written)",
-    sqlite3.SQLITE_READONLY: "it cannot be written; check the permissions of the file, its directory and the disk",
-    sqlite3.SQLITE_CANTOPEN: "it cannot be opened; check that its directory exists and may be written",
-    sqlite3.SQLITE_NOTADB: "it is no SQLite database; is this the right path?",
+    sqlite3.SQLITE_FULL: "the disk is full; free some space and try again (this call wrote nothing)",
+    sqlite3.SQLITE_READONLY: "it is not writable; check the permissions of the file and its directory, and the disk",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened; check that its directory exists and is writable",
+    sqlite3.SQLITE_NOTADB: "it is not an SQLite database; is this the right path?",
     sqlite3.SQLITE_BUSY: f"another process has been writing for more than {BUSY_SECONDS:.0f} s; try again",
-    sqlite3.SQLITE_IOERR: "the disk reports an error; what this call wrote is not certain to be kept",
+    sqlite3.SQLITE_IOERR: "the disk reports an error; what this call wrote may be lost",
 }
 
 
 class Connections:
-    """A pool that grows to as many connections as are in use at once. Safe to use from several threads."""
+    """Grows to as many connections as are in use at the same time. Safe for several threads."""
 
-    def __init__(self, path: Path, name: str = "the catalogue", mending: str = BUILD_ANEW, erase: bool = False) -> None:
-        """`name` and `mending` (of a damaged file) are for messages. `erase`: overwrite what is deleted."""
+    def __init__(self, path: Path, name: str = "the catalogue", repair: str = REBUILD, erase: bool = False) -> None:
+        """`name` and `repair` (advice for a damaged file) are for messages. `erase`: overwrite deleted rows."""
         self.path = path
         self._name = f"{name} {path}"
-        self._mending = mending
+        self._repair = repair
         self._erase = erase
         self._idle: deque[sqlite3.Connection] = deque()
         self._closed = False
-        with self._told():
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with self._translated():
+            private_directory(path.parent)
+            make_private(path)  # SQLite gives new -wal and -shm files the same permissions
+            for suffix in ("-wal", "-shm"):
+                withdraw_permissions(path.with_name(path.name + suffix))
             first = self._connect()
             try:
                 _use_write_ahead_log(first)
@@ -52,13 +55,13 @@ class Connections:
 
     @contextmanager
     def use(self) -> Iterator[sqlite3.Connection]:
-        """A connection outside of any transaction: each statement sees what was last committed."""
-        with self._told():
+        """A connection without a transaction: each statement sees the last commit."""
+        with self._translated():
             if self._closed:
                 raise CatalogueError(f"{self._name} was closed")
-            # A file that was removed or replaced under us could still be written, and nobody would ever read it.
+            # Writes to a file that was removed or replaced would be lost.
             if _identity(self.path) != self._file:
-                raise CatalogueReplaced(f"{self._name} is another file than when it was opened; restart")
+                raise CatalogueReplaced(f"{self._name} was replaced by another file since it was opened; restart")
             try:
                 connection = self._idle.pop()
             except IndexError:
@@ -74,21 +77,21 @@ class Connections:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """All statements of the block see one state."""
+        """All statements of the block see the same state."""
         with self.use() as connection:
             connection.execute("BEGIN")
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """One atomic change, durable when the block has ended well; waits for other writers first."""
+        """One atomic change, durable when the block ends without an error. Waits for other writers first."""
         with self.use() as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
             connection.execute("COMMIT")
 
     def close(self) -> None:
-        """Close what is idle now; what is in use is closed after its use."""
+        """Close idle connections now, and those in use after their use."""
         self._closed = True
         while self._idle:
             self._idle.pop().close()
@@ -101,23 +104,25 @@ class Connections:
         return connection
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _translated(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             advice = _ADVICE.get(code, str(error))
             if code == sqlite3.SQLITE_CORRUPT:
-                advice = f"it is damaged; {self._mending}"
+                advice = f"it is damaged; {self._repair}"
             if "fts5" in str(error):
-                advice = f"this Python's SQLite {sqlite3.sqlite_version} was built without FTS5, which is needed"
+                advice = (
+                    f"this Python's SQLite {sqlite3.sqlite_version} was built without FTS5, which the catalogue needs"
+                )
             raise CatalogueError(f"{self._name}: {advice}") from error
         except OSError as error:
             raise CatalogueError(f"{self._name}: {error.strerror}") from error
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
-    """The mode is a property of the file. SQLite does not wait for others where it changes it, so we do."""
+    """The mode is a property of the file. SQLite does not wait for other users of it to change the mode, so retry."""
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
@@ -128,7 +133,9 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
                 raise
             time.sleep(0.01)
     if mode != "wal":
-        raise CatalogueError("its disk does not allow SQLite's write-ahead log; SEQREC_HOME belongs on a local disk")
+        raise CatalogueError(
+            "its disk does not support the write-ahead log of SQLite; SEQREC_HOME must be on a local disk"
+        )
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

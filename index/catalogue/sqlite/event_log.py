@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from heapq import merge
 
 from index.catalogue.histories import NEVER, ChangesBuilder
+from seqrec.data.items import former_user_id
 from seqrec.hybrid.event_counts import EventChanges
 
 _EVENTS = (
@@ -37,7 +38,15 @@ def create(connection: sqlite3.Connection) -> None:
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """From schema 1, which had events alone: all of them are in the log by their numbers."""
+    """From schema 1, which had events alone: all of them are in the log by their numbers.
+
+    Users whose ids could no longer be named get those of today. Nobody has counted them yet.
+    """
+    for (user_id,) in connection.execute("SELECT DISTINCT user_id FROM events").fetchall():
+        if (now := former_user_id(user_id)) != user_id:
+            if now:  # the same event id twice is one event
+                connection.execute("UPDATE OR IGNORE events SET user_id = ? WHERE user_id = ?", (now, user_id))
+            connection.execute("DELETE FROM events WHERE user_id = ?", (user_id,))
     _add_log(connection)
 
 

@@ -1,14 +1,13 @@
-"""Amazon review dumps of 2014, 2018 and 2023: reviews and metadata, one record a line, `.gz` too.
+"""Amazon review dumps of 2014, 2018 and 2023: reviews and metadata, one record per line, `.gz` too.
 
 2014: https://cseweb.ucsd.edu/~jmcauley/datasets/amazon/links.html, metadata as Python literals; 2018:
-https://cseweb.ucsd.edu/~jmcauley/datasets/amazon_v2/; 2023: https://amazon-reviews-2023.github.io/. Each line tells by
-its fields which it is. Ratings without texts come as CSV.
+https://cseweb.ucsd.edu/~jmcauley/datasets/amazon_v2/; 2023: https://amazon-reviews-2023.github.io/. The fields of each
+line show its year. Ratings without texts are CSV files.
 """
 
 from __future__ import annotations
 
 import ast
-import csv
 import html
 import json
 import re
@@ -16,26 +15,45 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from seqrec.data.csv_records import parse_line, strict_fields
 from seqrec.data.items import Item
 from seqrec.data.jsonl import OnError, json_object
-from seqrec.data.sources.base import Event, RawEvent, RawItem, event_lines, first_line, item_lines, number
+from seqrec.data.sources.base import Event, RawEvent, RawItem, event_lines, first_line, item_lines
+from seqrec.data.timestamps import parse_number
 from seqrec.errors import FileFormatError, InputError
 
 ATTRIBUTES = ("title", "brand", "category", "price", "description", "features")
 PAPER_ATTRIBUTES = ("title", "brand", "category")
-"""What the Recformer paper reads."""
+"""Those that the Recformer paper reads."""
 
 _REVIEW = {"reviewerID": ("asin", "unixReviewTime", "overall"), "user_id": ("parent_asin", "timestamp", "rating")}
-"""item, time and rating by the name of the user's field: 2014 and 2018, 2023."""
+"""The fields of item, time and rating by the field of the user, which differs between 2014, 2018 and 2023."""
 _CSV_NAMES = {"user": "user_id", "item": "parent_asin", "user_id": "user_id", "parent_asin": "parent_asin"}
-_TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
+_ELEMENTS = (
+    "a|abbr|acronym|address|area|article|aside|audio|b|base|bdi|bdo|big|blockquote|body|br|button|canvas|caption|center|"
+    "cite|code|col|colgroup|dd|del|details|dfn|dir|div|dl|dt|em|embed|fieldset|figcaption|figure|font|footer|form|frame|"
+    "frameset|h1|h2|h3|h4|h5|h6|head|header|hr|html|i|iframe|img|input|ins|kbd|label|legend|li|link|main|map|mark|meta|"
+    "nav|noscript|object|ol|option|p|param|pre|q|s|samp|section|select|small|source|span|strike|strong|style|sub|"
+    "summary|sup|table|tbody|td|template|textarea|tfoot|th|thead|time|title|tr|tt|u|ul|var|video|wbr"
+)
+"""HTML elements, which pages write in lower or upper case; <Deluxe> and <Video> are words of a title."""
+_TAG = re.compile(
+    rf"<!--.*?-->|<(script|style)\b[^<>]*>.*?</\1\s*>|</?(?:{_ELEMENTS}|{_ELEMENTS.upper()})(?:\s[^<>]*)?/?>",
+    re.DOTALL | re.ASCII,
+)
+_SCRIPT = re.compile(
+    r"\s*(?:<!--|<script\b[^<>]*>)?\s*"
+    r"(?:(?:var|let|const)\s+[\w$]+\s*=.*[;(]|\(?function\s*\w*\s*\([\w\s,]*\)\s*\{)",
+    re.DOTALL,
+)
+"""A statement of JavaScript at the beginning: in 2018, many titles are scripts of the page."""
 _PRICE = re.compile(r"\$?(\d[\d,]*(?:\.\d+)?)")
 
 
 class AmazonSource:
-    """`attributes`: which of ATTRIBUTES items get, where they have them, in this order.
+    """`attributes`: which of ATTRIBUTES the items get, in this order.
 
-    `columns` names those of a CSV file that has no first line for it: user, item, rating, timestamp in its order.
+    `columns`: the columns of CSV files without a header, named user, item, rating and timestamp.
     """
 
     def __init__(
@@ -63,24 +81,24 @@ class AmazonSource:
                 yield from event_lines(path, _review, on_error)
 
     def _rated(self, path: Path, on_error: OnError) -> Iterator[Event]:
-        named = first_line(path).split(",")
-        has_names = "user_id" in named
+        named = [name.strip() for name in parse_line(first_line(path))]
+        has_names = bool({"user", "user_id", "item", "parent_asin", "timestamp"} & set(named))
         columns = named if has_names else self._columns
         if columns is None:
             raise FileFormatError(
                 path,
                 1,
-                "no names of columns; say --columns user item rating timestamp (the order of 2014) or "
-                "--columns item user rating timestamp (2018)",
+                "the first line does not name the columns; add --columns user item rating timestamp (the order of "
+                "2014) or --columns item user rating timestamp (2018)",
             )
         places = {_CSV_NAMES.get(name, name): place for place, name in enumerate(columns)}
         missing = {"user_id", "parent_asin", "rating", "timestamp"} - places.keys()
         if missing:
-            raise FileFormatError(path, 1, f"no column {sorted(missing)[0]!r}, there are {', '.join(columns)}")
+            raise FileFormatError(path, 1, f"no column {sorted(missing)[0]!r}, there are {', '.join(columns)[:500]}")
         width, order = len(columns), [places[name] for name in ("user_id", "parent_asin", "timestamp", "rating")]
 
         def parse(line: str) -> RawEvent:
-            fields = next(csv.reader([line]))
+            fields = strict_fields(line)
             if len(fields) != width:
                 raise InputError(f"{len(fields)} columns, not {width}")
             user_id, item_id, timestamp, rating = (fields[place] for place in order)
@@ -129,12 +147,14 @@ def _record(line: str) -> dict[str, Any]:
 
 
 def _text(value: object) -> str | None:
-    """Plain text of a text or a list of texts: no markup, no entities, no runs of blanks."""
+    """A text or list of texts as plain text without markup, entities and repeated blanks. None for a page's script."""
     if isinstance(value, list):
         value = " ".join(part for part in value if isinstance(part, str))
-    if not isinstance(value, str) or "getTime" in value:  # a page's script in place of the title, in 2018
+    if not isinstance(value, str) or _SCRIPT.match(value):
         return None
-    return " ".join(_TAG.sub(" ", html.unescape(value)).split()) or None
+    while (unescaped := html.unescape(value)) != value:  # some texts were escaped twice
+        value = unescaped
+    return " ".join(_TAG.sub(" ", value).split()) or None
 
 
 def _parts(value: object) -> list[object]:
@@ -149,14 +169,14 @@ def _brand(record: Mapping[str, Any]) -> str | None:
     if isinstance(details, str):
         try:
             details = json.loads(details)
-        except ValueError:
+        except (ValueError, RecursionError):
             details = None
     named = details.get("Brand") if isinstance(details, dict) else None
     return _text(named) or _text(record.get("store"))
 
 
 def _category(record: Mapping[str, Any]) -> list[str]:
-    """2014 has several paths, 2018 and 2023 one, in 2018 followed by pieces of the page's markup."""
+    """2014 has several paths; 2018 and 2023 have one, in 2018 followed by markup of the page."""
     found: list[str] = []
     for path in _parts(record.get("category") or record.get("categories") or record.get("main_category")):
         for part in _parts(path):
@@ -169,8 +189,8 @@ def _category(record: Mapping[str, Any]) -> list[str]:
 
 
 def _price(value: object) -> int | float | None:
-    """Where it is one price: no range, no piece of the page."""
+    """None for a range of prices, or markup of the page."""
     if isinstance(value, int | float):
         return None if isinstance(value, bool) else value
     single = _PRICE.fullmatch(value.strip()) if isinstance(value, str) else None
-    return number(single[1].replace(",", "")) if single else None
+    return parse_number(single[1].replace(",", "")) if single else None

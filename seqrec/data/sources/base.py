@@ -1,28 +1,27 @@
-"""What a data set in another format gives: items and events, one at a time, read line by line.
-
-A source is made of what lies on the disk; nothing is held but the line at hand.
-"""
+"""The interface of data sets in other formats: iterators over items and events, which read the files line by line."""
 
 from __future__ import annotations
 
 import logging
-import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
+from seqrec.data.files import check_output
 from seqrec.data.items import MAX_ATTRIBUTE_BYTES, Item, check_event, make_item
 from seqrec.data.jsonl import BrokenLines, OnError, numbered_lines
+from seqrec.data.timestamps import parse_number
 from seqrec.errors import FileFormatError, InputError
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 RawItem = tuple[object, Mapping[str, object]]
-"""item_id, attributes: not checked."""
+"""item_id, attributes; not yet checked."""
 RawEvent = tuple[object, object, object, object]
-"""user_id, item_id, timestamp, rating (None where there is none): not checked."""
+"""user_id, item_id, timestamp, rating (None if there is none); not yet checked."""
 
 
 class Event(NamedTuple):
@@ -34,16 +33,25 @@ class Event(NamedTuple):
 
 class Source(Protocol):
     def items(self, on_error: OnError) -> Iterator[Item]:
-        """Every item that is described. The same id may come twice. Raises FileFormatError."""
+        """All described items. An id may occur twice. Raises FileFormatError."""
 
     def events(self, on_error: OnError) -> Iterator[Event]:
-        """Every event, in the order of the files. Raises FileFormatError."""
+        """All events, in the order of the files. Raises FileFormatError."""
 
 
-def item_lines(path: Path, parse: Callable[[str], RawItem], on_error: OnError, header: bool = False) -> Iterator[Item]:
-    """The items of a file, one a line. `parse` gets the line without its end and raises InputError if it is broken."""
+def item_lines(
+    path: Path,
+    parse: Callable[[str], RawItem],
+    on_error: OnError,
+    header: bool = False,
+    any_encoding: bool = False,
+) -> Iterator[Item]:
+    """The items of a file with one per line. `parse` gets the line without its end and raises InputError.
+
+    `any_encoding`: `parse` decodes bytes that are not UTF-8, which are lone surrogates, itself.
+    """
     cut = 0
-    for (item_id, attributes), broken in _parsed(path, parse, on_error, header):
+    for (item_id, attributes), broken in _parsed(path, parse, on_error, header, any_encoding):
         try:
             fitted = {name: fit(name, value) for name, value in attributes.items()}
             item = make_item(item_id, fitted)
@@ -59,7 +67,7 @@ def item_lines(path: Path, parse: Callable[[str], RawItem], on_error: OnError, h
 def event_lines(
     path: Path, parse: Callable[[str], RawEvent], on_error: OnError, header: bool = False
 ) -> Iterator[Event]:
-    """The events of a file, one a line. `parse` gets the line without its end and raises InputError if it is broken."""
+    """The events of a file with one per line. `parse` gets the line without its end and raises InputError."""
     for (user_id, item_id, timestamp, rating), broken in _parsed(path, parse, on_error, header):
         try:
             event = Event(*check_event(user_id, item_id, timestamp), _rating(rating))
@@ -70,7 +78,7 @@ def event_lines(
 
 
 def fit(name: str, value: object) -> object:
-    """A text or list of texts that is longer than an attribute may be, cut where that ends; all else as it is."""
+    """Cuts a text or list of texts to the size limit of an attribute; returns other values unchanged."""
     room = MAX_ATTRIBUTE_BYTES - len(name.encode(errors="replace"))
     if isinstance(value, str) and len(value) * 4 > room:
         encoded = value.encode(errors="surrogateescape")
@@ -83,19 +91,23 @@ def fit(name: str, value: object) -> object:
     return value
 
 
-def number(text: str) -> int | float:
-    """A number as it was written: "120" is whole, "120.0" is not. Raises InputError."""
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise InputError(f"{text!r} is not a finite number")
-    return value
+def check_replaceable(out: Path, mark: str, overwrite: bool) -> None:
+    """Checks before any work that the folder `out` can be written.
+
+    An existing one is replaced only with `overwrite`, and only if it is empty or has the file `mark`: then it was
+    written by the same command. Raises InputError.
+    """
+    if not out.absolute().name or out.name in ("", ".."):
+        raise InputError(f"{str(out)!r} is not the name of a new folder; choose one", "--out")
+    check_output(out, "--out")
+    if not os.path.lexists(out):
+        return
+    if not overwrite:
+        raise InputError(f"{out} exists already; add --overwrite to replace it")
+    if out.is_symlink() or not out.is_dir():
+        raise InputError(f"{out} is not a folder; choose another path", "--out")
+    if any(out.iterdir()) and not (out / mark).is_file():
+        raise InputError(f"{out} is not replaced, since it has other files and no {mark}; choose another path", "--out")
 
 
 def present(folder: Path, name: str) -> Path | None:
@@ -111,11 +123,11 @@ def first_line(path: Path) -> str:
 
 
 def _parsed(
-    path: Path, parse: Callable[[str], T], on_error: OnError, header: bool
+    path: Path, parse: Callable[[str], T], on_error: OnError, header: bool, any_encoding: bool = False
 ) -> Iterator[tuple[T, Callable[[str], None]]]:
-    """What each line is, and what to call if it turns out to be broken after all. Empty lines are passed over."""
+    """The parsed value of each line that is not empty, and a function that reports the line as broken."""
     broken = BrokenLines(path, on_error)
-    for line_number, line in numbered_lines(path):
+    for line_number, line in numbered_lines(path, any_encoding):
         if not line.strip() or (header and line_number == 1):
             continue
         try:
@@ -131,6 +143,6 @@ def _rating(value: object) -> float | None:
     if value is None or isinstance(value, int | float):
         return value
     try:
-        return number(str(value))
+        return parse_number(str(value))
     except InputError as error:
         raise InputError(error.reason, "rating") from None

@@ -6,6 +6,7 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
+from pkgutil import resolve_name
 
 from seqrec.data.items import read_interactions, read_items
 from seqrec.data.sources.amazon import ATTRIBUTES, PAPER_ATTRIBUTES, AmazonSource
@@ -14,17 +15,17 @@ from seqrec.data.sources.dataset import Filters, Imported, import_dataset
 from seqrec.data.sources.movielens import MovieLensSource
 from seqrec.data.sources.recbole import RecBoleFields, RecBoleSource, export_recbole
 from seqrec.data.sources.recformer import RecformerSource
-from seqrec.registry import load
+from seqrec.data.timestamps import UNITS
 
 
 def import_data(argv: list[str]) -> None:
     if argv[:1] == ["recformer"]:  # a checkpoint: loads torch, which the others do without
-        load("seqrec.models.recformer.convert:main")(argv)
+        resolve_name("seqrec.models.recformer.convert:main")(argv)
         return
     parser = argparse.ArgumentParser(
         "seqrec import",
-        description="Turn others' data sets into items.jsonl and interactions.csv in a folder, and others' checkpoints "
-        "into ours.",
+        description="Convert data sets in other formats to items.jsonl and interactions.csv in a folder, and "
+        "checkpoints of other code to seqrec's.",
     )
     kinds = parser.add_subparsers(dest="kind", required=True)
     kinds.add_parser("recformer", help="a checkpoint of the Recformer authors' code", add_help=False)
@@ -39,7 +40,7 @@ def import_data(argv: list[str]) -> None:
     recbole.add_argument("--item-field", default=own.item_id, help="the item's id (%(default)s)")
     recbole.add_argument("--time-field", default=own.timestamp, help="the event's time (%(default)s)")
     recbole.add_argument("--rating-field", default=own.rating, help="the rating, for --min-rating (%(default)s)")
-    recbole.add_argument("--file-order", action="store_true", help="there are no times: the order of the lines is it")
+    recbole.add_argument("--file-order", action="store_true", help="there are no times: use the order of the lines")
     recbole.add_argument(
         "--list-field", nargs="+", default=[], metavar="FIELD", help="token_seq fields that are lists, not one text"
     )
@@ -51,7 +52,7 @@ def import_data(argv: list[str]) -> None:
         nargs=4,
         metavar="NAME",
         choices=("user", "item", "rating", "timestamp"),
-        help="of CSV files without names: user item rating timestamp (2014), item user rating timestamp (2018)",
+        help="of CSV files without a header: user item rating timestamp (2014), item user rating timestamp (2018)",
     )
     movielens = kinds.add_parser("movielens", help="MovieLens, from 100K to the latest")
     movielens.add_argument("path", type=Path, metavar="DIR", help="the unpacked folder")
@@ -76,12 +77,13 @@ def import_data(argv: list[str]) -> None:
         arguments.on_error,
         arguments.gzip,
         arguments.overwrite,
+        arguments.time_unit,
     )
-    print(json.dumps(asdict(imported)) if arguments.json else _told(arguments.out, imported))
+    print(json.dumps(asdict(imported)) if arguments.json else _summary(arguments.out, imported))
 
 
 def export_data(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser("seqrec export", description="Turn items and interactions into others' formats.")
+    parser = argparse.ArgumentParser("seqrec export", description="Convert items and interactions to other formats.")
     kinds = parser.add_subparsers(dest="kind", required=True)
     recbole = kinds.add_parser(
         "recbole",
@@ -94,9 +96,14 @@ def export_data(argv: list[str]) -> None:
     recbole.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="the folder to write, named as the data set"
     )
-    recbole.add_argument("--attributes", nargs="+", metavar="NAME", help="these alone, in this order")
+    recbole.add_argument("--attributes", nargs="+", metavar="NAME", help="only these, in this order")
     recbole.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
-    recbole.add_argument("--on-error", choices=("raise", "skip"), default="raise", help="what a broken line does")
+    recbole.add_argument(
+        "--on-error",
+        choices=("raise", "skip"),
+        default="raise",
+        help="what to do with broken lines",
+    )
     arguments = parser.parse_args(argv)
     items = read_items(arguments.items, arguments.on_error)
     known = {item.item_id for item in items}
@@ -109,8 +116,18 @@ def _add_filters(parser: argparse.ArgumentParser, attributes: tuple[str, ...] | 
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
     parser.add_argument("--gzip", action="store_true", help="write items.jsonl.gz and interactions.csv.gz")
-    parser.add_argument("--on-error", choices=("raise", "skip"), default="raise", help="what a broken line does")
+    parser.add_argument(
+        "--on-error",
+        choices=("raise", "skip"),
+        default="raise",
+        help="what to do with broken lines",
+    )
     parser.add_argument("--json", action="store_true", help="print the counts as JSON")
+    parser.add_argument(
+        "--time-unit",
+        choices=tuple(UNITS),
+        help="convert timestamps of coarser units to this one, if the files have several",
+    )
     kept = parser.add_argument_group("what is kept, in this order")
     kept.add_argument(
         "--attributes",
@@ -121,12 +138,12 @@ def _add_filters(parser: argparse.ArgumentParser, attributes: tuple[str, ...] | 
         help="these attributes, in this order"
         + (f" ({', '.join(attributes)}; of {', '.join(ATTRIBUTES)})" if attributes else ""),
     )
-    kept.add_argument("--min-rating", type=float, metavar="R", help="events rated so or higher")
+    kept.add_argument("--min-rating", type=float, metavar="R", help="events with this rating or higher")
     kept.add_argument(
         "--textless",
         choices=("keep", "drop"),
         default="keep",
-        help="events of items that no text describes (%(default)s)",
+        help="events of items without text (%(default)s)",
     )
     kept.add_argument(
         "--repeated",
@@ -143,7 +160,7 @@ def _add_filters(parser: argparse.ArgumentParser, attributes: tuple[str, ...] | 
 
 
 def _source(arguments: argparse.Namespace) -> tuple[Source, list[Path]]:
-    """The source, and the paths that name it."""
+    """The source, and the paths that it reads."""
     if arguments.kind == "amazon":
         files = [*arguments.reviews, *arguments.metadata]
         return AmazonSource(arguments.reviews, arguments.metadata, arguments.attributes, arguments.columns), files
@@ -160,12 +177,12 @@ def _source(arguments: argparse.Namespace) -> tuple[Source, list[Path]]:
     return source(arguments.path), [arguments.path]
 
 
-def _told(out: Path, done: Imported) -> str:
+def _summary(out: Path, done: Imported) -> str:
     reasons = {"rating": "by rating", "textless": "of items without text", "repeated": "repeated", "core": "by core"}
     lines = [f"{out}: {done.users:,} users, {done.items:,} items, {done.events:,} events"]
     lines += [f"  left out {count:,} events {reasons[name]}" for name, count in done.left_out.items() if count]
     if done.items_repeated:
-        lines.append(f"  {done.items_repeated:,} items came again under the same id; the first was kept")
+        lines.append(f"  {done.items_repeated:,} items had the id of an earlier one, which was kept")
     if done.items_without_text:
         lines.append(f"  {done.items_without_text:,} items have no text (--textless drop leaves their events out)")
     return "\n".join(lines)

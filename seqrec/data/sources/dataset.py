@@ -1,4 +1,4 @@
-"""A source becomes a folder with items.jsonl, interactions.csv and import.json, which says what was done."""
+"""Writes a source as a folder with items.jsonl, interactions.csv and import.json, which records how it was made."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from tqdm import tqdm
 from seqrec.data.files import new_directory
 from seqrec.data.items import Item
 from seqrec.data.jsonl import OnError
-from seqrec.data.sources.base import Event, Source
-from seqrec.data.sources.staging import Repeated, Staging, staging
+from seqrec.data.sources.base import Event, Source, check_replaceable
+from seqrec.data.sources.staging import Repeated, Staging, TimeCounts, staging
+from seqrec.data.timestamps import mixed_units
 from seqrec.errors import InputError
 from seqrec.runtime.progress import redrawn_every
 
@@ -27,7 +28,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Filters:
-    """What is kept. They apply in this order; as they stand here, every event is."""
+    """What is kept. Applied in this order; the defaults keep every event."""
 
     attributes: tuple[str, ...] | None = None  # these, in this order; None: all
     min_rating: float | None = None
@@ -40,7 +41,7 @@ class Filters:
 
 @dataclass(frozen=True)
 class Imported:
-    """Counts. `left_out`: events by the filter that took them."""
+    """Counts. `left_out`: events by the filter that removed them."""
 
     users: int
     items: int
@@ -60,25 +61,26 @@ def import_dataset(
     on_error: OnError = "raise",
     compress: bool = False,
     overwrite: bool = False,
+    time_unit: str | None = None,
 ) -> Imported:
-    """Write the folder, whole or not at all. `about` goes into import.json.
+    """Writes the folder atomically. `about` goes into import.json.
 
-    Memory does not grow with the data; the disk holds it twice for a while. Raises FileFormatError for a broken line,
-    InputError if the filters leave nothing.
+    `time_unit`: one of UNITS; timestamps of coarser units are converted to it. Memory does not grow with the data; the
+    disk contains it twice for a while. Raises FileFormatError for a broken line; InputError if the filters leave
+    nothing, for timestamps that cannot be compared, and if `out` cannot be written.
     """
-    if out.exists() and not overwrite:
-        raise InputError(f"{out} exists already; say --overwrite to replace it")
+    check_replaceable(out, "import.json", overwrite)
     with new_directory(out, replace=overwrite) as folder:
         with staging(folder / "staging.sqlite") as stage:
-            done = _fill(stage, source, filters, on_error)
+            done = _fill(stage, source, filters, on_error, time_unit)
             if not stage.count("events"):
                 raise InputError(_nothing_left(done))
             suffix = ".gz" if compress else ""
-            written = silent = 0
+            written = textless = 0
             with _create(folder / f"items.jsonl{suffix}") as file:
                 for line, has_text in stage.item_lines(filters.items == "interacted"):
                     file.write(line + "\n")
-                    written, silent = written + 1, silent + (not has_text)
+                    written, textless = written + 1, textless + (not has_text)
             with _create(folder / f"interactions.csv{suffix}") as file:
                 writer = csv.writer(file, lineterminator="\n")
                 writer.writerow(("user_id", "item_id", "timestamp"))
@@ -88,17 +90,20 @@ def import_dataset(
                 users=stage.count("user_id"),
                 items=written,
                 events=stage.count("events"),
-                items_without_text=silent,
+                items_without_text=textless,
             )
-        told = {**about, "filters": asdict(filters), "counts": asdict(done)}
-        (folder / "import.json").write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        record = {**about, "filters": asdict(filters), "counts": asdict(done)}
+        (folder / "import.json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return done
 
 
-def _fill(stage: Staging, source: Source, filters: Filters, on_error: OnError) -> Imported:
+def _fill(stage: Staging, source: Source, filters: Filters, on_error: OnError, time_unit: str | None) -> Imported:
     items, events = _Counted("items"), _Counted("events")
     new = stage.add_items(_selected(items.all(source.items(on_error)), filters.attributes))
     added = stage.add_events(_rated(events.all(source.events(on_error)), filters.min_rating))
+    if time_unit is not None:
+        stage.to_unit(time_unit)
+    _check_times(stage.count_times())
     left_out = {"rating": events.count - added}
     left_out["textless"] = stage.drop_textless() if filters.textless == "drop" else 0
     left_out["repeated"] = stage.drop_repeated(filters.repeated)
@@ -106,8 +111,22 @@ def _fill(stage: Staging, source: Source, filters: Filters, on_error: OnError) -
     return Imported(0, 0, 0, events.count, items.count, items.count - new, 0, left_out)
 
 
+def _check_times(counts: TimeCounts) -> None:
+    """Raises InputError if the timestamps are not all comparable."""
+    mixed = mixed_units(counts.units)
+    if mixed:
+        finest = list(counts.units)[-1]
+        raise InputError(f"{mixed} with --time-unit {finest}", "timestamps")
+    if counts.fractions and counts.large:
+        raise InputError(
+            f"{counts.fractions:,} fractions and {counts.large:,} whole numbers beyond 2^53, which no number type "
+            "compares exactly; write all as whole numbers of one unit",
+            "timestamp",
+        )
+
+
 class _Counted:
-    """Counts what passes, with a bar on stderr."""
+    """Counts the values of an iterator, with a progress bar on stderr."""
 
     def __init__(self, what: str) -> None:
         self.what, self.count = what, 0
@@ -119,7 +138,7 @@ class _Counted:
 
 
 def _selected(items: Iterator[Item], names: tuple[str, ...] | None) -> Iterator[Item]:
-    """Items with the named attributes alone. Raises InputError after the last for a name that none of them has."""
+    """Items with only the named attributes. Raises InputError after the last item for a name that no item has."""
     seen: set[str] = set()
     for item in items:
         seen |= item.attributes.keys()
@@ -134,7 +153,7 @@ def _selected(items: Iterator[Item], names: tuple[str, ...] | None) -> Iterator[
 def _rated(events: Iterator[Event], least: float | None) -> Iterator[Event]:
     for event in events:
         if least is not None and event.rating is None:
-            raise InputError("the data has no ratings; leave it out", "--min-rating")
+            raise InputError("the data has no ratings; omit this option", "--min-rating")
         if least is None or event.rating is None or event.rating >= least:
             yield event
 
@@ -142,13 +161,13 @@ def _rated(events: Iterator[Event], least: float | None) -> Iterator[Event]:
 def _nothing_left(done: Imported) -> str:
     left_out = ", ".join(f"{count} by {name}" for name, count in done.left_out.items() if count)
     if not done.events_read:
-        return "there are no events in it"
-    return f"no event is left of {done.events_read}: left out {left_out}; ask for less"
+        return "the data has no events"
+    return f"no event is left of {done.events_read}: left out {left_out}; use weaker filters"
 
 
 @contextmanager
 def _create(path: Path) -> Iterator[TextIO]:
-    """A text file to write; compressed ones are the same bytes each time (no name, no time in them)."""
+    """A text file to write; compressed ones are the same bytes each time, without name and time."""
     if path.suffix != ".gz":
         with path.open("w", encoding="utf-8", newline="") as file:
             yield file

@@ -5,15 +5,15 @@ Formats: the README of each at https://files.grouplens.org/datasets/movielens/. 
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from seqrec.data.csv_records import strict_fields
 from seqrec.data.items import Item
 from seqrec.data.jsonl import OnError
-from seqrec.data.sources.base import Event, RawEvent, RawItem, event_lines, item_lines, number, present
+from seqrec.data.sources.base import Event, RawEvent, RawItem, event_lines, item_lines, present
 from seqrec.errors import FileFormatError, InputError
 
 GENRES_100K = [
@@ -44,7 +44,7 @@ _YEAR = re.compile(r"(?P<title>.*\S)\s*\((?P<year>\d{4})\)\s*")
 
 @dataclass(frozen=True)
 class Layout:
-    """`split` makes the fields of a line; `item` makes id, title and genres of them."""
+    """`split_...` return the fields of a line; `item` returns id, title and genres from the fields of a movie."""
 
     ratings: str
     movies: str
@@ -55,7 +55,7 @@ class Layout:
 
 
 class MovieLensSource:
-    """An unpacked folder, which of the layouts it is being told by its files. Raises FileFormatError if by none."""
+    """An unpacked folder. Its file names determine the layout; raises FileFormatError if it has none of them."""
 
     def __init__(self, folder: Path) -> None:
         for layout in LAYOUTS:
@@ -79,14 +79,14 @@ class MovieLensSource:
                 attributes["genres"] = genres
             return item_id, attributes
 
-        yield from item_lines(self._movies, parse, on_error, layout.header)
+        yield from item_lines(self._movies, parse, on_error, layout.header, any_encoding=True)
 
     def events(self, on_error: OnError) -> Iterator[Event]:
         layout = self._layout
 
         def parse(line: str) -> RawEvent:
             user_id, item_id, rating, timestamp = _exactly(4, layout.split_ratings(line))
-            return user_id, item_id, number(timestamp), rating
+            return user_id, item_id, timestamp, rating
 
         yield from event_lines(self._ratings, parse, on_error, layout.header)
 
@@ -116,15 +116,8 @@ def _piped(fields: Sequence[str]) -> tuple[str, str, list[str]]:
     return item_id, title, [] if genres in ("", "(no genres listed)") else genres.split("|")
 
 
-def _csv(line: str) -> Sequence[str]:
-    try:
-        return next(csv.reader([line], strict=True))
-    except csv.Error as error:
-        raise InputError(f"not CSV: {error}") from None
-
-
 LAYOUTS = (
     Layout("u.data", "u.item", lambda line: line.split("\t"), lambda line: line.split("|"), _flagged),
     Layout("ratings.dat", "movies.dat", lambda line: line.split("::"), lambda line: line.split("::"), _piped),
-    Layout("ratings.csv", "movies.csv", _csv, _csv, _piped, header=True),
+    Layout("ratings.csv", "movies.csv", strict_fields, strict_fields, _piped, header=True),
 )

@@ -1,7 +1,7 @@
 """RecBole's atomic files: NAME.inter and NAME.item, tables with tabs whose first line is `field:type ...`.
 
 Format: https://recbole.io/docs/user_guide/data/atomic_files.html; types token, token_seq, float, float_seq. RecBole
-reads them as CSV, so a field that begins with a quote is a quoted one.
+reads them as CSV, so a field that begins with a quote is quoted.
 """
 
 from __future__ import annotations
@@ -18,13 +18,23 @@ import numpy as np
 from seqrec.data.files import new_directory
 from seqrec.data.items import AttributeValue, Interactions, Item, attribute_text
 from seqrec.data.jsonl import OnError
-from seqrec.data.sources.base import Event, RawEvent, RawItem, event_lines, first_line, item_lines, number, present
+from seqrec.data.sources.base import (
+    Event,
+    RawEvent,
+    RawItem,
+    check_replaceable,
+    event_lines,
+    first_line,
+    item_lines,
+    present,
+)
+from seqrec.data.timestamps import parse_number
 from seqrec.errors import FileFormatError, InputError
 
 log = logging.getLogger(__name__)
 
 _SPACE_WITHIN = "\u00a0"
-"""A blank within a part of a sequence: parts are separated by blanks, and RecBole splits at nothing else."""
+"""Stands for a blank within an element of a sequence: elements are separated by blanks, where RecBole splits."""
 
 _MISSING = frozenset(
     [
@@ -48,14 +58,14 @@ _MISSING = frozenset(
         "null",
     ]
 )
-"""What pandas, with which RecBole reads, takes for a missing value."""
+"""Texts that pandas, with which RecBole reads files, parses as missing values."""
 
 
 @dataclass(frozen=True)
 class RecBoleFields:
-    """Names of the fields that matter, RecBole's own by default. `timestamp` None: the order of the lines is the time.
+    """Names of the fields that are read, RecBole's by default. `timestamp` None: the order of the lines is the time.
 
-    `lists`: token_seq fields of items that become lists; any other becomes one text.
+    `lists`: token_seq fields of items that become lists; others become one text.
     """
 
     user_id: str = "user_id"
@@ -66,7 +76,7 @@ class RecBoleFields:
 
 
 class RecBoleSource:
-    """A data set's folder, or its .inter file. Items come from the .item file beside it, if there is one."""
+    """A data set's folder, or its .inter file. Items come from the .item file next to it, if there is one."""
 
     def __init__(self, path: Path, fields: RecBoleFields) -> None:
         self._fields = fields
@@ -84,7 +94,7 @@ class RecBoleSource:
                 header.place(name)
             left_out = [name for name, kind in header.kinds.items() if kind == "float_seq"]
             if left_out:
-                log.warning("%s: left out %s: sequences of numbers are no attributes", path, ", ".join(left_out))
+                log.warning("%s: left out %s: an attribute cannot be a sequence of numbers", path, ", ".join(left_out))
 
             def parse(line: str, header: _Header = header, item_field: int = item_field) -> RawItem:
                 values = header.values(line)
@@ -102,7 +112,7 @@ class RecBoleSource:
         for path in self._events:
             header = _Header(path)
             if f"{fields.item_id}_list" in header.kinds:
-                raise FileFormatError(path, 1, "sequences that were cut up already; the events themselves are needed")
+                raise FileFormatError(path, 1, "the file has sequences (item_id_list); use the one with single events")
             user, item = header.place(fields.user_id), header.place(fields.item_id)
             time = header.place(fields.timestamp) if fields.timestamp is not None else None
             rating = list(header.kinds).index(fields.rating) if fields.rating in header.kinds else None
@@ -114,14 +124,14 @@ class RecBoleSource:
             ) -> RawEvent:
                 values = header.values(line)
                 user, item, time, rating = places
-                when: object = next(order) if time is None else _time(values[time])
+                when: object = next(order) if time is None else values[time]
                 return values[user], values[item], when, values[rating] or None if rating is not None else None
 
             yield from event_lines(path, parse, on_error, header=True)
 
 
 class _Header:
-    """The first line of an atomic file: `kinds` by field, in the order of the columns."""
+    """The first line of an atomic file. `kinds`: the type of each field, in the order of the columns."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -130,7 +140,7 @@ class _Header:
             name, colon, kind = column.rpartition(":")
             if not colon or kind not in ("token", "token_seq", "float", "float_seq"):
                 raise FileFormatError(
-                    path, 1, f"{column!r} is not field:type; types are token, token_seq, float, float_seq"
+                    path, 1, f"{column[:100]!r} is not field:type; types are token, token_seq, float, float_seq"
                 )
             self.kinds[name] = kind
 
@@ -139,8 +149,8 @@ class _Header:
             raise FileFormatError(
                 self._path,
                 1,
-                f"no field {name!r}, there are {', '.join(self.kinds)}; name the right ones with --user-field, "
-                "--item-field, --time-field (or say --file-order where there are no times), --list-field",
+                f"no field {name!r}, there are {', '.join(self.kinds)[:500]}; name the fields with --user-field, "
+                "--item-field, --time-field (--file-order if there are no times), --list-field",
             )
         return list(self.kinds).index(name)
 
@@ -152,7 +162,7 @@ class _Header:
 
 
 def _event_files(path: Path) -> list[Path]:
-    """One .inter file, or the parts of a data set that was split: NAME.train.inter, and so with valid and test."""
+    """One .inter file, or NAME.train.inter, NAME.valid.inter and NAME.test.inter of a split data set."""
     if path.is_file():
         return [path]
     if not path.is_dir():
@@ -165,7 +175,7 @@ def _event_files(path: Path) -> list[Path]:
     if all(len(part) == 1 for part in parts.values()):
         return [one for part in parts.values() for one in part]
     names = ", ".join(one.name for one in found) or "none"
-    raise FileFormatError(path, None, f"one .inter file is needed, there is {names}; name the file itself")
+    raise FileFormatError(path, None, f"one .inter file is needed, found {names}; give the path of the file")
 
 
 def _unquoted(value: str) -> str:
@@ -177,7 +187,7 @@ def _unquoted(value: str) -> str:
 
 def _attribute(text: str, kind: str, as_list: bool) -> object:
     if kind == "float":
-        return number(text)
+        return parse_number(text)
     if kind == "token":
         return text
     if as_list:
@@ -185,28 +195,19 @@ def _attribute(text: str, kind: str, as_list: bool) -> object:
     return text.replace(_SPACE_WITHIN, " ")
 
 
-def _time(text: str) -> int | float:
-    """A time that is written as a float but whole is a whole number: 881250949.0."""
-    try:
-        value = number(text)
-    except InputError as error:
-        raise InputError(error.reason, "timestamp") from None
-    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
-
-
 def export_recbole(
     items: Sequence[Item], interactions: Interactions, out: Path, attributes: Sequence[str] | None, overwrite: bool
 ) -> None:
-    """Write a folder with NAME.inter, NAME.item and NAME.yaml, RecBole's configuration to read and split them as we do.
+    """Writes a folder with NAME.inter, NAME.item and NAME.yaml, a RecBole configuration with the same split.
 
-    NAME is the folder's. Strings are written as token, lists as token_seq, attributes that are numbers throughout as
-    float; `attributes` chooses some. Events come in the order of their times: RecBole keeps times in 32 bits, in which
-    neighbours are equal, and sorts them stably. Raises InputError for what these files cannot hold.
+    NAME is the folder's. Strings are written as token, lists as token_seq, attributes that are numbers in every item as
+    float; `attributes` selects some. Events are written in the order of their times, because RecBole keeps times in 32
+    bits, where close times are equal, and sorts them stably. Raises InputError for values that these files cannot
+    represent, and if `out` cannot be written.
     """
-    if out.exists() and not overwrite:
-        raise InputError(f"{out} exists already; say --overwrite to replace it")
+    check_replaceable(out, f"{out.name}.inter", overwrite)
     if out.name == "ml-100k":
-        raise InputError("RecBole reads its own copy of what is called ml-100k; give --out another name")
+        raise InputError("RecBole replaces a data set called ml-100k by its own copy; give --out another name")
     for one in itertools.chain(interactions.user_ids, interactions.item_ids, (item.item_id for item in items)):
         if one in _MISSING:
             raise InputError(f"the id {one!r} is read as a missing value by RecBole; give it another name")
@@ -227,7 +228,7 @@ def export_recbole(
 
 
 def _kinds(items: Sequence[Item], chosen: Sequence[str] | None) -> dict[str, str]:
-    """The type of each attribute, in the order in which they first come."""
+    """The type of each attribute, in the order of first occurrence."""
     types: dict[str, set[type]] = {}
     for item in items:
         for name, value in item.attributes.items():
@@ -239,7 +240,7 @@ def _kinds(items: Sequence[Item], chosen: Sequence[str] | None) -> dict[str, str
     for name in types if chosen is None else chosen:
         if name == "item_id" or name.startswith('"') or any(c in name for c in ":\t\r\n"):
             raise InputError(
-                f"an attribute of the name {name!r} has no place in atomic files; choose others", "--attributes"
+                f"an attribute of the name {name!r} cannot be written to atomic files; choose others", "--attributes"
             )
         kinds[name] = "token_seq" if tuple in types[name] else "float" if types[name] <= {int, float} else "token"
     return kinds
@@ -255,13 +256,13 @@ def _written(value: AttributeValue | None, kind: str) -> str:
 
 
 def _field(text: str) -> str:
-    """One line, no tab; quoted if it begins with a quote, which alone is special to a CSV reader."""
+    """Without tabs and line ends; quoted if it begins with a quote, which CSV readers treat specially."""
     text = text.translate({ord(c): " " for c in "\t\r\n"})
     return '"' + text.replace('"', '""') + '"' if text.startswith('"') else text
 
 
 def _configuration(attributes: Sequence[str]) -> str:
-    """JSON is YAML. Leave-one-out over the whole catalogue, the same as `seqrec evaluate`."""
+    """As JSON, which is YAML. Leave-one-out over the whole catalogue, as in `seqrec evaluate`."""
     load: Mapping[str, Sequence[str]] = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", *attributes]}
     split = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"}
     settings = {"USER_ID_FIELD": "user_id", "ITEM_ID_FIELD": "item_id", "TIME_FIELD": "timestamp"}

@@ -1,7 +1,7 @@
-"""A data set's folder as the Recformer authors' finetune_data/process.py writes it (github.com/AaronHeee/RecFormer).
+"""Data folders written by finetune_data/process.py of the Recformer authors (github.com/AaronHeee/RecFormer).
 
-meta_data.json: id -> attributes; smap.json, umap.json: id -> number of an item, of a user; train.json, val.json,
-test.json: user's number -> numbers of items, oldest first. Each is one JSON object, so it is read whole.
+meta_data.json: item id -> attributes. smap.json, umap.json: item id, user id -> number. train.json, val.json,
+test.json: number of a user -> numbers of items, oldest first. Each is one JSON object and is read as a whole.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from seqrec.data.encoding import read_text
 from seqrec.data.items import Item, check_event, make_item
 from seqrec.data.jsonl import BrokenLines, OnError
 from seqrec.data.sources.base import Event, fit
@@ -21,7 +22,7 @@ PARTS = ("train.json", "val.json", "test.json")
 
 
 class RecformerSource:
-    """The histories are train, val and test, one after the other; places in them stand for the times."""
+    """Histories are train, val and test joined in this order; the timestamp of an event is its position."""
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
@@ -33,10 +34,10 @@ class RecformerSource:
         broken = BrokenLines(path, on_error)
         for item_id, described in _read(path).items():
             try:
-                # Some who took over the format write the title alone.
+                # Some other writers of this format give only the title.
                 attributes = described if isinstance(described, dict) else {"title": described}
-                told = {name: fit(name, value) for name, value in attributes.items() if not _is_empty(value)}
-                item = make_item(item_id, told)
+                fitted = {name: fit(name, value) for name, value in attributes.items() if not _is_empty(value)}
+                item = make_item(item_id, fitted)
             except InputError as error:
                 broken.add(None, f"item {item_id!r}: {error}")
                 continue
@@ -51,7 +52,7 @@ class RecformerSource:
         for user in dict.fromkeys(user for part in parts.values() for user in part):
             pieces = {name: part[user] for name, part in parts.items() if user in part}
             if PARTS[0] not in pieces and pieces.get(PARTS[1]) == pieces.get(PARTS[2]):
-                del pieces[PARTS[1]]  # split by user: val.json and test.json hold the same whole histories
+                del pieces[PARTS[1]]  # split by user: val.json and test.json have the same complete histories
             place = 0
             for name, items in pieces.items():
                 for item in items if isinstance(items, list) else [items]:
@@ -69,9 +70,7 @@ class RecformerSource:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileFormatError(path, None, "no such file") from None
+        value = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         raise FileFormatError(path, None, f"not JSON: {error}") from None
     if not isinstance(value, dict):

@@ -1,6 +1,6 @@
-"""Items and events of an import on disk, so that memory does not grow with them: a SQLite file beside the output.
+"""Items and events of an import in a SQLite file next to the output, so that memory does not grow with them.
 
-Every filter is one statement over it. The texts of reviews never get here; of an item its finished line is kept.
+Each filter is one SQL statement. The texts of reviews are not stored; of an item the finished line is.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from seqrec.data.items import Item
+from seqrec.data.items import Item, has_visible_text
 from seqrec.data.sources.base import Event
+from seqrec.data.timestamps import FIRST_SECOND, LAST_SECOND, MAX_EXACT_FLOAT, UNITS
 from seqrec.errors import InputError
 
 Repeated = Literal["keep", "identical", "first", "last"]
@@ -24,27 +25,35 @@ _SAME = {
     "first": ("user_id, item_id", "time, event"),
     "last": ("user_id, item_id", "time DESC, event DESC"),
 }
-"""Which events are the same one, and which of them comes first and is kept."""
+"""The columns in which repeated events agree, and the order in which the first of them is kept."""
+
+
+class TimeCounts(NamedTuple):
+    units: dict[str, int]  # timestamps between 1990 and 2100, by the unit in which they are
+    fractions: int
+    large: int  # whole numbers beyond 2^53
 
 
 @contextmanager
 def staging(path: Path) -> Iterator[Staging]:
-    """A new staging file, gone when the block ends. Raises InputError where the disk is full."""
+    """A new staging file, removed when the block ends. Raises InputError if the disk is full."""
     connection = sqlite3.connect(path, isolation_level=None)
     try:
-        # What is broken off is thrown away, so nothing is journalled or synced.
+        # The file of an interrupted import is useless, so nothing is journalled or synced.
         for setting in ("journal_mode = OFF", "synchronous = OFF", "temp_store = FILE", f"cache_size = -{CACHE_KIB}"):
             connection.execute(f"PRAGMA {setting}")
         yield Staging(connection)
     except sqlite3.OperationalError as error:
-        raise InputError(f"{path.parent}: {error}; an import needs room there for what it reads of the data") from error
+        raise InputError(
+            f"{path.parent}: {error}; an import needs space there for the items and events that it reads"
+        ) from error
     finally:
         connection.close()
         path.unlink(missing_ok=True)
 
 
 class Staging:
-    """Made by `staging`. Filters return how many events they took away."""
+    """Made by `staging`. Filters return how many events they removed."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -52,7 +61,7 @@ class Staging:
         self._connection.execute("CREATE TABLE events (event INTEGER PRIMARY KEY, user_id TEXT, item_id TEXT, time)")
 
     def add_items(self, items: Iterable[Item]) -> int:
-        """How many were new: of several with one id the first stays."""
+        """Returns how many were new: of several with one id the first is kept."""
         rows = ((item.item_id, item_line(item.item_id, item.attributes), has_text(item)) for item in items)
         return self._write("INSERT OR IGNORE INTO items VALUES (?, ?, ?)", rows)
 
@@ -61,7 +70,7 @@ class Staging:
         return self._write("INSERT INTO events (user_id, item_id, time) VALUES (?, ?, ?)", rows)
 
     def drop_repeated(self, repeated: Repeated) -> int:
-        """Of events that are the same (see `_SAME`) one stays; "keep" keeps all."""
+        """Of repeated events (see `_SAME`) one is kept; "keep" keeps all."""
         if repeated == "keep":
             return 0
         same, best = _SAME[repeated]
@@ -69,7 +78,7 @@ class Staging:
         return self._delete(f"event IN (SELECT event FROM ({ranked}) WHERE place > 1)")
 
     def drop_textless(self) -> int:
-        """Events of items that nothing describes, or only numbers do."""
+        """Events of items without text: without attributes, or only with numbers."""
         return self._delete("item_id NOT IN (SELECT item_id FROM items WHERE has_text)")
 
     def keep_core(self, user_events: int, item_events: int) -> int:
@@ -84,15 +93,36 @@ class Staging:
                 return dropped
 
     def count(self, what: Literal["events", "items", "user_id", "item_id"]) -> int:
-        """Of events, of items described, of users with events, of items with events."""
+        """The number of events, of described items, of users with events, or of items with events."""
         counted = {"events": "count(*) FROM events", "items": "count(*) FROM items"}
         (number,) = self._connection.execute(
             f"SELECT {counted.get(what, f'count(DISTINCT {what}) FROM events')}"
         ).fetchone()
         return int(number)
 
+    def count_times(self) -> TimeCounts:
+        """How many events have timestamps of each unit, are fractions, or are beyond exact floats."""
+        units = {unit: f"time >= {FIRST_SECOND * each} AND time < {LAST_SECOND * each}" for unit, each in UNITS.items()}
+        conditions = [*units.values(), "typeof(time) = 'real'", f"abs(time) > {MAX_EXACT_FLOAT}"]
+        sums = ", ".join(f"coalesce(sum({condition}), 0)" for condition in conditions)
+        *found, fractions, large = self._connection.execute(f"SELECT {sums} FROM events").fetchone()
+        return TimeCounts({unit: count for unit, count in zip(UNITS, found, strict=True) if count}, fractions, large)
+
+    def to_unit(self, unit: str) -> int:
+        """Converts the timestamps of coarser units to `unit`, which loses no digits. Returns how many."""
+        converted = 0
+        for each in UNITS.values():
+            if each >= UNITS[unit]:
+                continue
+            changed = self._connection.execute(
+                f"UPDATE events SET time = time * {UNITS[unit] // each} "
+                f"WHERE time >= {FIRST_SECOND * each} AND time < {LAST_SECOND * each}"
+            )
+            converted += changed.rowcount
+        return converted
+
     def item_lines(self, interacted_only: bool) -> Iterator[tuple[str, bool]]:
-        """Lines of an items file and whether there is text in them: described items as they came, then the others."""
+        """Lines of an items file and whether they have text: described items in their order, then the others."""
         where = "WHERE item_id IN (SELECT item_id FROM events)" if interacted_only else ""
         for line, text in self._connection.execute(f"SELECT line, has_text FROM items {where} ORDER BY rowid"):
             yield line, bool(text)
@@ -101,7 +131,7 @@ class Staging:
             yield item_line(item_id, {}), False
 
     def events(self) -> Iterator[tuple[str, str, int | float]]:
-        """user_id, item_id, timestamp in the order in which they came."""
+        """user_id, item_id, timestamp in the order in which they were added."""
         yield from self._connection.execute("SELECT user_id, item_id, time FROM events ORDER BY event")
 
     def _write(self, statement: str, rows: Iterable[tuple[object, ...]]) -> int:
@@ -119,9 +149,9 @@ def item_line(item_id: str, attributes: object) -> str:
 
 
 def has_text(item: Item) -> bool:
-    """Whether a string of it says something; numbers alone tell no item from another."""
+    """Whether it has a string with visible characters; numbers alone do not describe an item."""
     return any(
-        value.strip() if isinstance(value, str) else any(map(str.strip, value))
+        has_visible_text(value) if isinstance(value, str) else any(map(has_visible_text, value))
         for value in item.attributes.values()
         if isinstance(value, str | tuple)
     )

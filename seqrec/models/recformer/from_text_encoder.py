@@ -16,7 +16,7 @@ from seqrec.models.recformer.weights import convert_weights, plain_names
 
 FIRST_POSITION = 2
 NOISE = 0.02
-"""Standard deviation of the noise that tells token types and item positions apart before training."""
+"""Standard deviation of the noise by which token types and item positions differ before training."""
 
 
 def load_text_encoder(

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from service.engine.plan import ONLY_IDS
+from service.engine.plan import ONLY_IDS, UNAVAILABLE
 from service.http.dependencies import READ, ComponentsDep, TraceDep, problems
-from service.http.schemas import DeleteAnswer, FoundItems, ItemsBody, ItemView, PutAnswer, StoredItem
+from service.http.schemas import DeleteAnswer, FoundItem, FoundItems, ItemsBody, PutAnswer, StoredItem
 
 router = APIRouter(tags=["items"])
 
@@ -17,12 +17,15 @@ router = APIRouter(tags=["items"])
 async def put_items(body: ItemsBody, components: ComponentsDep, trace: TraceDep) -> PutAnswer:
     """Add items or replace them, all or none. Once answered they are durable, and the next request finds them.
 
-    A model that knows items by id cannot search those that its training did not see: they are stored, and named.
+    Items that no answer contains are stored and named in `not_searchable`: those that are not available and, with a
+    model of item ids, those that are not in its training data.
     """
     posted = [(item.item_id, item.attributes, item.available) for item in body.items]
-    result, unknown = await components.recommender.put(posted, trace)
-    answer = PutAnswer(seq=result.seq, created=result.created, updated=result.updated, searchable=not unknown)
-    return answer.model_copy(update={"not_searchable": unknown, "detail": ONLY_IDS}) if unknown else answer
+    result, unknown, unavailable = await components.recommender.put(posted, trace)
+    details = [detail for ids, detail in ((unknown, ONLY_IDS), (unavailable, UNAVAILABLE)) if ids]
+    hidden = list(dict.fromkeys([*unknown, *unavailable]))
+    answer = PutAnswer(seq=result.seq, created=result.created, updated=result.updated, searchable=not hidden)
+    return answer.model_copy(update={"not_searchable": hidden, "detail": "; ".join(details)}) if hidden else answer
 
 
 @router.get("/items", responses=problems(422, 503))
@@ -34,7 +37,12 @@ async def find_items(
 ) -> FoundItems:
     """Items whose attributes hold all the words."""
     items = await components.recommender.find(q, limit, trace)
-    return FoundItems(items=[ItemView(item_id=item.item_id, attributes=dict(item.attributes)) for item in items])
+    return FoundItems(
+        items=[
+            FoundItem(item_id=item.item_id, attributes=dict(item.attributes), available=item.available)
+            for item in items
+        ]
+    )
 
 
 @router.get("/items/{item_id:path}", responses=problems(404, 422, 503))

@@ -63,7 +63,7 @@ async def readyz(startup: StartupDep, response: Response) -> Readiness:
     if not components.recommender.batcher.alive:
         response.status_code = 503
         return Readiness(status="not ready", detail="a compute thread died", worker=os.getpid())
-    degraded = components.follower.degraded
+    degraded = components.degraded
     return Readiness(
         status="ready",
         detail=degraded[0] if degraded else None,

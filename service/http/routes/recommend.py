@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from seqrec.data.items import Item
+from seqrec.data.items import Item, check_user_id
 from seqrec.errors import InputError
 from service.engine.explain import Reason
 from service.engine.plan import Answer, RecommendRequest
@@ -16,6 +16,7 @@ from service.http.dependencies import READ, ComponentsDep, TraceDep, problems
 from service.http.schemas import (
     BatchAnswer,
     BatchBody,
+    FilterValue,
     ReasonView,
     RecommendAnswer,
     RecommendBody,
@@ -24,7 +25,7 @@ from service.http.schemas import (
     SimilarAnswer,
     SimilarBody,
 )
-from service.live.filters import parse_filter
+from service.live.filters import Filter, parse_filter
 
 router = APIRouter(tags=["recommend"])
 
@@ -53,8 +54,9 @@ async def recommend_batch(body: BatchBody, components: ComponentsDep, trace: Tra
 @router.post("/similar", responses=READ | problems(404))
 async def similar(body: SimilarBody, components: ComponentsDep, trace: TraceDep) -> SimilarAnswer:
     """Items that read like an item; an item of the catalogue is left out of its own answer."""
-    answer = await components.recommender.similar(body.item_id, body.attributes, body.k, body.min_seq, trace)
-    return SimilarAnswer(items=_scored(answer.items), **_state(answer))
+    passes = _filter(body.filter, "filter", components.settings.max_ids)
+    answer = await components.recommender.similar(body.item_id, body.attributes, body.k, body.min_seq, passes, trace)
+    return SimilarAnswer(items=_scored(answer.items), degraded=answer.degraded, **_state(answer))
 
 
 def _request(body: RecommendBody, field: str, max_values: int) -> RecommendRequest:
@@ -68,10 +70,14 @@ def _request(body: RecommendBody, field: str, max_values: int) -> RecommendReque
         body.exclude,
         body.candidates,
         field,
-        user_id=body.user_id,
-        filter=parse_filter(body.filter, f"{field}filter", max_values) if body.filter else None,
+        user_id=None if body.user_id is None else check_user_id(body.user_id, f"{field}user_id"),
+        filter=_filter(body.filter, f"{field}filter", max_values),
         explain=body.explain,
     )
+
+
+def _filter(given: FilterValue | None, field: str, max_values: int) -> Filter | None:
+    return parse_filter(given, field, max_values) if given else None
 
 
 def _recommend_answer(answer: Answer) -> RecommendAnswer:

@@ -58,11 +58,20 @@ def test_import_encodes_again_for_another_tower(
 ) -> None:
     import_items(catalogue, encoder, tiny_items)
     other = load_model(other_checkpoint)
-    assert import_items(catalogue, other, tiny_items) == Imported(updated=8)
+    assert import_items(catalogue, other, tiny_items) == Imported(unchanged=8, reencoded=8)
     found = catalogue.get("mug-1")
     assert found is not None
     assert found[1].vector is not None
     assert found[1].vector.shape == (16,)
+
+
+def test_only_what_another_model_encoded_is_counted_as_encoded_again(
+    catalogue: SqliteCatalogue, encoder: Encoder, other_checkpoint: Path, tiny_items: list[Item]
+) -> None:
+    import_items(catalogue, encoder, tiny_items)
+    changed = [Item("desk-1", {"title": "Ash desk"}), *tiny_items[1:], Item("new", {"title": "new"})]
+    imported = import_items(catalogue, load_model(other_checkpoint), changed)
+    assert imported == Imported(created=1, updated=1, unchanged=7, reencoded=7)
 
 
 def test_the_order_of_attributes_is_a_change(catalogue: SqliteCatalogue, encoder: Encoder) -> None:
@@ -267,3 +276,53 @@ def test_an_item_that_changed_but_for_its_text_is_not_encoded_again(
     assert [bool(shown) for shown in snapshot.available] == [
         not item.available for item in sorted(tiny_items, key=lambda item: item.item_id)
     ]
+
+
+def test_stored_items_that_the_file_lacks_are_counted_and_stay(
+    build: Build, tiny_items: list[Item], catalogue: SqliteCatalogue
+) -> None:
+    build()
+    imported = build(items=tiny_items[2:]).imported
+    assert (imported.unchanged, imported.not_in_file, imported.deleted) == (6, 2, 0)
+    assert catalogue.count() == 8
+
+
+def test_replace_deletes_what_the_file_lacks(
+    build: Build, tiny_items: list[Item], catalogue: SqliteCatalogue, home: Path
+) -> None:
+    build()
+    result = build(items=[*tiny_items[2:], Item("new", {"title": "new"})], replace=True)
+    assert (result.imported.created, result.imported.not_in_file, result.imported.deleted) == (1, 2, 2)
+    assert catalogue.ids() == {item.item_id for item in tiny_items[2:]} | {"new"}
+    assert set(SnapshotStore(home).open(result.manifest.snapshot_id).item_ids) == catalogue.ids()
+
+
+@pytest.mark.parametrize(("kept", "max_delete"), [(4, 0.3), (0, 0.99), (7, 0.0)])
+def test_an_incomplete_export_does_not_empty_the_shop(
+    build: Build, tiny_items: list[Item], catalogue: SqliteCatalogue, kept: int, max_delete: float
+) -> None:
+    build()
+    head = catalogue.head()
+    items = [*tiny_items[:kept], Item("new", {"title": "new"})]
+    with pytest.raises(InputError, match=rf"{8 - kept} of 8 stored items .*--max-delete"):
+        build(items=items, replace=True, max_delete=max_delete)
+    assert (catalogue.head(), catalogue.count()) == (head, 8)
+    build(items=items, replace=True, max_delete=1)
+    assert catalogue.count() == kept + 1
+
+
+def test_replace_needs_items(build: Build) -> None:
+    build()
+    with pytest.raises(InputError, match=r"--replace .* needs --items"):
+        build(items=(), replace=True)
+
+
+def test_items_that_come_back_after_a_delete_are_named(
+    build: Build, catalogue: SqliteCatalogue, tiny_items: list[Item], caplog: pytest.LogCaptureFixture
+) -> None:
+    build()
+    catalogue.delete(["mug-1", "mug-2"])
+    imported = build(items=[*tiny_items, Item("new", {"title": "new"})]).imported
+    assert (imported.created, imported.recreated) == (3, ("mug-1", "mug-2"))
+    assert "2 items that had been deleted are stored again: 'mug-1', 'mug-2'" in caplog.text
+    assert build().imported.recreated == ()

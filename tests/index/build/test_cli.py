@@ -10,7 +10,7 @@ import pytest
 from index.build.cli import index, reindex
 from index.snapshot.snapshot import SnapshotStore
 from seqrec import cli
-from seqrec.errors import CatalogueError, CheckpointError, FileFormatError, SnapshotError
+from seqrec.errors import CatalogueError, CheckpointError, FileFormatError, InputError, SnapshotError
 
 Captured = pytest.CaptureFixture[str]
 
@@ -21,7 +21,7 @@ def here(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-def told(capsys: Captured) -> Any:
+def answer(capsys: Captured) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
@@ -30,26 +30,29 @@ def test_from_a_file_to_a_published_snapshot_and_back(
 ) -> None:
     build = ["build", "--checkpoint", str(bag_of_words_checkpoint), "--items", str(items_file), "--json"]
     index([*build, "--publish"])
-    one = told(capsys)
+    one = answer(capsys)
     assert (one["count"], one["created"], one["recall"], one["published"], one["seq"]) == (8, 8, 1.0, True, 8)
     index(build)
-    two = told(capsys)
-    assert (two["created"], two["unchanged"], two["published"], two["seq"]) == (0, 8, False, 9)
+    two = answer(capsys)
+    assert (two["snapshot"], two["new"], two["unchanged"]) == (one["snapshot"], False, 8)
+    index([*build, "--force"])
+    two = answer(capsys)
+    assert (two["created"], two["new"], two["published"], two["seq"]) == (0, True, False, 9)
     index(["verify", two["snapshot"], "--json"])
-    assert told(capsys) == {"snapshot": two["snapshot"], "whole": True, "count": 8}
+    assert answer(capsys) == {"snapshot": two["snapshot"], "whole": True, "count": 8}
     index(["publish", two["snapshot"], "--json"])
-    assert told(capsys) == {"snapshot": two["snapshot"], "seq": 10}
+    assert answer(capsys) == {"snapshot": two["snapshot"], "seq": 10}
     index(["list", "--json"])
-    assert [(row["snapshot"], row["served"], row["count"]) for row in told(capsys)] == [
+    assert [(row["snapshot"], row["served"], row["count"]) for row in answer(capsys)] == [
         (one["snapshot"], False, 8),
         (two["snapshot"], True, 8),
     ]
     index(["rollback", "--json"])
-    assert told(capsys) == {"snapshot": one["snapshot"], "seq": 11}
+    assert answer(capsys) == {"snapshot": one["snapshot"], "seq": 11}
     reindex(["--json", "--no-publish"])
-    assert told(capsys)["published"] is False
+    assert answer(capsys)["published"] is False
     reindex(["--json"])
-    assert told(capsys)["published"] is True
+    assert answer(capsys)["published"] is True
 
 
 def test_people_are_told_in_words(
@@ -65,7 +68,7 @@ def test_people_are_told_in_words(
     index(["list"])
     out = capsys.readouterr().out
     assert f"snapshot {snapshot_id} is served from now on" in out
-    assert f"snapshot {snapshot_id} is whole: 8 items, 14 files" in out
+    assert f"snapshot {snapshot_id} is intact: 8 items, 14 files" in out
     assert f"* {snapshot_id}          8 items  bag_of_words" in out
 
 
@@ -79,7 +82,7 @@ def test_a_damaged_snapshot_is_listed_as_such_and_others_go_on(
     index(build)
     capsys.readouterr()
     index(["list", "--json"])
-    first, second = sorted(told(capsys), key=lambda row: row["served"])
+    first, second = sorted(answer(capsys), key=lambda row: row["served"])
     assert "manifest.json" in first["error"]
     assert second["served"]
     with pytest.raises(SnapshotError, match=r"manifest\.json"):
@@ -92,7 +95,7 @@ def test_where_nothing_is_the_way_out_is_told(
     here: Path, bag_of_words_checkpoint: Path, items_file: Path, tmp_path: Path
 ) -> None:
     for argv in (["list"], ["rollback"], ["verify", "x"], ["publish", "x"]):
-        with pytest.raises(CatalogueError, match=r"no catalogue in .*; `seqrec index build --items` makes one"):
+        with pytest.raises(CatalogueError, match=r"no catalogue in .*; `seqrec index build --items` creates one"):
             index(argv)
     with pytest.raises(CatalogueError):
         reindex([])
@@ -101,7 +104,7 @@ def test_where_nothing_is_the_way_out_is_told(
         index(["build", "--checkpoint", str(bag_of_words_checkpoint), "--items", str(tmp_path / "none.jsonl")])
     with pytest.raises(CheckpointError, match="not a directory"):
         index(["build", "--checkpoint", str(tmp_path / "none"), "--items", str(items_file)])
-    with pytest.raises(SnapshotError, match="name one by --checkpoint"):
+    with pytest.raises(SnapshotError, match="name a model by --checkpoint"):
         reindex([])
     with pytest.raises(SnapshotError, match="'x' is no snapshot id; `seqrec index list`"):
         index(["publish", "x"])
@@ -117,7 +120,7 @@ def test_a_broken_line_is_named_or_skipped(
         index(build)
     assert not here.exists()
     index([*build, "--on-error", "skip"])
-    assert told(capsys)["created"] == 8
+    assert answer(capsys)["created"] == 8
 
 
 def test_a_job_file_tells_how_it_went(
@@ -130,7 +133,7 @@ def test_a_job_file_tells_how_it_went(
     capsys.readouterr()
     reindex(["--json", "--job", str(path)])
     job = json.loads(path.read_text(encoding="utf-8"))
-    snapshot_id = told(capsys)["snapshot"]
+    snapshot_id = answer(capsys)["snapshot"]
     assert (job["id"], job["state"], job["snapshot"], job["error"]) == ("1", "done", snapshot_id, None)
     assert (job["done"], job["total"]) == (8, 8)
     with pytest.raises(CheckpointError):
@@ -155,10 +158,10 @@ def test_a_job_that_is_told_to_end_says_so(
     handler = signal.getsignal(signal.SIGTERM)
     path = tmp_path / "job.json"
     with pytest.raises(SystemExit) as end:
-        cli.main(["reindex", "--job", str(path)])
+        cli.main(["reindex", "--force", "--job", str(path)])
     assert end.value.code == 130
     job = json.loads(path.read_text(encoding="utf-8"))
-    assert (job["state"], job["error"]) == ("failed", "it was ended before it was done")
+    assert (job["state"], job["error"]) == ("failed", "it was interrupted")
     assert SnapshotStore(here).list() == before
     assert not list((here / "snapshots").glob(".tmp-*"))
     assert signal.getsignal(signal.SIGTERM) is handler
@@ -187,5 +190,72 @@ def test_help_names_every_command(capsys: Captured) -> None:
     with pytest.raises(SystemExit):
         index(["--help"])
     out = capsys.readouterr().out
-    for command in ("build", "verify", "publish", "rollback", "list"):
+    for command in ("build", "verify", "publish", "rollback", "remove", "list"):
         assert command in out
+
+
+def test_a_full_export_replaces_the_catalogue(
+    here: Path, items_file: Path, bag_of_words_checkpoint: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    lines = items_file.read_text(encoding="utf-8").splitlines(keepends=True)
+    smaller = tmp_path / "smaller.jsonl"
+    smaller.write_text("".join(lines[:6]), encoding="utf-8")
+    build = ["build", "--checkpoint", str(bag_of_words_checkpoint), "--publish", "--items"]
+    index([*build, str(items_file)])
+    index([*build, str(smaller)])
+    assert "2 stored items are not in the file; they stay (--replace deletes them)" in capsys.readouterr().out
+    index([*build, str(smaller), "--replace"])
+    assert "0 updated, 6 unchanged, 2 deleted" in capsys.readouterr().out
+    index([*build, str(items_file), "--replace"])
+    assert "2 of the created items had been deleted before: 'pot/1', 'ערב'" in capsys.readouterr().out
+    smaller.write_text("".join(lines[:4]), encoding="utf-8")
+    with pytest.raises(InputError, match=r"4 of 8 stored items \(50%\) are not in the file"):
+        index([*build, str(smaller), "--replace"])
+    index([*build, str(smaller), "--replace", "--max-delete", "0.5", "--json"])
+    assert answer(capsys)["deleted"] == 4
+
+
+def test_a_skipped_line_does_not_delete_its_item(here: Path, items_file: Path, bag_of_words_checkpoint: Path) -> None:
+    build = ["build", "--checkpoint", str(bag_of_words_checkpoint), "--items", str(items_file)]
+    index(build)
+    text = items_file.read_text(encoding="utf-8")
+    items_file.write_text(text.replace('{"item_id": "mug-1"', "{item_id: mug-1"), encoding="utf-8")
+    with pytest.raises(FileFormatError, match="line 5: not JSON"):
+        index([*build, "--on-error", "skip", "--replace"])
+
+
+def test_another_model_updates_no_item(
+    here: Path, items_file: Path, bag_of_words_checkpoint: Path, other_checkpoint: Path, capsys: Captured
+) -> None:
+    for checkpoint in (bag_of_words_checkpoint, other_checkpoint):
+        index(["build", "--checkpoint", str(checkpoint), "--items", str(items_file)])
+    out = capsys.readouterr().out
+    assert "0 items created, 0 updated, 8 unchanged (8 of them encoded again by this model)" in out
+
+
+def test_without_a_change_the_command_says_so(
+    here: Path, items_file: Path, bag_of_words_checkpoint: Path, capsys: Captured
+) -> None:
+    index(["build", "--checkpoint", str(bag_of_words_checkpoint), "--items", str(items_file), "--publish"])
+    (snapshot_id,) = SnapshotStore(here).list()
+    reindex([])
+    assert f"nothing has changed since snapshot {snapshot_id} was made" in capsys.readouterr().out
+    assert SnapshotStore(here).list() == [snapshot_id]
+
+
+def test_the_list_shows_what_may_be_removed(
+    here: Path, items_file: Path, bag_of_words_checkpoint: Path, other_checkpoint: Path, capsys: Captured
+) -> None:
+    build = ["build", "--items", str(items_file), "--checkpoint"]
+    index([*build, str(bag_of_words_checkpoint), "--publish"])
+    index([*build, str(other_checkpoint), "--publish"])
+    index(["build", "--checkpoint", str(bag_of_words_checkpoint), "--force", "--json"])
+    capsys.readouterr()
+    index(["list", "--json"])
+    rows = answer(capsys)
+    assert sorted(row["state"] for row in rows) == ["kept", "not published", "served"]
+    (spare,) = (row["snapshot"] for row in rows if row["state"] == "not published")
+    index(["remove", spare])
+    assert f"removed snapshot {spare}" in capsys.readouterr().out
+    index(["list", "--json"])
+    assert [row["state"] for row in answer(capsys)].count("not published") == 0

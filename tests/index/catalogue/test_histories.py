@@ -164,17 +164,20 @@ def test_histories_of_the_first_schema_become_a_log(tmp_path: Path) -> None:
             CREATE UNIQUE INDEX once ON events (user_id, event_id) WHERE event_id IS NOT NULL;
             PRAGMA user_version = 1;
             INSERT INTO events (user_id, item_id, timestamp, event_id) VALUES
-                ('u', 'b', 2.0, NULL), ('v', 'z', 1.0, NULL), ('u', 'a', 1.0, 'e');
+                ('u', 'b', 2.0, NULL), ('v', 'z', 1.0, NULL), ('u', 'a', 1.0, 'e'),
+                ('u ', 'c', 3.0, 'f'), (' u', 'a', 1.0, 'e'), ('  ', 'y', 1.0, NULL);
             DELETE FROM events WHERE user_id = 'v';
             """
         )
     store = SqliteHistories(path)
-    assert store.recent("u", 9) == [Event("u", "a", 1.0, "e"), Event("u", "b", 2.0)]
-    assert store.events_head() == 3
-    assert as_slices(store.event_changes(0, 10, 5)) == [("", "ab")]
-    assert as_slices(store.event_changes(1, 10, 5)) == [("b", "ab")]
+    # Users whose ids could no longer be named are those they were meant to be.
+    events = [Event("u", "a", 1.0, "e"), Event("u", "b", 2.0), Event("u", "c", 3.0, "f")]
+    assert list(store.scan()) == events
+    assert store.events_head() == 6
+    assert as_slices(store.event_changes(0, 10, 5)) == [("", "abc")]
+    assert as_slices(store.event_changes(1, 10, 5)) == [("b", "abc")]
     store.delete("u")
-    assert as_slices(store.event_changes(3, 10, 5)) == [("ab", "")]
+    assert as_slices(store.event_changes(6, 10, 5)) == [("abc", "")]
     log_id = store.log_id
     store.close()
     store = SqliteHistories(path)
@@ -184,19 +187,24 @@ def test_histories_of_the_first_schema_become_a_log(tmp_path: Path) -> None:
 
 def test_histories_that_redis_had_before_there_was_a_log(redis_url: str) -> None:
     store = RedisHistories(redis_url)
-    store.add([Event("u", "b", 2.0), Event("v", "z", 1.0), Event("u", "a", 1.0, "e")])
+    store.add([Event("u", "b", 2.0), Event("v ", "z", 1.0), Event("u\u0308", "a", 1.0, "e"), Event(" ", "y", 1.0)])
+    store.add([Event("\u00fc", "b", 2.0), Event("\u00fc", "x", 3.0, "e")])
     with redis.Redis.from_url(redis_url.partition("?")[0]) as client:
         base = store._base
         client.delete(f"{base}log", f"{base}meta")  # as the version before left it
     store.close()
     store = RedisHistories(redis_url)
-    assert store.events_head() == 3
+    assert store.events_head() == 6
     with pytest.raises(LogTruncated):
         store.event_changes(0, 10, 5)
-    assert sorted(as_slices(store.event_sequences())) == [("", "ab"), ("", "z")]
+    # Users whose ids could no longer be named are those they were meant to be; an event id still counts once.
+    assert {event.user_id for event in store.scan()} == {"u", "v", "\u00fc"}
+    assert sorted(as_slices(store.event_sequences()))[:1] == [("", "b")]
+    assert store.recent("v", 9) == [Event("v", "z", 1.0)]
+    assert len({event.event_id for event in store.recent("\u00fc", 9)} - {None}) == 1
     store.add([Event("u", "c", 3.0)])
     store.delete("v")
-    assert sorted(as_slices(store.event_changes(3, 10, 5))) == [("ab", "abc"), ("z", "")]
+    assert sorted(as_slices(store.event_changes(6, 10, 5))) == [("b", "bc"), ("z", "")]
     store.close()
 
 
@@ -252,6 +260,8 @@ def test_another_schema_of_histories_is_refused(tmp_path: Path) -> None:
     ("values", "field"),
     [
         (("", "a", 1), "events[0].user_id"),
+        (("bob ", "a", 1), "events[0].user_id"),
+        (("\u00a0bob", "a", 1), "events[0].user_id"),
         (("u", 5, 1), "events[0].item_id"),
         (("u", "a", math.nan), "events[0].timestamp"),
         (("u", "a", True), "events[0].timestamp"),
@@ -263,6 +273,10 @@ def test_what_is_no_event_is_refused(values: tuple[object, ...], field: str) -> 
     with pytest.raises(InputError) as refused:
         make_event(*values, field="events[0].")
     assert refused.value.field == field
+
+
+def test_a_user_has_one_name() -> None:
+    assert make_event("jose\u0301", "a", 7).user_id == make_event("jos\u00e9", "a", 7).user_id == "jos\u00e9"
 
 
 def test_an_event_s_time_is_a_float() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from index.catalogue.sqlite.catalogue import SqliteCatalogue
 from index.snapshot.checkpoints import checkpoint_path
-from index.snapshot.publication import publish, published, rollback
+from index.snapshot.publication import publish, published, remove, rollback
 from index.snapshot.snapshot import SnapshotStore
 from seqrec.data.items import Item
 from seqrec.errors import LogTruncated, SnapshotError
@@ -38,7 +38,7 @@ def test_rolling_back_goes_back_step_by_step(build: Build, home: Path, catalogue
     assert rollback(home, catalogue) == two
     assert published(catalogue) == two
     assert rollback(home, catalogue) == one
-    with pytest.raises(SnapshotError, match=r"no snapshot .* published before"):
+    with pytest.raises(SnapshotError, match=r"no earlier published snapshot"):
         rollback(home, catalogue)
     publish(home, catalogue, three)
     assert rollback(home, catalogue) == one
@@ -90,7 +90,7 @@ def test_a_snapshot_ahead_of_a_restored_catalogue_is_not_published(build: Build,
     result = build(items=numbered(1), publish=False)
     (home / "catalogue.sqlite3").write_bytes(backup)
     restored = SqliteCatalogue(home / "catalogue.sqlite3")
-    with pytest.raises(SnapshotError, match="at 2, the catalogue only at 1: an older state"):
+    with pytest.raises(SnapshotError, match="up to 2, but the catalogue ends at 1: an older state"):
         publish(home, restored, result.manifest.snapshot_id)
     restored.close()
 
@@ -137,6 +137,29 @@ def test_snapshots_of_another_catalogue_stay(build: Build, home: Path) -> None:
     build(items=numbered(0), keep=1)
     build(items=numbered(1), keep=1)
     assert set(theirs) <= set(SnapshotStore(home).list())
+
+
+def test_copies_of_a_snapshot_do_not_displace_different_ones(build: Build, home: Path) -> None:
+    one, two = build_some(build, 2)
+    copies = [build(items=(), force=True).manifest.snapshot_id for _ in range(4)]
+    assert SnapshotStore(home).list() == sorted([one, copies[-1]])
+    assert two not in SnapshotStore(home).list()  # the newest copy of it stays
+
+
+def test_a_snapshot_is_removed_by_name(build: Build, home: Path, catalogue: SqliteCatalogue) -> None:
+    one, two = build_some(build, 2)
+    unpublished = build(items=numbered(7), publish=False).manifest.snapshot_id
+    with pytest.raises(SnapshotError, match=f"{two} is served; publish another"):
+        remove(home, catalogue, two)
+    with pytest.raises(SnapshotError, match="there is no snapshot 20260101"):
+        remove(home, catalogue, "20260101T000000-000001-abcdef")
+    opened = SnapshotStore(home).open(one)
+    with pytest.raises(SnapshotError, match="in use"):
+        remove(home, catalogue, one)
+    del opened
+    remove(home, catalogue, one)
+    remove(home, catalogue, unpublished)
+    assert SnapshotStore(home).list() == [two]
 
 
 def test_checkpoints_that_no_snapshot_needs_go(build: Build, home: Path, other_checkpoint: Path) -> None:

@@ -118,7 +118,7 @@ def test_the_index_finds_every_item_by_its_vector(store: SnapshotStore, metric: 
 
 def test_the_manifest_says_what_was_asked_for(store: SnapshotStore) -> None:
     record = json.loads((write(store) / "manifest.json").read_text(encoding="utf-8"))
-    assert record["format"] == 1
+    assert record["format"] == 2
     assert record["count"] == 5
     assert record["recall"] == 1.0
     assert set(record["files"]) == set(FILES)
@@ -173,9 +173,9 @@ def test_a_single_altered_bit_is_refused_by_name(store: SnapshotStore, name: str
     [
         ('"seq": 7', '"seq": 8', "altered"),
         ('"metric": "cosine"', '"metric": "dot"', "altered"),
-        ('"format": 1', '"format": 2', "format 2; this version reads format 1"),
-        ('"count"', "count", "no manifest of a snapshot"),
-        ('"digest"', '"digits"', "no manifest of a snapshot"),
+        ('"format": 2', '"format": 3', "format 3; this version reads formats 1 to 2"),
+        ('"count"', "count", "not the manifest of a snapshot"),
+        ('"digest"', '"digits"', "not the manifest of a snapshot"),
     ],
 )
 def test_an_altered_manifest_is_refused(store: SnapshotStore, old: str, new: str, reason: str) -> None:
@@ -216,14 +216,14 @@ def test_files_of_another_snapshot_are_refused(store: SnapshotStore) -> None:
     mixed = Manifest.from_json((shorter / "manifest.json").read_text(encoding="utf-8"))
     files = dict(mixed.files) | {"vectors.npy": record.files["vectors.npy"]}
     (shorter / "manifest.json").write_text(replace(mixed, files=files).to_json(), encoding="utf-8")
-    with pytest.raises(SnapshotError, match=r"vectors\.npy holds float32 \[5, 8\], not float32 \[4, 8\]"):
+    with pytest.raises(SnapshotError, match=r"vectors\.npy contains float32 \[5, 8\], not float32 \[4, 8\]"):
         open_snapshot(shorter, verify=True)
 
 
 def test_a_renamed_snapshot_is_refused(store: SnapshotStore) -> None:
     path = write(store)
     path.rename(path.with_name("20271122T054500-000007-abcdef"))
-    with pytest.raises(SnapshotError, match="holds snapshot 20261122T054500-000007-abcdef"):
+    with pytest.raises(SnapshotError, match="contains snapshot 20261122T054500-000007-abcdef"):
         store.open("20271122T054500-000007-abcdef")
 
 
@@ -254,8 +254,31 @@ def test_listing_shows_whole_snapshots_only(store: SnapshotStore) -> None:
     (store.directory / "20261122T054500-000008-abcdef").mkdir()
     (store.directory / "notes").mkdir()
     assert store.list() == [path.name]
-    store.remove_unfinished()
+    with store.writing():
+        pass
     assert not list(store.directory.glob(".tmp-*"))
+
+
+def test_a_snapshot_whose_files_went_missing_is_noticed(store: SnapshotStore) -> None:
+    path = write(store)
+    snapshot = store.open(path.name)
+    snapshot.check_present()
+    file = path / "vectors.npy"
+    content = file.read_bytes()
+    for damage, reason in (
+        (content[:-1], r"vectors\.npy .* has \d+ bytes instead of"),
+        (None, r"vectors\.npy .* is missing"),
+    ):
+        file.unlink()
+        if damage is not None:
+            file.write_bytes(damage)
+        with pytest.raises(SnapshotError, match=reason):
+            snapshot.check_present()
+    file.write_bytes(content)
+    snapshot.check_present()
+    path.rename(path.with_name("aside"))
+    with pytest.raises(SnapshotError, match="removed or replaced"):
+        snapshot.check_present()
 
 
 def test_a_snapshot_is_not_removed_while_somebody_has_it_open(store: SnapshotStore) -> None:
@@ -293,7 +316,7 @@ def test_new_ids_sort_by_age_and_are_ids(store: SnapshotStore) -> None:
 
 def test_items_out_of_order_are_refused_and_nothing_stays(store: SnapshotStore) -> None:
     for items in ([ITEMS[1], ITEMS[0]], [ITEMS[0], ITEMS[0]]):
-        with pytest.raises(SnapshotError, match="not in order"):
+        with pytest.raises(SnapshotError, match="not sorted"):
             write(store, items)
     assert list(store.directory.iterdir()) == []
 

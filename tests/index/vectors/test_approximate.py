@@ -13,12 +13,12 @@ import pytest
 
 from index.build.cli import index as index_command
 from index.build.reindex import Request, make_snapshot
-from index.snapshot.manifest import Manifest
+from index.snapshot.manifest import Manifest, _digest
 from index.snapshot.snapshot import SnapshotStore, open_snapshot
 from index.vectors import approximate
 from index.vectors.approximate import LEAST_VECTORS, ApproximateIndex, build_approximate, open_approximate
 from index.vectors.base import VectorIndex
-from index.vectors.factory import EXACT_UP_TO, INDEX_FILE, Choice, choose_kind
+from index.vectors.factory import EXACT_UP_TO, INDEX_FILE, Choice, choose_factory
 from index.vectors.recall import RecallSample
 from seqrec.data.items import Item
 from seqrec.errors import InputError, SnapshotError
@@ -48,7 +48,7 @@ class _Made(VectorIndexContract):
             made.train(base)
             made.add(base)
             index = ApproximateIndex(made, base, metric)
-            index.set_effort(self.effort)
+            index.set_search_params(self.effort)
             return index
         return ApproximateIndex(made, base, metric)  # nothing is in it: exact search answers
 
@@ -93,7 +93,7 @@ def test_it_is_tuned_written_and_read_again(written: tuple[Path, npt.NDArray[np.
 
 def test_a_file_that_was_altered_is_refused(written: tuple[Path, npt.NDArray[np.float32], str]) -> None:
     path, base, effort = written
-    with pytest.raises(SnapshotError, match=r"holds 3000 x 32, not \[2999, 32\]"):
+    with pytest.raises(SnapshotError, match=r"contains 3000 x 32, not \[2999, 32\]"):
         open_approximate(path, base[1:], Metric.COSINE, effort)
     content = path.read_bytes()
     path.write_bytes(b"nonsense" + content[8:])
@@ -108,8 +108,8 @@ def test_more_effort_finds_more() -> None:
     made.add(base)
     index, sample = ApproximateIndex(made, base, Metric.COSINE), RecallSample(base, Metric.COSINE)
     recalls = []
-    for effort in approximate._efforts(made):
-        index.set_effort(effort)
+    for effort in approximate._search_params(made):
+        index.set_search_params(effort)
         recalls.append(sample.recall_of(index))
     assert recalls[0] < 0.5
     assert recalls[-1] == 1.0
@@ -128,10 +128,10 @@ def test_a_target_that_is_not_reached_is_said(tmp_path: Path, caplog: pytest.Log
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        ("annoy", "no index kind 'annoy'; there are flat, auto, and FAISS factory strings"),
-        ("Flat", "no index kind 'Flat'"),
-        ("IVFmany", "FAISS makes no 'IVFmany' of 32 dimensions"),
-        ("HNSW16,PQ7", "FAISS makes no 'HNSW16,PQ7' of 32 dimensions: The dimension of the vector"),
+        ("annoy", "unknown index 'annoy'; there are flat, auto, and FAISS factory strings"),
+        ("Flat", "unknown index 'Flat'"),
+        ("IVFmany", "FAISS cannot build 'IVFmany' for 32 dimensions"),
+        ("HNSW16,PQ7", "FAISS cannot build 'HNSW16,PQ7' for 32 dimensions: The dimension of the vector"),
     ],
 )
 def test_a_kind_that_there_is_not_is_refused_before_anything_is_done(
@@ -143,14 +143,18 @@ def test_a_kind_that_there_is_not_is_refused_before_anything_is_done(
 
 
 def test_too_few_vectors_for_the_lists_are_told(build: Build, many_items: list[Item]) -> None:
-    with pytest.raises(InputError, match="'IVF5000,Flat' cannot be made of 1200 vectors: Number of training points"):
+    with pytest.raises(InputError, match="'IVF5000,Flat' cannot be built from 1200 vectors: Number of training points"):
         build(items=many_items, index="IVF5000,Flat")
 
 
 def test_a_snapshot_with_an_index_of_its_own(build: Build, home: Path, many_items: list[Item]) -> None:
     manifest = build(items=many_items, index="IVF16,Flat").manifest
-    assert (manifest.index, manifest.index_asked, manifest.index_why) == ("IVF16,Flat", "IVF16,Flat", "asked for")
-    assert manifest.index_effort.startswith("nprobe=")
+    assert (manifest.index, manifest.index_requested, manifest.index_why) == (
+        "IVF16,Flat",
+        "IVF16,Flat",
+        "as requested",
+    )
+    assert manifest.search_params.startswith("nprobe=")
     assert manifest.recall >= 0.95
     assert manifest.files[INDEX_FILE].size > 1_000
     snapshot = SnapshotStore(home).open(manifest.snapshot_id)
@@ -179,33 +183,42 @@ def test_every_byte_of_the_index_is_hashed(build: Build, home: Path, many_items:
 
 
 def test_auto_picks_by_size_and_says_why() -> None:
-    assert choose_kind("auto", 20_000, 384) == Choice("flat", "20,000 x 384 are compared exactly up to 1,000,000")
-    many = choose_kind("auto", 3_000_000, 384)
+    assert choose_factory("auto", 20_000, 384) == Choice("flat", "20,000 x 384 are compared exactly up to 1,000,000")
+    many = choose_factory("auto", 3_000_000, 384)
     assert many == Choice("IVF8192,Flat", "3,000,000 x 384 are more than the 1,000,000 compared exactly")
-    assert choose_kind("auto", EXACT_UP_TO // 64 + 1, 64).kind.startswith("IVF")
-    few = choose_kind("IVF16,Flat", LEAST_VECTORS - 1, 384)
-    assert few == Choice("flat", "999 vectors are too few for IVF16,Flat; it takes 1,000")
+    assert choose_factory("auto", EXACT_UP_TO // 64 + 1, 64).factory.startswith("IVF")
+    few = choose_factory("IVF16,Flat", LEAST_VECTORS - 1, 384)
+    assert few == Choice("flat", "999 vectors are too few for IVF16,Flat, which needs 1,000")
 
 
 def test_auto_is_asked_again_at_each_reindex(
     build: Build, home: Path, many_items: list[Item], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = build(items=many_items, index="auto").manifest
-    assert (first.index, first.index_asked) == ("flat", "auto")
+    assert (first.index, first.index_requested) == ("flat", "auto")
     monkeypatch.setattr("index.vectors.factory.EXACT_UP_TO", 32 * 1_000)
     second = make_snapshot(home, Request()).manifest
-    assert (second.index, second.index_asked) == ("IVF128,Flat", "auto")
+    assert (second.index, second.index_requested) == ("IVF128,Flat", "auto")
 
 
 def test_a_manifest_from_before_there_were_kinds_is_read(build: Build) -> None:
     manifest = build().manifest
     record = json.loads(manifest.to_json())
-    from index.snapshot.manifest import _digest
-
-    for name in ("index_asked", "index_why", "index_effort", "digest"):
+    for name in ("index_requested", "index_why", "search_params", "digest"):
         record.pop(name)
     old = Manifest.from_json(json.dumps(record | {"digest": _digest(record)}))
     assert old == replace(manifest, index_why="")
+
+
+def test_a_manifest_of_format_1_is_read(build: Build) -> None:
+    manifest = replace(build().manifest, index="IVF16,Flat", index_requested="auto", search_params="nprobe=4")
+    record = json.loads(manifest.to_json())
+    record |= {"format": 1, "index_asked": record.pop("index_requested"), "index_effort": record.pop("search_params")}
+    del record["digest"]
+    assert Manifest.from_json(json.dumps(record | {"digest": _digest(record)})) == manifest
+    record["format"] = 3
+    with pytest.raises(SnapshotError, match="format 3; this version reads formats 1 to 2"):
+        Manifest.from_json(json.dumps(record | {"digest": _digest(record)}))
 
 
 def test_the_command_says_what_it_chose(
@@ -221,5 +234,5 @@ def test_the_command_says_what_it_chose(
     assert "index flat: 8 x 32 are compared exactly up to 12,000,000\n" in capsys.readouterr().out
     index_command(["build", *data, "--index", "auto", "--json"])
     told = json.loads(capsys.readouterr().out)
-    assert (told["index"], told["index_effort"]) == ("flat", "")
+    assert (told["index"], told["search_params"]) == ("flat", "")
     assert told["index_why"].startswith("8 x 32 are compared exactly")

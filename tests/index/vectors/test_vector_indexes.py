@@ -103,7 +103,7 @@ def test_the_gpu_that_is_asked_for(device: str | None, number: int | None, monke
     monkeypatch.setattr("index.vectors.gpu.gpu_available", lambda: True)
     monkeypatch.setattr("faiss.get_num_gpus", lambda: 2, raising=False)
     assert gpu_for(device) == number
-    with pytest.raises(InputError, match="there are 2 GPUs, counted from 0, and no cuda:2"):
+    with pytest.raises(InputError, match="no cuda:2: FAISS finds 2 GPUs"):
         gpu_for("cuda:2")
     monkeypatch.setattr("index.vectors.gpu.gpu_available", lambda: False)
     assert gpu_for(device) is None
@@ -111,5 +111,5 @@ def test_the_gpu_that_is_asked_for(device: str | None, number: int | None, monke
 
 @pytest.mark.skipif(gpu_available(), reason="there is a GPU here")
 def test_the_gpu_kind_says_what_it_needs() -> None:
-    with pytest.raises(InputError, match=r"no faiss-gpu .* say SEQREC_DEVICE=cpu"):
+    with pytest.raises(InputError, match=r"faiss-gpu is not installed .* set SEQREC_DEVICE=cpu"):
         FlatGpuIndex(vectors(3), Metric.COSINE)

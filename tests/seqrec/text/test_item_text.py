@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 from seqrec.data.items import make_item
 from seqrec.errors import InputError
-from seqrec.text.item_text import NAME, VALUE, ItemText, ItemTokens, Recipe, TokenizedItem
+from seqrec.text.item_text import NAME, VALUE, ItemText, ItemTokens, Recipe, TokenizedItem, has_model_input
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 
@@ -103,7 +103,7 @@ def test_an_item_without_any_of_the_attributes_has_no_tokens() -> None:
     assert len(text.tokenize([])) == 0
 
 
-@pytest.mark.parametrize("title", ["🫖👩‍🍳", "שולחן", "a\x00b\x1f", "e\u0301", "<mask>", "\u202e"])
+@pytest.mark.parametrize("title", ["🫖👩‍🍳", "שולחן", "a\x00b\x1f", "e\u0301", "<mask>", "\u202eab"])
 def test_any_text_has_tokens_and_they_say_it_all(title: str) -> None:
     text = item_text(max_attr_length=100)
     values = [
@@ -231,3 +231,17 @@ def _byte_alphabet() -> dict[int, str]:
     printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, byte in enumerate(others)}
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t\n", "\u00a0", "\u200b", "\u2060\ufeff", "\u3164", "\xad", "\u2800"])
+def test_an_item_without_visible_text_has_names_only(blank: str) -> None:
+    text = item_text()
+    nothing, some = text.tokenize([{"title": blank, "brand": blank}, {"title": blank, "brand": "oak"}])
+    assert [run for run, _ in spell(text, nothing)] == ["titlebrand"]
+    assert not has_model_input(nothing)
+    assert has_model_input(some)
+
+
+@pytest.mark.parametrize("visible", ["oak", ".", "\u200boak", "🫖", "ת", "0"])
+def test_any_visible_character_is_text(visible: str) -> None:
+    assert has_model_input(only(item_text(), {"title": visible}))

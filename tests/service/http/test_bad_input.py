@@ -43,12 +43,12 @@ def refused(client: TestClient, path: str, body: Any, status: int = 422) -> dict
         ({}, "history", "history: give a history, or a user_id whose history is stored, or both"),
         ({"history": None}, "history", "history: give a history, or a user_id whose history is stored, or both"),
         ({"user_id": ""}, "user_id", "user_id: an item id has 1 to 256 bytes"),
-        ({"user_id": 7}, "user_id", "user_id: Input should be a valid string, not 7"),
-        ({"history": "desk-1"}, "history", 'history: Input should be a valid list, not "desk-1"'),
+        ({"user_id": 7}, "user_id", "user_id: expected a string, not 7"),
+        ({"history": "desk-1"}, "history", 'history: expected a list, not "desk-1"'),
         ({"history": [None]}, "history[0]", 'history[0]: an entry is an item id or {"attributes": {...}}'),
         ({"history": ["desk-1", 7]}, "history[1]", 'history[1]: an entry is an item id or {"attributes": {...}}'),
-        ({"history": [{"title": "Oak"}]}, "history[0].attributes", "history[0].attributes: Field required"),
-        ({"history": [{"attributes": None}]}, "history[0].attributes", "valid dictionary, not null"),
+        ({"history": [{"title": "Oak"}]}, "history[0].attributes", "history[0].attributes: this field is required"),
+        ({"history": [{"attributes": None}]}, "history[0].attributes", "expected an object, not null"),
         ({"history": [{"attributes": {"x": [1]}}]}, "history[0].attributes.x", "a list holds strings only"),
         ({"history": [{"attributes": {"x": True}}]}, "history[0].attributes.x", "not true or false"),
         ({"history": [""]}, "history[0]", "1 to 256 bytes of UTF-8, this one has 0"),
@@ -56,20 +56,20 @@ def refused(client: TestClient, path: str, body: Any, status: int = 422) -> dict
         ({"history": ["a\u0000b"]}, "history[0]", "no control characters, this one has U+0000"),
         ({"history": ["a\ud800"]}, "history[0]", "lone surrogate"),
         ({"history": ["desk-1"] * 1001}, "history", "at most 1000 entries, not 1001; send the newest"),
-        ({"history": [], "k": 0}, "k", "k: Input should be greater than or equal to 1, not 0"),
+        ({"history": [], "k": 0}, "k", "k: expected at least 1, not 0"),
         ({"history": [], "k": 1001}, "k", "k: from 1 to 1000, not 1001"),
-        ({"history": [], "k": "10"}, "k", 'k: Input should be a valid integer, not "10"'),
-        ({"history": [], "k": 1.5}, "k", "k: Input should be a valid integer"),
-        ({"history": [], "k": True}, "k", "k: Input should be a valid integer"),
-        ({"history": [], "k": float("nan")}, "k", "k: Input should be a"),
-        ({"history": [], "exclude_seen": "yes"}, "exclude_seen", "Input should be a valid boolean"),
-        ({"history": [], "exclude": [3]}, "exclude[0]", "Input should be a valid string, not 3"),
+        ({"history": [], "k": "10"}, "k", 'k: expected a whole number, not "10"'),
+        ({"history": [], "k": 1.5}, "k", "k: expected a whole number"),
+        ({"history": [], "k": True}, "k", "k: expected a whole number"),
+        ({"history": [], "k": float("nan")}, "k", "k: expected a whole number"),
+        ({"history": [], "exclude_seen": "yes"}, "exclude_seen", "expected true or false"),
+        ({"history": [], "exclude": [3]}, "exclude[0]", "expected a string, not 3"),
         ({"history": [], "exclude": ["x"] * 10_001}, "exclude", "at most 10000 ids, not 10001"),
         ({"history": [], "candidates": ["\u0007"]}, "candidates[0]", "this one has U+0007"),
-        ({"history": [], "min_seq": -1}, "min_seq", "greater than or equal to 0"),
+        ({"history": [], "min_seq": -1}, "min_seq", "at least 0"),
         ({"history": [], "count": 5}, "count", "count: unknown field"),
         ({"history": [{"attributes": OK, "item_id": "x"}]}, "history[0].item_id", "unknown field"),
-        ([], None, "valid dictionary"),
+        ([], None, "an object"),
     ],
 )
 def test_recommend_refuses(client: TestClient, body: Any, field: str | None, told: str) -> None:
@@ -81,14 +81,14 @@ def test_recommend_refuses(client: TestClient, body: Any, field: str | None, tol
 @pytest.mark.parametrize(
     ("items", "field", "told"),
     [
-        ([], "items", "at least 1 item"),
+        ([], "items", "at least 1 entry"),
         ([{"item_id": "a", "attributes": OK}] * 1001, "items", "at most 1000 items in one call, not 1001"),
-        ([{"attributes": OK}], "items[0].item_id", "Field required"),
-        ([{"item_id": 7, "attributes": OK}], "items[0].item_id", "valid string, not 7"),
+        ([{"attributes": OK}], "items[0].item_id", "this field is required"),
+        ([{"item_id": 7, "attributes": OK}], "items[0].item_id", "a string, not 7"),
         ([{"item_id": "a\nb", "attributes": OK}], "items[0].item_id", "this one has U+000A"),
-        ([{"item_id": "a", "attributes": [1]}], "items[0].attributes", "valid dictionary"),
+        ([{"item_id": "a", "attributes": [1]}], "items[0].attributes", "an object"),
         ([{"item_id": "a", "attributes": OK, "title": "b"}], "items[0].title", "unknown field"),
-        ([{"item_id": "a", "attributes": OK, "available": None}], "items[0].available", "boolean, not null"),
+        ([{"item_id": "a", "attributes": OK, "available": None}], "items[0].available", "true or false, not null"),
         ([{"item_id": "a", "attributes": {"price": float("nan")}}], "items[0].attributes.price", "nan is not a number"),
         ([{"item_id": "a", "attributes": {"n": float("inf")}}], "items[0].attributes.n", "inf is not a number"),
         ([{"item_id": "a", "attributes": {"x": {"y": 1}}}], "items[0].attributes.x", "not an object"),
@@ -130,7 +130,7 @@ def test_items_refuses_the_whole_call(client: TestClient, items: Any, field: str
         ({"item_id": "\t"}, "item_id", "this one has U+0009"),
         ({"attributes": {"title": ""}}, "attributes", "the model finds no text in it"),
         ({"attributes": {"a": float("-inf")}}, "attributes.a", "-inf is not a number"),
-        ({"item_id": "desk-1", "k": 0}, "k", "greater than or equal to 1"),
+        ({"item_id": "desk-1", "k": 0}, "k", "at least 1"),
     ],
 )
 def test_similar_refuses(client: TestClient, body: Any, field: str | None, told: str) -> None:
@@ -200,7 +200,7 @@ def test_paths_and_methods_that_are_not_there(client: TestClient) -> None:
     wrong = client.get("/recommend")
     assert wrong.status_code == 405
     assert wrong.headers["allow"] == "POST"
-    assert wrong.json()["title"] == "Not with this method"
+    assert wrong.json()["title"] == "Method not allowed"
 
 
 def test_an_item_that_is_not_there(client: TestClient) -> None:

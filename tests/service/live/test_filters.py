@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from index.vectors.base import VectorIndex, Vectors
 from index.vectors.flat import FlatIndex
 from seqrec.data.items import AttributeValue, Item, make_item
 from seqrec.encoder import load_model
-from seqrec.errors import InputError
+from seqrec.errors import DeadlineExceeded, InputError
 from seqrec.metric import Metric, ranked
 from service.live import columns, filters
 from service.live.columns import Columns
@@ -87,7 +88,7 @@ def made(factory: str, effort: str) -> Callable[[Vectors], VectorIndex]:
         index.train(vectors)
         index.add(vectors)
         found = ApproximateIndex(index, vectors, Metric.COSINE)
-        found.set_effort(effort)
+        found.set_search_params(effort)
         return found
 
     return make
@@ -225,18 +226,24 @@ def test_a_column_is_read_once_and_masks_are_shared(towers: Towers, monkeypatch:
 def test_columns_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(columns, "MOST_COLUMNS", 3)
     held = Columns()
+    row_of_all = dict.fromkeys("abcde", "x")
     for name in "abcde":
-        held.evaluate([name], 1, lambda row: {"a": "x"}, lambda of: None)
+        held.evaluate([name], 1, lambda row: row_of_all, lambda of: None)
     assert held.names == ["c", "d", "e"]
-    held.evaluate(list("abcde"), 1, lambda row: {"a": "x"}, lambda of: None)  # one filter may ask for more
+    held.evaluate(
+        list("abcde"), 1, lambda row: dict.fromkeys("abcde", "x"), lambda of: None
+    )  # one filter may ask for more
     assert len(held.names) == 5
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"price": {"above": 3}}, "filter.price.above: there is no 'above'; there are any, all, not, gt, gte, lt, lte"),
-        ({"price": {}}, "filter.price: say at least one of any, all, not"),
+        (
+            {"price": {"above": 3}},
+            "filter.price.above: unknown operator 'above'; the operators are any, all, not, gt",
+        ),
+        ({"price": {}}, "filter.price: give at least one of any, all, not"),
         ({"price": {"gt": "3"}}, 'filter.price.gt: a number, not "3"'),
         ({"price": {"gt": [3]}}, r"filter.price.gt: a number, not \[3\]"),
         ({"price": {"gt": True}}, "filter.price.gt: a number, not true"),
@@ -309,3 +316,65 @@ def test_explain_names_the_most_similar_of_the_history(shared_client: TestClient
     assert ids(without) == ids(answer)
     assert not any("because" in item for item in without["items"])
     assert recommend(shared_client, history=[], explain=True)["items"][0]["because"] == []
+
+
+def test_invented_names_make_no_columns_and_displace_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columns, "MOST_COLUMNS", 2)
+    held = Columns()
+    reads: list[int] = []
+
+    def attributes(row: int) -> dict[str, str]:
+        reads.append(row)
+        return {"a": "x"} if row < 5 else {"a": "x", "late": "y"}
+
+    held.evaluate(["a"], 5, attributes, lambda of: None)
+    for number in range(100):
+        masks = held.evaluate(
+            [f"invented-{number}"], 5, attributes, lambda of: [c.having(["x"], 5) for c in of.values()]
+        )
+        assert not masks[0].any()
+    assert held.names == ["a"]
+    assert held.unknown(["a", "b"]) == ["b"]
+    assert len(reads) == 5
+    late = held.evaluate(["late"], 8, attributes, lambda of: of["late"].having(["y"], 8))
+    assert late.tolist() == [False] * 5 + [True] * 3
+
+
+def test_a_scan_ends_when_nobody_waits_for_it_and_goes_on_where_it_was() -> None:
+    held = Columns()
+    reads: list[int] = []
+
+    def attributes(row: int) -> dict[str, str]:
+        reads.append(row)
+        return {"a": str(row % 2)}
+
+    def check() -> None:
+        if len(reads) > 1000:
+            raise DeadlineExceeded("enough")
+
+    with pytest.raises(DeadlineExceeded):
+        held.evaluate(["a"], 5000, attributes, lambda of: None, check)
+    assert len(reads) < 1500
+    mask = held.evaluate(["a"], 5000, attributes, lambda of: of["a"].having(["1"], 5000))
+    assert mask.sum() == 2500
+    assert len(reads) == 5000
+
+
+@pytest.mark.parametrize("name", ["gt", "gte", "lt", "lte"])
+def test_numbers_that_float64_rounds_compare_exactly(name: str) -> None:
+    exact = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}[name]
+    values = [2**53 - 1, 2**53, 2**53 + 1, 2**53 + 2, -(2**53) - 1, -(2**53), 3, 3.5, 2.0**53, 1e300]
+    column = columns.Column()
+    for value in values:
+        column.append(value)
+    for bound in [*values, 2**53 + 3, -(2**53) - 3, 2**63, 10**30]:
+        expected = [exact(value, bound) for value in values]
+        assert column.compare(name, bound, len(values)).tolist() == expected, bound
+
+
+def test_a_misspelt_attribute_is_named_in_the_answer(shared_client: TestClient) -> None:
+    for condition in ("Acme", {"not": ["Acme"]}):
+        body = {"history": ["desk-1"], "filter": {"brnad": condition, "brand": {"not": ["x"]}}}
+        assert shared_client.post("/recommend", json=body).json()["degraded"] == [
+            "filter: no item has the attribute 'brnad'"
+        ]

@@ -93,7 +93,7 @@ def test_a_worker_that_slept_while_its_log_was_compacted_loads_the_newer_snapsho
         assert steered.asleep.wait(10)
         for n in range(3):
             put(catalogue, "often", f"new-{n}")
-            make_snapshot(home, Request(keep=1))
+            make_snapshot(home, Request(keep=1, force=True))
         catalogue.compact(catalogue.head())
         head = put(catalogue, "late")
         steered.awake.set()
@@ -152,7 +152,7 @@ def test_an_older_state_is_never_served_also_when_as_many_changes_have_come_sinc
 
 def test_a_restart_tells_an_older_state_by_the_snapshots(home: Path, catalogue: Catalogue, steered: Steered) -> None:
     put(catalogue, "a", "b", "c")
-    make_snapshot(home, Request())
+    make_snapshot(home, Request(force=True))
     first = [change.snapshot_id for change in catalogue.publications()][-1]
     catalogue.publish(first or "")
     steered.back_by = 3
@@ -169,7 +169,7 @@ def test_a_snapshot_made_while_another_is_loaded_is_no_sign_of_an_older_state(
     def head_and_then_a_snapshot() -> int:
         head = catalogue.head()
         put(catalogue, f"new-{head}")
-        make_snapshot(home, Request())
+        make_snapshot(home, Request(force=True))
         return head
 
     steered.head = head_and_then_a_snapshot
@@ -255,10 +255,10 @@ def test_who_goes_back_while_the_new_snapshot_is_loaded_is_not_served_it(
     follower.start()
     try:
         until(lambda: follower.state is not None)
-        make_snapshot(home, Request())
+        make_snapshot(home, Request(force=True))
         assert loading.wait(20)
         assert rollback(home, catalogue) == first
-        third = make_snapshot(home, Request()).manifest.snapshot_id if again else first
+        third = make_snapshot(home, Request(force=True)).manifest.snapshot_id if again else first
         go_on.set()
         until(lambda: follower.settled and follower.view().seq == catalogue.head())
     finally:
@@ -272,9 +272,9 @@ def test_a_snapshot_in_use_stays_and_goes_after_it(home: Path, catalogue: Catalo
     state = loader(catalogue.publications()[0].snapshot_id or "", None)
     in_use = state.snapshot.id
     for _ in range(2):
-        assert in_use not in make_snapshot(home, Request(keep=1)).removed
+        assert in_use not in make_snapshot(home, Request(keep=1, force=True)).removed
     assert catalogue.changes(state.snapshot.manifest.seq, 1), "nor is the log cut off behind it"
     del state
-    assert in_use in make_snapshot(home, Request(keep=1)).removed
+    assert in_use in make_snapshot(home, Request(keep=1, force=True)).removed
     with pytest.raises(SnapshotError, match="there is no snapshot"):
         loader(in_use, None)

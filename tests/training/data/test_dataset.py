@@ -88,7 +88,18 @@ def test_an_unknown_item_is_refused_with_file_and_line(tmp_path: Path) -> None:
     assert read_dataset(items, events, on_error="skip").sequence(0).tolist() == [0]
 
 
-@pytest.mark.parametrize("attributes", [{}, {"price": 3}, {"title": ""}, {"title": " \t"}, {"title": None}])
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {},
+        {"price": 3},
+        {"title": ""},
+        {"title": " \t"},
+        {"title": None},
+        {"title": "\u00a0"},
+        {"title": "\u200b\ufeff"},
+    ],
+)
 def test_an_item_without_text_is_refused_by_id(
     tmp_path: Path, attributes: dict[str, object], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -68,7 +68,7 @@ def put(catalogue: RedisCatalogue, *names: str) -> int:
 
 
 def test_an_empty_redis_is_no_empty_catalogue(redis_url: str) -> None:
-    with pytest.raises(CatalogueError, match=r"there is none; was the server emptied\? `seqrec catalogue restore`"):
+    with pytest.raises(CatalogueError, match=r"it does not exist; was the server emptied\? `seqrec catalogue restore`"):
         open_catalogue(redis_url)
     open_catalogue(redis_url, create=True).close()
     open_catalogue(redis_url).close()
@@ -99,7 +99,7 @@ def test_an_emptied_server_is_noticed_and_not_written(server: Server) -> None:
             use()
     other = open_or_create(one.url)
     assert other.catalogue_id != catalogue.catalogue_id
-    with pytest.raises(CatalogueReplaced, match="another one now"):
+    with pytest.raises(CatalogueReplaced, match="replaced by another one"):
         catalogue.head()
     catalogue.close()
     other.close()
@@ -123,12 +123,15 @@ def test_an_older_state_is_noticed_also_when_others_have_counted_on(server: Serv
     shutil.copytree(tmp_path / "backup", one.directory)
     one.start()
     for use in (catalogue.head, lambda: put(catalogue, "x"), follower.count):
-        with pytest.raises(CatalogueReplaced, match="an older state of it was restored: it is at 3, and was at 6"):
+        with pytest.raises(
+            CatalogueReplaced,
+            match="an older state of it was restored: it ends at change 3, and change 6 was read before",
+        ):
             use()
     fresh = open_or_create(one.url)
     assert put(fresh, "x", "y", "z", "zz") == 7
     for use in (catalogue.head, lambda: put(catalogue, "x"), follower.count):
-        with pytest.raises(CatalogueReplaced, match="change 6 is another one now"):
+        with pytest.raises(CatalogueReplaced, match="change 6 has been replaced"):
             use()
     one.restart()
     assert put(fresh, "x") == 8
@@ -220,7 +223,9 @@ def test_a_server_that_hangs_leaves_the_outcome_unknown(server: Server) -> None:
     assert one.process is not None
     one.process.send_signal(signal.SIGSTOP)
     try:
-        with pytest.raises(OutcomeUnknown, match="before the change was acknowledged; it may be there or not"):
+        with pytest.raises(
+            OutcomeUnknown, match="before the change was acknowledged; it may or may not have been made"
+        ):
             put(catalogue, "b")
     finally:
         one.process.send_signal(signal.SIGCONT)
@@ -285,7 +290,7 @@ def test_without_waitaof_it_must_sync_always(server: Server, monkeypatch: pytest
     assert catalogue.durability_warnings == ()
     put(catalogue, "a")
     catalogue.close()
-    with pytest.raises(CatalogueError, match="its appendfsync is everysec, not always, and it has no WAITAOF"):
+    with pytest.raises(CatalogueError, match="appendfsync is everysec, not always, and the server has no WAITAOF"):
         open_or_create(server(appendfsync="everysec").url)
 
 
@@ -295,7 +300,7 @@ def test_a_server_that_comes_back_with_weaker_settings_is_not_written(server: Se
     put(catalogue, "a")
     one._command += ["--maxmemory-policy", "allkeys-lru"]
     one.restart()
-    with pytest.raises(CatalogueError, match="its maxmemory-policy is allkeys-lru"):
+    with pytest.raises(CatalogueError, match="maxmemory-policy is allkeys-lru"):
         put(catalogue, "b")
     assert catalogue.head() == catalogue.count() == 1
     catalogue.close()
@@ -335,7 +340,7 @@ def test_a_lease_has_one_holder(catalogue: RedisCatalogue, redis_url: str) -> No
     other = open_or_create(redis_url)
     with catalogue.lease("reindex") as lease:
         with (
-            pytest.raises(SnapshotError, match=rf"reindex: .*:{os.getpid()} is at it already; wait"),
+            pytest.raises(SnapshotError, match=rf"reindex is already running, by .*:{os.getpid()}; wait"),
             other.lease("reindex"),
         ):
             pass
@@ -400,7 +405,7 @@ def test_a_dead_process_loses_its_lease(catalogue: RedisCatalogue, redis_url: st
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(SnapshotError, match="is at it already"), catalogue.lease("reindex"):
+    with pytest.raises(SnapshotError, match="is already running"), catalogue.lease("reindex"):
         pass
     holder.kill()
     holder.wait()
@@ -453,7 +458,7 @@ def test_a_search_looks_at_a_bounded_number_of_items(
     catalogue.put([entry(f"item-{n}", {"title": f"oak number{n}"}) for n in range(500)])
     assert len(catalogue.find("oak", 1000)) == 500
     assert catalogue.find("oak number77", 10) == ["item-77"]
-    monkeypatch.setattr("index.catalogue.redis.catalogue._LOOK_AT", 100)
+    monkeypatch.setattr("index.catalogue.redis.catalogue._MOST_CONSIDERED", 100)
     assert 100 <= len(catalogue.find("oak", 1000)) < 400
 
 

@@ -45,7 +45,7 @@ def _seconds(catalogue: SqliteCatalogue) -> float:
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "c.sqlite3"
     path.write_text("not a database, " * 100)
-    with pytest.raises(CatalogueError, match=r"c\.sqlite3: it is no SQLite database"):
+    with pytest.raises(CatalogueError, match=r"c\.sqlite3: it is not an SQLite database"):
         SqliteCatalogue(path)
 
 
@@ -78,7 +78,7 @@ def test_a_full_disk_is_told_and_the_batch_is_not_there(tmp_path: Path) -> None:
     with catalogue._connections.use() as connection:
         connection.execute("PRAGMA max_page_count = 60")
         limited = connection
-    with pytest.raises(CatalogueError, match="the disk is full; make room"):
+    with pytest.raises(CatalogueError, match="the disk is full; free some space"):
         catalogue.put([entry(f"b{i}") for i in range(5000)])
     assert catalogue.head() == catalogue.count() == 1
     limited.execute("PRAGMA max_page_count = 1000000")
@@ -119,7 +119,7 @@ def test_a_backup_restored_in_place_is_noticed(tmp_path: Path) -> None:
     assert catalogue.head() == 2
     with catalogue._connections.use() as connection:
         older.backup(connection)
-    with pytest.raises(CatalogueReplaced, match="it is at 1 and was at 2"):
+    with pytest.raises(CatalogueReplaced, match="it ends at change 1, and change 2 was read before"):
         catalogue.head()
     with catalogue._connections.use() as connection:
         connection.execute("UPDATE meta SET value = 'other' WHERE name = 'catalogue_id'")
@@ -167,7 +167,7 @@ def test_a_search_looks_at_a_bounded_number_of_items(tmp_path: Path, monkeypatch
     catalogue = SqliteCatalogue(tmp_path / "c.sqlite3")
     catalogue.put([entry(f"{n}", {"title": f"oak number{n}"}) for n in range(50)])
     assert len(catalogue.find("oak", 100)) == 50
-    monkeypatch.setattr("index.catalogue.sqlite.catalogue._LOOK_AT", 10)
+    monkeypatch.setattr("index.catalogue.sqlite.catalogue._MOST_CONSIDERED", 10)
     assert catalogue.find("oak", 100) == [f"{n}" for n in range(40, 50)]  # the newest
     assert catalogue.find("number7 oa", 100) == ["7"]
     catalogue.close()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from seqrec.errors import FileFormatError
+from seqrec.errors import FileFormatError, InputError
 
 Run = Callable[..., Any]
 
@@ -160,7 +160,10 @@ def test_ratings_without_texts(text: str, columns: str, dump: Callable[..., list
 
 
 def test_columns_are_not_guessed(dump: Callable[..., list[str]], run: Run) -> None:
-    with pytest.raises(FileFormatError, match=r"ratings\.csv, line 1: no names of columns; say --columns user item"):
+    with pytest.raises(
+        FileFormatError,
+        match=r"csv, line 1: the first line does not name the columns; add --columns user",
+    ):
         run(*dump("A1,B01,5.0,1252800000\n", name="ratings.csv"))
     with pytest.raises(FileFormatError, match=r"no column 'timestamp', there are user, item, rating, user"):
         run(*dump("A1,B01,5.0,1\n", name="ratings.csv"), "--columns", "user", "item", "rating", "user")
@@ -168,13 +171,74 @@ def test_columns_are_not_guessed(dump: Callable[..., list[str]], run: Run) -> No
         run(*dump("user_id,parent_asin,rating,timestamp\nA1,B01,5.0\n", name="ratings.csv"))
 
 
+def test_units_of_several_years_are_not_mixed(tmp_path: Path, dump: Callable[..., list[str]], run: Run) -> None:
+    command = dump(REVIEWS_2018)
+    more = tmp_path / "more.jsonl"
+    more.write_text(REVIEWS_2023, encoding="utf-8")
+    command = ["amazon", "--reviews", command[2], str(more), "--metadata", command[4]]
+    with pytest.raises(InputError, match=r"2 in seconds and 1 in milliseconds.* with --time-unit milliseconds"):
+        run(*command)
+    done = run(*command, "--time-unit", "milliseconds")
+    assert [time for _, _, time in done.events] == [1514764800000, 1514764700000, 1588687728923]
+
+
+TITLES = {
+    "JavaScript Date.getTime() Pocket Guide": "JavaScript Date.getTime() Pocket Guide",
+    "function (novel), by A. Var": "function (novel), by A. Var",
+    "var x: a poem": "var x: a poem",
+    "Let it = be": "Let it = be",
+    "Salt &amp;amp; Pepper <Deluxe> Set": "Salt & Pepper <Deluxe> Set",
+    "Salt &amp;amp;amp; Pepper": "Salt & Pepper",
+    "AT&T & R&D": "AT&T & R&D",
+    "5 < 6 > 4 <3": "5 < 6 > 4 <3",
+    "<Video> of a <Map> <2 pack>": "<Video> of a <Map> <2 pack>",
+    "Oak<br>desk<BR/>and <b class='x'>mug</b>": "Oak desk and mug",
+    "&amp;lt;p&amp;gt;Soft&lt;/p&gt;": "Soft",
+    "Soft <!-- a > b --> mug<style>p {}</style><script>var a = 1;</script>": "Soft mug",
+    "var aPageStart = (new Date()).getTime();": None,
+    "\n  var ue_t0=ue_t0||+new Date();\nvar x = 2": None,
+    "<!-- \nfunction foo(a, b) { return 1 }": None,
+    "(function(f) {var _np=(window.P._namespace('x'))}": None,
+    "<script type='text/javascript'>const a = getTime();</script>": None,
+}
+
+
+@pytest.mark.parametrize(("title", "text"), TITLES.items(), ids=range(len(TITLES)))
+def test_what_is_text_and_what_is_a_page(
+    title: str, text: str | None, dump: Callable[..., list[str]], run: Run
+) -> None:
+    reviews = '{"reviewerID": "A1", "asin": "B01", "unixReviewTime": 1252800001}'
+    items = run(*dump(reviews, as_lines([{"asin": "B01", "title": title}]))).items
+    assert items == {"B01": {} if text is None else {"title": text}}
+
+
+@pytest.mark.parametrize(
+    "header", ['"user_id","parent_asin","rating","timestamp"', " user_id, parent_asin, rating ,timestamp"]
+)
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("columns", [[], ["--columns", "user", "item", "rating", "timestamp"]])
+def test_a_quoted_header_is_a_header(
+    header: str, mark: str, columns: list[str], dump: Callable[..., list[str]], run: Run
+) -> None:
+    command = dump(f'{mark}{header}\n"u1","B001","5.0","1577836800000"\n', name="ratings.csv")
+    assert run(*command, *columns).events == [("u1", "B001", 1577836800000)]
+
+
+def test_a_stray_quote_hides_no_ratings(dump: Callable[..., list[str]], run: Run) -> None:
+    rows = ['u1,"B001,5.0,1577836800', *(f"u{n},B00{n},5.0,1577836800" for n in range(9)), 'u1,B001",5.0,1577836800']
+    command = dump("\n".join(["user_id,parent_asin,rating,timestamp", *rows]), name="ratings.csv")
+    with pytest.raises(FileFormatError, match="line 2: not CSV: a quote that opens a field is not closed in this line"):
+        run(*command)
+    assert len(run(*command, "--on-error", "skip").events) == 10
+
+
 def test_several_files_are_one_data_set(tmp_path: Path, dump: Callable[..., list[str]], run: Run) -> None:
     command = dump(REVIEWS_2014, METADATA_2014)
     more = tmp_path / "more.jsonl"
-    more.write_text(REVIEWS_2023, encoding="utf-8")
+    more.write_text(REVIEWS_2018, encoding="utf-8")
     done = run("amazon", "--reviews", command[2], more, "--metadata", command[4])
-    assert len(done.events) == 3
-    assert done.items["B03"] == {}
+    assert len(done.events) == 4
+    assert done.items["B02"] == {}
 
 
 @pytest.mark.parametrize(

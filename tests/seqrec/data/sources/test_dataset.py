@@ -102,10 +102,100 @@ def test_items_without_text(tmp_path: Path) -> None:
 
 
 def test_times_keep_their_kind(tmp_path: Path) -> None:
-    times = [2**62 + 1, -5, 0.25, 1e300]
+    times = [2**53, -5, 0.25]
     kept(Given([Event("u", "a", time, None) for time in times]), tmp_path / "out")
     with (tmp_path / "out" / "interactions.csv").open(encoding="utf-8", newline="") as file:
-        assert [row["timestamp"] for row in csv.DictReader(file)] == ["4611686018427387905", "-5", "0.25", "1e+300"]
+        assert [row["timestamp"] for row in csv.DictReader(file)] == ["9007199254740992", "-5", "0.25"]
+
+
+MIXED = {
+    "seconds, milliseconds": [1514764800, 1514851200, 1420070400000],
+    "seconds, nanoseconds": [1514764800, 1420070400000000001],
+    "all": [1514764800, 1420070400000, 1420070400000001, 1420070400000000001],
+    "fractions": [1514764800.25, 1420070400000],
+}
+
+
+@pytest.mark.parametrize("times", MIXED.values(), ids=MIXED)
+def test_timestamps_of_several_units_are_refused_with_counts(times: list[int], tmp_path: Path) -> None:
+    source = Given([Event("u", "a", time, None) for time in times])
+    with pytest.raises(InputError, match=r"several units: \d in (seconds|milliseconds) and .* with --time-unit"):
+        kept(source, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_counts_of_units_and_the_conversion_to_the_finest(tmp_path: Path) -> None:
+    source = Given([Event("u", "a", time, None) for time in [*MIXED["seconds, milliseconds"], 0]])
+    with pytest.raises(
+        InputError, match=r"2 in seconds and 1 in milliseconds.* convert them to one unit with --time-unit milliseconds"
+    ):
+        kept(source, tmp_path / "out")
+    import_dataset(source, tmp_path / "out", Filters(), {}, time_unit="milliseconds")
+    read = read_interactions(tmp_path / "out" / "interactions.csv")
+    assert read.timestamps.tolist() == [1514764800000, 1514851200000, 1420070400000, 0]
+    with pytest.raises(InputError, match="2 in milliseconds and 1 in nanoseconds"):
+        import_dataset(
+            Given([Event("u", "a", time, None) for time in (1514764800, 1420070400000, 1420070400000000001)]),
+            tmp_path / "mixed",
+            Filters(),
+            {},
+            time_unit="milliseconds",
+        )
+    import_dataset(
+        Given([Event("u", "a", time, None) for time in MIXED["all"]]),
+        tmp_path / "nano",
+        Filters(),
+        {},
+        time_unit="nanoseconds",
+    )
+    read = read_interactions(tmp_path / "nano" / "interactions.csv")
+    assert read.timestamps.tolist() == [
+        1514764800000000000,
+        1420070400000000000,
+        1420070400000001000,
+        1420070400000000001,
+    ]
+
+
+def test_a_fraction_among_nanoseconds_is_refused(tmp_path: Path) -> None:
+    source = Given([Event("u", "a", time, None) for time in (1420070400000000001, 0.5)])
+    with pytest.raises(InputError, match="timestamp: 1 fractions and 1 whole numbers beyond"):
+        kept(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("out", ["plain/x", "plain/x/y", "plain"])
+def test_an_output_below_a_file_is_refused_before_the_work(out: str, movies: Path, tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    for more in ([], ["--overwrite"]):
+        with pytest.raises(InputError, match=r"plain.*(is a file|exists already|is not a folder).*") as caught:
+            import_data(["movielens", str(movies), "--out", str(tmp_path / out), *more])
+        assert "\n" not in str(caught.value)
+    assert (tmp_path / "plain").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ml", "plain"]
+
+
+@pytest.mark.parametrize("out", [".", "..", "/", ""])
+def test_the_current_folder_is_not_replaced(
+    out: str, movies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "thesis.txt").write_text("years of work")
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(InputError, match=r"--out: .* is not the name of a new folder; choose one"):
+        import_data(["movielens", str(movies), "--out", out, "--overwrite"])
+    assert (tmp_path / "here" / "thesis.txt").read_text() == "years of work"
+
+
+def test_overwrite_replaces_imports_alone(movies: Path, tmp_path: Path) -> None:
+    out = tmp_path / "precious"
+    out.mkdir()
+    command = ["movielens", str(movies), "--out", str(out), "--overwrite"]
+    import_data(command)  # an empty folder
+    import_data(command)
+    (out / "import.json").rename(out / "thesis.txt")
+    with pytest.raises(InputError, match=r"precious is not replaced, since it has other files and no import\.json"):
+        import_data(command)
+    assert (out / "thesis.txt").is_file()
 
 
 def test_an_attribute_that_no_item_has_is_refused(tmp_path: Path) -> None:
@@ -121,7 +211,7 @@ def test_ratings_that_are_not_there_are_not_invented(tmp_path: Path) -> None:
 
 
 def test_no_events_at_all(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there are no events in it"):
+    with pytest.raises(InputError, match="the data has no events"):
         kept(Given([]), tmp_path / "out")
 
 
@@ -131,7 +221,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
             stage._connection.execute("PRAGMA max_page_count = 10")
             stage.add_events(Event(f"u{place}", "a", place, None) for place in range(10_000))
 
-    with pytest.raises(InputError, match="database or disk is full; an import needs room there"):
+    with pytest.raises(InputError, match="database or disk is full; an import needs space there"):
         fill()
     assert list(tmp_path.iterdir()) == []
 
@@ -168,10 +258,10 @@ def test_what_the_command_says(movies: Path, tmp_path: Path, capsys: pytest.Capt
         f"{tmp_path / 'out'}: 2 users, 2 items, 2 events",
         "  left out 1 events by rating",
         "  left out 1 events repeated",
-        "  1 items came again under the same id; the first was kept",
+        "  1 items had the id of an earlier one, which was kept",
         "  1 items have no text (--textless drop leaves their events out)",
     ]
-    with pytest.raises(InputError, match="exists already; say --overwrite"):
+    with pytest.raises(InputError, match="exists already; add --overwrite"):
         import_data(command)
     import_data([*command, "--overwrite", "--json"])
     counts = json.loads(capsys.readouterr().out)

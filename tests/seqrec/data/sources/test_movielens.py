@@ -78,8 +78,8 @@ def test_ratings_below_the_least_go(tmp_path: Path, run: Run) -> None:
     ("file", "broken", "reason"),
     [
         ("ratings.dat", "1::2::3", r"ratings\.dat, line 4: 3 fields, not 4"),
-        ("ratings.dat", "1::2::3::noon", r"ratings\.dat, line 4: 'noon' is not a finite number"),
-        ("ratings.dat", "1::2::good::1", r"ratings\.dat, line 4: rating: 'good' is not a finite number"),
+        ("ratings.dat", "1::2::3::noon", r"ratings\.dat, line 4: timestamp: 'noon' is not a number"),
+        ("ratings.dat", "1::2::good::1", r"ratings\.dat, line 4: rating: 'good' is not a number"),
         ("ratings.dat", "1::::3::1", r"ratings\.dat, line 4: item_id: .* 1 to 256 bytes"),
         ("movies.dat", "7::Seven (1995)", r"movies\.dat, line 4: 2 fields, not 3"),
     ],
@@ -92,6 +92,22 @@ def test_a_broken_line_is_named_or_skipped(file: str, broken: str, reason: str, 
         run("movielens", tmp_path)
     assert not (tmp_path / "imported").exists()
     assert len(run("movielens", tmp_path, "--on-error", "skip").events) == 3
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_stray_quote_hides_no_rows(closed: bool, tmp_path: Path, run: Run) -> None:
+    write_25m(tmp_path, packed=False)
+    rows = ['9,"1,3.0,881250949', *(f"{n},1,3.0,881250949" for n in range(900)), '9,1",3.0,881250949' if closed else ""]
+    with (tmp_path / "ratings.csv").open("a") as file:
+        file.write("\r\n".join(rows) + "\r\n")
+    with (tmp_path / "movies.csv").open("a") as file:
+        file.write('4,"Four (1994),Drama\r\n5,Five (1995),Drama\r\n6,Six (1996)",Drama\r\n')
+    reason = r"movies\.csv, line 5: not CSV: a quote that opens a field is not closed in this line"
+    with pytest.raises(FileFormatError, match=reason):
+        run("movielens", tmp_path)
+    done = run("movielens", tmp_path, "--on-error", "skip", "--items", "all")
+    assert len(done.events) == 903 + closed
+    assert done.items["5"] == {"title": "Five", "year": 1995, "genres": ("Drama",)}
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path, run: Run) -> None:

@@ -1,8 +1,9 @@
-"""A catalogue as one file: to keep, and to move it from SQLite to Redis or back. Nothing of it is encoded again.
+"""The catalogue as one file, for backups and to move it between SQLite and Redis without encoding items again.
 
-JSON Lines (`.gz` too): a header; each item as in an items file, with its token ids (int32), their types (uint8) and
-its vector (float32), little endian in base64, and the item tower that made them; perhaps the users' events; and an
-end that counts them and has the SHA-256 of all lines before it.
+JSON Lines (`.gz` too): a header; each item as in an items file, with its token ids (int32), their types (uint8) and its
+vector (float32), little endian in base64, the item tower that made them, and its popularity as far as events that are
+not in the file made it; optionally the users' events; and an end with their numbers and the SHA-256 of all lines
+before it.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import base64
 import gzip
 import hashlib
 import json
+import math
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -23,7 +25,7 @@ import numpy.typing as npt
 
 from index.catalogue.base import Catalogue, CatalogueItem
 from index.catalogue.histories import Event, HistoryStore, make_event
-from seqrec.data.items import make_item
+from seqrec.data.items import former_user_id, make_item
 from seqrec.errors import FileFormatError, InputError
 from seqrec.text.item_text import TokenizedItem
 
@@ -31,12 +33,12 @@ FORMAT = "seqrec-catalogue"
 VERSION = 1
 
 Progress = Callable[[str, int, int], object]
-"""Called with the stage, how much is done, and of how much."""
+"""Called with the stage, the number done, and the total."""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a dump says about itself. `seq`: the catalogue's head when it was made."""
+    """The summary of a dump. `seq`: the head of the catalogue when it was made."""
 
     catalogue_id: str
     seq: int
@@ -44,13 +46,24 @@ class Contents:
     events: int = 0
 
 
+@dataclass(frozen=True, eq=False)
+class DumpedItem:
+    entry: CatalogueItem
+    popularity: float = 0.0
+
+
 def write_dump(
     catalogue: Catalogue,
     histories: HistoryStore | None,
     file: IO[bytes],
     progress: Progress = lambda stage, done, total: None,
+    popularity: Mapping[str, float] | None = None,
 ) -> Contents:
-    """The items as they are at one moment, also while others write; the events as they come."""
+    """Write the items as of one moment, even while others write, and the events of `histories`.
+
+    `popularity`: events of each item that are not among those of `histories`.
+    """
+    counts = {} if popularity is None else popularity
     digest = hashlib.sha256()
     seq, total = catalogue.head(), catalogue.count()
     items = events = 0
@@ -63,7 +76,8 @@ def write_dump(
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     line({"format": FORMAT, "version": VERSION, "catalogue_id": catalogue.catalogue_id, "seq": seq, "created": created})
     for items, (_, entry) in enumerate(catalogue.scan(), 1):
-        line(_item_record(entry))
+        count = counts.get(entry.item.item_id, 0)
+        line(_item_record(entry) | ({"popularity": count} if count else {}))
         progress("items", items, max(items, total))
     for events, event in enumerate(histories.scan() if histories else (), 1):
         line(_event_record(event))
@@ -73,7 +87,7 @@ def write_dump(
 
 
 def check_dump(file: IO[bytes], name: Path) -> Contents:
-    """Read a dump to its end. Raises FileFormatError with the number of the line that is wrong, or cut off."""
+    """Read a dump to its end. Raises FileFormatError with the number of the first line that is invalid or cut off."""
     contents: Contents | None = None
     for part in _parts(file, name):
         if isinstance(part, Contents):
@@ -82,12 +96,12 @@ def check_dump(file: IO[bytes], name: Path) -> Contents:
     return contents
 
 
-def read_dump(file: IO[bytes], name: Path) -> Iterator[CatalogueItem | Event]:
+def read_dump(file: IO[bytes], name: Path) -> Iterator[DumpedItem | Event]:
     """The items, then the events of a dump that was checked."""
     return (part for part in _parts(file, name) if not isinstance(part, Contents))
 
 
-def _parts(file: IO[bytes], name: Path) -> Iterator[CatalogueItem | Event | Contents]:
+def _parts(file: IO[bytes], name: Path) -> Iterator[DumpedItem | Event | Contents]:
     digest = hashlib.sha256()
     header: dict[str, Any] | None = None
     items = events = number = 0
@@ -100,25 +114,28 @@ def _parts(file: IO[bytes], name: Path) -> Iterator[CatalogueItem | Event | Cont
             elif record.get("end") is True:
                 _check_end(record, items, events, digest.hexdigest())
                 if next(_lines(file, name, number), None) is not None:
-                    raise InputError("more lines after the end; is this two dumps in one file?")
+                    raise InputError("more lines after the end; are these two dumps in one file?")
                 yield Contents(header["catalogue_id"], header["seq"], items, events)
                 return
             elif "user_id" in record:
                 events += 1
                 yield _event(record)
             else:
-                entry = _item(record)
+                dumped = _item(record)
+                item_id = dumped.entry.item.item_id
                 if events:
                     raise InputError("an item after the first event")
-                if entry.item.item_id in ids:
-                    raise InputError(f"item {entry.item.item_id!r} is there already")
-                ids.add(entry.item.item_id)
+                if item_id in ids:
+                    raise InputError(f"item {item_id!r} occurs twice")
+                ids.add(item_id)
                 items += 1
-                yield entry
+                yield dumped
         except InputError as error:
             raise FileFormatError(name, number, str(error)) from None
         digest.update(text)
-    raise FileFormatError(name, number + 1, "the file is cut off: it has no end; dump again, or take another copy")
+    raise FileFormatError(
+        name, number + 1, "the file is cut off: its last line is missing; use another copy, or dump again"
+    )
 
 
 def _lines(file: IO[bytes], name: Path, number: int = 0) -> Iterator[tuple[int, bytes]]:
@@ -132,21 +149,21 @@ def _lines(file: IO[bytes], name: Path, number: int = 0) -> Iterator[tuple[int, 
 
 def _json_object(text: bytes) -> dict[str, Any]:
     if not text.endswith(b"\n"):
-        raise InputError("the file is cut off in this line; dump again, or take another copy")
+        raise InputError("the file is cut off in this line; use another copy, or dump again")
     try:
         record = json.loads(text)
     except ValueError as error:
-        raise InputError(f"no JSON: {error}") from None
+        raise InputError(f"not JSON: {error}") from None
     if not isinstance(record, dict):
-        raise InputError("no JSON object")
+        raise InputError("not a JSON object")
     return record
 
 
 def _header(record: dict[str, Any]) -> dict[str, Any]:
     if record.get("format") != FORMAT:
-        raise InputError(f"no dump of a catalogue: its first line does not say {FORMAT!r}")
+        raise InputError(f"not a dump of a catalogue: its first line lacks the format {FORMAT!r}")
     if record.get("version") != VERSION:
-        raise InputError(f"a dump of version {record.get('version')!r}; this program reads {VERSION}")
+        raise InputError(f"a dump of format version {record.get('version')!r}; this program reads version {VERSION}")
     if not isinstance(record.get("catalogue_id"), str) or not isinstance(record.get("seq"), int):
         raise InputError("the first line has no catalogue_id or no seq")
     return record
@@ -155,11 +172,11 @@ def _header(record: dict[str, Any]) -> dict[str, Any]:
 def _check_end(record: dict[str, Any], items: int, events: int, digest: str) -> None:
     if (record.get("items"), record.get("events")) != (items, events):
         raise InputError(
-            f"lines are missing: there are {items} items and {events} events, and the end counts "
+            f"lines are missing: the file has {items} items and {events} events, its last line counts "
             f"{record.get('items')} and {record.get('events')}"
         )
     if record.get("sha256") != digest:
-        raise InputError("the lines before were altered: their SHA-256 is not the one that the end has")
+        raise InputError("the file was altered: its SHA-256 is not the one in its last line")
 
 
 def _item_record(entry: CatalogueItem) -> dict[str, Any]:
@@ -175,18 +192,21 @@ def _item_record(entry: CatalogueItem) -> dict[str, Any]:
     return record
 
 
-def _item(record: dict[str, Any]) -> CatalogueItem:
+def _item(record: dict[str, Any]) -> DumpedItem:
     if "item_id" not in record or "attributes" not in record:
-        raise InputError("neither an item nor an event nor the end")
+        raise InputError("neither an item nor an event nor the last line of a dump")
     item = make_item(record["item_id"], record["attributes"], record.get("available", True))
     ids, types = _array(record, "token_ids", "<i4"), _array(record, "token_types", "u1")
     if (ids is None) != (types is None) or (ids is not None and types is not None and len(ids) != len(types)):
-        raise InputError("as many token_types as token_ids", "token_types")
+        raise InputError("there must be as many token_types as token_ids", "token_types")
     tower = record.get("item_tower")
     if tower is not None and not isinstance(tower, str):
-        raise InputError("the digest of an item tower is a string", "item_tower")
+        raise InputError("the digest of an item tower must be a string", "item_tower")
     tokens = None if ids is None or types is None else TokenizedItem(ids, types)
-    return CatalogueItem(item, tokens, _array(record, "vector", "<f4"), tower)
+    count = record.get("popularity", 0)
+    if isinstance(count, bool) or not isinstance(count, int | float) or not 0 <= count < math.inf:
+        raise InputError("popularity must be a number from 0", "popularity")
+    return DumpedItem(CatalogueItem(item, tokens, _array(record, "vector", "<f4"), tower), float(count))
 
 
 def _event_record(event: Event) -> dict[str, Any]:
@@ -195,7 +215,10 @@ def _event_record(event: Event) -> dict[str, Any]:
 
 
 def _event(record: dict[str, Any]) -> Event:
-    return make_event(record["user_id"], record.get("item_id"), record.get("timestamp"), record.get("event_id"))
+    user_id = record["user_id"]
+    if isinstance(user_id, str):
+        user_id = former_user_id(user_id)  # a dump may be older than the rule
+    return make_event(user_id, record.get("item_id"), record.get("timestamp"), record.get("event_id"))
 
 
 def _base64(values: npt.NDArray[Any]) -> str:
@@ -208,9 +231,9 @@ def _array(record: dict[str, Any], name: str, dtype: str) -> npt.NDArray[Any] | 
     try:
         return np.frombuffer(base64.b64decode(record[name], validate=True), dtype)
     except (ValueError, TypeError) as error:
-        raise InputError(f"no base64 of {np.dtype(dtype).name} numbers: {error}", name) from None
+        raise InputError(f"not base64 of {np.dtype(dtype).name} numbers: {error}", name) from None
 
 
 def equal_entries(one: CatalogueItem, other: CatalogueItem) -> bool:
-    """Whether two are the same to the last bit, the order of attributes too."""
+    """Whether two entries are equal to the last bit, including the order of attributes."""
     return _item_record(one) == _item_record(other) and list(one.item.attributes) == list(other.item.attributes)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from index.backup.cli import catalogue
 from index.build.cli import index, reindex
-from index.catalogue.cli import catalogue
 from index.catalogue.open import open_catalogue
 from seqrec.encoder import Encoder
 from seqrec.errors import SnapshotError
@@ -58,7 +58,7 @@ def test_index_in_redis_then_move_to_sqlite(
     index(["verify", two["snapshot"], "--json"])
     assert told(capsys)["whole"] is True
     shared = open_catalogue(redis_url)
-    with shared.lease("reindex"), pytest.raises(SnapshotError, match="is at it already"):
+    with shared.lease("reindex"), pytest.raises(SnapshotError, match="is already running"):
         reindex(["--json"])
     shared.close()
     assert encoded == [8]

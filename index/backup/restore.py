@@ -1,17 +1,17 @@
-"""What a dump holds, into a catalogue."""
+"""Restores a dump into a catalogue."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import IO
 
-from index.catalogue.base import Catalogue, CatalogueItem
+from index.backup.dump import Contents, DumpedItem, Progress, equal_entries, read_dump
+from index.catalogue.base import Catalogue
 from index.catalogue.batches import batches
-from index.catalogue.dump import Contents, Progress, equal_entries, read_dump
 from index.catalogue.histories import Event, HistoryStore
 from seqrec.errors import CatalogueError
 
@@ -25,6 +25,7 @@ class Restored:
     updated: int = 0
     unchanged: int = 0
     events: int = 0  # new ones
+    popularity: dict[str, float] = field(default_factory=dict)  # events of each item that the dump only counts
 
 
 def restore(
@@ -36,41 +37,44 @@ def restore(
     merge: bool = False,
     progress: Progress = lambda stage, done, total: None,
 ) -> Restored:
-    """Write what a dump holds, 1,000 items at a time. `contents` is what `check_dump` says of the file.
+    """Write the items and events of a dump, 1,000 at a time. `contents`: the result of `check_dump`.
 
-    With `merge`, items of the dump replace those of the same id, others stay, and what is there already is not written
-    again: so a restore that was broken off goes on. Raises CatalogueError where there are items or events already and
-    `merge` is not said.
+    With `merge`, items of the dump replace stored ones with the same id, others stay, and nothing that is stored
+    already is written again, so an interrupted restore can be continued. Without it, raises CatalogueError if there are
+    items or events already.
     """
     if not merge:
         if catalogue.count():
             raise CatalogueError(
-                f"there are {catalogue.count():,} items in catalogue {catalogue.catalogue_id} already; --merge puts "
-                "those of the dump among them"
+                f"catalogue {catalogue.catalogue_id} already has {catalogue.count():,} items; --merge adds those "
+                "of the dump"
             )
         if contents.events and next(histories.scan(), None) is not None:
-            raise CatalogueError("there are histories of users already; --merge puts those of the dump among them")
+            raise CatalogueError("there are already events of users; --merge adds those of the dump")
     restored = Restored(contents)
     for are_events, parts in groupby(read_dump(file, name), key=lambda part: isinstance(part, Event)):
         if are_events:
             events = (part for part in parts if isinstance(part, Event))
             restored = replace(restored, events=_restore_events(histories, events, contents, progress))
         else:
-            items = (part for part in parts if isinstance(part, CatalogueItem))
+            items = (part for part in parts if isinstance(part, DumpedItem))
             restored = _restore_items(catalogue, items, restored, progress)
     return restored
 
 
 def _restore_items(
-    catalogue: Catalogue, items: Iterable[CatalogueItem], restored: Restored, progress: Progress
+    catalogue: Catalogue, items: Iterable[DumpedItem], restored: Restored, progress: Progress
 ) -> Restored:
     done = 0
-    for batch in batches(items):
-        there = catalogue.get_many([entry.item.item_id for entry in batch])
+    counts: dict[str, float] = {}
+    for dumped in batches(items):
+        counts |= {part.entry.item.item_id: part.popularity for part in dumped if part.popularity}
+        batch = [part.entry for part in dumped]
+        stored = catalogue.get_many([entry.item.item_id for entry in batch])
         fresh = [
             entry
             for entry in batch
-            if entry.item.item_id not in there or not equal_entries(there[entry.item.item_id][1], entry)
+            if entry.item.item_id not in stored or not equal_entries(stored[entry.item.item_id][1], entry)
         ]
         result = catalogue.put(fresh)
         restored = replace(
@@ -81,7 +85,7 @@ def _restore_items(
         )
         done += len(batch)
         progress("items", done, restored.contents.items)
-    return restored
+    return replace(restored, popularity=counts)
 
 
 def _restore_events(histories: HistoryStore, events: Iterable[Event], contents: Contents, progress: Progress) -> int:
@@ -95,12 +99,12 @@ def _restore_events(histories: HistoryStore, events: Iterable[Event], contents: 
 
 
 def _missing(histories: HistoryStore, events: Sequence[Event]) -> list[Event]:
-    """A user's events without those that are there already: an event without an id is known by all it says."""
-    there = Counter(histories.recent(events[0].user_id, 2**31))
+    """The user's events that are not stored yet. Events without an id are compared by all their fields."""
+    stored = Counter(histories.recent(events[0].user_id, 2**31))
     missing = []
     for event in events:
-        if there[event]:
-            there[event] -= 1
+        if stored[event]:
+            stored[event] -= 1
         else:
             missing.append(event)
     return missing

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from index.backup.cli import catalogue as command
+from index.backup.dump import check_dump
 from index.catalogue.base import Catalogue, CatalogueItem
-from index.catalogue.cli import catalogue as command
-from index.catalogue.dump import check_dump
 from index.catalogue.histories import Event
 from index.catalogue.open import Location, open_catalogue, open_histories
 from seqrec.data.items import AttributeValue, make_item
@@ -133,7 +133,7 @@ def test_a_dump_is_one_view_while_others_write(tmp_path: Path, use: Run, monkeyp
         written += 1
         writer.put([entry("49", {"title": f"new {written}"}), entry(f"9-{written}")])
 
-    monkeypatch.setattr("index.catalogue.cli.StageBars.__call__", interrupt)
+    monkeypatch.setattr("index.backup.cli.StageBars.__call__", interrupt)
     use(tmp_path, "dump", tmp_path / "d.jsonl")
     writer.close()
     lines = [json.loads(line) for line in (tmp_path / "d.jsonl").read_text("utf-8").splitlines()]
@@ -146,7 +146,7 @@ def test_a_restore_into_what_is_not_empty_is_refused_unless_merged(tmp_path: Pat
     fill(tmp_path / "a", [entry("1"), entry("2")], [Event("u", "1", 1.0)])
     fill(tmp_path / "b", [entry("2", {"title": "other"}), entry("3")], [Event("u", "1", 1.0), Event("u", "3", 2.0)])
     use(tmp_path / "a", "dump", tmp_path / "a.jsonl", "--histories")
-    with pytest.raises(CatalogueError, match=r"there are 2 items in catalogue .* already; --merge"):
+    with pytest.raises(CatalogueError, match=r"catalogue .* already has 2 items; --merge"):
         use(tmp_path / "b", "restore", tmp_path / "a.jsonl")
     told = json.loads(use(tmp_path / "b", "restore", tmp_path / "a.jsonl", "--merge", "--json"))
     assert (told["created"], told["updated"], told["unchanged"], told["events"]) == (1, 1, 0, 0)
@@ -165,7 +165,7 @@ def test_histories_alone_are_not_empty_either(tmp_path: Path, use: Run) -> None:
     fill(tmp_path / "a", [entry("1")], [Event("u", "1", 1.0)])
     fill(tmp_path / "b", [], [Event("v", "1", 1.0)])
     use(tmp_path / "a", "dump", tmp_path / "a.jsonl", "--histories")
-    with pytest.raises(CatalogueError, match="there are histories of users already; --merge"):
+    with pytest.raises(CatalogueError, match="there are already events of users; --merge"):
         use(tmp_path / "b", "restore", tmp_path / "a.jsonl")
 
 
@@ -184,27 +184,31 @@ def _resealed(lines: list[bytes]) -> list[bytes]:
 
 
 DAMAGE: dict[str, tuple[Callable[[list[bytes]], list[bytes]], int, str]] = {
-    "no end": (lambda lines: lines[:-1], 5, "cut off: it has no end"),
+    "no end": (lambda lines: lines[:-1], 5, "cut off: its last line is missing"),
     "cut in a line": (lambda lines: [*lines[:2], lines[2][:40]], 3, "cut off in this line"),
     "empty": (lambda lines: [], 1, "cut off"),
-    "no header": (lambda lines: lines[1:], 1, "its first line does not say"),
-    "an items file": (lambda lines: [b'{"item_id": "a", "attributes": {}}\n'], 1, "its first line does not say"),
+    "no header": (lambda lines: lines[1:], 1, "its first line lacks the format"),
+    "an items file": (lambda lines: [b'{"item_id": "a", "attributes": {}}\n'], 1, "its first line lacks the format"),
     "of another version": (
         lambda lines: [lines[0].replace(b'"version":1', b'"version":2'), *lines[1:]],
         1,
-        "a dump of version 2; this program reads 1",
+        "a dump of format version 2; this program reads version 1",
     ),
-    "no JSON": (lambda lines: [*lines[:2], b"{oops\n", *lines[3:]], 3, "no JSON"),
-    "no object": (lambda lines: [*lines[:2], b"[]\n", *lines[3:]], 3, "no JSON object"),
-    "a line missing": (lambda lines: [*lines[:2], *lines[3:]], 4, "lines are missing: there are 2 items"),
-    "altered": (lambda lines: [*lines[:2], lines[2].replace(b"item 2", b"item 7"), *lines[3:]], 5, "were altered"),
-    "twice": (lambda lines: [*lines[:3], lines[2], *lines[3:]], 4, "item '2' is there already"),
+    "no JSON": (lambda lines: [*lines[:2], b"{oops\n", *lines[3:]], 3, "not JSON"),
+    "no object": (lambda lines: [*lines[:2], b"[]\n", *lines[3:]], 3, "not a JSON object"),
+    "a line missing": (lambda lines: [*lines[:2], *lines[3:]], 4, "lines are missing: the file has 2 items"),
+    "altered": (
+        lambda lines: [*lines[:2], lines[2].replace(b"item 2", b"item 7"), *lines[3:]],
+        5,
+        "the file was altered",
+    ),
+    "twice": (lambda lines: [*lines[:3], lines[2], *lines[3:]], 4, "item '2' occurs twice"),
     "two files": (lambda lines: lines + lines, 5, "more lines after the end"),
     "a bad id": (lambda lines: [*lines[:2], lines[2].replace(b'"2"', b'""'), *lines[3:]], 3, "item_id"),
     "a bad vector": (
         lambda lines: [*lines[:2], lines[2].replace(b'"vector":"', b'"vector":"A'), *lines[3:]],
         3,
-        "vector: no base64 of float32",
+        "vector: not base64 of float32",
     ),
     "an unknown line": (lambda lines: [*lines[:2], b'{"x":1}\n', *lines[3:]], 3, "neither an item nor an event"),
     "tokens without types": (
@@ -264,9 +268,9 @@ def test_a_dump_that_fails_leaves_the_one_before(tmp_path: Path, use: Run, monke
     def fail(*_: object) -> None:
         raise CatalogueError("gone")
 
-    monkeypatch.setattr("index.catalogue.cli.write_dump", fail)
+    monkeypatch.setattr("index.backup.cli.write_dump", fail)
     with pytest.raises(CatalogueError, match="gone"):
-        use(tmp_path / "a", "dump", path)
+        use(tmp_path / "a", "dump", path, "--overwrite")
     assert path.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "d.jsonl"]
 
@@ -309,6 +313,7 @@ def test_info(tmp_path: Path, redis_url: str, use: Run) -> None:
         "catalogue_id": opened.catalogue_id,
         "items": 1,
         "seq": 2,
+        "superseded": 0,
         "served": "s1",
         "durability_warnings": [],
     }

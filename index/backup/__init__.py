@@ -1,0 +1,1 @@
+"""Copies of the catalogue as files: dump and restore, and the command `seqrec catalogue`."""
