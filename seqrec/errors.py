@@ -4,6 +4,7 @@ SeqrecError
 ├── InputError               wrong input; `field` is its place
 │   └── FileFormatError      wrong input in a line of a file
 ├── ItemNotFound             no such item in the catalogue
+├── PlacementNotFound        no placement of this name
 ├── CheckpointError          a checkpoint is missing, truncated, altered or of another format
 ├── SnapshotError            the same for a snapshot
 ├── CatalogueError           the catalogue cannot be read or written
@@ -54,6 +55,12 @@ class ItemNotFound(SeqrecError):
     def __init__(self, item_id: str, where: str = "in the catalogue") -> None:
         super().__init__(f"no item {item_id!r} {where}")
         self.item_id = item_id
+
+
+class PlacementNotFound(SeqrecError):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no placement {name!r}")
+        self.name = name
 
 
 class CheckpointError(SeqrecError):

@@ -33,14 +33,27 @@ class CatalogueItem:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Change:
-    """One record of the log. `put` has `entry`, `delete` only `item_id`, `publish` has `snapshot_id`."""
+    """One record of the log.
+
+    `put` has `entry`, `delete` only `item_id`, `publish` has `snapshot_id`, `place` has `placement`, and `rules` unless
+    the placement was deleted.
+    """
 
     seq: int
-    op: Literal["put", "delete", "publish"]
+    op: Literal["put", "delete", "publish", "place"]
     item_id: str | None = None
     entry: CatalogueItem | None = None
     snapshot_id: str | None = None
     time: float = 0.0  # Unix seconds
+    placement: str | None = None
+    rules: str | None = None
+
+
+class Placement(NamedTuple):
+    """A named set of rules. `seq`: the change that set it, its version; `rules`: a JSON object."""
+
+    seq: int
+    rules: str
 
 
 class PutResult(NamedTuple):
@@ -95,6 +108,17 @@ class Catalogue(Protocol):
         """All publications, newest first; the first is the served snapshot. Compaction keeps them."""
         ...
 
+    def set_placement(self, name: str, rules: str | None) -> int:
+        """Store the rules of a placement, or with None delete it; durable on return. Returns the change's number.
+
+        Raises PlacementNotFound where there is none to delete.
+        """
+        ...
+
+    def placements(self) -> dict[str, Placement]:
+        """All placements by name."""
+        ...
+
     def changes(self, after: int, limit: int) -> Iterator[Change]:
         """Changes with seq > after, in order. Raises LogTruncated if compaction dropped one of them."""
         ...
@@ -137,7 +161,10 @@ class Catalogue(Protocol):
         ...
 
     def superseded(self) -> int:
-        """Log records that are neither the last change of an item nor a publication: what compaction could drop."""
+        """Log records that are neither the last change of an item nor a publication: what compaction could drop.
+
+        Those of placements are among them: the current rules are stored apart from the log.
+        """
         ...
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from itertools import islice
 from typing import Any, Literal, TypeVar
@@ -16,46 +16,80 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from seqrec.data.items import Item, check_attributes, check_item_id
-from seqrec.errors import InputError, ItemNotFound
-from seqrec.metric import Metric
+from seqrec.data.items import AttributeValue, Item, check_attributes, check_item_id
+from seqrec.errors import InputError, ItemNotFound, PlacementNotFound
+from seqrec.metric import TIE, Metric
 from seqrec.text.item_text import TokenizedHistory, TokenizedItem, has_model_input
 from service.deadline import Deadline
 from service.engine.explain import Reason, explain_sum, reasons
+from service.engine.rule_body import placement_values
+from service.engine.rules import Boost, Explore, Pin, Ruled, Rules, Scores, prepare
 from service.engine.user_history import UserHistory
 from service.engine.vector_cache import VectorCache, cache_key
-from service.live.filters import Filter, FilterMask
+from service.live.filter_language import Filter
 from service.live.hybrid import HybridSearch, SparseQuery, empty_query, sparse_query
-from service.live.search import Hit, SearchSpec, search
+from service.live.search import Hit, SearchSpec, Source, allowed_mask, score_all, search
 from service.live.state import Towers, View
 
 T = TypeVar("T")
+S = TypeVar("S", bound="Selection")
 Vector = npt.NDArray[np.float32]
-Source = Literal["model", "fallback:popular"]
+AnswerSource = Literal["model", "fallback:popular"]
+DEFAULT_K = 10
 ONLY_IDS = "this model reads item ids, not text, and finds only the items of its training data"
 UNAVAILABLE = "an item that is not available is in no answer"
 NO_POPULARITY = "no events are counted yet: the popular items are in the order of their ids"
 _UNKNOWN_ATTRIBUTE = "filter: no item has the attribute {!r}"
+_NOT_OF_LAST = "filter: the newest item of the history has no {!r}, so its condition was left out"
 _IDS_PER_TOKEN = 100
 """Excluded or candidate ids that cost as much time as encoding one token."""
 
 
-@dataclass(frozen=True)
-class RecommendRequest:
-    """One recommendation to make. `history` is oldest first: item ids, or attributes of items in no catalogue.
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which items an answer may have, and the rules of their order. Common to all questions.
 
-    `field` is prepended to the names of fields in errors, such as `requests[3].`.
+    `field` is prepended to the names of fields in errors, such as `requests[3].`. `given` are the names of the fields
+    that the request has itself: the others come from its placement.
     """
 
-    history: Sequence[str | Mapping[str, Any]]
-    k: int = 10
-    exclude_seen: bool | None = None  # None: as the model's repeat rule says, or yes
+    k: int = DEFAULT_K
     exclude: Sequence[str] = ()
     candidates: Sequence[str] | None = None
-    field: str = ""
-    user_id: str | None = None
     filter: Filter | None = None
+    boosts: tuple[Boost, ...] = ()
+    pins: tuple[Pin, ...] = ()
+    diversity: float = 0.0
+    at_most: tuple[tuple[str, int], ...] = ()
+    explore: Explore | None = None
+    min_score: float | None = None
+    fallback: tuple[Source, ...] = ()
+    placement: str | None = None
+    given: frozenset[str] = frozenset()
+    shown: Sequence[str] = ()  # item ids on earlier pages
+    field: str = ""
+
+    @property
+    def rules(self) -> Rules:
+        return Rules(self.boosts, self.pins, self.diversity, self.at_most, self.explore, self.min_score, self.fallback)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecommendRequest(Selection):
+    """One recommendation to make. `history` is oldest first: item ids, or attributes of items in no catalogue."""
+
+    history: Sequence[str | Mapping[str, Any]]
+    exclude_seen: bool | None = None  # None: as the model's repeat rule says, or yes
+    user_id: str | None = None
     explain: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimilarRequest(Selection):
+    """What is similar to an item of the catalogue, or to attributes: one of the two."""
+
+    item_id: str | None = None
+    attributes: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +141,8 @@ class Plan:
     unknown: Sequence[str] = ()  # ids of the history that are not
     degraded: Sequence[str] = ()  # what could not be taken into account
     explain: bool = False
+    ruled: Ruled | None = None  # the rules, if there are any
+    last: tuple[TokenizedItem, int | None] | None = None  # the newest item, and its position
 
     @property
     def cost(self) -> int:
@@ -131,11 +167,14 @@ class Answer:
 
     view: View
     items: list[tuple[Item, float]]
-    source: Source
+    source: AnswerSource
     unknown: list[str] = field(default_factory=list)
     degraded: list[str] = field(default_factory=list)
     because: list[list[Reason]] | None = None  # for each item, if the request wants explanations
     parts: list[Mapping[str, float]] | None = None  # the same, of a hybrid: they sum to the score
+    hits: Sequence[Hit] = ()  # how each item came there
+    k: int = DEFAULT_K
+    ruled: bool = False  # whether rules applied
 
 
 def plan_recommendations(
@@ -149,51 +188,63 @@ def plan_recommendations(
     """Look ids up, tokenize attributes, evaluate filters.
 
     `users` has the history of each user_id of the requests. Of stored and given history together the `max_history`
-    newest are read. A history whose vector is cached is not encoded. Raises InputError, DeadlineExceeded.
+    newest are read. A history whose vector is cached is not encoded. Raises InputError, PlacementNotFound,
+    DeadlineExceeded.
     """
     seen: dict[str, frozenset[int]] = {}  # of each user, looked up once for all requests of a batch
     texts = iter(_tokenize_attributes(view, requests))
     plans = []
-    for request in requests:
+    for request in (with_placement(view, request) for request in requests):
         deadline.check()
         user = UserHistory() if request.user_id is None else users[request.user_id]
         plans.append(_plan(view, request, user, max_history, texts, seen, deadline))
     return _use_cache(view, plans, cache)
 
 
-def plan_similar(
-    view: View,
-    item_id: str | None,
-    attributes: Mapping[str, Any] | None,
-    k: int,
-    filter: Filter | None,
-    deadline: Deadline,
-) -> Plan:
-    """Find what is similar to an item of the catalogue, or to attributes. Raises ItemNotFound, InputError."""
-    passed = None if filter is None else view.passed(filter, deadline.check)
-    made = partial(Plan, view, degraded=_unknown_attributes(passed))
-    if item_id is not None:
-        position = view.position_of(item_id)
+def with_placement(view: View, request: S) -> S:
+    """The request with what its placement has and itself does not give. Raises PlacementNotFound, InputError."""
+    if request.placement is None:
+        return request
+    stored = view.placements.get(request.placement)
+    if stored is None:
+        raise PlacementNotFound(request.placement)
+    known = {field.name for field in fields(request)}
+    values = placement_values(stored.rules)
+    return replace(request, **{n: value for n, value in values.items() if n in known and n not in request.given})
+
+
+def plan_similar(view: View, request: SimilarRequest, deadline: Deadline) -> Plan:
+    """Find what is similar. Raises ItemNotFound, InputError, PlacementNotFound."""
+    request = with_placement(view, request)
+    if request.item_id is not None:
+        position = view.position_of(request.item_id)
         if position is None:
             known = view.towers.encoder.cold_items
-            raise ItemNotFound(item_id) if known else ItemNotFound(item_id, "among those that the model knows")
-        spec = SearchSpec(k, frozenset([position]), passed=passed)
+            raise (
+                ItemNotFound(request.item_id)
+                if known
+                else ItemNotFound(request.item_id, "among those that the model knows")
+            )
+        tokens, attributes = view.tokens(position), view.item(position).attributes
+        plan = _selected(view, request, (tokens, position), attributes, {position}, deadline)
         if view.towers.metric is Metric.COSINE:
-            return made(spec, VectorQuery(view.vectors([position])[0]))
-        tokens = view.tokens(position)
+            return replace(plan, query=VectorQuery(view.vectors([position])[0]))
         # Items and queries lie in different spaces: similar is what would come after a history of this item.
         history = TokenizedHistory([tokens])
+        sparse = sparse_query(view, [(tokens, position)], pairs=False)
         query = HistoryQuery(history, _history_tokens(view, history))
-        return made(spec, query, sparse_query(view, [(tokens, position)], pairs=False), history=[position])
-    assert attributes is not None
-    [item] = view.towers.encoder.tokenize_items([check_attributes(attributes)])
+        return replace(plan, query=query, sparse=sparse, history=[position])
+    assert request.attributes is not None
+    checked = check_attributes(request.attributes)
+    [item] = view.towers.encoder.tokenize_items([checked])
     if not has_model_input(item):
         raise InputError(no_text(view.towers), "attributes")
+    plan = _selected(view, request, (item, None), checked, set(), deadline)
     sparse = sparse_query(view, [(item, None)], pairs=False)
     if sparse is None:
-        return made(SearchSpec(k, passed=passed), ItemQuery(item))
+        return replace(plan, query=ItemQuery(item))
     history = TokenizedHistory([item])
-    return made(SearchSpec(k, passed=passed), HistoryQuery(history, _history_tokens(view, history)), sparse)
+    return replace(plan, query=HistoryQuery(history, _history_tokens(view, history)), sparse=sparse)
 
 
 def execute(plans: Sequence[Plan]) -> list[Result]:
@@ -228,7 +279,7 @@ def execute(plans: Sequence[Plan]) -> list[Result]:
 def answer(plan: Plan, result: Result | None, deadline: Deadline) -> Answer:
     """The items that were found, and their explanation. `result` None: a popular plan, whose items are found here."""
     view = plan.view
-    hits = _most_popular(view, plan.spec) if result is None else result.hits
+    hits = _popular_hits(plan) if result is None else result.hits
     because: list[list[Reason]] | None = None
     parts: list[Mapping[str, float]] | None = None
     if plan.explain and plan.sparse is not None and result is not None:
@@ -236,7 +287,8 @@ def answer(plan: Plan, result: Result | None, deadline: Deadline) -> Answer:
         for hit in hits:
             deadline.check()
             explained.append(explain_sum(view, result.vector, plan.sparse, hit.position))
-        because, parts = [reasons for _, reasons in explained], [of_parts for of_parts, _ in explained]
+        because = [reasons for _, reasons in explained]
+        parts = [_with_boost(hit, of_parts) for hit, (of_parts, _) in zip(hits, explained, strict=True)]
     elif plan.explain:
         because = reasons(view, _explaining(plan), [hit.position for hit in hits])
     return Answer(
@@ -247,6 +299,9 @@ def answer(plan: Plan, result: Result | None, deadline: Deadline) -> Answer:
         [*plan.degraded, *([NO_POPULARITY] if result is None and hits and not hits[0].score else [])],
         because,
         parts,
+        hits,
+        plan.spec.k,
+        plan.ruled is not None,
     )
 
 
@@ -289,42 +344,131 @@ def _plan(
             places.append(position)
             history.append(position)
     deadline.check()
-    excluded = _positions(view, request.exclude, f"{request.field}exclude")
+    excluded: set[int] = set()
     if _leaves_seen_out(view, request):
         excluded.update(history)
         if request.user_id is not None and request.user_id not in seen:
             positions = (view.position_of(item_id) for item_id in user.seen)
             seen[request.user_id] = frozenset(position for position in positions if position is not None)
         excluded |= seen.get(request.user_id or "", frozenset())
+    last = (tokens[-1], places[-1]) if tokens else None
+    attributes: Mapping[str, AttributeValue] = {}
+    if last is not None:
+        attributes = _plain_attributes(request) if last[1] is None else view.item(last[1]).attributes
+    plan = _selected(view, request, last, attributes, excluded, deadline)
+    plan = replace(
+        plan,
+        history=history,
+        unknown=list(unknown),
+        degraded=[*user.degraded, *plan.degraded],
+        explain=request.explain,
+    )
+    if not any(has_model_input(item) for item in tokens):
+        return plan
+    tokenized = TokenizedHistory(tokens, request.user_id)
+    query = HistoryQuery(tokenized, _history_tokens(view, tokenized))
+    return replace(plan, query=query, sparse=sparse_query(view, list(zip(tokens, places, strict=True))))
+
+
+def _selected(
+    view: View,
+    request: Selection,
+    last: tuple[TokenizedItem, int | None] | None,
+    attributes: Mapping[str, AttributeValue],
+    excluded: set[int],
+    deadline: Deadline,
+) -> Plan:
+    """A plan without a query: what the answer may contain, and its rules.
+
+    last: the newest item and its position, `attributes` are its; excluded: positions, beside those of the request.
+    """
+    excluded = excluded | _positions(view, request.exclude, f"{request.field}exclude")
+    shown = [place for item_id in request.shown if (place := view.position_of(item_id)) is not None]
     candidates = None
     if request.candidates is not None:
         candidates = sorted(_positions(view, request.candidates, f"{request.field}candidates"))
     deadline.check()
-    passed = None if request.filter is None else view.passed(request.filter, deadline.check)
-    degraded = [*user.degraded, *_unknown_attributes(passed)]
-    query: HistoryQuery | PopularQuery = PopularQuery()
-    sparse = None
-    if any(has_model_input(item) for item in tokens):
-        tokenized = TokenizedHistory(tokens, request.user_id)
-        query = HistoryQuery(tokenized, _history_tokens(view, tokenized))
-        sparse = sparse_query(view, list(zip(tokens, places, strict=True)))
-    spec = SearchSpec(request.k, frozenset(excluded), candidates, passed)
-    return Plan(view, spec, query, sparse, history, list(unknown), degraded, request.explain)
+    missing: list[str] = []
+    wanted = None if request.filter is None else request.filter.resolved(attributes, missing)
+    passed = None if wanted is None else view.passed(wanted, deadline.check)
+    ruled = None
+    if (rules := request.rules).change_anything or shown:
+        ruled = prepare(view, rules, shown, attributes, deadline.check)
+    unknown = {*(passed.unknown if passed else ()), *(ruled.unknown if ruled else ())}
+    degraded = [_UNKNOWN_ATTRIBUTE.format(name) for name in sorted(unknown)]
+    degraded += [_NOT_OF_LAST.format(name) for name in missing]
+    spec = SearchSpec(request.k, frozenset(excluded.union(shown)), candidates, passed)
+    return Plan(view, spec, PopularQuery(), degraded=degraded, ruled=ruled, last=last)
 
 
-def _unknown_attributes(passed: FilterMask | None) -> list[str]:
-    return [] if passed is None else [_UNKNOWN_ATTRIBUTE.format(name) for name in passed.unknown]
+def _plain_attributes(request: RecommendRequest) -> Mapping[str, AttributeValue]:
+    """Of the newest history entry that is plain attributes."""
+    return check_attributes(next(entry for entry in reversed(request.history) if not isinstance(entry, str)))
 
 
 def _search(view: View, vectors: npt.NDArray[np.float32], plans: Sequence[Plan]) -> list[list[Hit]]:
     """Of plans with one view; vectors: [b, dim]"""
     settings = view.towers.encoder.hybrid
-    if settings is None:
-        return search(view, vectors, [plan.spec for plan in plans])
-    return [
-        HybridSearch(view, settings, vector, plan.sparse or empty_query(view)).search(plan.spec)
-        for vector, plan in zip(vectors, plans, strict=True)
-    ]
+    hits: list[list[Hit]] = [[] for _ in plans]
+    plain = []
+    for row, (vector, plan) in enumerate(zip(vectors, plans, strict=True)):
+        if settings is None and plan.ruled is None:
+            plain.append(row)
+            continue
+        scored = None if settings is None else HybridSearch(view, settings, vector, plan.sparse or empty_query(view))
+        if plan.ruled is not None:
+            everything = partial(score_all, view, vector) if scored is None else scored.score_all
+            hits[row] = _fill(plan, plan.ruled, [("model", everything), *_fallbacks(plan)])
+        elif scored is not None:
+            hits[row] = scored.search(plan.spec)
+    for row, found in zip(plain, search(view, vectors[plain], [plans[row].spec for row in plain]), strict=True):
+        hits[row] = found
+    return hits
+
+
+def _fill(plan: Plan, ruled: Ruled, sources: Sequence[tuple[Source, Callable[[], Scores]]]) -> list[Hit]:
+    return ruled.fill(plan.spec.k, allowed_mask(plan.view, plan.spec), sources)
+
+
+def _fallbacks(plan: Plan) -> list[tuple[Source, Callable[[], Scores]]]:
+    """What goes on where the model's ranking ends."""
+    assert plan.ruled is not None
+    sources: list[tuple[Source, Callable[[], Scores]]] = []
+    for source in plan.ruled.rules.fallback:
+        if source == "popular":
+            sources.append((source, partial(_popularity, plan.view)))
+        elif plan.last is not None:
+            sources.append((source, partial(_similarity, plan.view, *plan.last)))
+    return sources
+
+
+def _popularity(view: View) -> Scores:
+    """[size]"""
+    return view.events_at(view.counts.events).astype(np.float32)
+
+
+def _similarity(view: View, tokens: TokenizedItem, position: int | None) -> Scores:
+    """[size] To one item: of words where the model is a hybrid, else of vectors."""
+    settings = view.towers.encoder.hybrid
+    if settings is not None:
+        sparse = sparse_query(view, [(tokens, position)], pairs=False) or empty_query(view)
+        no_vector = np.zeros(view.towers.encoder.dim, np.float32)
+        return HybridSearch(view, settings, no_vector, sparse).words(np.arange(view.size))
+    if position is None:
+        return np.zeros(view.size, np.float32)
+    return score_all(view, view.vectors([position])[0])
+
+
+def _popular_hits(plan: Plan) -> list[Hit]:
+    if plan.ruled is None:
+        return _most_popular(plan.view, plan.spec)
+    return _fill(plan, plan.ruled, [("popular", partial(_popularity, plan.view))])
+
+
+def _with_boost(hit: Hit, parts: Mapping[str, float]) -> Mapping[str, float]:
+    """The parts of a score, with what boosts changed of it."""
+    added = hit.score - sum(parts.values())
+    return parts if hit.source != "model" or abs(added) <= 10 * TIE else {**parts, "boost": added}
 
 
 def _leaves_seen_out(view: View, request: RecommendRequest) -> bool:
@@ -385,7 +529,7 @@ def _most_popular(view: View, spec: SearchSpec) -> list[Hit]:
         and (candidates is None or position in candidates)
         and (spec.passed is None or position in spec.passed)
     )
-    return [Hit(position, view.popularity(position)) for position in islice(allowed, spec.k)]
+    return [Hit(position, view.popularity(position), "popular") for position in islice(allowed, spec.k)]
 
 
 def _explaining(plan: Plan) -> list[int]:

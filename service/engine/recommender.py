@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from index.build.import_items import with_known_vectors
-from index.catalogue.base import Catalogue, CatalogueItem, PutResult
+from index.catalogue.base import Catalogue, CatalogueItem, Placement, PutResult
 from index.catalogue.histories import Event, HistoryStore
 from seqrec.data.items import Item, check_item_id, check_user_id, make_item
 from seqrec.errors import CatalogueError, CatalogueReplaced, InputError, ItemNotFound, NotReady
@@ -29,6 +29,8 @@ from service.engine.plan import (
     PopularQuery,
     RecommendRequest,
     Result,
+    Selection,
+    SimilarRequest,
     answer,
     execute,
     no_text,
@@ -37,7 +39,6 @@ from service.engine.plan import (
 )
 from service.engine.user_history import UserHistory, load_histories
 from service.engine.vector_cache import VectorCache
-from service.live.filters import Filter
 from service.live.follower import Follower
 from service.live.state import Towers, View
 from service.settings import Settings
@@ -123,7 +124,7 @@ class Recommender:
             view = await self._view(min_seq, trace, deadline)
             most = self._settings.max_history
             plans = await self._on_threads(
-                "filter" if any(request.filter for request in requests) else "prepare",
+                "filter" if any(map(_is_heavy, requests)) else "prepare",
                 trace,
                 plan_recommendations,
                 view,
@@ -135,25 +136,17 @@ class Recommender:
             )
             return await self._answer(plans, trace, deadline)
 
-    async def similar(
-        self,
-        item_id: str | None,
-        attributes: Mapping[str, Any] | None,
-        k: int,
-        min_seq: int,
-        filter: Filter | None,
-        trace: Trace,
-    ) -> Answer:
+    async def similar(self, request: SimilarRequest, min_seq: int, trace: Trace) -> Answer:
         """Items with the nearest vectors to that of an item, which is left out. Raises ItemNotFound, and as above."""
-        if (item_id is None) == (attributes is None):
+        if (request.item_id is None) == (request.attributes is None):
             raise InputError("give either item_id or attributes, not both")
-        self._check_k(k, "k")
-        if item_id is not None:
-            check_item_id(item_id)
+        self._check_selection(request)
+        if request.item_id is not None:
+            check_item_id(request.item_id)
         async with self._deadline(trace) as deadline:
             view = await self._view(min_seq, trace, deadline)
-            stage = "prepare" if filter is None else "filter"
-            plan = await self._on_threads(stage, trace, plan_similar, view, item_id, attributes, k, filter, deadline)
+            stage = "filter" if _is_heavy(request) else "prepare"
+            plan = await self._on_threads(stage, trace, plan_similar, view, request, deadline)
             [similar] = await self._answer([plan], trace, deadline)
             return similar
 
@@ -204,6 +197,21 @@ class Recommender:
         await self._counted(trace)
         item_ids = dict.fromkeys(event.item_id for event in events)
         return stored, [item_id for item_id in item_ids if view.position_of(item_id) is None]
+
+    async def set_placement(self, name: str, rules: str | None, trace: Trace) -> int:
+        """Store rules under a name, or with None delete them; the number of the change.
+
+        The next request of this worker follows them. Raises PlacementNotFound, NotReady, CatalogueError.
+        """
+        self._follower.view()
+        seq = await self._on_threads("write", trace, self._catalogue.set_placement, name, rules)
+        await self._wait_until_searched(seq, trace)
+        return seq
+
+    async def placements(self, trace: Trace) -> dict[str, Placement]:
+        """All placements by name. Raises DeadlineExceeded, CatalogueError."""
+        async with self._deadline(trace):
+            return await self._on_threads("read", trace, self._catalogue.placements)
 
     async def delete_user(self, user_id: str, trace: Trace) -> int:
         """Remove everything that is stored of a user; how many events that were.
@@ -263,10 +271,14 @@ class Recommender:
 
     def _check(self, request: RecommendRequest) -> None:
         settings = self._settings
-        self._check_k(request.k, f"{request.field}k")
+        self._check_selection(request)
         if len(request.history) > settings.max_history:
             message = f"at most {settings.max_history} entries, not {len(request.history)}; send the newest"
             raise InputError(message, f"{request.field}history")
+
+    def _check_selection(self, request: Selection) -> None:
+        settings = self._settings
+        self._check_k(request.k, f"{request.field}k")
         for name, ids in (("exclude", request.exclude), ("candidates", request.candidates)):
             if ids is not None and len(ids) > settings.max_ids:
                 raise InputError(f"at most {settings.max_ids} ids, not {len(ids)}", f"{request.field}{name}")
@@ -382,6 +394,11 @@ class Recommender:
             trace.add(stage, time.perf_counter() - begin)
             if stage == "write":
                 self._write_failure = None if failed is None else (time.monotonic(), failed)
+
+
+def _is_heavy(request: Selection) -> bool:
+    """Whether its plan may have to read attributes of all items."""
+    return bool(request.filter or request.placement or request.rules.change_anything)
 
 
 def _answers(plans: Sequence[Plan], results: Sequence[Result | None], deadline: Deadline) -> list[Answer]:

@@ -29,6 +29,7 @@ from seqrec.errors import (
     NotReady,
     OutcomeUnknown,
     Overloaded,
+    PlacementNotFound,
     SeqrecError,
     SnapshotError,
 )
@@ -63,6 +64,10 @@ BUSY = Kind(429, "overloaded", "The service is busy", "Retry after the seconds i
 KINDS: list[tuple[type[SeqrecError], Kind]] = [
     (InputError, INVALID),
     (ItemNotFound, Kind(404, "item-not-found", "No such item", "GET /items?q=words finds items.")),
+    (
+        PlacementNotFound,
+        Kind(404, "placement-not-found", "No such placement", "GET /placements lists the placements."),
+    ),
     (JobNotFound, Kind(404, "job-not-found", "No such job", "POST /reindex starts a job and answers with its id.")),
     (NotReady, Kind(503, "not-ready", "Not ready", "GET /readyz says why; try again when it answers 200.")),
     (Overloaded, BUSY),

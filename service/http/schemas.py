@@ -4,36 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 
-from seqrec.data.items import MAX_ATTRIBUTE_BYTES, MAX_ATTRIBUTES, MAX_ITEM_ID_BYTES
+from seqrec.data.items import MAX_ATTRIBUTE_BYTES, MAX_ATTRIBUTES
+from service.engine.rule_body import Body, ItemId, PlacementBody, RulesBody
 
-MAX_UNKNOWN_FIELDS = 20
 MAX_SEQ = 2**63 - 1
 """The largest sequence number that a log can reach."""
-
-
-class Body(BaseModel):
-    """Base of request bodies: unknown fields are refused, "10" and NaN are not numbers.
-
-    Lists fail at their first bad entry, and many unknown fields are one error: a body must not cost more than its size.
-    """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _few_unknown_fields(cls, data: object) -> object:
-        if isinstance(data, dict) and len(data) > len(cls.model_fields) + MAX_UNKNOWN_FIELDS:
-            first = next(name for name in data if name not in cls.model_fields)
-            raise PydanticCustomError(
-                "unknown_fields",
-                "{count} fields; {first} is the first unknown one",
-                {"count": len(data), "first": repr(str(first)[:60])},
-            )
-        return data
-
 
 # Checked by seqrec.data.items.check_attributes, which names the attribute; pydantic would name each type it is not.
 Attributes = Annotated[
@@ -56,43 +33,16 @@ Attributes = Annotated[
         }
     ),
 ]
-_VALUE = {"anyOf": [{"type": "string"}, {"type": "number"}]}
-_VALUES = {"anyOf": [*_VALUE["anyOf"], {"type": "array", "items": _VALUE}]}
-# Checked by service.live.filters.parse_filter, which names the condition.
-FilterValue = Annotated[
-    dict[str, Any],
-    WithJsonSchema(
-        {
-            "type": "object",
-            "title": "Filter",
-            "description": "Conditions on attributes, read by the model or not; an item must meet all of them. "
-            "A value: equal, or in the item's list. A list: any of these. An object: `any`, `all`, `not` of values, "
-            "`gt`, `gte`, `lt`, `lte` a number. An item without the attribute meets no condition but `not`.",
-            "additionalProperties": {
-                "anyOf": [
-                    *_VALUES["anyOf"],
-                    {
-                        "type": "object",
-                        "properties": {
-                            **dict.fromkeys(("any", "all", "not"), _VALUES),
-                            **{word: {"type": "number"} for word in ("gt", "gte", "lt", "lte")},
-                        },
-                        "additionalProperties": False,
-                        "minProperties": 1,
-                    },
-                ]
-            },
-            "examples": [{"brand": ["Acme", "Lumen"], "price": {"gte": 10, "lt": 100}, "tags": {"all": ["gift"]}}],
-        }
-    ),
-]
 UserId = Annotated[
     str, Field(description="1 to 256 bytes of UTF-8 without control characters", examples=["customer-17850"])
 ]
-ItemId = Annotated[
-    str, Field(description=f"1 to {MAX_ITEM_ID_BYTES} bytes of UTF-8 without control characters", examples=["85123A"])
+PlacementName = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="small letters, digits, . _ -", examples=["product-page"]
+    ),
 ]
-K = Annotated[int, Field(ge=1, description="how many items to answer with; SEQREC_MAX_K is the most")]
+Cursor = Annotated[str, Field(min_length=1, max_length=262_144)]
 MinSeq = Annotated[
     int,
     Field(ge=0, le=MAX_SEQ, description="answer from a state that has every change up to this one; else 503"),
@@ -121,7 +71,26 @@ HistoryEntry = Annotated[
 ]
 
 
-class RecommendBody(Body):
+class ContextBody(Body):
+    """What the user is doing now. It is read after the history, as its newest items, and is not stored."""
+
+    item_id: ItemId | None = Field(default=None, description="the item that is being looked at: the newest of all")
+    cart: list[ItemId] = Field(default=[], fail_fast=True, description="oldest first")
+
+
+class QuestionBody(RulesBody):
+    """Rules of its own, or those of a placement, or both: then its own ones replace those of the placement."""
+
+    placement: PlacementName | None = None
+    paginate: bool = Field(default=False, description="answer with `next`, a cursor to the following page, too")
+    cursor: Cursor | None = Field(
+        default=None,
+        description="`next` of the page before, with the same request: no item is on two pages, and what can be "
+        "recommended and was on none comes, while items and events come and go",
+    )
+
+
+class RecommendBody(QuestionBody):
     """A history, oldest first, and how to answer it. At least one of `history` and `user_id`."""
 
     history: list[HistoryEntry] | None = Field(
@@ -133,19 +102,12 @@ class RecommendBody(Body):
     user_id: UserId | None = Field(
         default=None, description="the user's stored history comes first, then `history`; an unknown user has none"
     )
-    k: K = 10
+    context: ContextBody | None = None
     exclude_seen: bool | None = Field(
         default=None,
         description="leave out the items whose ids are in the history, and all that the user ever had. By default the "
         "model decides: a hybrid may recommend seen items where its training data has repeats, others leave them out",
     )
-    exclude: list[ItemId] = Field(
-        default=[], fail_fast=True, description="leave out these items; an unknown id is no error"
-    )
-    candidates: list[ItemId] | None = Field(
-        default=None, fail_fast=True, description="rank these only; an unknown id is no error"
-    )
-    filter: FilterValue | None = None
     explain: bool = Field(
         default=False, description="tell with each item which items of the history it is most like: `because`"
     )
@@ -158,13 +120,11 @@ class BatchBody(Body):
     requests: list[RecommendBody] = Field(min_length=1, fail_fast=True)
 
 
-class SimilarBody(Body):
+class SimilarBody(QuestionBody):
     """An item of the catalogue, or the attributes of one that need not be in it: one of the two."""
 
     item_id: ItemId | None = None
     attributes: Attributes | None = None
-    k: K = 10
-    filter: FilterValue | None = None
     min_seq: MinSeq = 0
 
 
@@ -219,7 +179,15 @@ class ReasonView(Answer):
     score: float | None = Field(default=None, description="what this item adds to the score by that part")
 
 
-class RecommendedItem(ScoredItem):
+class PlacedItem(ScoredItem):
+    source: Literal["model", "similar", "popular"] | None = Field(
+        default=None, description="what found it, where rules apply"
+    )
+    pinned: bool | None = Field(default=None, description="true: by a pin")
+    explored: bool | None = Field(default=None, description="true: by `explore`")
+
+
+class RecommendedItem(PlacedItem):
     because: list[ReasonView] = Field(
         default=[],
         description="the three items of the history that add most to a hybrid's score, or of another model the most "
@@ -241,6 +209,7 @@ class StateView(Answer):
 
 class RecommendAnswer(StateView):
     items: list[RecommendedItem] = Field(description="best first")
+    next: str | None = Field(default=None, description="cursor of the next page, if asked for and there may be one")
     source: Literal["model", "fallback:popular"] = Field(
         description="`fallback:popular`: the history says nothing; most popular items, scored by popularity"
     )
@@ -257,7 +226,8 @@ class BatchAnswer(Answer):
 
 
 class SimilarAnswer(StateView):
-    items: list[ScoredItem] = Field(description="best first")
+    items: list[PlacedItem] = Field(description="best first")
+    next: str | None = Field(default=None, description="cursor of the next page, if asked for and there may be one")
     degraded: list[str] = Field(
         default=[], description="what could not be taken into account, such as a filter on an attribute of no item"
     )
@@ -273,6 +243,16 @@ class PutAnswer(Answer):
         description="ids of those that are stored, but not found by any request; absent where there is none",
     )
     detail: str | None = Field(default=None, description="why they are not searchable")
+
+
+class StoredPlacement(Answer):
+    name: str
+    version: int = Field(description="the number of the change that stored it")
+    rules: PlacementBody
+
+
+class Placements(Answer):
+    placements: list[StoredPlacement] = Field(description="by name")
 
 
 class DeleteAnswer(Answer):

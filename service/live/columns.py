@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,6 +21,9 @@ from seqrec.data.items import AttributeValue
 
 T = TypeVar("T")
 Mask = npt.NDArray[np.bool_]
+Parsed = npt.NDArray[np.float64]
+Parse = Callable[[str | float], tuple[float, float] | None]
+"""A module's function that reads a value as two numbers, such as a place; None where it is none."""
 Check = Callable[[], object]
 """Called in long loops; raises where the work is not wanted any more."""
 MOST_COLUMNS = 64
@@ -48,6 +52,7 @@ class Column:
         self._rows = np.empty(_FIRST_CAPACITY, np.int32)  # of each entry, ascending
         self._codes = np.empty(_FIRST_CAPACITY, np.int32)  # of each entry
         self._numbers = np.full(max(_FIRST_CAPACITY, length), np.nan)  # [length]; NaN for what is not a number
+        self._parsed: dict[Parse, Parsed] = {}  # by distinct value, in the order of their codes
         self._large: dict[int, int] = {}  # by row, whole numbers that float64 rounds
 
     def append(self, value: AttributeValue | None) -> None:
@@ -70,10 +75,32 @@ class Column:
         codes = [code for value in different if (code := self._codes_of.get(value)) is not None]
         wanted = np.zeros(len(self._codes_of), np.bool_)
         wanted[codes] = True
+        return self._count(wanted, length) >= (len(different) if every else 1)
+
+    def present(self, length: int) -> Mask:
+        """Which of the first `length` rows have the attribute. An empty list is no value."""
+        return self._count(np.ones(len(self._codes_of), np.bool_), length) >= 1
+
+    def where(self, parse: Parse, met: Callable[[Parsed], Mask], length: int) -> Mask:
+        """Which of the first `length` rows have a value that `parse` can read and for which `met` is true.
+
+        Each distinct value is parsed once, when it is first needed. `met` gets the parsed values as [v, 2] and gives
+        [v]; NaN stands for what cannot be read, and must meet nothing.
+        """
+        known = self._parsed.get(parse)
+        done = 0 if known is None else len(known)
+        if known is None or done < len(self._codes_of):
+            more = [parse(value) for value in islice(self._codes_of, done, None)]
+            rows = np.array([(np.nan, np.nan) if one is None else one for one in more], np.float64).reshape(-1, 2)
+            known = rows if known is None else np.concatenate([known, rows])
+            self._parsed[parse] = known
+        with np.errstate(invalid="ignore"):
+            return self._count(met(known), length) >= 1
+
+    def _count(self, wanted: Mask, length: int) -> npt.NDArray[np.int64]:
+        """[length] How many of the wanted values, [v], each row has."""
         rows = self._rows[: self._entries][wanted[self._codes[: self._entries]]]
-        counts = np.bincount(rows, minlength=self.length)[:length]
-        mask: Mask = counts >= (len(different) if every else 1)
-        return mask
+        return np.bincount(rows, minlength=self.length)[:length]
 
     def compare(self, name: str, bound: int | float, length: int) -> Mask:
         """Which of the first `length` rows have a number in the range: `name` is gt, gte, lt or lte. Exact."""

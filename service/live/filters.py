@@ -1,76 +1,19 @@
-"""The filter of a request: which items an answer may contain, by their attributes. Every condition must be met.
-
-{"brand": "Acme"}                          equal; of a list of strings: it contains this one
-{"brand": ["Acme", "Lumen"]}               equal to any of these
-{"price": {"gte": 10, "lt": 100}}          a number in a range: gt, gte, lt, lte
-{"tags": {"all": ["gift", "kitchen"]}}     has all of these
-{"brand": {"not": ["Acme"]}}               none of these; so has an item without the attribute
-
-An item without the attribute meets no other condition than `not`. "10" is not a number; 10 and 10.0 are equal.
-Numbers compare exactly. Conditions of one attribute can stand together: {"price": {"gte": 10, "not": 12}}.
-"""
+"""Which items pass the filters of requests (`service.live.filter_language`), as masks over a view."""
 
 from __future__ import annotations
 
-import json
-import math
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
-
-import numpy as np
 
 from index.snapshot.snapshot import Snapshot
-from seqrec.data.items import MAX_ATTRIBUTES, AttributeValue
-from seqrec.errors import InputError
-from service.live.columns import RANGES, Check, Column, Columns, Mask
+from seqrec.data.items import AttributeValue
+from service.live.columns import Check, Columns, Mask
+from service.live.filter_language import Filter
 
 MOST_MASKS = 32
 """Remembered for each snapshot, a byte a row each."""
-Value = str | int | float
-_OPERATORS = ("any", "all", "not", *RANGES)
-
-
-@dataclass(frozen=True)
-class Condition:
-    """Of one attribute. `operator` any, all, not (with values) or a range (with one number)."""
-
-    attribute: str
-    operator: str
-    values: tuple[Value, ...]
-
-    def mask(self, column: Column, length: int) -> Mask:
-        """Which of the first `length` rows meet it."""
-        if self.operator in RANGES:
-            bound = self.values[0]
-            assert not isinstance(bound, str)
-            return column.compare(self.operator, bound, length)
-        if self.operator == "all":
-            return column.having(self.values, length, every=True)
-        found = column.having(self.values, length)
-        return ~found if self.operator == "not" else found
-
-
-@dataclass(frozen=True)
-class Filter:
-    """All conditions must be met; equal filters are equal and hash alike."""
-
-    conditions: tuple[Condition, ...]
-
-    @cached_property
-    def attributes(self) -> list[str]:
-        return list(dict.fromkeys(condition.attribute for condition in self.conditions))
-
-    def mask(self, columns: Mapping[str, Column], length: int, check: Check = lambda: None) -> Mask:
-        """Which of the first `length` rows meet all conditions."""
-        met = np.ones(length, np.bool_)
-        for condition in self.conditions:
-            check()
-            met &= condition.mask(columns[condition.attribute], length)
-        return met
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,55 +68,3 @@ class SnapshotFilters:
 
     def _attributes(self, row: int) -> Mapping[str, AttributeValue]:
         return self._snapshot.item(row).attributes
-
-
-def parse_filter(value: Mapping[str, Any], field: str, max_values: int) -> Filter:
-    """Raises InputError that names the condition. `max_values` of all conditions together."""
-    if len(value) > MAX_ATTRIBUTES:
-        raise InputError(f"at most {MAX_ATTRIBUTES} attributes, not {len(value)}", field)
-    conditions = []
-    for name, condition in value.items():
-        where = f"{field}.{name}"
-        if isinstance(condition, Mapping):
-            if not condition:
-                raise InputError(f"give at least one of {', '.join(_OPERATORS)}", where)
-            for word, operand in condition.items():
-                conditions.append(_condition(name, word, operand, f"{where}.{word}"))
-        else:
-            conditions.append(_condition(name, "any", condition, where))
-    count = sum(len(condition.values) for condition in conditions)
-    if count > max_values:
-        raise InputError(f"at most {max_values} values, not {count}", field)
-    return Filter(tuple(conditions))
-
-
-def _condition(name: str, word: str, operand: Any, where: str) -> Condition:
-    if word not in _OPERATORS:
-        raise InputError(f"unknown operator {word!r}; the operators are {', '.join(_OPERATORS)}", where)
-    if word in RANGES:
-        if not _is_number(operand):
-            raise InputError(f"a number, not {_shown(operand)}", where)
-        return Condition(name, word, (operand,))
-    values = operand if isinstance(operand, list) else [operand]
-    for value in values:
-        if not isinstance(value, str) and not _is_number(value):
-            raise InputError(f"a string, a number or a list of them, not {_shown(value)}", where)
-    return Condition(name, word, tuple(values))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and _finite(value)
-
-
-def _finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an int beyond float64
-        return False
-
-
-def _shown(value: Any) -> str:
-    try:
-        return json.dumps(value, ensure_ascii=False)[:100]
-    except (TypeError, ValueError):
-        return type(value).__name__

@@ -22,7 +22,7 @@ from seqrec.hybrid.scoring import term_contributions
 from seqrec.hybrid.settings import HybridSettings
 from seqrec.metric import TIE, ranked
 from seqrec.text.item_text import TokenizedItem
-from service.live.search import Hit, SearchSpec
+from service.live.search import Hit, SearchSpec, allowed_mask
 from service.live.state import View
 
 Scores = npt.NDArray[np.float32]
@@ -123,6 +123,10 @@ class HybridSearch:
         gates = self.view.gates(self.settings, self.sparse.counts.events)
         out = text * gates[rows] + self.pairs()[rows] + self._repeat(rows)
         return np.asarray(out, dtype=np.float32)
+
+    def score_all(self) -> Scores:
+        """[size] of everything, shown or not."""
+        return self.scores(np.arange(self.view.size))
 
     def dense(self, rows: Positions) -> Scores:
         """[len(rows)]"""
@@ -229,15 +233,9 @@ class HybridSearch:
     def _candidates(self, spec: SearchSpec) -> Positions:
         """Positions that may answer, in rising order."""
         view = self.view
-        allowed = view.shown
-        if spec.passed is not None:
-            allowed = allowed & np.concatenate([spec.passed.snapshot, spec.passed.delta[: view.length]])
+        allowed = allowed_mask(view, spec)
         if spec.candidates is not None:
-            rows = np.array(sorted(set(spec.candidates) - spec.excluded), dtype=np.int64)
-            return rows[allowed[rows]] if len(rows) else rows
-        if spec.excluded:
-            allowed = allowed.copy()
-            allowed[list(spec.excluded)] = False
+            return np.flatnonzero(allowed)
         if view.snapshot.manifest.index == FLAT:
             return np.flatnonzero(allowed)
         return self._few(spec, allowed)

@@ -73,13 +73,14 @@ class Loader:
 
     def _state(self, snapshot: Snapshot, towers: Towers) -> LiveState:
         """With counts that have caught up with the log of events."""
+        placements = self._catalogue.placements()
         if self._histories is None:
-            return LiveState(snapshot, towers)
+            return LiveState(snapshot, towers, placements=placements)
         settings = None if towers.encoder.hybrid is None else towers.encoder.hybrid.cooccurrence
         base = snapshot.counts if snapshot.manifest.events_seq is not None else None
         counts = start_counts(self._histories, settings, base)
         follow(self._histories, counts)
-        return LiveState(snapshot, towers, counts)
+        return LiveState(snapshot, towers, counts, placements)
 
     def _check_not_older(self) -> None:
         made: list[Manifest] = []

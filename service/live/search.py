@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -37,10 +38,40 @@ class SearchSpec:
     passed: FilterMask | None = None  # what the filter lets through; None: everything
 
 
+Source = Literal["model", "similar", "popular"]
+
+
 @dataclass(frozen=True)
 class Hit:
+    """An item of an answer, and how it came there."""
+
     position: int
     score: float
+    source: Source = "model"
+    pinned: bool = False
+    explored: bool = False
+
+
+def allowed_mask(view: View, wanted: SearchSpec) -> npt.NDArray[np.bool_]:
+    """[size] What an answer may contain."""
+    allowed = view.shown
+    if wanted.passed is not None:
+        allowed = allowed & np.concatenate([wanted.passed.snapshot, wanted.passed.delta[: view.length]])
+    if wanted.candidates is not None:
+        of_these = np.zeros(view.size, np.bool_)
+        of_these[list(wanted.candidates)] = True
+        allowed = allowed & of_these
+    if wanted.excluded:
+        allowed = allowed.copy()
+        allowed[list(wanted.excluded)] = False
+    return allowed
+
+
+def score_all(view: View, query: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """[size] The scores of everything, shown or not; query: [dim]."""
+    metric = view.towers.metric
+    parts = [metric.scores(query[None], np.asarray(part))[0] for part in (view.snapshot.vectors, view.delta_vectors)]
+    return np.concatenate(parts).astype(np.float32, copy=False)
 
 
 def search(view: View, queries: Vectors, wanted: Sequence[SearchSpec]) -> list[list[Hit]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +19,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from index.catalogue.base import CatalogueItem, Change
+from index.catalogue.base import CatalogueItem, Change, Placement
 from index.snapshot.snapshot import Snapshot
 from seqrec.data.items import Item
 from seqrec.encoder import Encoder, Vectors
@@ -29,7 +29,8 @@ from seqrec.hybrid.settings import HybridSettings
 from seqrec.text.item_text import TokenizedHistory, TokenizedItem, has_model_input, same_tokens
 from service.live.columns import Check
 from service.live.delta import NEVER, Delta
-from service.live.filters import Filter, FilterMask, SnapshotFilters
+from service.live.filter_language import Filter
+from service.live.filters import FilterMask, SnapshotFilters
 from service.live.sparse_rows import NOWHERE, CountedPlaces, DeltaTerms
 
 Vector = npt.NDArray[np.float32]
@@ -76,6 +77,7 @@ class View:
     """What people do, as far as the events' log was followed: newer than the view where events came since."""
     _places: CountedPlaces
     _delta_terms: DeltaTerms | None
+    placements: Mapping[str, Placement]
 
     def passed(self, wanted: Filter, check: Check = lambda: None) -> FilterMask:
         """What the filter lets through, including items that are not shown. `check` may raise to end the work."""
@@ -226,8 +228,15 @@ class LiveState:
     _hidden_at: npt.NDArray[np.int64]
     _ended: int  # rows that show nothing in any view to come
 
-    def __init__(self, snapshot: Snapshot, towers: Towers, counts: EventCounts | None = None) -> None:
-        """`counts` of events to go on with; None: those of the snapshot."""
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        towers: Towers,
+        counts: EventCounts | None = None,
+        placements: Mapping[str, Placement] | None = None,
+    ) -> None:
+        """`counts` of events to go on with; None: those of the snapshot. `placements`: those there are now."""
+        self._placements = dict(placements or {})
         self.snapshot = snapshot
         self.towers = towers
         self.filters = SnapshotFilters(snapshot)
@@ -270,6 +279,9 @@ class LiveState:
             elif change.op == "delete":
                 assert change.item_id is not None
                 self._append(change.item_id)
+            elif change.op == "place":
+                assert change.placement is not None
+                self._place(change.placement, change)
         self._publish(seq)
         if self._ended > COMPACT_ABOVE and 2 * self._ended > self.view.length:
             self._pack()
@@ -322,6 +334,13 @@ class LiveState:
         self._ended += item is None
         self._places.put(item_id, NOWHERE if item is None else len(self.snapshot.item_ids) + row)
 
+    def _place(self, name: str, change: Change) -> None:
+        known = self._placements.get(name)
+        if known is not None and known.seq > change.seq:  # read from the store when this change was in the log already
+            return
+        others = {other: placement for other, placement in self._placements.items() if other != name}
+        self._placements = others if change.rules is None else others | {name: Placement(change.seq, change.rules)}
+
     def follow_events(self, changes: EventChanges) -> None:
         """Count what came to the events' log, and what left it."""
         new = self.counts.apply(changes)
@@ -346,6 +365,7 @@ class LiveState:
             self.counts,
             self._places,
             self._delta_terms,
+            self._placements,
         )
 
     def _pack(self) -> None:

@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from index.catalogue.base import Catalogue, CatalogueItem
+from index.catalogue.base import Catalogue, CatalogueItem, Placement
 from seqrec.data.items import AttributeValue, Item, make_item
-from seqrec.errors import InputError, ItemNotFound, LogTruncated, SnapshotError
+from seqrec.errors import InputError, ItemNotFound, LogTruncated, PlacementNotFound, SnapshotError
 from seqrec.text.item_text import TokenizedItem
 
 ROOT = Path(__file__).parents[2]
@@ -272,6 +272,33 @@ class CatalogueContract:
         catalogue.put([entry("b")])
         assert catalogue.compact(1) == 1
         assert [c.seq for c in catalogue.changes(1, 10)] == [2, 3]
+
+    def test_placements_are_changes_and_outlive_compaction(self, catalogue: Catalogue, location: str) -> None:
+        catalogue.put([entry("a")])
+        first = catalogue.set_placement("home", '{"k": 5}')
+        second = catalogue.set_placement("home", '{"k": 6, "q": "Käse"}')
+        other = catalogue.set_placement("cart", "{}")
+        gone = catalogue.set_placement("cart", None)
+        assert [first, second, other, gone] == [2, 3, 4, 5]
+        assert catalogue.placements() == {"home": Placement(3, '{"k": 6, "q": "Käse"}')}
+        places = [change for change in catalogue.changes(1, 100) if change.op == "place"]
+        assert [(c.seq, c.placement, c.rules) for c in places] == [
+            (2, "home", '{"k": 5}'),
+            (3, "home", '{"k": 6, "q": "Käse"}'),
+            (4, "cart", "{}"),
+            (5, "cart", None),
+        ]
+        assert catalogue.superseded() == 4
+        assert catalogue.compact(5) == 4
+        assert catalogue.superseded() == 0
+        again = self.open(location)
+        assert again.placements() == {"home": Placement(3, '{"k": 6, "q": "Käse"}')}
+        assert again.set_placement("home", None) == 6
+        again.close()
+        assert catalogue.placements() == {}
+        with pytest.raises(PlacementNotFound, match="no placement 'home'"):
+            catalogue.set_placement("home", None)
+        assert catalogue.head() == 6
 
     def test_find_takes_all_words_the_last_as_a_prefix(self, catalogue: Catalogue) -> None:
         catalogue.put(

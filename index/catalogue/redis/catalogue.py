@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from index.catalogue.base import CatalogueItem, Change, PutResult, check_repeated
+from index.catalogue.base import CatalogueItem, Change, Placement, PutResult, check_repeated
 from index.catalogue.batches import batches
 from index.catalogue.locks import Lease
 from index.catalogue.redis.connection import RedisConnections
@@ -30,6 +30,8 @@ from index.catalogue.redis.scripts import (
     KEYS,
     OPEN,
     PAGE,
+    PLACE,
+    PLACED,
     PUBLICATIONS,
     PUBLISH,
     PUT,
@@ -38,7 +40,14 @@ from index.catalogue.redis.scripts import (
     SUPERSEDED,
 )
 from index.catalogue.words import is_unicode, words_of
-from seqrec.errors import CatalogueError, CatalogueReplaced, ItemNotFound, LogTruncated, SnapshotError
+from seqrec.errors import (
+    CatalogueError,
+    CatalogueReplaced,
+    ItemNotFound,
+    LogTruncated,
+    PlacementNotFound,
+    SnapshotError,
+)
 
 SCHEMA_VERSION = "1"
 _IDS_AT_ONCE = 5000
@@ -103,6 +112,16 @@ class RedisCatalogue:
     def publications(self) -> list[Change]:
         rows = [row.decode().split(" ", 2) for row in self._read(PUBLICATIONS)[1]]
         return [Change(int(seq), "publish", snapshot_id=name, time=float(when)) for seq, when, name in reversed(rows)]
+
+    def set_placement(self, name: str, rules: str | None) -> int:
+        return self._write(PLACE, name.encode(), *(() if rules is None else (rules.encode(),)))[0]
+
+    def placements(self) -> dict[str, Placement]:
+        found = {}
+        for name, stored in fields_of(self._read(PLACED)[1]).items():
+            seq, _, rules = stored.decode().partition(" ")
+            found[name.decode()] = Placement(int(seq), rules)
+        return dict(sorted(found.items()))
 
     def changes(self, after: int, limit: int) -> Iterator[Change]:
         rows = self._read(CHANGES, max(after, 0), limit)[1] if limit > 0 else []
@@ -226,6 +245,8 @@ class RedisCatalogue:
         match state:
             case "missing":
                 return ItemNotFound(detail)
+            case "no placement":
+                return PlacementNotFound(detail)
             case "lost":
                 return SnapshotError("the lease was lost, so another process may be publishing; nothing was published")
             case "truncated":

@@ -68,6 +68,10 @@ def change_of(seq: int, fields: Mapping[bytes, bytes]) -> Change:
             return Change(seq, "put", entry.item.item_id, entry, time=when)
         case b"delete":
             return Change(seq, "delete", fields[b"item_id"].decode(), time=when)
+        case b"place":
+            rules = fields.get(b"rules")
+            name = fields[b"placement"].decode()
+            return Change(seq, "place", time=when, placement=name, rules=None if rules is None else rules.decode())
         case _:
             return Change(seq, "publish", snapshot_id=fields[b"snapshot_id"].decode(), time=when)
 

@@ -8,15 +8,16 @@ epochs         random names, scored by the first number that was assigned in eac
 words, words:* all words, and for each word the ids of the items that contain it
 publications   a list of "seq time snapshot_id", oldest first
 garbage        numbers of superseded records, which compaction may drop
+placements     of each placement "seq rules"
 
 A restarted server assigns numbers in a new epoch. A client that remembers a number with its epoch therefore notices
 that an older state of the server was restored, even if numbers have passed the remembered one since.
 """
 
-KEYS = ("meta", "log", "items", "epochs", "words", "publications", "garbage")
+KEYS = ("meta", "log", "items", "epochs", "words", "publications", "garbage", "placements")
 
 _GUARD = """
-local META, LOG, ITEMS, EPOCHS, WORDS, PUBLICATIONS, GARBAGE = unpack(KEYS)
+local META, LOG, ITEMS, EPOCHS, WORDS, PUBLICATIONS, GARBAGE, PLACEMENTS = unpack(KEYS)
 local state = redis.call('HMGET', META, 'catalogue_id', 'head', 'epoch')
 if not state[1] then return {'empty'} end
 if state[1] ~= ARGV[1] then return {'other', state[1]} end
@@ -127,11 +128,11 @@ return finish(false)
 """
 )
 
-# KEYS[8]: a lease. ARGV: snapshot id, token of the lease or ''.
+# KEYS[9]: a lease. ARGV: snapshot id, token of the lease or ''.
 PUBLISH = (
     _WRITE
     + """
-if ARGV[7] ~= '' and redis.call('GET', KEYS[8]) ~= ARGV[7] then return {'lost'} end
+if ARGV[7] ~= '' and redis.call('GET', KEYS[9]) ~= ARGV[7] then return {'lost'} end
 begin()
 local seq = number()
 redis.call('XADD', LOG, seq .. '-0', 'op', 'publish', 'catalogue', ARGV[1], 'time', ARGV[5], 'snapshot_id', ARGV[6])
@@ -139,6 +140,29 @@ redis.call('RPUSH', PUBLICATIONS, seq .. ' ' .. ARGV[5] .. ' ' .. ARGV[6])
 return finish(false)
 """
 )
+
+# ARGV: name, rules, or no rules to delete it. Compaction may drop the record: `placements` has the current rules.
+PLACE = (
+    _WRITE
+    + """
+local name, rules = ARGV[6], ARGV[7]
+if not rules and redis.call('HEXISTS', PLACEMENTS, name) == 0 then return {'no placement', name} end
+begin()
+local seq = number()
+local fields = {'op', 'place', 'catalogue', ARGV[1], 'time', ARGV[5], 'placement', name}
+if rules then
+  fields[#fields + 1], fields[#fields + 2] = 'rules', rules
+  redis.call('HSET', PLACEMENTS, name, seq .. ' ' .. rules)
+else
+  redis.call('HDEL', PLACEMENTS, name)
+end
+redis.call('XADD', LOG, seq .. '-0', unpack(fields))
+redis.call('ZADD', GARBAGE, seq, seq)
+return finish(false)
+"""
+)
+
+PLACED = _GUARD + "return answer(redis.call('HGETALL', PLACEMENTS))"
 
 # ARGV: through, how many at most. `truncated` is set first, so that no reader in between misses a gap.
 COMPACT = (

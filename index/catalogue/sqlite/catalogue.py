@@ -3,6 +3,7 @@
 log     one row per change, numbered by AUTOINCREMENT: a number is never used twice, not even after deletes
 items   the items, each with the number of its last change
 words   their words, for `find`
+placements   the current rules of each placement
 meta    catalogue id, schema version, the largest number that compaction dropped, and the size of the log after it
 
 Write-ahead logging with synchronous FULL: a change is on the disk when its call returns.
@@ -20,14 +21,14 @@ from typing import Any
 
 import numpy as np
 
-from index.catalogue.base import CatalogueItem, Change, PutResult, check_repeated
+from index.catalogue.base import CatalogueItem, Change, Placement, PutResult, check_repeated
 from index.catalogue.batches import batches
 from index.catalogue.item_json import attributes_from_json, attributes_to_json
 from index.catalogue.locks import FileLease, Lease, one_at_a_time
 from index.catalogue.sqlite.connections import Connections
 from index.catalogue.words import is_unicode
 from seqrec.data.items import Item, attribute_text
-from seqrec.errors import CatalogueError, CatalogueReplaced, ItemNotFound, LogTruncated
+from seqrec.errors import CatalogueError, CatalogueReplaced, ItemNotFound, LogTruncated, PlacementNotFound
 from seqrec.text.item_text import TokenizedItem
 
 SCHEMA_VERSION = 1
@@ -42,6 +43,11 @@ CREATE INDEX publications ON log (seq) WHERE op = 'publish';
 CREATE TABLE items (item_id TEXT PRIMARY KEY, seq INTEGER NOT NULL UNIQUE) WITHOUT ROWID;
 CREATE VIRTUAL TABLE words USING fts5 (text, tokenize = 'unicode61 remove_diacritics 2', prefix = '2 3');
 """
+# Also made in catalogues of versions that had no placements.
+_PLACEMENTS = (
+    "CREATE TABLE IF NOT EXISTS placements "
+    "(name TEXT PRIMARY KEY, seq INTEGER NOT NULL, rules TEXT NOT NULL) WITHOUT ROWID"
+)
 _ENTRY = "item_id, available, attributes, item_tower, token_types, token_ids, vector"
 _MAX_WORDS = 64
 _MOST_CONSIDERED = 1000  # items that a search considers, the newest ones
@@ -59,6 +65,7 @@ class SqliteCatalogue:
             with self._connections.writing() as connection:
                 if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
                     _create(connection)
+                connection.execute(_PLACEMENTS)
                 meta = dict(connection.execute("SELECT name, value FROM meta"))
             if meta.get("schema") != SCHEMA_VERSION:
                 raise CatalogueError(
@@ -130,6 +137,21 @@ class SqliteCatalogue:
                 "SELECT seq, snapshot_id, time FROM log WHERE op = 'publish' ORDER BY seq DESC"
             ).fetchall()
         return [Change(seq, "publish", snapshot_id=snapshot_id, time=when) for seq, snapshot_id, when in rows]
+
+    def set_placement(self, name: str, rules: str | None) -> int:
+        with self._connections.writing() as connection:
+            # The columns of an item hold the placement's name and rules: the log's table is that of every version.
+            seq = _log(connection, "place", item_id=name, attributes=rules)
+            if rules is not None:
+                connection.execute("INSERT OR REPLACE INTO placements VALUES (?, ?, ?)", (name, seq, rules))
+            elif not connection.execute("DELETE FROM placements WHERE name = ?", (name,)).rowcount:
+                raise PlacementNotFound(name)
+        return seq
+
+    def placements(self) -> dict[str, Placement]:
+        with self._connections.use() as connection:
+            rows = connection.execute("SELECT name, seq, rules FROM placements ORDER BY name").fetchall()
+        return {name: Placement(seq, rules) for name, seq, rules in rows}
 
     def changes(self, after: int, limit: int) -> Iterator[Change]:
         with self._connections.reading() as connection:
@@ -281,6 +303,8 @@ def _change(row: tuple[Any, ...]) -> Change:
     seq, op, snapshot_id, when, *entry = row
     if op == "put":
         return Change(seq, op, entry[0], _entry(entry), time=when)
+    if op == "place":
+        return Change(seq, op, time=when, placement=entry[0], rules=entry[2])
     return Change(seq, op, entry[0], snapshot_id=snapshot_id, time=when)
 
 

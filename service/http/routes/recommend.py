@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter
 
-from seqrec.data.items import Item, check_user_id
+from seqrec.data.items import Item, check_item_id, check_user_id
 from seqrec.errors import InputError
 from service.engine.explain import Reason
-from service.engine.plan import Answer, RecommendRequest
+from service.engine.plan import Answer, RecommendRequest, SimilarRequest
+from service.http.cursor import make_cursor, read_cursor
 from service.http.dependencies import READ, ComponentsDep, TraceDep, problems
 from service.http.schemas import (
     BatchAnswer,
     BatchBody,
-    FilterValue,
+    PlacedItem,
+    QuestionBody,
     ReasonView,
     RecommendAnswer,
     RecommendBody,
     RecommendedItem,
-    ScoredItem,
     SimilarAnswer,
     SimilarBody,
 )
-from service.live.filters import Filter, parse_filter
 
 router = APIRouter(tags=["recommend"])
 
@@ -35,7 +35,7 @@ async def recommend(body: RecommendBody, components: ComponentsDep, trace: Trace
     """What comes next after a history."""
     request = _request(body, "", components.settings.max_ids)
     [answer] = await components.recommender.recommend([request], body.min_seq, trace)
-    return _recommend_answer(answer)
+    return _recommend_answer(answer, body)
 
 
 @router.post("/recommend/batch", responses=READ, response_model_exclude_unset=True)
@@ -48,40 +48,74 @@ async def recommend_batch(body: BatchBody, components: ComponentsDep, trace: Tra
     requests = [_request(one, f"requests[{i}].", max_values) for i, one in enumerate(body.requests)]
     min_seq = max(one.min_seq for one in body.requests)
     answers = await components.recommender.recommend(requests, min_seq, trace)
-    return BatchAnswer(answers=[_recommend_answer(answer) for answer in answers])
+    pairs = zip(answers, body.requests, strict=True)
+    return BatchAnswer(answers=[_recommend_answer(answer, one) for answer, one in pairs])
 
 
-@router.post("/similar", responses=READ | problems(404))
+@router.post("/similar", responses=READ | problems(404), response_model_exclude_unset=True)
 async def similar(body: SimilarBody, components: ComponentsDep, trace: TraceDep) -> SimilarAnswer:
     """Items that read like an item; an item of the catalogue is left out of its own answer."""
-    passes = _filter(body.filter, "filter", components.settings.max_ids)
-    answer = await components.recommender.similar(body.item_id, body.attributes, body.k, body.min_seq, passes, trace)
-    return SimilarAnswer(items=_scored(answer.items), degraded=answer.degraded, **_state(answer))
+    selection = _selection(body, "", components.settings.max_ids)
+    request = SimilarRequest(item_id=body.item_id, attributes=body.attributes, **selection)
+    answer = await components.recommender.similar(request, body.min_seq, trace)
+    items = [
+        PlacedItem(**_fields(item, score), **mark)
+        for (item, score), mark in zip(answer.items, _marks(answer), strict=True)
+    ]
+    return SimilarAnswer(items=items, degraded=answer.degraded, **_next(answer, body), **_state(answer))
 
 
 def _request(body: RecommendBody, field: str, max_values: int) -> RecommendRequest:
-    if body.history is None and body.user_id is None:
+    if body.history is None and body.user_id is None and body.context is None:
         raise InputError("give a history, or a user_id whose history is stored, or both", f"{field}history")
     history = [entry if isinstance(entry, str) else entry.attributes for entry in body.history or ()]
+    selection = _selection(body, field, max_values)
+    if body.exclude_seen is not None:
+        selection["exclude_seen"] = body.exclude_seen
+        selection["given"] |= {"exclude_seen"}
     return RecommendRequest(
-        history,
-        body.k,
-        body.exclude_seen,
-        body.exclude,
-        body.candidates,
-        field,
+        history=[*history, *_context(body, field)],
         user_id=None if body.user_id is None else check_user_id(body.user_id, f"{field}user_id"),
-        filter=_filter(body.filter, f"{field}filter", max_values),
         explain=body.explain,
+        **selection,
     )
 
 
-def _filter(given: FilterValue | None, field: str, max_values: int) -> Filter | None:
-    return parse_filter(given, field, max_values) if given else None
+def _context(body: RecommendBody, field: str) -> list[str]:
+    if body.context is None:
+        return []
+    cart = [check_item_id(item_id, f"{field}context.cart[{i}]") for i, item_id in enumerate(body.context.cart)]
+    looked_at = [] if body.context.item_id is None else [check_item_id(body.context.item_id, f"{field}context.item_id")]
+    return cart + looked_at
 
 
-def _recommend_answer(answer: Answer) -> RecommendAnswer:
-    items = [RecommendedItem(**_fields(item, score)) for item, score in answer.items]
+def _selection(body: QuestionBody, field: str, max_values: int) -> dict[str, Any]:
+    """Arguments of a `Selection`."""
+    values = body.values(field, max_values)
+    shown = [] if body.cursor is None else read_cursor(body.cursor, f"{field}cursor")
+    return values | {"placement": body.placement, "given": frozenset(values), "shown": shown, "field": field}
+
+
+def _next(answer: Answer, body: QuestionBody) -> dict[str, Any]:
+    """The cursor of the next page, if the request wants one and this page is full."""
+    if not (body.paginate or body.cursor) or len(answer.items) < answer.k:
+        return {}
+    shown = [] if body.cursor is None else read_cursor(body.cursor, "cursor")
+    return {"next": make_cursor([*shown, *(item.item_id for item, _ in answer.items)])}
+
+
+def _marks(answer: Answer) -> Iterator[dict[str, Any]]:
+    """How each item came into the answer, where rules apply."""
+    for hit in answer.hits:
+        marks: dict[str, Any] = {"source": hit.source} if answer.ruled else {}
+        yield marks | {name: True for name in ("pinned", "explored") if getattr(hit, name)}
+
+
+def _recommend_answer(answer: Answer, body: RecommendBody) -> RecommendAnswer:
+    items = [
+        RecommendedItem(**_fields(item, score), **marks)
+        for (item, score), marks in zip(answer.items, _marks(answer), strict=True)
+    ]
     if answer.because is not None:
         items = [
             item.model_copy(update={"because": [ReasonView(**_given(reason)) for reason in reasons]})
@@ -96,6 +130,7 @@ def _recommend_answer(answer: Answer) -> RecommendAnswer:
         source=answer.source,
         unknown=answer.unknown,
         degraded=answer.degraded,
+        **_next(answer, body),
         **_state(answer),
     )
 
@@ -112,10 +147,6 @@ def _state(answer: Answer) -> dict[str, Any]:
         "snapshot": view.snapshot.id,
         "seq": view.seq,
     }
-
-
-def _scored(items: Sequence[tuple[Item, float]]) -> list[ScoredItem]:
-    return [ScoredItem(**_fields(item, score)) for item, score in items]
 
 
 def _fields(item: Item, score: float) -> dict[str, Any]:

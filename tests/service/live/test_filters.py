@@ -24,7 +24,7 @@ from seqrec.errors import DeadlineExceeded, InputError
 from seqrec.metric import Metric, ranked
 from service.live import columns, filters
 from service.live.columns import Columns
-from service.live.filters import parse_filter
+from service.live.filter_language import parse_filter
 from service.live.search import SearchSpec, search
 from service.live.state import LiveState, Towers, View
 from tests.service.live.test_state import InMemorySnapshot
@@ -244,10 +244,10 @@ def test_columns_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             "filter.price.above: unknown operator 'above'; the operators are any, all, not, gt",
         ),
         ({"price": {}}, "filter.price: give at least one of any, all, not"),
-        ({"price": {"gt": "3"}}, 'filter.price.gt: a number, not "3"'),
-        ({"price": {"gt": [3]}}, r"filter.price.gt: a number, not \[3\]"),
-        ({"price": {"gt": True}}, "filter.price.gt: a number, not true"),
-        ({"price": {"gt": 10**400}}, "filter.price.gt: a number, not 10"),
+        ({"price": {"gt": "3"}}, 'filter.price.gt: a number, a date such as "2026-01-31", or "now-30d", not "3"'),
+        ({"price": {"gt": [3]}}, r"filter.price.gt: a number, a date such as .*, not \[3\]"),
+        ({"price": {"gt": True}}, "filter.price.gt: a number, a date such as .*, not true"),
+        ({"price": {"gt": 10**400}}, "filter.price.gt: a number, a date such as .*, not 10"),
         ({"brand": None}, "filter.brand: a string, a number or a list of them, not null"),
         ({"brand": ["a", ["b"]]}, r'filter.brand: a string, a number or a list of them, not \["b"\]'),
         ({"brand": ["a"] * 11}, "filter: at most 10 values, not 11"),

@@ -1,0 +1,221 @@
+"""The rules of a request or a placement as they are sent: base of the HTTP bodies, and what placements store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
+
+from seqrec.data.items import MAX_ITEM_ID_BYTES, check_item_id
+from seqrec.errors import InputError
+from service.engine.rules import Boost, Explore, Pin
+from service.live.filter_language import parse_filter
+
+MAX_UNKNOWN_FIELDS = 20
+MAX_RULES = 32
+"""Boosts of a request, and pins."""
+MAX_FILTER_VALUES = 10_000
+"""In the filters of a placement."""
+
+
+class Body(BaseModel):
+    """Base of request bodies: unknown fields are refused, "10" and NaN are not numbers.
+
+    Lists fail at their first bad entry, and many unknown fields are one error: a body must not cost more than its size.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_unknown_fields(cls, data: object) -> object:
+        if isinstance(data, dict) and len(data) > len(cls.model_fields) + MAX_UNKNOWN_FIELDS:
+            first = next(name for name in data if name not in cls.model_fields)
+            raise PydanticCustomError(
+                "unknown_fields",
+                "{count} fields; {first} is the first unknown one",
+                {"count": len(data), "first": repr(str(first)[:60])},
+            )
+        return data
+
+
+_VALUE = {"anyOf": [{"type": "string"}, {"type": "number"}]}
+_VALUES = {"anyOf": [*_VALUE["anyOf"], {"type": "array", "items": _VALUE}]}
+# Checked by service.live.filter_language.parse_filter, which names the condition.
+FilterValue = Annotated[
+    dict[str, Any],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "title": "Filter",
+            "description": "Conditions on attributes, read by the model or not; an item must meet all of them. "
+            "A value: equal, or in the item's list. A list: any of these. An object: `any`, `all`, `not` of values, "
+            "`gt`, `gte`, `lt`, `lte` a number or a date, `exists`, `near` a place, `same_as` the history's newest "
+            "item. `and` and `or` join a list of filters, `not` reverses one. An item without the attribute meets no "
+            "condition but `not` and `exists: false`.",
+            "properties": {
+                "and": {"type": "array", "items": {"type": "object"}, "minItems": 1},
+                "or": {"type": "array", "items": {"type": "object"}, "minItems": 1},
+                "not": {"type": "object"},
+            },
+            "additionalProperties": {
+                "anyOf": [
+                    *_VALUES["anyOf"],
+                    {
+                        "type": "object",
+                        "properties": {
+                            **dict.fromkeys(("any", "all", "not"), _VALUES),
+                            **dict.fromkeys(("gt", "gte", "lt", "lte"), _VALUE),
+                            "exists": {"type": "boolean"},
+                            "near": {
+                                "type": "object",
+                                "properties": {name: {"type": "number"} for name in ("lat", "lon", "km")},
+                                "required": ["lat", "lon", "km"],
+                                "additionalProperties": False,
+                            },
+                            "same_as": {"enum": ["last"]},
+                        },
+                        "additionalProperties": False,
+                        "minProperties": 1,
+                    },
+                ]
+            },
+            "examples": [{"brand": ["Acme", "Lumen"], "price": {"gte": 10, "lt": 100}, "tags": {"all": ["gift"]}}],
+        }
+    ),
+]
+ItemId = Annotated[
+    str, Field(description=f"1 to {MAX_ITEM_ID_BYTES} bytes of UTF-8 without control characters", examples=["85123A"])
+]
+K = Annotated[int, Field(ge=1, description="how many items to answer with; SEQREC_MAX_K is the most")]
+
+
+class BoostBody(Body):
+    """Raises or lowers the scores of items: `score * multiply + add`."""
+
+    filter: FilterValue
+    multiply: float = Field(
+        default=1.0, ge=0, le=1e6, description="above 1 raises, below 1 lowers (a negative score is divided)"
+    )
+    add: float = Field(default=0.0, ge=-1e6, le=1e6, description="in units of the score, negative lowers")
+
+
+class PinBody(Body):
+    """Fills a place: `position` or `every`, and `item_ids` or `filter`."""
+
+    position: int | None = Field(default=None, ge=1, le=10_000, description="1 is the first place")
+    every: int | None = Field(default=None, ge=1, le=10_000, description="every n-th place: 5 is one place of five")
+    item_ids: list[ItemId] | None = Field(
+        default=None, min_length=1, max_length=1000, description="the first of these that may be answered"
+    )
+    filter: FilterValue | None = Field(default=None, description="the best item that passes, after those of `item_ids`")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.position is None) == (self.every is None):
+            raise PydanticCustomError("pin", "give either position or every")
+        if self.item_ids is None and self.filter is None:
+            raise PydanticCustomError("pin", "give item_ids, a filter, or both")
+        return self
+
+
+class ExploreBody(Body):
+    """Gives places to items with few events, so that they can earn some."""
+
+    share: float = Field(gt=0, le=1, description="of the places: 0.1 is one place of ten")
+    below_events: float = Field(default=10.0, gt=0, description="an item with fewer events is new")
+
+
+class RulesBody(Body):
+    """Rules of an answer. A request's own rules replace those of its placement, field by field."""
+
+    k: K | None = Field(default=None, description="how many items to answer with; default: 10, at most SEQREC_MAX_K")
+    exclude: list[ItemId] | None = Field(
+        default=None, fail_fast=True, description="leave out these items; an unknown id is no error"
+    )
+    candidates: list[ItemId] | None = Field(
+        default=None, fail_fast=True, description="rank these only; an unknown id is no error"
+    )
+    filter: FilterValue | None = None
+    boost: list[BoostBody] | None = Field(
+        default=None, fail_fast=True, max_length=MAX_RULES, description="change scores, over the whole catalogue"
+    )
+    pin: list[PinBody] | None = Field(
+        default=None, fail_fast=True, max_length=MAX_RULES, description="fill places; of two pins the first counts"
+    )
+    diversity: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="how much difference from the items before counts against the score (maximal marginal relevance)",
+    )
+    at_most: dict[str, Annotated[int, Field(ge=1)]] | None = Field(
+        default=None,
+        max_length=8,
+        description="of an attribute: how many items with the same value an answer has, over all its pages",
+        examples=[{"brand": 2}],
+    )
+    explore: ExploreBody | None = None
+    min_score: float | None = Field(default=None, description="leave out items with a lower score, after boosts")
+    fallback: list[Literal["similar", "popular"]] | None = Field(
+        default=None,
+        max_length=2,
+        description="what goes on where the model has fewer than `k` items: words and vectors like those of the newest "
+        "item, or popularity. Without a readable history the most popular items answer in any case",
+    )
+
+    def values(self, field: str, max_values: int) -> dict[str, Any]:
+        """What was given, by the names of `service.engine.plan.Selection`. Raises InputError that names the place."""
+        found: dict[str, Any] = {}
+        for name in ("k", "exclude", "candidates", "diversity", "min_score"):
+            if (value := getattr(self, name)) is not None:
+                found[name] = value
+        if self.filter:
+            found["filter"] = parse_filter(self.filter, f"{field}filter", max_values)
+        if self.boost is not None:
+            found["boosts"] = tuple(
+                Boost(parse_filter(one.filter, f"{field}boost[{i}].filter", max_values), one.add, one.multiply)
+                for i, one in enumerate(self.boost)
+            )
+        if self.pin is not None:
+            found["pins"] = tuple(self._pin(one, f"{field}pin[{i}].", max_values) for i, one in enumerate(self.pin))
+        if self.at_most is not None:
+            found["at_most"] = tuple(self.at_most.items())
+        if self.explore is not None:
+            found["explore"] = Explore(self.explore.share, self.explore.below_events)
+        if self.fallback is not None:
+            found["fallback"] = tuple(self.fallback)
+        return found
+
+    def _pin(self, pin: PinBody, field: str, max_values: int) -> Pin:
+        ids = tuple(check_item_id(one, f"{field}item_ids[{i}]") for i, one in enumerate(pin.item_ids or ()))
+        wanted = None if pin.filter is None else parse_filter(pin.filter, f"{field}filter", max_values)
+        return Pin(pin.position, pin.every, ids, wanted)
+
+
+class PlacementBody(RulesBody):
+    """What a placement stores: rules, and how recommendations treat seen items."""
+
+    exclude_seen: bool | None = Field(default=None, description="as in POST /recommend")
+
+    def values(self, field: str, max_values: int) -> dict[str, Any]:
+        found = super().values(field, max_values)
+        return found if self.exclude_seen is None else found | {"exclude_seen": self.exclude_seen}
+
+
+def placement_values(rules: str) -> Mapping[str, Any]:
+    """The values of a stored placement. Raises InputError."""
+    # By the minute, since a relative date such as "now-30d" is as of the moment it is parsed.
+    return _placement_values(rules, int(time.time() // 60))
+
+
+@lru_cache(maxsize=256)
+def _placement_values(rules: str, minute: int) -> Mapping[str, Any]:
+    try:
+        return PlacementBody.model_validate_json(rules).values("", MAX_FILTER_VALUES)
+    except ValidationError as error:
+        raise InputError(f"the stored rules cannot be read: {error.errors()[0]['msg']}") from None
