@@ -316,8 +316,9 @@ class _Answer:
                 if hit.position in place_of:
                     nearest = np.maximum(nearest, likeness[place_of[hit.position]])
             known = len(self.hits)
-            best = int(np.argmax(np.where(left, (1 - weight) * relevance - weight * nearest, -np.inf)))
-            left[best] = False  # of equal ones the better ranked is first
+            value = np.where(left, (1 - weight) * relevance - weight * nearest, -np.inf)
+            best = int(np.flatnonzero(value >= value.max() - TIE)[0])
+            left[best] = False  # of equal ones the better ranked comes first
             if self._free(pool[best]):
                 yield pool[best]
 

@@ -1,0 +1,327 @@
+"""Rules against a plain reading of their definition, item by item, on every kind of index; and single rules by hand."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from index.catalogue.base import CatalogueItem, Change
+from seqrec.data.items import Item, make_item
+from seqrec.encoder import Vectors, load_model
+from seqrec.metric import TIE, ranked
+from service.engine.rules import Boost, Explore, Pin, Rules, prepare
+from service.live.filter_language import Filter, parse_filter
+from service.live.search import Hit, SearchSpec, allowed_mask, score_all
+from service.live.state import LiveState, Towers, View
+from tests.service.live.test_filters import KINDS, N, attributes, conditions, meets, snapshot_items, state_of
+
+BRANDS = ["Acme", "Lumen", "3"]
+
+
+@pytest.fixture(scope="module")
+def towers(bag_of_words_checkpoint: Path) -> Towers:
+    return Towers(load_model(bag_of_words_checkpoint, device="cpu"))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Rules as a client sends them: filters are still plain objects."""
+
+    boosts: Sequence[tuple[dict[str, Any], float, float]]  # filter, add, multiply
+    pins: Sequence[tuple[int | None, int | None, list[str], dict[str, Any] | None]]  # position, every, ids, filter
+    diversity: float
+    at_most: Sequence[tuple[str, int]]
+    explore: tuple[float, float] | None
+    min_score: float | None
+    fallback: bool
+
+    def rules(self) -> Rules:
+        def parsed(one: dict[str, Any]) -> Filter:
+            return parse_filter(one, "filter", 100)
+
+        return Rules(
+            tuple(Boost(parsed(wanted), add, multiply) for wanted, add, multiply in self.boosts),
+            tuple(
+                Pin(at, every, tuple(ids), None if wanted is None else parsed(wanted))
+                for at, every, ids, wanted in self.pins
+            ),
+            self.diversity,
+            tuple(self.at_most),
+            None if self.explore is None else Explore(*self.explore),
+            self.min_score,
+            ("popular",) if self.fallback else (),
+        )
+
+
+ids = st.sampled_from([f"i{row:02}" for row in range(0, N, 3)] + ["new-1", "nobody"])
+asked = st.builds(
+    Asked,
+    boosts=st.lists(
+        st.tuples(conditions, st.sampled_from([0.0, 0.3, -0.2]), st.sampled_from([1.0, 2.0, 0.5, 0.0])), max_size=2
+    ),
+    pins=st.lists(
+        st.tuples(
+            st.sampled_from([1, 2, 4, 9]),
+            st.booleans(),
+            st.lists(ids, max_size=2, unique=True),
+            st.none() | conditions,
+        ).map(lambda drawn: (None if drawn[1] else drawn[0], drawn[0] if drawn[1] else None, drawn[2], drawn[3])),
+        max_size=2,
+    ),
+    diversity=st.sampled_from([0.0, 0.0, 0.3, 0.7]),
+    at_most=st.lists(st.tuples(st.sampled_from(["brand", "tags"]), st.integers(1, 3)), max_size=1),
+    explore=st.none() | st.tuples(st.sampled_from([0.2, 0.5]), st.sampled_from([5.0, 30.0])),
+    min_score=st.sampled_from([None, None, 0.2]),
+    fallback=st.booleans(),
+)
+
+
+def by_definition(
+    asked: Asked,
+    items: Sequence[Item],
+    scores: dict[str, float],
+    events: dict[str, float],
+    everywhere: float,
+    vectors: dict[str, Vectors],
+    shown: Sequence[Item],
+    k: int,
+) -> list[tuple[str, bool, bool, str]]:
+    """(item id, pinned, explored, source) of each place. items: those that may be answered."""
+    by_id = {item.item_id: item for item in items}
+    boosted = {}
+    for item_id, item in by_id.items():
+        score = scores[item_id]
+        for wanted, add, multiply in asked.boosts:
+            if meets(item.attributes, wanted):
+                if score < 0:
+                    score = score / multiply if multiply else -math.inf
+                else:
+                    score = score * multiply
+                score = float(np.float32(score + add))
+        boosted[item_id] = score
+    free = dict(by_id)
+    values: Counter[Any] = Counter()
+    answer: list[tuple[str, bool, bool, str]] = []
+
+    def best_first(ids: Sequence[str], of: dict[str, float]) -> list[str]:
+        alive = [item_id for item_id in ids if of[item_id] > -math.inf]
+        return [alive[row] for row in ranked(alive, [of[item_id] for item_id in alive])]
+
+    def count(item: Item) -> None:
+        for name, most in asked.at_most:
+            value = item.attributes.get(name, ())
+            for one in value if isinstance(value, tuple) else (value,):
+                values[name, one] += 1
+                if values[name, one] >= most:
+                    for item_id, other in list(free.items()):
+                        theirs = other.attributes.get(name, ())
+                        if one in (theirs if isinstance(theirs, tuple) else (theirs,)):
+                            del free[item_id]
+
+    for item in shown:
+        count(item)
+    reserved: list[str] = []
+    for at, _, pinned_ids, _ in sorted(asked.pins, key=lambda pin: pin[0] or 0):
+        if at is not None and len(shown) < at <= len(shown) + k:
+            reserved += [one for one in pinned_ids if one in free and one not in reserved][:1]
+
+    def open_(item_id: str) -> bool:
+        return item_id in free and item_id not in reserved
+
+    def put(item_id: str, of: str, pinned: bool = False, explored: bool = False) -> None:
+        item = free.pop(item_id)
+        answer.append((item_id, pinned, explored, of))
+        count(item)
+
+    def pin_of(place: int, of: dict[str, float]) -> str | None:
+        for at, every, pinned_ids, wanted in asked.pins:
+            if place == at or (every is not None and place % every == 0):
+                for item_id in pinned_ids:
+                    if item_id in free and (at is not None or item_id not in reserved):
+                        return item_id
+                if wanted is not None:
+                    passing = [i for i in free if meets(free[i].attributes, wanted)]
+                    found = [i for i in best_first(passing, of) if i not in reserved]
+                    if found:
+                        return found[0]
+        return None
+
+    def natural(of: dict[str, float], allowed: set[str], diverse: bool) -> Iterator[str]:
+        order = best_first([item_id for item_id in by_id if item_id in allowed], of)
+        if not diverse:
+            yield from order
+            return
+        pool = [item_id for item_id in order if item_id in free]
+        own = {item_id: float(of[item_id]) for item_id in pool}
+        low, high = (min(own.values()), max(own.values())) if own else (0.0, 0.0)
+        left = list(pool)
+        while left:
+            taken = [item_id for item_id, *_ in answer if item_id in own]
+
+            def value(item_id: str, taken: Sequence[str] = taken) -> float:
+                relevance = (own[item_id] - low) / (high - low) if high > low else 1.0
+                near = max([0.0] + [float(vectors[item_id].astype(float) @ vectors[one]) for one in taken])
+                return (1 - asked.diversity) * relevance - asked.diversity * near
+
+            top = max(map(value, left))
+            choice = next(item_id for item_id in left if value(item_id) >= top - TIE)
+            left.remove(choice)
+            yield choice
+
+    def few_events(of: dict[str, float]) -> Iterator[str]:
+        assert asked.explore is not None
+        best = sorted((of[i] for i in free if of[i] > -math.inf), reverse=True)[:200]
+        spread = float(np.array(best, np.float32).std()) if best else 0.0
+        bound = {
+            i: float(np.float32(of[i] + spread * math.sqrt(math.log1p(everywhere) / (1 + events[i])))) for i in free
+        }
+        yield from best_first([i for i in free if events[i] < asked.explore[1]], bound)
+
+    sources = [("model", boosted), *([("popular", {i: float(events[i]) for i in by_id})] if asked.fallback else [])]
+    for source, of in sources:
+        allowed = {i for i in by_id if source != "model" or asked.min_score is None or of[i] >= asked.min_score}
+        order = natural(of, allowed, asked.diversity > 0)
+        new = few_events(of) if asked.explore is not None and source == "model" else iter(())
+        while len(answer) < k:
+            place = len(shown) + len(answer) + 1
+            pinned = pin_of(place, of)
+            if pinned is not None:
+                put(pinned, source, pinned=True)
+                continue
+            explored = None
+            share = asked.explore[0] if asked.explore else 0.0
+            if asked.explore and math.floor(place * share) > math.floor((place - 1) * share):
+                explored = next((one for one in new if open_(one)), None)
+            found = next((one for one in order if open_(one)), None) if explored is None else explored
+            if found is None:
+                break
+            put(found, source, explored=explored is not None)
+    for item_id in reserved:
+        if len(answer) < k and item_id in free:
+            answer.append((item_id, True, False, "model"))
+            del free[item_id]
+    return answer
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_rules_are_exact_on_every_kind_of_index(towers: Towers, kind: str, data: st.DataObject) -> None:
+    state = state_of(towers, kind)
+    held = {item.item_id: item for item in snapshot_items()}
+    changes: list[Change] = []
+    for item_id in data.draw(st.lists(ids, max_size=4), label="changed"):
+        item = make_item(item_id, data.draw(attributes), data.draw(st.booleans()))
+        held[item_id] = item
+        changes.append(Change(len(changes) + 1, "put", item_id, CatalogueItem(item)))
+    state.apply(changes, len(changes))
+    view = state.view
+    wanted = data.draw(asked, label="rules")
+    condition = data.draw(st.none() | conditions, label="filter")
+    excluded = data.draw(st.lists(ids, max_size=3, unique=True), label="excluded")
+    shown = data.draw(st.lists(ids, max_size=2, unique=True), label="shown")
+    k = data.draw(st.sampled_from([1, 4, 12, 100]), label="k")
+    [query] = towers.encoder.encode_items([{"title": "oak desk 3"}])
+
+    hits = answer_of(view, wanted.rules(), query, k, condition, excluded, shown)
+
+    among = [
+        item
+        for item_id, item in held.items()
+        if item.available
+        and item_id not in excluded
+        and item_id not in shown
+        and (condition is None or meets(item.attributes, condition))
+    ]
+    every = score_all(view, query)
+    counted = view.events_at(view.counts.events)
+    place = {item.item_id: view.position_of(item.item_id) for item in held.values()}
+    expected = by_definition(
+        wanted,
+        among,
+        {item.item_id: float(every[place[item.item_id]]) for item in among},
+        {item.item_id: float(counted[place[item.item_id]]) for item in among},
+        float(counted.sum()),
+        {item.item_id: view.vectors([place[item.item_id] or 0])[0] for item in among},
+        [held[item_id] for item_id in shown if item_id in held],
+        k,
+    )
+    assert [(view.item_id(hit.position), hit.pinned, hit.explored, hit.source) for hit in hits] == expected
+
+
+def answer_of(
+    view: View,
+    rules: Rules,
+    query: Vectors,
+    k: int,
+    condition: dict[str, Any] | None = None,
+    excluded: Sequence[str] = (),
+    shown: Sequence[str] = (),
+) -> list[Hit]:
+    def positions(item_ids: Sequence[str]) -> list[int]:
+        return [position for item_id in item_ids if (position := view.position_of(item_id)) is not None]
+
+    passed = view.passed(parse_filter(condition, "filter", 100)) if condition else None
+    spec = SearchSpec(k, frozenset(positions([*excluded, *shown])), passed=passed)
+    ruled = prepare(view, rules, positions(shown), {}, lambda: None)
+    popular: Callable[[], Any] = lambda: view.events_at(view.counts.events).astype(np.float32)  # noqa: E731
+    sources: list[Any] = [("model", partial(score_all, view, query))]
+    sources += [("popular", popular)] if rules.fallback else []
+    return ruled.fill(k, allowed_mask(view, spec), sources)
+
+
+@pytest.fixture
+def state(towers: Towers) -> LiveState:
+    return state_of(towers, "flat")
+
+
+def query(towers: Towers) -> Vectors:
+    return np.asarray(towers.encoder.encode_items([{"title": "oak desk 3"}])[0])
+
+
+def test_pages_show_every_item_once_while_items_come_and_go(towers: Towers, state: LiveState) -> None:
+    """What stays in the catalogue is on exactly one page; what comes meanwhile may be on a later one."""
+    shown: list[str] = []
+    for page in range(20):
+        hits = answer_of(state.view, Rules(), query(towers), 7, shown=shown)
+        found = [state.view.item_id(hit.position) for hit in hits]
+        assert not set(found) & set(shown)
+        shown += found
+        if page < 5:
+            new = make_item(f"page-{page}", {"title": f"oak desk {page}"})
+            state.apply([Change(page + 1, "put", new.item_id, CatalogueItem(new))], page + 1)
+        if not found:
+            break
+    stayed = {item.item_id for item in snapshot_items() if item.available}
+    assert stayed | {f"page-{page}" for page in range(5)} == set(shown)
+    assert len(shown) == len(set(shown))
+
+
+def test_a_pin_waits_for_its_place(towers: Towers, state: LiveState) -> None:
+    best = [state.view.item_id(hit.position) for hit in answer_of(state.view, Rules(), query(towers), 5)]
+    rules = Rules(pins=(Pin(position=3, item_ids=(best[0],)),))
+    moved = [state.view.item_id(hit.position) for hit in answer_of(state.view, rules, query(towers), 5)]
+    assert moved == [best[1], best[2], best[0], best[3], best[4]]
+
+
+def test_an_explanation_names_what_a_rule_cannot_read(state: LiveState) -> None:
+    rules = Rules(boosts=(Boost(parse_filter({"brnad": "Acme"}, "boost", 10), 1.0),), at_most=(("colour", 1),))
+    assert prepare(state.view, rules, (), {}, lambda: None).unknown == ["brnad", "colour"]
+
+
+def test_a_rule_of_the_newest_item_has_no_effect_without_one(towers: Towers, state: LiveState) -> None:
+    same = parse_filter({"brand": {"same_as": "last"}}, "boost", 10)
+    boosted = prepare(state.view, Rules(boosts=(Boost(same, 1.0),)), (), {"brand": "Acme"}, lambda: None)
+    assert boosted.boosts[0][0].any()
+    without = prepare(state.view, Rules(boosts=(Boost(same, 1.0),)), (), {}, lambda: None)
+    assert not without.boosts[0][0].any()
