@@ -1,6 +1,6 @@
 """The catalogue as one file, for backups and to move it between SQLite and Redis without encoding items again.
 
-JSON Lines (`.gz` too): a header; each item as in an items file, with its token ids (int32), their types (uint8) and its
+JSON Lines (`.gz` too): a header; the placements with their rules; each item as in an items file, with its token ids (int32), their types (uint8) and its
 vector (float32), little endian in base64, the item tower that made them, and its popularity as far as events that are
 not in the file made it; optionally the users' events; and an end with their numbers and the SHA-256 of all lines
 before it.
@@ -30,7 +30,8 @@ from seqrec.errors import FileFormatError, InputError
 from seqrec.text.item_text import TokenizedItem
 
 FORMAT = "seqrec-catalogue"
-VERSION = 1
+VERSION = 2
+_READABLE = (1, 2)  # 1 had no placements
 
 Progress = Callable[[str, int, int], object]
 """Called with the stage, the number done, and the total."""
@@ -44,6 +45,12 @@ class Contents:
     seq: int
     items: int = 0
     events: int = 0
+
+
+@dataclass(frozen=True)
+class DumpedPlacement:
+    name: str
+    rules: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +82,8 @@ def write_dump(
 
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     line({"format": FORMAT, "version": VERSION, "catalogue_id": catalogue.catalogue_id, "seq": seq, "created": created})
+    for name, placement in catalogue.placements().items():
+        line({"placement": name, "rules": json.loads(placement.rules)})
     for items, (_, entry) in enumerate(catalogue.scan(), 1):
         count = counts.get(entry.item.item_id, 0)
         line(_item_record(entry) | ({"popularity": count} if count else {}))
@@ -96,12 +105,12 @@ def check_dump(file: IO[bytes], name: Path) -> Contents:
     return contents
 
 
-def read_dump(file: IO[bytes], name: Path) -> Iterator[DumpedItem | Event]:
-    """The items, then the events of a dump that was checked."""
+def read_dump(file: IO[bytes], name: Path) -> Iterator[DumpedPlacement | DumpedItem | Event]:
+    """The placements, the items, then the events of a dump that was checked."""
     return (part for part in _parts(file, name) if not isinstance(part, Contents))
 
 
-def _parts(file: IO[bytes], name: Path) -> Iterator[DumpedItem | Event | Contents]:
+def _parts(file: IO[bytes], name: Path) -> Iterator[DumpedPlacement | DumpedItem | Event | Contents]:
     digest = hashlib.sha256()
     header: dict[str, Any] | None = None
     items = events = number = 0
@@ -117,6 +126,8 @@ def _parts(file: IO[bytes], name: Path) -> Iterator[DumpedItem | Event | Content
                     raise InputError("more lines after the end; are these two dumps in one file?")
                 yield Contents(header["catalogue_id"], header["seq"], items, events)
                 return
+            elif "placement" in record:
+                yield _placement(record)
             elif "user_id" in record:
                 events += 1
                 yield _event(record)
@@ -162,8 +173,8 @@ def _json_object(text: bytes) -> dict[str, Any]:
 def _header(record: dict[str, Any]) -> dict[str, Any]:
     if record.get("format") != FORMAT:
         raise InputError(f"not a dump of a catalogue: its first line lacks the format {FORMAT!r}")
-    if record.get("version") != VERSION:
-        raise InputError(f"a dump of format version {record.get('version')!r}; this program reads version {VERSION}")
+    if record.get("version") not in _READABLE:
+        raise InputError(f"a dump of format version {record.get('version')!r}; this program reads 1 to {VERSION}")
     if not isinstance(record.get("catalogue_id"), str) or not isinstance(record.get("seq"), int):
         raise InputError("the first line has no catalogue_id or no seq")
     return record
@@ -207,6 +218,13 @@ def _item(record: dict[str, Any]) -> DumpedItem:
     if isinstance(count, bool) or not isinstance(count, int | float) or not 0 <= count < math.inf:
         raise InputError("popularity must be a number from 0", "popularity")
     return DumpedItem(CatalogueItem(item, tokens, _array(record, "vector", "<f4"), tower), float(count))
+
+
+def _placement(record: dict[str, Any]) -> DumpedPlacement:
+    name, rules = record["placement"], record.get("rules")
+    if not isinstance(name, str) or not isinstance(rules, dict):
+        raise InputError("a placement has a name and rules, a JSON object", "placement")
+    return DumpedPlacement(name, json.dumps(rules, ensure_ascii=False, separators=(",", ":")))
 
 
 def _event_record(event: Event) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import IO
 
-from index.backup.dump import Contents, DumpedItem, Progress, equal_entries, read_dump
+from index.backup.dump import Contents, DumpedItem, DumpedPlacement, Progress, equal_entries, read_dump
 from index.catalogue.base import Catalogue
 from index.catalogue.batches import batches
 from index.catalogue.histories import Event, HistoryStore
@@ -52,14 +52,23 @@ def restore(
         if contents.events and next(histories.scan(), None) is not None:
             raise CatalogueError("there are already events of users; --merge adds those of the dump")
     restored = Restored(contents)
-    for are_events, parts in groupby(read_dump(file, name), key=lambda part: isinstance(part, Event)):
-        if are_events:
+    for kind, parts in groupby(read_dump(file, name), key=type):
+        if kind is DumpedPlacement:
+            _restore_placements(catalogue, (part for part in parts if isinstance(part, DumpedPlacement)))
+        elif kind is Event:
             events = (part for part in parts if isinstance(part, Event))
             restored = replace(restored, events=_restore_events(histories, events, contents, progress))
         else:
             items = (part for part in parts if isinstance(part, DumpedItem))
             restored = _restore_items(catalogue, items, restored, progress)
     return restored
+
+
+def _restore_placements(catalogue: Catalogue, placements: Iterable[DumpedPlacement]) -> None:
+    stored = catalogue.placements()
+    for placement in placements:
+        if placement.name not in stored or stored[placement.name].rules != placement.rules:
+            catalogue.set_placement(placement.name, placement.rules)
 
 
 def _restore_items(

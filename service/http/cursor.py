@@ -27,7 +27,7 @@ def read_cursor(cursor: str, field: str) -> list[str]:
         inflate = zlib.decompressobj()
         text = inflate.decompress(packed, _MAX_BYTES)  # bounded: a few bytes could inflate to gigabytes
         shown = json.loads(text)
-        if inflate.unconsumed_tail or not isinstance(shown, list):
+        if not inflate.eof or not isinstance(shown, list):
             raise ValueError
     except (ValueError, zlib.error):
         raise InputError("not a cursor; take `next` of an answer as it is", field) from None

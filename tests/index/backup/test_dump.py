@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -102,9 +103,11 @@ def test_from_sqlite_to_redis_and_back_item_by_item_equal(tmp_path: Path, redis_
     entries = many(2000)
     first, last = tmp_path / "first", tmp_path / "last"
     fill(first, entries, EVENTS)
+    with closing(open_catalogue(first)) as catalogue:
+        catalogue.set_placement("home", '{"filter":{"brand":"Käfer"}}')
     there, back = tmp_path / "there.jsonl.gz", tmp_path / "back.jsonl"
     told = json.loads(use(first, "dump", there, "--histories", "--json"))
-    assert (told["items"], told["events"], told["seq"]) == (2000, 302, 2000)
+    assert (told["items"], told["events"], told["seq"]) == (2000, 302, 2001)
     told = json.loads(use(redis_url, "restore", there, "--json"))
     assert (told["created"], told["updated"], told["events"]) == (2000, 0, 302)
     use(redis_url, "dump", back, "--histories")
@@ -119,6 +122,8 @@ def test_from_sqlite_to_redis_and_back_item_by_item_equal(tmp_path: Path, redis_
         for item_id, one in items.items():
             assert_equal(one, other_items[item_id])
         assert events == other_events
+        with closing(open_catalogue(location)) as catalogue:
+            assert {n: p.rules for n, p in catalogue.placements().items()} == {"home": '{"filter":{"brand":"Käfer"}}'}
     for one in entries:
         assert_equal(one, items[one.item.item_id])
 
@@ -190,9 +195,9 @@ DAMAGE: dict[str, tuple[Callable[[list[bytes]], list[bytes]], int, str]] = {
     "no header": (lambda lines: lines[1:], 1, "its first line lacks the format"),
     "an items file": (lambda lines: [b'{"item_id": "a", "attributes": {}}\n'], 1, "its first line lacks the format"),
     "of another version": (
-        lambda lines: [lines[0].replace(b'"version":1', b'"version":2'), *lines[1:]],
+        lambda lines: [lines[0].replace(b'"version":2', b'"version":9'), *lines[1:]],
         1,
-        "a dump of format version 2; this program reads version 1",
+        "a dump of format version 9; this program reads 1 to 2",
     ),
     "no JSON": (lambda lines: [*lines[:2], b"{oops\n", *lines[3:]], 3, "not JSON"),
     "no object": (lambda lines: [*lines[:2], b"[]\n", *lines[3:]], 3, "not a JSON object"),

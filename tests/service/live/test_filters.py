@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +34,58 @@ from tests.service.live.test_state import InMemorySnapshot
 N = 60
 
 
+COMPARE: dict[str, Callable[[Any, Any], bool]] = {
+    "gt": operator.gt,
+    "gte": operator.ge,
+    "lt": operator.lt,
+    "lte": operator.le,
+}
+
+
+def moment(text: str) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def near(value: Any, circle: Mapping[str, float]) -> bool:
+    """By the spherical law of cosines, where the implementation uses the haversine formula."""
+    try:
+        lat, lon = (float(part) for part in value.split(","))
+    except (AttributeError, ValueError):
+        return False
+    at, to, between = math.radians(lat), math.radians(circle["lat"]), math.radians(lon - circle["lon"])
+    cosine = math.sin(at) * math.sin(to) + math.cos(at) * math.cos(to) * math.cos(between)
+    return abs(lat) <= 90 and abs(lon) <= 180 and 6371.0088 * math.acos(max(-1, min(1, cosine))) <= circle["km"]
+
+
 def meets(attributes: Mapping[str, AttributeValue], condition: Mapping[str, Any]) -> bool:
     """The language of filters once more, item by item."""
     for name, wanted in condition.items():
+        if name in ("and", "or", "not"):
+            parts = [meets(attributes, one) for one in (wanted if name != "not" else [wanted])]
+            if not {"and": all(parts), "or": any(parts), "not": not parts[0]}[name]:
+                return False
+            continue
         value = attributes.get(name)
         values = [] if value is None else list(value) if isinstance(value, tuple) else [value]
         for word, operand in wanted.items() if isinstance(wanted, dict) else [("any", wanted)]:
             operands = operand if isinstance(operand, list) else [operand]
+            if word == "exists":
+                if bool(values) != operand:
+                    return False
+                continue
+            if word == "near":
+                if not any(near(one, operand) for one in values):
+                    return False
+                continue
+            if isinstance(operand, str) and word in COMPARE:
+                moments = [moment(one) for one in values if isinstance(one, str)]
+                if not any(one is not None and COMPARE[word](one, moment(operand)) for one in moments):
+                    return False
+                continue
             number = values[0] if len(values) == 1 and isinstance(value, int | float) else None
             met = {
                 "any": any(one in values for one in operands),
@@ -55,12 +102,16 @@ def meets(attributes: Mapping[str, AttributeValue], condition: Mapping[str, Any]
 
 
 BRANDS, TAGS, PRICES = ["Acme", "Lumen", "🫖", "3"], ["gift", "kitchen", "new"], [1, 2, 3, 3.5, 10]
+DATES = ["2026-01-31", "2026-01-31T08:00:00+02:00", "2026-01-31T07:00:00Z", "2025-12-01", "soon"]
+PLACES = ["52.52,13.40", "48.14, 11.58", "52.40,13.07", "-33.87,151.21", "99,7", "here"]
 attributes = st.fixed_dictionaries(
     {"title": st.lists(st.sampled_from(["oak", "pine", "desk", "lamp"]), min_size=1, max_size=3).map(" ".join)},
     optional={
         "brand": st.sampled_from(BRANDS),
         "price": st.sampled_from([*PRICES, "dear"]),
         "tags": st.lists(st.sampled_from(TAGS), max_size=3, unique=True),
+        "released": st.sampled_from(DATES),
+        "place": st.sampled_from(PLACES),
     },
 )
 number = st.sampled_from(PRICES)
@@ -70,10 +121,39 @@ operators = st.dictionaries(st.sampled_from(["gt", "gte", "lt", "lte"]), number,
         st.sampled_from(["any", "all", "not"]), st.one_of(value, st.lists(value, max_size=3)), max_size=2
     ).map(lambda sets: ranges | sets or {"gte": 0})
 )
-conditions = st.dictionaries(
+circles = st.sampled_from(
+    [{"lat": 52.5, "lon": 13.4, "km": 30}, {"lat": 50, "lon": 12, "km": 400}, {"lat": 0, "lon": 0, "km": 20_000}]
+)
+flat_conditions = st.dictionaries(
     st.sampled_from(["brand", "price", "tags", "title", "absent"]),
-    st.one_of(value, st.lists(value, max_size=3), operators),
+    st.one_of(value, st.lists(value, max_size=3), operators, st.booleans().map(lambda there: {"exists": there})),
     max_size=3,
+).flatmap(
+    lambda drawn: st.fixed_dictionaries(
+        {name: st.just(one) for name, one in drawn.items()},
+        optional={
+            "released": st.dictionaries(st.sampled_from(sorted(COMPARE)), st.sampled_from(DATES[:4]), min_size=1),
+            "place": circles.map(lambda circle: {"near": circle}),
+        },
+    )
+)
+conditions = st.one_of(
+    flat_conditions,
+    st.recursive(
+        flat_conditions,
+        lambda inner: st.one_of(
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "and": st.lists(inner, min_size=1, max_size=2),
+                    "or": st.lists(inner, min_size=1, max_size=2),
+                    "not": inner,
+                    "brand": value,
+                },
+            )
+        ),
+        max_leaves=4,
+    ),
 )
 
 
@@ -111,6 +191,9 @@ def snapshot_items() -> list[Item]:
             drawn["brand"] = str(rng.choice(BRANDS))
         if rng.random() < 0.8:
             drawn["price"] = PRICES[int(rng.integers(len(PRICES)))]
+        if rng.random() < 0.5:
+            drawn["released"] = str(rng.choice(DATES))
+            drawn["place"] = str(rng.choice(PLACES))
         if rng.random() < 0.8:
             drawn["tags"] = [str(tag) for tag in TAGS if rng.random() < 0.5]
         items.append(make_item(f"i{row:02}", drawn, available=bool(rng.random() < 0.9)))
@@ -223,6 +306,25 @@ def test_a_column_is_read_once_and_masks_are_shared(towers: Towers, monkeypatch:
     np.testing.assert_array_equal(after.view.passed(acme).snapshot, first)
 
 
+def nested(depth: int) -> dict[str, Any]:
+    return {"not": nested(depth - 1)} if depth else {"a": 1}
+
+
+def test_a_relative_date_is_as_of_now(towers: Towers) -> None:
+    state = state_of(towers, "flat")
+    now = datetime.now(UTC)
+    dates = {"new": now - timedelta(days=2), "old": now - timedelta(days=40), "coming": now + timedelta(days=3)}
+    changes = [
+        Change(seq, "put", name, CatalogueItem(make_item(name, {"title": "oak", "released": date.isoformat()})))
+        for seq, (name, date) in enumerate(dates.items(), 1)
+    ]
+    state.apply(changes, len(changes))
+    for bound, expected in (("now-30d", {"new", "coming"}), ("now", {"coming"}), ("now-8w", {"new", "old", "coming"})):
+        mask = state.view.passed(parse_filter({"released": {"gte": bound}}, "filter", 10))
+        found = {name for name in dates if (state.view.position_of(name) or 0) in mask}
+        assert found == expected, bound
+
+
 def test_columns_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(columns, "MOST_COLUMNS", 3)
     held = Columns()
@@ -252,6 +354,17 @@ def test_columns_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"brand": ["a", ["b"]]}, r'filter.brand: a string, a number or a list of them, not \["b"\]'),
         ({"brand": ["a"] * 11}, "filter: at most 10 values, not 11"),
         ({str(i): 1 for i in range(65)}, "filter: at most 64 attributes, not 65"),
+        ({"or": [{"a": 1}, {"b": {"over": 3}}]}, r"filter.or\[1\].b.over: unknown operator 'over'"),
+        ({"or": {"a": 1}}, r'filter.or: a list of 1 to 64 filters, not {"a": 1}'),
+        ({"and": []}, r"filter.and: a list of 1 to 64 filters, not \[\]"),
+        ({"not": [{"a": 1}]}, r'filter.not: a filter is an object, not \[{"a": 1}\]'),
+        ({"or": [{"a": ["x"] * 6}, {"b": ["x"] * 5}]}, "filter: at most 10 values, not 11"),
+        ({"a": {"exists": "yes"}}, 'filter.a.exists: true or false, not "yes"'),
+        ({"a": {"near": {"lat": 95, "lon": 0, "km": 1}}}, "filter.a.near.lat: a number from -90 to 90, not 95"),
+        ({"a": {"near": {"lat": 5, "lon": 0}}}, 'filter.a.near: {"lat": degrees, "lon": degrees, "km": distance}'),
+        ({"a": {"same_as": "first"}}, 'filter.a.same_as: "last", the newest item of the history, not "first"'),
+        ({"a": {"gte": "tomorrow"}}, "filter.a.gte: a number, a date such as"),
+        (nested(10), "filters nest at most 8 deep"),
     ],
 )
 def test_what_is_no_filter_is_named(wrong: dict[str, Any], message: str) -> None:
