@@ -141,7 +141,7 @@ def delete(order: dict[str, Any]) -> Any:
 
 def reindex(order: dict[str, Any]) -> Any:
     yield
-    request = Request(checkpoint=Path(order["checkpoint"]), keep=2, publish=order.get("publish", True))
+    request = Request(checkpoint=Path(order["checkpoint"]), keep=2, publish=order.get("publish", True), force=True)
     return make_snapshot(Path(order["home"]), request, location=_location(order)).manifest.snapshot_id
 
 

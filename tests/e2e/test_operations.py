@@ -6,14 +6,17 @@ import json
 import re
 import shlex
 import shutil
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from starlette.testclient import TestClient
 
+from index.catalogue.base import CatalogueItem
+from index.catalogue.open import open_catalogue
 from seqrec import cli
+from seqrec.data.items import make_item
 from service.app import create_app
 from service.settings import Settings
 from tests.e2e.ready import Client, until_served
@@ -46,6 +49,8 @@ def test_every_command_runs(
             if arguments[:2] == ["catalogue", "restore"]:
                 home = "second"
                 monkeypatch.setenv("SEQREC_HOME", home)
+            if "reindex" in line:  # without a change there is nothing to do, and nothing to go back to
+                change_an_item(Path(home))
             if program == "seqrec":
                 cli.run(arguments[0], arguments[1:])
             elif program == "curl":
@@ -61,6 +66,11 @@ def test_every_command_runs(
             else:
                 assert program == "make"
                 assert f"\n{arguments[0]}:" in (root / "Makefile").read_text(encoding="utf-8")
+
+
+def change_an_item(home: Path) -> None:
+    with closing(open_catalogue(home)) as catalogue:
+        catalogue.put([CatalogueItem(make_item("changed", {"title": f"change {catalogue.head()}"}))])
 
 
 def until_done(client: TestClient, job_id: str) -> None:
