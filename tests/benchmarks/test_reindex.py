@@ -60,7 +60,7 @@ def test_starts_are_compared_with_the_smallest_catalogue() -> None:
         return {"opened before": [{"/healthz": 1.0, "/readyz": ready}, {"/healthz": 1.0, "/readyz": ready + 2}]}
 
     report = Report("startup", "", {})
-    startup.tell(report, {10: starts(2), 1000: starts(5)})
+    startup.add_lines(report, {10: starts(2), 1000: starts(5)})
     *_, ready = report.lines
     assert (ready.part, ready.value, ready.against) == ("1,000 items", 6, "10 items")
     assert ready.ratio is not None
