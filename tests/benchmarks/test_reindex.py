@@ -26,17 +26,17 @@ def test_a_job_is_timed_and_leaves_nothing(tmp_path: Path) -> None:
     assert SnapshotStore(tmp_path).list() == []
 
 
-def test_reindex_tells_of_every_size(tmp_path: Path) -> None:
+def test_reindex_reports_every_size(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     reindex.main([*SMALL, "--sizes", "20", "60", "--dim", "8", "--encoded", "10", "--json", str(out)])
     lines = json.loads(out.read_text())["lines"]
     assert [(line["name"], line["against"]) for line in lines] == [
         ("encoding alone", ""),
         ("reindex", "encoding alone"),
-        ("all to encode", ""),
-        ("all known", ""),
-        ("all to encode", "20 items"),
-        ("all known", "20 items"),
+        ("no vector known", ""),
+        ("all vectors known", ""),
+        ("no vector known", "20 items"),
+        ("all vectors known", "20 items"),
     ]
     assert all(line["value"] > 0 for line in lines)
 
