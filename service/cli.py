@@ -1,4 +1,4 @@
-"""`seqrec serve`: answer over HTTP until SIGTERM or Ctrl-C, then finish the open requests."""
+"""`seqrec serve`: serves over HTTP until SIGTERM or Ctrl-C, then finishes the open requests."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def serve(argv: Sequence[str]) -> None:
     ]
     argparse.ArgumentParser(
         prog="seqrec serve",
-        description="Answer over HTTP. Environment variables configure it:",
+        description="Serve recommendations over HTTP. Environment variables configure it:",
         epilog="\n".join(lines),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).parse_args(argv)

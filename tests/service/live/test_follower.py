@@ -117,7 +117,7 @@ def test_a_log_that_cannot_be_read_for_a_while_is_told_and_what_is_applied_goes_
         head = put(catalogue, "new")
         assert follower.view().seq == seq
         assert follower.trouble is None
-        told = f"the catalogue cannot be read: the store does not answer; answers hold changes up to {seq}"
+        told = f"the catalogue cannot be read: the store does not answer; answers include changes up to {seq}"
         assert follower.degraded == [told]
         steered.error = None
         until(lambda: follower.view().seq == head)
