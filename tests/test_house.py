@@ -201,6 +201,6 @@ def test_every_setting_of_the_service_is_documented(pages: dict[str, str]) -> No
     assert documented == {name.upper() for name in Settings.model_fields}
 
 
-def test_the_changelog_tells_of_this_version(root: Path, project: dict[str, Any]) -> None:
+def test_the_changelog_has_this_version(root: Path, project: dict[str, Any]) -> None:
     changelog = (root / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.search(rf"^## {re.escape(project['project']['version'])}\b", changelog, re.MULTILINE)

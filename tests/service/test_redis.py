@@ -104,7 +104,7 @@ def test_histories_are_shared(make_service: MakeService) -> None:
     assert one.post("/recommend", json={"user_id": "ann"}).json()["source"] == "fallback:popular"
 
 
-def test_while_redis_is_away_reads_go_on_and_writes_are_told_to_come_back(
+def test_while_redis_is_away_reads_go_on_and_writes_get_retry_after(
     make_service: MakeService, server: RedisServer
 ) -> None:
     client = make_service()
@@ -195,9 +195,9 @@ def test_a_restored_backup_is_refused_by_who_served_more_also_after_a_restart(
     shutil.copytree(tmp_path / "backup", server.directory)
     server.start()
     until(lambda: client.get("/readyz").status_code == 503)
-    told = client.post("/recommend", json={"history": ["desk-1"]}).json()
-    assert told["type"].endswith("catalogue-replaced")
-    assert "older state" in told["detail"]
+    problem = client.post("/recommend", json={"history": ["desk-1"]}).json()
+    assert problem["type"].endswith("catalogue-replaced")
+    assert "older state" in problem["detail"]
     again = make_service(wait=False)
     until(lambda: "older state" in (again.get("/readyz").json()["detail"] or ""))
     assert again.post("/recommend", json={"history": ["desk-1"]}).status_code == 503
