@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 from seqrec.errors import SeqrecError
 from seqrec.registry import load
@@ -35,9 +36,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
+_TRAINING_LIBRARIES = ("accelerate", "matplotlib", "tensorboard", "tomli_w", "transformers")
+"""The extra `train`, which a serving installation does without. Commands of the package `training` need it."""
+
+
 def run(command: str, argv: Sequence[str]) -> None:
     """Load and call one command of the table."""
-    load(COMMANDS[command][0])(list(argv))
+    target = COMMANDS[command][0]
+    if target.startswith("training."):
+        _require_training_libraries()
+    load(target)(list(argv))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -83,6 +91,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _interrupt(number: int, frame: object) -> None:
     """SIGTERM ends a command like Ctrl-C, so that unfinished output is removed. `serve` handles it differently."""
     raise KeyboardInterrupt
+
+
+def _require_training_libraries() -> None:
+    """Checked before any work. Raises SeqrecError."""
+    missing = [name for name in _TRAINING_LIBRARIES if find_spec(name) is None]
+    if missing:
+        raise SeqrecError(
+            f"the training libraries are not installed ({', '.join(missing)}): pip install 'seqrec[train]', or in a "
+            "clone: pip install -c constraints.txt -e '.[cpu,train]'"
+        )
 
 
 def usage() -> str:
