@@ -39,7 +39,10 @@ def test_a_port_that_is_taken_is_reported_before_anything_is_loaded(home: Path) 
         port = str(taken.getsockname()[1])
         ended = run_serve(home, SEQREC_PORT=port)
     assert ended.returncode == 1
-    assert f"127.0.0.1:{port} is in use by another program; set SEQREC_PORT to a free port" in ended.stderr
+    assert (
+        f"SEQREC_PORT: port {port} of 127.0.0.1 is in use by another program; stop it, or choose another port"
+        in ended.stderr
+    )
     assert "Traceback" not in ended.stderr
 
 

@@ -104,7 +104,7 @@ def test_a_run_killed_again_and_again_ends_like_one_that_was_not(
         ("training.stages.joint:JointStage.loss", 1),  # before anything is saved
         ("torch.optim:AdamW.step", 3),  # after step 2, in the middle of a step
         ("training.engine.run:save_checkpoint", 1),  # at step 3, while the best weights are written
-        ("training.engine.state:fsync_directory", 2),  # at step 4, while the state is written
+        ("seqrec.data.files:fsync_directory", 4),  # after step 3, while the state is written
         ("training.engine.run:validation_metrics", 1),  # after step 6, in the last check of the stage
         ("training.stages.two_stage:StageOne.begin_epoch", 1),  # between two stages
         ("training.stages.two_stage:StageOne.loss", 6),  # in the second epoch
