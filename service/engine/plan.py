@@ -102,10 +102,10 @@ class Plan:
     view: View
     spec: SearchSpec
     query: Query | PopularQuery
-    sparse: SparseQuery | None = None  # what a hybrid searches with beside the vector
+    sparse: SparseQuery | None = None  # of a hybrid, in addition to the vector
     history: Sequence[int] = ()  # positions of the history's items that are in the catalogue, oldest first
     unknown: Sequence[str] = ()  # ids of the history that are not
-    degraded: Sequence[str] = ()  # what could not be taken into account
+    degraded: Sequence[str] = ()  # what was not taken into account
     explain: bool = False
 
     @property

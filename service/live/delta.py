@@ -27,7 +27,7 @@ _COLUMNS = ("vectors", "popularity", "available", "deleted", "ended", "text_end"
 
 @dataclass(eq=False)
 class Delta:
-    """Rows [:length] of a view are final but for `ended`, which tells views apart."""
+    """Rows [:length] of a view are final but for `ended`, which distinguishes views."""
 
     vectors: npt.NDArray[np.float32]  # [capacity, dim]; zero for a delete
     popularity: npt.NDArray[np.float64]  # [capacity], of the item in the snapshot; 0 for a new one

@@ -35,7 +35,7 @@ TERM_CANDIDATES = 1000
 
 @dataclass(frozen=True, eq=False)
 class SparseQuery:
-    """What a history searches with beside its dense vector.
+    """What a history searches with in addition to its dense vector.
 
     words: float32 [m, v], what each of its newest items adds to the term vector; read: their positions, None for plain
     attributes. numbers: its counted items, newest first, as the counts number them; counted: their positions; recency:

@@ -42,8 +42,8 @@ class Loader:
     def __call__(self, snapshot_id: str, before: LiveState | None) -> LiveState:
         """The model of `before` is kept where the snapshot has the same.
 
-        Raises SnapshotError, CheckpointError, and CatalogueReplaced where a snapshot tells of later changes than the
-        catalogue: then an older state of it was restored.
+        Raises SnapshotError, CheckpointError, and CatalogueReplaced if a snapshot has later changes than the catalogue,
+        of which an older state was restored then.
         """
         self._check_not_older()
         snapshot = self._store.open(snapshot_id)
@@ -65,7 +65,7 @@ class Loader:
         return state
 
     def keep_alive(self, state: LiveState) -> None:
-        """Tell other hosts from time to time what is in use here."""
+        """Mark regularly, for other hosts, what is in use here."""
         if time.monotonic() - self._marked >= MARK_SECONDS:
             self._marked = time.monotonic()
             with suppress(OSError):  # a full disk is no reason to stop
@@ -86,7 +86,7 @@ class Loader:
         for snapshot_id in reversed(self._store.list()):
             with suppress(SnapshotError):
                 made.append(read_manifest(self._store.path_of(snapshot_id)))
-        head = self._catalogue.head()  # read last: a snapshot that is being made meanwhile tells of later changes too
+        head = self._catalogue.head()  # read last: a snapshot that is made meanwhile has later changes too
         for manifest in made:
             if manifest.catalogue_id == self._catalogue.catalogue_id and manifest.seq > head:
                 raise CatalogueReplaced(
@@ -98,7 +98,7 @@ class Loader:
 
     def _towers(self, snapshot: Snapshot) -> Towers:
         manifest, settings = snapshot.manifest, self._settings
-        # As the snapshot's own vectors were made, unless told otherwise.
+        # As the snapshot's vectors were made, unless set.
         precision = cast(Precision, settings.precision or manifest.precision)
         encoder = load_model(checkpoint_path(settings.home, manifest), settings.device, precision)
         if encoder.checkpoint.digest != manifest.checkpoint:

@@ -21,7 +21,7 @@ from service.live.state import View
 MARGIN = 8
 """Rows fetched beyond those needed: saves asking again where scores are equal at the border."""
 MASK_ABOVE = 1024
-"""Rows; a search that would have to fetch more is told what it may return instead."""
+"""Rows; a search that would have to fetch more gets a mask of what it may return instead."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,12 +46,12 @@ class Hit:
 def search(view: View, queries: Vectors, wanted: Sequence[SearchSpec]) -> list[list[Hit]]:
     """Best first, for each query. queries: float32 [b, dim]."""
     hits: list[list[Hit]] = [[] for _ in wanted]
-    beside = _in_delta(view, queries, wanted)
+    from_delta = _in_delta(view, queries, wanted)
     n = len(view.snapshot.item_ids)
     asks: dict[int, _Fetch] = {}
     for query, want in enumerate(wanted):
         if want.candidates is None and not n:
-            hits[query] = _ranked(view, beside[query], want.k)
+            hits[query] = _ranked(view, from_delta[query], want.k)
         elif want.candidates is None:
             excluded = sum(position < n for position in want.excluded)
             if want.passed is None:
@@ -69,7 +69,7 @@ def search(view: View, queries: Vectors, wanted: Sequence[SearchSpec]) -> list[l
             found = rows >= 0
             lowest = float(scores[found][-1]) if found.any() else -np.inf
             kept = [row for row in np.flatnonzero(found) if _may_answer(view, want, int(rows[row]))]
-            best = [Hit(int(rows[row]), float(scores[row])) for row in kept] + beside[query]
+            best = [Hit(int(rows[row]), float(scores[row])) for row in kept] + from_delta[query]
             if found.all() and len(rows) < n and not _settled(best, want.k, lowest):
                 again[query] = asks[query].more(want.k)
             else:
@@ -80,7 +80,7 @@ def search(view: View, queries: Vectors, wanted: Sequence[SearchSpec]) -> list[l
 
 @dataclass(frozen=True)
 class _Fetch:
-    """How many rows of the index a query asks for, and what the index is told of the rows it may return."""
+    """How many rows of the index a query requests, and which masks of allowed rows it passes."""
 
     rows: int
     masked: bool = False  # only rows that are shown and that the filter has passed

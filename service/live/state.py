@@ -1,4 +1,4 @@
-"""The live state of one snapshot: what it holds, and everything that happened since, exact and at once searchable.
+"""The live state of one snapshot: its items and all changes since, searchable immediately and exactly.
 
 Changes after the snapshot go into a *delta*: an append-only log of rows, searched by brute force. A row that a later
 one replaces is not touched; it is noted at which length of the log it ended. So a `View` is the log up to one length:
@@ -98,7 +98,7 @@ class View:
         return snapshot_row
 
     def is_shown(self, position: int) -> bool:
-        """Whether answers may hold the item: it is the last of its id, and available."""
+        """Whether answers may contain the item: it is the last of its id, and available."""
         n = len(self.snapshot.item_ids)
         if position < n:
             return bool(self.snapshot.available[position]) and bool(self._hidden_at[position] >= self.length)

@@ -120,7 +120,7 @@ def _location(order: dict[str, Any]) -> Path | str:
     return order["redis_url"] or Path(order["home"])
 
 
-# What a child can be told to do.
+# The tasks of a child process.
 
 
 def put(order: dict[str, Any]) -> Any:
@@ -165,7 +165,7 @@ def compact(order: dict[str, Any]) -> Any:
 
 
 def swap(order: dict[str, Any]) -> Any:
-    """A service that is ready is told of another snapshot, swaps, and is posted an item."""
+    """A service that is ready finds another published snapshot, swaps, and is posted an item."""
     settings = Settings(home=Path(order["home"]), redis_url=order["redis_url"], follow_seconds=0.01, deadline=60)
     with Client(create_app(settings)) as client:
         until_served(client, None)
@@ -230,8 +230,8 @@ def main() -> None:
             os.waitpid(process, os.WUNTRACED)  # until it has stopped
             print(json.dumps({"process": process}), flush=True)
         answer: dict[str, Any] = {"steps": 0, "step": None, "result": None, "done": False, "error": None}
-        with os.fdopen(reading) as told:
-            for said in told:
+        with os.fdopen(reading) as output:
+            for said in output:
                 answer |= json.loads(said)
         _, status = os.waitpid(process, 0)
         answer["killed"] = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL

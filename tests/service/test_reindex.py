@@ -95,7 +95,7 @@ def test_a_job_that_another_worker_has_just_started_is_the_one_that_runs(home: P
     assert Reindexer(Settings(home=home)).job("0123456789ab").state == "failed", "it never began"
 
 
-def test_a_disk_that_takes_no_job_is_told(home: Path) -> None:
+def test_a_disk_that_takes_no_job_is_reported(home: Path) -> None:
     (home / "jobs").write_text("in the way")
     from seqrec.errors import SnapshotError
 

@@ -28,7 +28,7 @@ def test_they_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "message"),
     [
         ("SEQREC_PORT", "http", "SEQREC_PORT: Input should be a valid integer"),
         ("SEQREC_PORT", "70000", "SEQREC_PORT: Input should be less than or equal to 65535, not '70000'"),
@@ -40,9 +40,9 @@ def test_they_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_pat
         ("SEQREC_WORKERS", "0", "SEQREC_WORKERS: Input should be greater than or equal to 1, not '0'"),
     ],
 )
-def test_what_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str) -> None:
+def test_what_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         load_settings()
 
 

@@ -149,7 +149,7 @@ def fit_hybrid(dataset: Dataset, terms: csr_array, dense: Dense | None, seed: in
 
 
 def _out_of_fold(table: _Table, names: Sequence[str], more: Sequence[str]) -> float:
-    """What `more` columns bring beside `names`: NDCG@10 on each half of the users by weights of the other half."""
+    """What `more` columns add to `names`: NDCG@10 on each half of the users by weights of the other half."""
     gains = []
     for fold in (0, 1):
         chosen, judge = table.fold(1 - fold), table.fold(fold)
@@ -228,7 +228,7 @@ class _Search:
         return replace(settings, **best)  # type: ignore[arg-type]
 
     def cooccurrence(self, settings: HybridSettings) -> HybridSettings:
-        """Co-occurrence chosen beside the words that `settings` has: coordinates of GRID one after the other.
+        """Co-occurrence settings chosen together with the words of `settings`: one coordinate of GRID at a time.
 
         Chosen alone, it did the work of words as well: it read longer histories, and the sum was worse.
         """

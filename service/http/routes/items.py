@@ -15,9 +15,9 @@ router = APIRouter(tags=["items"])
 
 @router.post("/items", responses=READ, response_model_exclude_none=True)
 async def put_items(body: ItemsBody, components: ComponentsDep, trace: TraceDep) -> PutAnswer:
-    """Add items or replace them, all or none. Once answered they are durable, and the next request finds them.
+    """Create or replace items, all or none. When answered they are durable, and the next request can return them.
 
-    Items that no answer contains are stored and named in `not_searchable`: those that are not available and, with a
+    Items that are stored but never returned are listed in `not_searchable`: those that are not available and, with a
     model of item ids, those that are not in its training data.
     """
     posted = [(item.item_id, item.attributes, item.available) for item in body.items]
@@ -32,10 +32,10 @@ async def put_items(body: ItemsBody, components: ComponentsDep, trace: TraceDep)
 async def find_items(
     components: ComponentsDep,
     trace: TraceDep,
-    q: Annotated[str, Query(max_length=1000, description="words; the last may be the beginning of one")],
+    q: Annotated[str, Query(max_length=1000, description="words; the last one may be a prefix")],
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> FoundItems:
-    """Items whose attributes hold all the words."""
+    """Search for items whose attributes contain all words."""
     items = await components.recommender.find(q, limit, trace)
     return FoundItems(
         items=[
@@ -47,7 +47,7 @@ async def find_items(
 
 @router.get("/items/{item_id:path}", responses=problems(404, 422, 503))
 async def get_item(item_id: str, components: ComponentsDep, trace: TraceDep) -> StoredItem:
-    """An item as it is stored. Its id may hold a slash, plain or encoded."""
+    """An item as it is stored. Its id may contain slashes, plain or encoded."""
     seq, item, searchable = await components.recommender.get(item_id, trace)
     return StoredItem(
         item_id=item.item_id,
@@ -60,5 +60,5 @@ async def get_item(item_id: str, components: ComponentsDep, trace: TraceDep) -> 
 
 @router.delete("/items/{item_id:path}", responses=problems(404, 422, 503))
 async def delete_item(item_id: str, components: ComponentsDep, trace: TraceDep) -> DeleteAnswer:
-    """Take an item out of answers and histories."""
+    """Delete an item. It is no longer returned, and no longer read in histories."""
     return DeleteAnswer(seq=await components.recommender.delete(item_id, trace))

@@ -1,4 +1,4 @@
-"""The endpoints for who runs the service: reindex, health, readiness, metrics."""
+"""The endpoints for operation: reindex, health, readiness, metrics."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ router = APIRouter(tags=["operation"])
 
 @router.post("/reindex", status_code=202, responses=problems(503))
 async def reindex(components: ComponentsDep) -> JobView:
-    """Make a new snapshot of the catalogue in the background and serve it. One at a time: a running one is answered."""
+    """Make a new snapshot of the catalogue in the background and serve it. If a job is running, returns that one."""
     return JobView(**asdict(await asyncio.to_thread(components.reindexer.start)))
 
 
 @router.get("/reindex/{job_id}", responses=problems(404, 422))
 async def reindex_progress(job_id: str, components: ComponentsDep) -> JobView:
-    """How far a reindex job is."""
+    """The progress of a reindex job."""
     return JobView(**asdict(await asyncio.to_thread(components.reindexer.job, job_id)))
 
 
 @router.get("/healthz", responses={503: {"model": Health, "description": "Restart the process"}})
 async def healthz(startup: StartupDep, response: Response) -> Health:
-    """Whether the process can ever answer; at once, also while it loads."""
+    """Whether the process is alive. Answers immediately, also while the snapshot is loaded."""
     try:
         batcher = startup.components.recommender.batcher
     except NotReady:
@@ -46,9 +46,9 @@ async def healthz(startup: StartupDep, response: Response) -> Health:
     return Health(status="dead", detail=f"a compute thread died: {batcher.failure!r}")
 
 
-@router.get("/readyz", responses={503: {"model": Readiness, "description": "Not yet; `detail` says why"}})
+@router.get("/readyz", responses={503: {"model": Readiness, "description": "Not ready; `detail` gives the reason"}})
 async def readyz(startup: StartupDep, response: Response) -> Readiness:
-    """Whether requests are answered: a snapshot is loaded, warmed and caught up, and the catalogue is the same."""
+    """Whether requests can be answered: a snapshot is loaded, warmed up and has caught up with the catalogue."""
     try:
         components = startup.components
     except NotReady as error:
@@ -80,7 +80,7 @@ async def readyz(startup: StartupDep, response: Response) -> Readiness:
 
 @router.get("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
-    """For Prometheus."""
+    """Metrics for Prometheus."""
     counted: Metrics = request.app.state.metrics
     return Response(await asyncio.to_thread(counted.text), media_type="text/plain; version=0.0.4; charset=utf-8")
 

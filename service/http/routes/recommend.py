@@ -1,4 +1,4 @@
-"""The endpoints of recommendations: HTTP bodies to calls of the engine, and its answers back."""
+"""The endpoints of recommendations: from HTTP bodies to calls of the engine, and back."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ router = APIRouter(tags=["recommend"])
 
 @router.post("/recommend", responses=READ, response_model_exclude_unset=True)
 async def recommend(body: RecommendBody, components: ComponentsDep, trace: TraceDep) -> RecommendAnswer:
-    """What comes next after a history."""
+    """Recommend the next items for a history."""
     request = _request(body, "", components.settings.max_ids)
     [answer] = await components.recommender.recommend([request], body.min_seq, trace)
     return _recommend_answer(answer)
@@ -40,7 +40,7 @@ async def recommend(body: RecommendBody, components: ComponentsDep, trace: Trace
 
 @router.post("/recommend/batch", responses=READ, response_model_exclude_unset=True)
 async def recommend_batch(body: BatchBody, components: ComponentsDep, trace: TraceDep) -> BatchAnswer:
-    """Many histories in one call, answered from one state."""
+    """Recommend for several histories in one call, all from the same state."""
     most = components.settings.max_batch
     if len(body.requests) > most:
         raise InputError(f"at most {most} in one call, not {len(body.requests)}", "requests")
@@ -53,7 +53,7 @@ async def recommend_batch(body: BatchBody, components: ComponentsDep, trace: Tra
 
 @router.post("/similar", responses=READ | problems(404))
 async def similar(body: SimilarBody, components: ComponentsDep, trace: TraceDep) -> SimilarAnswer:
-    """Items that read like an item; an item of the catalogue is left out of its own answer."""
+    """Items similar to an item, which is not returned itself."""
     passes = _filter(body.filter, "filter", components.settings.max_ids)
     answer = await components.recommender.similar(body.item_id, body.attributes, body.k, body.min_seq, passes, trace)
     return SimilarAnswer(items=_scored(answer.items), degraded=answer.degraded, **_state(answer))

@@ -81,7 +81,7 @@ def test_the_command_imports_a_file_once(tmp_path: Path, capsys: pytest.CaptureF
         file.write("user_id,item_id,timestamp\n" + "".join(f"{u},{i},{t}\n" for u, i, t in ROWS))
     home = str(tmp_path / "home")
     events(["import", str(path), "--home", home])
-    assert capsys.readouterr().out == "6 events stored, 0 were there already (timestamps in seconds)\n"
+    assert capsys.readouterr().out == "6 events stored, 0 were stored before (timestamps in seconds)\n"
     events(["import", str(path), "--home", home, "--json"])
     assert json.loads(capsys.readouterr().out) == {"new": 0, "known": 6, "unit": "seconds"}
 

@@ -1,4 +1,4 @@
-"""What bad input gets over HTTP: for each kind the status, the field, and what the user is told."""
+"""Bad input over HTTP: for each kind the status, the field and the message."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def refused(client: TestClient, path: str, body: Any, status: int = 422) -> dict
 
 
 @pytest.mark.parametrize(
-    ("body", "field", "told"),
+    ("body", "field", "message"),
     [
         ({}, "history", "history: give a history, or a user_id whose history is stored, or both"),
         ({"history": None}, "history", "history: give a history, or a user_id whose history is stored, or both"),
@@ -49,7 +49,7 @@ def refused(client: TestClient, path: str, body: Any, status: int = 422) -> dict
         ({"history": ["desk-1", 7]}, "history[1]", 'history[1]: an entry is an item id or {"attributes": {...}}'),
         ({"history": [{"title": "Oak"}]}, "history[0].attributes", "history[0].attributes: this field is required"),
         ({"history": [{"attributes": None}]}, "history[0].attributes", "expected an object, not null"),
-        ({"history": [{"attributes": {"x": [1]}}]}, "history[0].attributes.x", "a list holds strings only"),
+        ({"history": [{"attributes": {"x": [1]}}]}, "history[0].attributes.x", "a list has only strings"),
         ({"history": [{"attributes": {"x": True}}]}, "history[0].attributes.x", "not true or false"),
         ({"history": [""]}, "history[0]", "1 to 256 bytes of UTF-8, this one has 0"),
         ({"history": ["a" * 257]}, "history[0]", "this one has 257"),
@@ -72,14 +72,14 @@ def refused(client: TestClient, path: str, body: Any, status: int = 422) -> dict
         ([], None, "an object"),
     ],
 )
-def test_recommend_refuses(client: TestClient, body: Any, field: str | None, told: str) -> None:
+def test_recommend_refuses(client: TestClient, body: Any, field: str | None, message: str) -> None:
     problem = refused(client, "/recommend", body)
     assert problem.get("field") == field
-    assert told in problem["detail"]
+    assert message in problem["detail"]
 
 
 @pytest.mark.parametrize(
-    ("items", "field", "told"),
+    ("items", "field", "message"),
     [
         ([], "items", "at least 1 entry"),
         ([{"item_id": "a", "attributes": OK}] * 1001, "items", "at most 1000 items in one call, not 1001"),
@@ -114,16 +114,16 @@ def test_recommend_refuses(client: TestClient, body: Any, field: str | None, tol
         ),
     ],
 )
-def test_items_refuses_the_whole_call(client: TestClient, items: Any, field: str, told: str) -> None:
+def test_items_refuses_the_whole_call(client: TestClient, items: Any, field: str, message: str) -> None:
     before = client.get("/readyz").json()["seq"]
     problem = refused(client, "/items", {"items": items})
     assert problem["field"] == field
-    assert told in problem["detail"]
+    assert message in problem["detail"]
     assert client.get("/readyz").json()["seq"] == before
 
 
 @pytest.mark.parametrize(
-    ("body", "field", "told"),
+    ("body", "field", "message"),
     [
         ({}, None, "give either item_id or attributes, not both"),
         ({"item_id": "desk-1", "attributes": OK}, None, "give either item_id or attributes"),
@@ -133,10 +133,10 @@ def test_items_refuses_the_whole_call(client: TestClient, items: Any, field: str
         ({"item_id": "desk-1", "k": 0}, "k", "at least 1"),
     ],
 )
-def test_similar_refuses(client: TestClient, body: Any, field: str | None, told: str) -> None:
+def test_similar_refuses(client: TestClient, body: Any, field: str | None, message: str) -> None:
     problem = refused(client, "/similar", body)
     assert problem.get("field") == field
-    assert told in problem["detail"]
+    assert message in problem["detail"]
 
 
 def test_similar_to_an_unknown_item_is_not_found(client: TestClient) -> None:
@@ -155,7 +155,7 @@ def test_a_batch_names_the_request(client: TestClient) -> None:
     assert refused(client, "/recommend/batch", {"requests": []})["field"] == "requests"
 
 
-def test_several_errors_are_all_told(client: TestClient) -> None:
+def test_several_errors_are_all_reported(client: TestClient) -> None:
     problem = refused(client, "/recommend", {"history": 3, "k": 0, "kk": 1})
     assert [error["field"] for error in problem["errors"]] == ["history", "k", "kk"]
 
@@ -230,7 +230,7 @@ def test_text_of_every_kind_is_taken_as_it_is(make_client: Callable[..., TestCli
     assert found["items"][0]["attributes"] == attributes
 
 
-def test_an_item_without_text_is_told_what_the_model_reads() -> None:
+def test_an_item_without_text_gets_what_the_model_reads() -> None:
     item_text = SimpleNamespace(recipe=Recipe(("title", "brand")))
     checkpoint = SimpleNamespace(item_model=SimpleNamespace(item_text=item_text))
     towers: Any = SimpleNamespace(checkpoint=checkpoint, encoder=SimpleNamespace(cold_items=True))
