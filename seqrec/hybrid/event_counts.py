@@ -8,8 +8,9 @@ lock, since nothing is ever changed in place.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ from seqrec.hybrid.cooccurrence import (
     slice_changes,
     sum_by_key,
 )
+from seqrec.hybrid.event_times import EventTimes
 
 Columns = npt.NDArray[np.int32]
 Flags = npt.NDArray[np.bool_]
@@ -45,10 +47,13 @@ class BaseCounts:
     seq: int = 0
     log_id: str = ""
     """Of the log that was counted: numbers of another one mean nothing here."""
+    times: EventTimes | None = None
+    """Of each event; None: a version before wrote the counts, which did not keep them."""
 
     @classmethod
     def empty(cls, log_id: str = "") -> BaseCounts:
-        return cls([], np.zeros(0), np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0), 0, log_id)
+        none = np.zeros(0)
+        return cls([], none, np.zeros(1, np.int64), np.zeros(0, np.int32), none, 0, log_id, EventTimes.empty())
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,12 +94,18 @@ class _Level:
     def __len__(self) -> int:
         return len(self.keys)
 
+    @classmethod
+    def sum_of(cls, levels: Sequence[_Level]) -> _Level:
+        keys, values = [level.keys for level in levels], [level.values for level in levels]
+        return cls(*sum_by_key(np.concatenate(keys), np.concatenate(values)))
+
 
 @dataclass(frozen=True, eq=False)
 class _State:
     seq: int
     events: Floats  # [n]
     levels: Sequence[_Level] = field(default=())  # the largest, oldest first
+    times: Sequence[EventTimes] = field(default=())  # the same of times
 
 
 class EventCounts:
@@ -142,6 +153,12 @@ class EventCounts:
         number = self.id_of(item_id)
         return 0.0 if number is None else float(self._state.events[number])
 
+    def since(self, time: float) -> Floats:
+        """[n] Events of each item from `time` on (Unix seconds), those after now too."""
+        state = self._state
+        base = () if self._base.times is None else (self._base.times,)
+        return sum((part.since(time, len(state.events)) for part in (*base, *state.times)), np.zeros(len(state.events)))
+
     def read(self, numbers: Sequence[int]) -> HistoryCounts:
         """The counts for a history of these items, of one moment."""
         state = self._state
@@ -165,8 +182,14 @@ class EventCounts:
         events = np.zeros(self._known + len(self._more_ids))
         events[: len(state.events)] = state.events
         events[found.events] += found.event_values
-        levels = _with_level(state.levels, _Level(pair_keys(found.sources, found.targets), found.values))
-        self._state = _State(changes.seq, events, levels)
+        new = _Level(pair_keys(found.sources, found.targets), found.values)
+        times = _times_of(rows, changes)
+        self._state = _State(
+            changes.seq,
+            events,
+            _with_level(state.levels, new, _Level.sum_of),
+            _with_level(state.times, times, EventTimes.sum_of),
+        )
         return self._more_ids[first_new:]
 
     def compact(self) -> BaseCounts:
@@ -192,7 +215,15 @@ class EventCounts:
             values[sort],
             state.seq,
             self.log_id,
+            self._compact_times(state, place),
         )
+
+    def _compact_times(self, state: _State, place: Rows) -> EventTimes | None:
+        """place: [n] the number that each item gets."""
+        if self._base.times is None:
+            return None
+        times = EventTimes.sum_of([self._base.times, *state.times]).repeated()
+        return EventTimes.of(times.times, place[times.items])
 
     @property
     def changed_pairs(self) -> int:
@@ -240,11 +271,12 @@ def count_sequences(settings: CooccurrenceSettings | None, log_id: str, sequence
     item_ids = sorted(set(sequences.items))
     number = {item_id: place for place, item_id in enumerate(item_ids)}
     rows = np.array([number[item_id] for item_id in sequences.items], dtype=np.int64)
+    times = EventTimes.of(sequences.timestamps, rows)
     if settings is None:
         none = BaseCounts.empty(log_id)
         events = np.bincount(rows, minlength=len(item_ids)).astype(np.float64)
         offsets = np.zeros(len(item_ids) + 1, np.int64)
-        return BaseCounts(item_ids, events, offsets, none.columns, none.values, sequences.seq, log_id)
+        return BaseCounts(item_ids, events, offsets, none.columns, none.values, sequences.seq, log_id, times)
     counts = count(settings, rows, sequences.offsets, len(item_ids), sequences.timestamps)
     pairs = counts.pairs
     return BaseCounts(
@@ -255,15 +287,24 @@ def count_sequences(settings: CooccurrenceSettings | None, log_id: str, sequence
         pairs.data,
         sequences.seq,
         log_id,
+        times,
     )
 
 
-def _with_level(levels: Sequence[_Level], new: _Level) -> Sequence[_Level]:
+Level = TypeVar("Level", bound=Sized)
+
+
+def _with_level(levels: Sequence[Level], new: Level, sum_of: Callable[[Sequence[Level]], Level]) -> Sequence[Level]:
     kept = list(levels)
     while kept and len(kept[-1]) < LEVEL_RATIO * len(new):
-        below = kept.pop()
-        new = _Level(*sum_by_key(np.concatenate([below.keys, new.keys]), np.concatenate([below.values, new.values])))
-    return (*kept, new) if len(new) else tuple(kept)
+        new = sum_of([kept.pop(), new])
+    return [*kept, new] if len(new) else kept
+
+
+def _times_of(rows: Rows, changes: EventChanges) -> EventTimes:
+    changed = np.flatnonzero(changes.before != changes.now)
+    signs = np.where(changes.now[changed], 1.0, -1.0)
+    return EventTimes.of(changes.timestamps[changed], rows[changed], signs)
 
 
 def _columns(keys: Rows) -> Columns:

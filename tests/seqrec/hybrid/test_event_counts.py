@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -79,6 +80,15 @@ def as_read(counts: EventCounts) -> dict[tuple[str, str], float]:
     return {pair: value for pair, value in pairs.items() if value}
 
 
+def as_windows(counts: EventCounts, time: float) -> dict[str, float]:
+    found = counts.since(time).tolist()
+    return {counts.item_id(number): value for number, value in enumerate(found) if value}
+
+
+def in_window(users: Sequence[set[E]], time: float) -> dict[str, float]:
+    return dict(Counter(event.item_id for user in users for event in user if event.timestamp >= time))
+
+
 SETTINGS = st.builds(
     CooccurrenceSettings,
     window=st.integers(1, 5),
@@ -105,9 +115,17 @@ def test_following_equals_counting_again(settings: CooccurrenceSettings, data: s
         compacted = counts.compact()
         assert as_dicts(compacted) == expected
         assert as_read(counts) == expected[1]
+        for time in (-1.0, 0.0, 2.0, 2.5, 5.0, 6.0):
+            assert (
+                as_windows(counts, time) == as_windows(EventCounts(settings, compacted), time) == in_window(users, time)
+            )
         whole = changes_of(0, number, [(set(), user) for user in users])
         anew = count_sequences(settings, "log", whole)
         assert as_dicts(anew) == expected
+        assert anew.times is not None
+        assert compacted.times is not None
+        assert anew.times.times.tolist() == compacted.times.times.tolist()
+        assert anew.times.items.tolist() == compacted.times.items.tolist()
         assert (anew.log_id, anew.seq) == (compacted.log_id, compacted.seq) == ("log", number)
         if data.draw(st.booleans()):
             counts = EventCounts(settings, compacted)
