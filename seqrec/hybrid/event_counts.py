@@ -77,6 +77,8 @@ class EventChanges:
 class HistoryCounts:
     """The counts that a score of one history reads: a row of pairs for each of its items, and events of all items.
 
+    Where events fade, both are in proportion to all events (`CooccurrenceSettings.scale`).
+
     A row may name a column several times: the numbers are to be summed.
     """
 
@@ -103,7 +105,9 @@ class _Level:
 @dataclass(frozen=True, eq=False)
 class _State:
     seq: int
-    events: Floats  # [n]
+    stored: Floats  # [n] events
+    scale: float
+    events: Floats  # [n] as they are read
     levels: Sequence[_Level] = field(default=())  # the largest, oldest first
     times: Sequence[EventTimes] = field(default=())  # the same of times
 
@@ -121,7 +125,9 @@ class EventCounts:
         self._known = len(self._base.item_ids)
         self._more_ids: list[str] = []
         self._id_of: dict[str, int] = {}  # of items of the base too, once they were looked up
-        self._state = _State(self._base.seq, np.array(self._base.events, dtype=np.float64))
+        stored = np.array(self._base.events, dtype=np.float64)
+        scale = self._scale(stored)
+        self._state = _State(self._base.seq, stored, scale, _scaled(stored, scale))
 
     def __len__(self) -> int:
         return len(self._state.events)
@@ -146,7 +152,7 @@ class EventCounts:
 
     @property
     def events(self) -> Floats:
-        """[n] Events of each item, as of `seq`: never changed in place."""
+        """[n] Events of each item, as of `seq`, as they are read: never changed in place."""
         return self._state.events
 
     def events_of(self, item_id: str) -> float:
@@ -169,7 +175,7 @@ class EventCounts:
             for own, begin, end in zip(parts, bounds[: len(numbers)], bounds[len(numbers) :], strict=True):
                 if end > begin:
                     own.append((_columns(level.keys[begin:end]), level.values[begin:end]))
-        return HistoryCounts(state.events, [_row(own) for own in parts])
+        return HistoryCounts(state.events, [_row(own, state.scale) for own in parts])
 
     def apply(self, changes: EventChanges) -> Sequence[str]:
         """Bring the counts from `changes.after`, which must be `self.seq`, to `changes.seq`; ids that are new here."""
@@ -179,14 +185,17 @@ class EventCounts:
         first_new = len(self._more_ids)
         rows = self._numbers(changes.items)
         found = self._changes(rows, changes)
-        events = np.zeros(self._known + len(self._more_ids))
-        events[: len(state.events)] = state.events
-        events[found.events] += found.event_values
+        stored = np.zeros(self._known + len(self._more_ids))
+        stored[: len(state.stored)] = state.stored
+        stored[found.events] += found.event_values
+        scale = self._scale(stored)
         new = _Level(pair_keys(found.sources, found.targets), found.values)
         times = _times_of(rows, changes)
         self._state = _State(
             changes.seq,
-            events,
+            stored,
+            scale,
+            _scaled(stored, scale),
             _with_level(state.levels, new, _Level.sum_of),
             _with_level(state.times, times, EventTimes.sum_of),
         )
@@ -200,8 +209,11 @@ class EventCounts:
             np.concatenate([pair_keys(sources, base.columns), *(level.keys for level in state.levels)]),
             np.concatenate([base.values, *(level.values for level in state.levels)]),
         )
-        used = state.events != 0
+        times = None if base.times is None else EventTimes.sum_of([base.times, *state.times]).repeated()
+        used = state.stored != 0
         used[keys >> 32] = True
+        if times is not None:  # events that have faded to 0 still have a time
+            used[times.items] = True
         order = sorted(np.flatnonzero(used).tolist(), key=self.item_id)
         place = np.zeros(len(used), np.int64)
         place[order] = np.arange(len(order))
@@ -209,26 +221,22 @@ class EventCounts:
         sort = np.argsort(moved)
         return BaseCounts(
             [self.item_id(number) for number in order],
-            state.events[order],
+            state.stored[order],
             np.searchsorted(moved[sort], np.arange(len(order) + 1, dtype=np.int64) << 32),
             _columns(moved[sort]),
             values[sort],
             state.seq,
             self.log_id,
-            self._compact_times(state, place),
+            None if times is None else EventTimes.of(times.times, place[times.items]),
         )
-
-    def _compact_times(self, state: _State, place: Rows) -> EventTimes | None:
-        """place: [n] the number that each item gets."""
-        if self._base.times is None:
-            return None
-        times = EventTimes.sum_of([self._base.times, *state.times]).repeated()
-        return EventTimes.of(times.times, place[times.items])
 
     @property
     def changed_pairs(self) -> int:
         """Numbers of pairs held in memory on top of the base; 16 bytes each."""
         return sum(map(len, self._state.levels))
+
+    def _scale(self, stored: Floats) -> float:
+        return 1.0 if self.settings is None else self.settings.scale(float(stored.sum()))
 
     def _base_row(self, number: int) -> tuple[Columns, Floats]:
         if number >= len(self._base.offsets) - 1:
@@ -312,10 +320,16 @@ def _columns(keys: Rows) -> Columns:
     return keys.astype(np.int32)
 
 
-def _row(parts: Sequence[tuple[Columns, Floats]]) -> tuple[Columns, Floats]:
-    if len(parts) == 1:
-        return parts[0]
-    return np.concatenate([columns for columns, _ in parts]), np.concatenate([values for _, values in parts])
+def _row(parts: Sequence[tuple[Columns, Floats]], scale: float) -> tuple[Columns, Floats]:
+    columns, values = parts[0]
+    if len(parts) > 1:
+        columns = np.concatenate([columns for columns, _ in parts])
+        values = np.concatenate([values for _, values in parts])
+    return columns, _scaled(values, scale)
+
+
+def _scaled(values: Floats, scale: float) -> Floats:
+    return values if scale == 1.0 else values * scale
 
 
 _EMPTY: tuple[Columns, Floats] = (np.zeros(0, np.int32), np.zeros(0))
