@@ -205,6 +205,7 @@ def _current(
         "index_requested": index,
         "events_log": histories.log_id,
         "events_seq": histories.events_head(),
+        "event_times": True,
     }
     manifests = _manifests(store)
     if served is not None:

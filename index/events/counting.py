@@ -67,6 +67,8 @@ def _leads_on(store: HistoryStore, base: BaseCounts) -> bool:
         if base.log_id:
             log.warning("the snapshot was counted from another log of events, %s; counting from scratch", base.log_id)
         return False
+    if base.times is None:  # a version before did not keep the times of events
+        return False
     head = store.events_head()
     if base.seq > head:
         log.warning("the snapshot counted event %d, but the log ends at %d; counting from scratch", base.seq, head)

@@ -15,20 +15,13 @@ import numpy.typing as npt
 
 from index.catalogue.batches import batches
 from index.catalogue.histories import Event, HistoryStore
-from seqrec.data.items import Interactions, Timestamps
+from seqrec.data.items import Interactions
+from seqrec.data.timestamps import unix_seconds
 
 log = logging.getLogger(__name__)
 
 EVENTS_AT_ONCE = 5000
 """In one transaction or script; others wait for it, about 50 ms."""
-
-_UNITS = (
-    ("seconds", 1.0, 1e11),
-    ("milliseconds", 1e3, 1e14),
-    ("microseconds", 1e6, 1e17),
-    ("nanoseconds", 1e9, np.inf),
-)
-"""Per second, and the size from which a number since 1970 has a finer unit: 1e11 seconds are in the year 5138."""
 
 _ID_BYTES = 12
 
@@ -63,13 +56,6 @@ def import_interactions(
         done += len(batch)
         progress(done, len(interactions))
     return ImportedEvents(new, done - new, unit)
-
-
-def unix_seconds(timestamps: Timestamps) -> tuple[str, npt.NDArray[np.float64]]:
-    """The unit, determined by the size of the numbers, and the numbers in seconds."""
-    largest = float(np.abs(timestamps).max(initial=0))
-    unit, each = next((name, each) for name, each, end in _UNITS if largest < end or end == np.inf)
-    return unit, np.asarray(timestamps, dtype=np.float64) / each
 
 
 def _events(interactions: Interactions, seconds: npt.NDArray[np.float64]) -> Iterator[Event]:

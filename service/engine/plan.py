@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -26,7 +25,7 @@ from service.engine.user_history import UserHistory
 from service.engine.vector_cache import VectorCache, cache_key
 from service.live.filters import Filter, FilterMask
 from service.live.hybrid import HybridSearch, SparseQuery, empty_query, sparse_query
-from service.live.search import Hit, SearchSpec, search
+from service.live.search import Hit, SearchSpec, answerable, best_hits, search
 from service.live.state import Towers, View
 
 T = TypeVar("T")
@@ -41,9 +40,17 @@ _IDS_PER_TOKEN = 100
 
 
 @dataclass(frozen=True)
+class PopularQuery:
+    """Rank by how many events items have: all, or those from `since` on (Unix seconds)."""
+
+    since: float | None = None
+
+
+@dataclass(frozen=True)
 class RecommendRequest:
     """One recommendation to make. `history` is oldest first: item ids, or attributes of items in no catalogue.
 
+    With `popular` the answer is what is popular, whatever the history; items without events are left out.
     `field` is prepended to the names of fields in errors, such as `requests[3].`.
     """
 
@@ -56,6 +63,7 @@ class RecommendRequest:
     user_id: str | None = None
     filter: Filter | None = None
     explain: bool = False
+    popular: PopularQuery | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,11 +94,6 @@ class VectorQuery:
     cost: int = 1
 
 
-@dataclass(frozen=True)
-class PopularQuery:
-    """Rank by popularity: the history has nothing that the model can read."""
-
-
 Query = HistoryQuery | ItemQuery | VectorQuery
 """What to search with."""
 
@@ -107,6 +110,7 @@ class Plan:
     unknown: Sequence[str] = ()  # ids of the history that are not
     degraded: Sequence[str] = ()  # what was not taken into account
     explain: bool = False
+    counted: bool = False  # of a popular plan: only items with events
 
     @property
     def cost(self) -> int:
@@ -228,7 +232,7 @@ def execute(plans: Sequence[Plan]) -> list[Result]:
 def answer(plan: Plan, result: Result | None, deadline: Deadline) -> Answer:
     """The items that were found, and their explanation. `result` None: a popular plan, whose items are found here."""
     view = plan.view
-    hits = _most_popular(view, plan.spec) if result is None else result.hits
+    hits = _most_popular(plan) if result is None else result.hits
     because: list[list[Reason]] | None = None
     parts: list[Mapping[str, float]] | None = None
     if plan.explain and plan.sparse is not None and result is not None:
@@ -302,14 +306,15 @@ def _plan(
     deadline.check()
     passed = None if request.filter is None else view.passed(request.filter, deadline.check)
     degraded = [*user.degraded, *_unknown_attributes(passed)]
-    query: HistoryQuery | PopularQuery = PopularQuery()
+    query: HistoryQuery | PopularQuery = request.popular or PopularQuery()
     sparse = None
-    if any(has_model_input(item) for item in tokens):
+    if request.popular is None and any(has_model_input(item) for item in tokens):
         tokenized = TokenizedHistory(tokens, request.user_id)
         query = HistoryQuery(tokenized, _history_tokens(view, tokenized))
         sparse = sparse_query(view, list(zip(tokens, places, strict=True)))
     spec = SearchSpec(request.k, frozenset(excluded), candidates, passed)
-    return Plan(view, spec, query, sparse, history, list(unknown), degraded, request.explain)
+    counted = request.popular is not None
+    return Plan(view, spec, query, sparse, history, list(unknown), degraded, request.explain, counted)
 
 
 def _unknown_attributes(passed: FilterMask | None) -> list[str]:
@@ -375,17 +380,15 @@ def _positions(view: View, item_ids: Collection[str], field: str) -> set[int]:
     return {position for position in found if position is not None}
 
 
-def _most_popular(view: View, spec: SearchSpec) -> list[Hit]:
-    """The most popular items; the score is the popularity."""
-    candidates = None if spec.candidates is None else set(spec.candidates)
-    allowed = (
-        position
-        for position in view.by_popularity()
-        if position not in spec.excluded
-        and (candidates is None or position in candidates)
-        and (spec.passed is None or position in spec.passed)
-    )
-    return [Hit(position, view.popularity(position)) for position in islice(allowed, spec.k)]
+def _most_popular(plan: Plan) -> list[Hit]:
+    """The most popular items; the score is the number of events."""
+    view, query = plan.view, plan.query
+    assert isinstance(query, PopularQuery)
+    events = view.popularity if query.since is None else view.popularity_since(query.since)
+    rows = answerable(view, plan.spec)
+    if plan.counted:
+        rows = rows[events[rows] > 0]
+    return best_hits(view, rows, events[rows], plan.spec.k)
 
 
 def _explaining(plan: Plan) -> list[int]:

@@ -12,6 +12,7 @@ from seqrec.data.items import MAX_ATTRIBUTE_BYTES, MAX_ATTRIBUTES, MAX_ITEM_ID_B
 MAX_UNKNOWN_FIELDS = 20
 MAX_SEQ = 2**63 - 1
 """The largest sequence number that a log can reach."""
+WINDOW = "^[0-9]{1,9}[smhdw]$"
 
 
 class Body(BaseModel):
@@ -162,6 +163,39 @@ class BatchBody(Body):
     requests: list[RecommendBody] = Field(min_length=1, fail_fast=True)
 
 
+# Checked by parse_window of the route, which names what it may be.
+Window = Annotated[
+    Any,
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": WINDOW}],
+            "title": "Window",
+            "description": "seconds before now, or a number of s, m, h, d or w; without it: all events",
+            "examples": ["7d", 3600],
+        }
+    ),
+]
+
+
+class PopularBody(Body):
+    """Which items have most events, among all or those of a window of time."""
+
+    window: Window = None
+    k: K = 10
+    user_id: UserId | None = Field(default=None, description="whose items `exclude_seen` leaves out")
+    exclude_seen: bool | None = Field(
+        default=None, description="leave out all that the user ever had. By default as for a recommendation"
+    )
+    exclude: list[ItemId] = Field(
+        default=[], fail_fast=True, description="leave out these items; an unknown id is no error"
+    )
+    candidates: list[ItemId] | None = Field(
+        default=None, fail_fast=True, description="rank these only; an unknown id is no error"
+    )
+    filter: FilterValue | None = None
+    min_seq: MinSeq = 0
+
+
 class SimilarBody(Body):
     """Either `item_id` of an item in the catalogue, or `attributes` of any item."""
 
@@ -265,6 +299,17 @@ class SimilarAnswer(StateView):
     items: list[ScoredItem] = Field(description="best first")
     degraded: list[str] = Field(
         default=[], description="what was not taken into account, such as a filter on an attribute that no item has"
+    )
+
+
+class PopularAnswer(StateView):
+    items: list[ScoredItem] = Field(
+        description="most events first, equal numbers by item id; `score` is the number, decayed where the model has a "
+        "half-life and no window is given. Items without events are left out"
+    )
+    since: float | None = Field(default=None, description="Unix seconds: where the window begins")
+    degraded: list[str] = Field(
+        default=[], description="what could not be taken into account, such as a stored history that cannot be read"
     )
 
 

@@ -339,6 +339,7 @@ class Follower:
             return
         try:
             self._catch_up(loaded, self.head)
+            self._follow_events(loaded)  # what was acknowledged while it was loaded counts in its first answer
         except LogTruncated:  # by now it is too old itself
             self._loaded = self._loading = self._published = None
             raise

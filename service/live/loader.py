@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from contextlib import suppress
-from itertools import islice
 from typing import cast
 
 import numpy as np
@@ -122,4 +120,4 @@ def _warm_search(state: LiveState) -> None:
     """Search as requests do: memory is mapped, and what is made once for a view is made."""
     vectors = state.snapshot.vectors[:_WARM_ITEMS]
     search(state.view, np.asarray(vectors, np.float32), [SearchSpec(10)] * len(vectors))
-    deque(islice(state.view.by_popularity(), _WARM_ITEMS), maxlen=0)
+    _ = state.view.popularity

@@ -43,6 +43,54 @@ class Hit:
     score: float
 
 
+Positions = npt.NDArray[np.int64]
+
+
+def answerable(view: View, spec: SearchSpec) -> Positions:
+    """All positions that may answer, rising."""
+    allowed: npt.NDArray[np.bool_] = view.shown
+    if spec.passed is not None:
+        allowed = allowed & np.concatenate([spec.passed.snapshot, spec.passed.delta[: view.length]])
+    if spec.candidates is not None:
+        rows = np.array(sorted(set(spec.candidates) - spec.excluded), dtype=np.int64)
+        return np.asarray(rows[allowed[rows]])
+    if spec.excluded:
+        allowed = allowed.copy()
+        allowed[list(spec.excluded)] = False
+    return np.flatnonzero(allowed)
+
+
+def best_hits(view: View, rows: Positions, scores: npt.NDArray[np.floating], k: int) -> list[Hit]:
+    """The k best of these positions, which rise, best first. scores: [len(rows)]"""
+    k = min(k, len(rows))
+    if not k:
+        return []
+    border = np.partition(scores, len(scores) - k)[len(scores) - k]
+    near = np.flatnonzero(scores >= border - 2 * TIE)
+    if len(near) > k + MASK_ABOVE:
+        near = _without_many_equal(view, rows, scores, near, border, k)
+    found = [Hit(int(rows[place]), float(scores[place])) for place in near.tolist()]
+    return _ranked(view, found, k)
+
+
+def _without_many_equal(
+    view: View,
+    rows: Positions,
+    scores: npt.NDArray[np.floating],
+    near: Positions,
+    border: np.floating,
+    k: int,
+) -> Positions:
+    """`near` with the first k by item id of those in the snapshot that equal the border, often a million zeros.
+
+    No other of them can answer. Rows of the snapshot are in the order of item ids.
+    """
+    many = (scores[near] == border) & (rows[near] < len(view.snapshot.item_ids))
+    many[np.flatnonzero(many)[:k]] = False
+    kept: Positions = near[~many]
+    return kept
+
+
 def search(view: View, queries: Vectors, wanted: Sequence[SearchSpec]) -> list[list[Hit]]:
     """Best first, for each query. queries: float32 [b, dim]."""
     hits: list[list[Hit]] = [[] for _ in wanted]

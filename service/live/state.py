@@ -9,7 +9,6 @@ A *position* names an item in a view: rows of the snapshot first, then rows of t
 
 from __future__ import annotations
 
-import heapq
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -126,12 +125,19 @@ class View:
         out[~in_delta] = self.snapshot.vectors[wanted[~in_delta]]
         return out
 
-    def popularity(self, position: int) -> float:
-        """Events of the item, all that were counted."""
-        return float(self.events_at(self.counts.events)[position])
+    @property
+    def popularity(self) -> npt.NDArray[np.float64]:
+        """[size] Events of what lies at each position, all that were counted; not to be changed."""
+        return self.events_at(self.counts.events)
+
+    def popularity_since(self, time: float) -> npt.NDArray[np.float64]:
+        """[size] Events from `time` on (Unix seconds) of what lies at each position."""
+        at = np.zeros(self.size)
+        self._add_counts(at, self.counts.since(time))
+        return at
 
     def events_at(self, events: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """[size] Events of what lies at each position, for these counts."""
+        """[size] Events of what lies at each position, for these counts; not to be changed."""
         last = self.__dict__.get("_events_at")
         if last is not None and last[0] is events:
             found: npt.NDArray[np.float64] = last[1]
@@ -140,10 +146,13 @@ class View:
         # What a version before the log of events counted of a file; 0 in homes that are younger.
         at[: len(self.snapshot.popularity)] = self.snapshot.popularity
         at[len(self.snapshot.popularity) :] = self._delta.popularity[: self.length]
-        places = self.places(np.arange(len(events)))
-        at[places[places >= 0]] += events[places >= 0]
+        self._add_counts(at, events)
         self.__dict__["_events_at"] = (events, at)  # a frozen dataclass; what several threads make is the same
         return at
+
+    def _add_counts(self, at: npt.NDArray[np.float64], events: npt.NDArray[np.float64]) -> None:
+        places = self.places(np.arange(len(events)))
+        at[places[places >= 0]] += events[places >= 0]
 
     @property
     def delta_vectors(self) -> npt.NDArray[np.float32]:
@@ -193,29 +202,6 @@ class View:
         if self._delta_terms is None:
             return np.zeros(self.length, np.float32)
         return self._delta_terms.scores(self.length, self._delta.tokens, terms, weights)
-
-    def by_popularity(self) -> Iterator[int]:
-        """Positions of what is shown, most popular first, equally popular by item id."""
-        events = self.counts.events
-        last = self.__dict__.get("_by_popularity")
-        if last is None or last[0] is not events:
-            last = (events, self._ranked_by(self.events_at(events)))
-            self.__dict__["_by_popularity"] = last
-        yield from last[1]
-
-    def _ranked_by(self, events: npt.NDArray[np.float64]) -> list[int]:
-        shown = np.flatnonzero(self.shown)
-        n = len(self.snapshot.item_ids)
-        order: list[int] = shown[np.argsort(-events[shown], kind="stable")].tolist()
-        if self.length == 0:  # rows of the snapshot are in the order of item ids
-            return order
-        late = [position for position in order if position >= n]
-        early = [position for position in order if position < n]
-
-        def key(position: int) -> tuple[float, str]:
-            return -float(events[position]), self.item_id(position)
-
-        return list(heapq.merge(early, sorted(late, key=key), key=key))
 
 
 class LiveState:

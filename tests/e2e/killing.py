@@ -29,7 +29,8 @@ from typing import Any
 import redis.connection
 
 from index.build.reindex import Request, make_snapshot
-from index.catalogue.open import open_catalogue
+from index.catalogue.histories import Event
+from index.catalogue.open import open_catalogue, open_histories
 from index.snapshot.publication import prune, publish, rollback
 from seqrec.data.items import Item
 from seqrec.encoder import load_model
@@ -139,6 +140,18 @@ def delete(order: dict[str, Any]) -> Any:
         return catalogue.delete(order["item_ids"])
 
 
+def have(order: dict[str, Any]) -> Any:
+    with closing(open_histories(_location(order))) as histories:
+        yield
+        return histories.add([Event(*event) for event in order["events"]])
+
+
+def forget(order: dict[str, Any]) -> Any:
+    with closing(open_histories(_location(order))) as histories:
+        yield
+        return histories.delete(order["user_id"])
+
+
 def reindex(order: dict[str, Any]) -> Any:
     yield
     request = Request(checkpoint=Path(order["checkpoint"]), keep=2, publish=order.get("publish", True), force=True)
@@ -184,6 +197,8 @@ def swap(order: dict[str, Any]) -> Any:
 DO: dict[str, Callable[[dict[str, Any]], Any]] = {
     "put": put,
     "delete": delete,
+    "have": have,
+    "forget": forget,
     "reindex": reindex,
     "rollback": go_back,
     "publish": publish_one,

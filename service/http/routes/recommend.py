@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -11,12 +14,15 @@ from fastapi import APIRouter
 from seqrec.data.items import Item, check_user_id
 from seqrec.errors import InputError
 from service.engine.explain import Reason
-from service.engine.plan import Answer, RecommendRequest
+from service.engine.plan import Answer, PopularQuery, RecommendRequest
 from service.http.dependencies import READ, ComponentsDep, TraceDep, problems
 from service.http.schemas import (
+    WINDOW,
     BatchAnswer,
     BatchBody,
     FilterValue,
+    PopularAnswer,
+    PopularBody,
     ReasonView,
     RecommendAnswer,
     RecommendBody,
@@ -28,6 +34,8 @@ from service.http.schemas import (
 from service.live.filters import Filter, parse_filter
 
 router = APIRouter(tags=["recommend"])
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 @router.post("/recommend", responses=READ, response_model_exclude_unset=True)
@@ -49,6 +57,43 @@ async def recommend_batch(body: BatchBody, components: ComponentsDep, trace: Tra
     min_seq = max(one.min_seq for one in body.requests)
     answers = await components.recommender.recommend(requests, min_seq, trace)
     return BatchAnswer(answers=[_recommend_answer(answer) for answer in answers])
+
+
+@router.post("/popular", responses=READ)
+async def popular(body: PopularBody, components: ComponentsDep, trace: TraceDep) -> PopularAnswer:
+    """What is popular, or with a `window` trending: the items with most events, exactly as counted for recommendations.
+
+    An event counts by its timestamp, so one that comes late counts in the windows that it belongs to.
+    """
+    window = parse_window(body.window)
+    since = None if window is None else time.time() - window
+    request = RecommendRequest(
+        (),
+        body.k,
+        body.exclude_seen,
+        body.exclude,
+        body.candidates,
+        user_id=None if body.user_id is None else check_user_id(body.user_id, "user_id"),
+        filter=_filter(body.filter, "filter", components.settings.max_ids),
+        popular=PopularQuery(since),
+    )
+    [answer] = await components.recommender.recommend([request], body.min_seq, trace)
+    return PopularAnswer(items=_scored(answer.items), since=since, degraded=answer.degraded, **_state(answer))
+
+
+def parse_window(value: object) -> float | None:
+    """Seconds of 3600 or "7d"; None for None. Raises InputError."""
+    if value is None:
+        return None
+    if isinstance(value, str) and re.fullmatch(WINDOW, value):
+        seconds = float(value[:-1]) * _SECONDS[value[-1]]
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value) if abs(value) < 1e15 else math.inf
+    else:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise InputError(f'seconds above 0, or a number of s, m, h, d or w such as "7d", not {value!r}', "window")
+    return seconds
 
 
 @router.post("/similar", responses=READ | problems(404))

@@ -13,8 +13,9 @@ from index.catalogue.histories import Event
 from index.catalogue.open import HISTORIES_FILE
 from index.catalogue.sqlite.histories import SqliteHistories
 from index.events.cli import events
-from index.events.import_events import import_interactions, unix_seconds
+from index.events.import_events import import_interactions
 from seqrec.data.items import Interactions
+from seqrec.data.timestamps import unix_seconds
 from seqrec.errors import FileFormatError
 
 ROWS = [("v", "a", 30), ("u", "b", 20), ("u", "a", 10), ("u", "c", 20), ("u", "b", 20), ("v", "a", 30)]
