@@ -36,6 +36,8 @@ _LOOK_BACK = 8
 """How many of the newest jobs are checked for one that is running."""
 _BEGIN_SECONDS = 60.0
 """How long a job's process may take before it reports that it runs."""
+CHANGED_BYTES = 256 * 1024 * 1024
+"""Bytes of changes below which none of them starts a reindex by their size."""
 _AGAIN_SECONDS = 300.0
 """Between two automatic reindexes."""
 
@@ -162,10 +164,14 @@ class Reindexer:
 
 
 class AutoReindexer:
-    """Starts a reindex when much has changed since the snapshot, because the delta is searched by brute force."""
+    """Starts a reindex when much has changed since the snapshot.
+
+    The delta is searched by brute force, and the log has every change, also those that later ones replaced, until a
+    newer snapshot lets it be compacted. Both the number of changes and their bytes count.
+    """
 
     def __init__(self, reindexer: Reindexer, share: float, minimum: int) -> None:
-        """`share` of the snapshot's items, 0 for never; never for fewer changes than `minimum`."""
+        """`share` of the snapshot's items or bytes, 0 for never; never for fewer changes than `minimum`."""
         self._reindexer = reindexer
         self._share = share
         self._minimum = minimum
@@ -173,14 +179,23 @@ class AutoReindexer:
 
     def maybe_start(self, state: LiveState) -> None:
         """To be called regularly, while the newest published snapshot is served."""
-        changed = max(state.view.length, state.tombstones)
-        if not self._share or changed < max(self._minimum, self._share * len(state.snapshot.item_ids)):
+        manifest = state.snapshot.manifest
+        changed = max(state.view.seq - manifest.seq, state.view.length, state.tombstones)
+        size = sum(record.size for record in manifest.files.values())
+        many = changed >= max(self._minimum, self._share * len(state.snapshot.item_ids))
+        large = state.changed_bytes >= max(CHANGED_BYTES, self._share * size)
+        if not self._share or not (many or large):
             return
         if time.monotonic() < self._next:
             return
         # A failed job is tried again; after a successful one there are few changes left.
         self._next = time.monotonic() + _AGAIN_SECONDS
-        log.info("%d changes since snapshot %s: starting a reindex", changed, state.snapshot.id)
+        log.info(
+            "%d changes, %.0f MB, since snapshot %s: starting a reindex",
+            changed,
+            state.changed_bytes / 1e6,
+            state.snapshot.id,
+        )
         self._reindexer.start("automatic")
 
 

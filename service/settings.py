@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from seqrec.data.items import MAX_ITEM_BYTES
 from seqrec.errors import InputError
 
 PREFIX = "SEQREC_"
@@ -58,6 +59,11 @@ class Settings(BaseSettings):
         ge=1,
         description="ids in `exclude`, in `candidates`, and newest events of a user that count as seen",
     )
+    max_answer_bytes: int = Field(
+        default=8 * 1024 * 1024,
+        ge=MAX_ITEM_BYTES,
+        description="attributes in one answer; items beyond come without theirs",
+    )
     max_batch: int = Field(default=64, ge=1, description="histories in one POST /recommend/batch")
 
     max_open_requests: int | None = Field(
@@ -105,10 +111,11 @@ class Settings(BaseSettings):
     reindex_at: float = Field(
         default=0.2,
         ge=0,
-        description="share of the snapshot's items; when more have changed since, a reindex starts by itself; 0: never",
+        description="a reindex starts by itself when the changes since the snapshot exceed this share of its items, or "
+        "this share of its bytes and 256 MiB; 0: never",
     )
     reindex_min: int = Field(
-        default=10_000, ge=1, description="changes below which no reindex starts by itself, whatever their share"
+        default=10_000, ge=1, description="changes below which their number starts no reindex, whatever their share"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="what is logged")
 

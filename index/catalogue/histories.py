@@ -100,6 +100,10 @@ class HistoryStore(Protocol):
         """Forget what was removed up to this number. All kept snapshots must have counted the log up to it."""
         ...
 
+    def check(self) -> None:
+        """As `Catalogue.check`."""
+        ...
+
     def close(self) -> None:
         """Give back files and connections. The store is not used after it."""
         ...

@@ -21,6 +21,7 @@ from seqrec.errors import InputError, ItemNotFound
 from seqrec.metric import Metric
 from seqrec.text.item_text import TokenizedHistory, TokenizedItem, has_model_input
 from service.deadline import Deadline
+from service.engine.attributes import AttributeBudget, unknown_fields
 from service.engine.explain import Reason, explain_sum, reasons
 from service.engine.user_history import UserHistory
 from service.engine.vector_cache import VectorCache, cache_key
@@ -56,6 +57,7 @@ class RecommendRequest:
     user_id: str | None = None
     filter: Filter | None = None
     explain: bool = False
+    fields: Sequence[str] | None = None  # attributes of the answer; None: all
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +109,7 @@ class Plan:
     unknown: Sequence[str] = ()  # ids of the history that are not
     degraded: Sequence[str] = ()  # what could not be taken into account
     explain: bool = False
+    fields: Sequence[str] | None = None  # attributes of the answer; None: all
 
     @property
     def cost(self) -> int:
@@ -167,11 +170,13 @@ def plan_similar(
     attributes: Mapping[str, Any] | None,
     k: int,
     filter: Filter | None,
+    fields: Sequence[str] | None,
     deadline: Deadline,
 ) -> Plan:
     """Find what is similar to an item of the catalogue, or to attributes. Raises ItemNotFound, InputError."""
     passed = None if filter is None else view.passed(filter, deadline.check)
-    made = partial(Plan, view, degraded=_unknown_attributes(passed))
+    degraded = [*_unknown_attributes(passed), *unknown_fields(view, fields, deadline)]
+    made = partial(Plan, view, degraded=degraded, fields=fields)
     if item_id is not None:
         position = view.position_of(item_id)
         if position is None:
@@ -225,8 +230,11 @@ def execute(plans: Sequence[Plan]) -> list[Result]:
     ]
 
 
-def answer(plan: Plan, result: Result | None, deadline: Deadline) -> Answer:
-    """The items that were found, and their explanation. `result` None: a popular plan, whose items are found here."""
+def answer(plan: Plan, result: Result | None, budget: AttributeBudget, deadline: Deadline) -> Answer:
+    """The items that were found, and their explanation. `result` None: a popular plan, whose items are found here.
+
+    The attributes of the items are taken from the `budget`.
+    """
     view = plan.view
     hits = _most_popular(view, plan.spec) if result is None else result.hits
     because: list[list[Reason]] | None = None
@@ -239,12 +247,17 @@ def answer(plan: Plan, result: Result | None, deadline: Deadline) -> Answer:
         because, parts = [reasons for _, reasons in explained], [of_parts for of_parts, _ in explained]
     elif plan.explain:
         because = reasons(view, _explaining(plan), [hit.position for hit in hits])
+    items, left_out = budget.read(len(hits), lambda row: view.item(hits[row].position), plan.fields)
     return Answer(
         view,
-        [(view.item(hit.position), hit.score) for hit in hits],
+        [(item, hit.score) for item, hit in zip(items, hits, strict=True)],
         "fallback:popular" if result is None else "model",
         list(plan.unknown),
-        [*plan.degraded, *([NO_POPULARITY] if result is None and hits and not hits[0].score else [])],
+        [
+            *plan.degraded,
+            *([NO_POPULARITY] if result is None and hits and not hits[0].score else []),
+            *budget.left_out_message(left_out),
+        ],
         because,
         parts,
     )
@@ -301,7 +314,7 @@ def _plan(
         candidates = sorted(_positions(view, request.candidates, f"{request.field}candidates"))
     deadline.check()
     passed = None if request.filter is None else view.passed(request.filter, deadline.check)
-    degraded = [*user.degraded, *_unknown_attributes(passed)]
+    degraded = [*user.degraded, *_unknown_attributes(passed), *unknown_fields(view, request.fields, deadline)]
     query: HistoryQuery | PopularQuery = PopularQuery()
     sparse = None
     if any(has_model_input(item) for item in tokens):
@@ -309,7 +322,7 @@ def _plan(
         query = HistoryQuery(tokenized, _history_tokens(view, tokenized))
         sparse = sparse_query(view, list(zip(tokens, places, strict=True)))
     spec = SearchSpec(request.k, frozenset(excluded), candidates, passed)
-    return Plan(view, spec, query, sparse, history, list(unknown), degraded, request.explain)
+    return Plan(view, spec, query, sparse, history, list(unknown), degraded, request.explain, request.fields)
 
 
 def _unknown_attributes(passed: FilterMask | None) -> list[str]:

@@ -228,6 +228,8 @@ _EXPECTED = {
     "string_type": "a string",
     "int_type": "a whole number",
     "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a whole number of fewer digits",
     "float_type": "a number",
     "finite_number": "a finite number",
     "bool_type": "true or false",
@@ -247,6 +249,8 @@ def _reason(error: Any) -> str:
         return "the body is missing; send a JSON object" if len(error["loc"]) == 1 else "this field is required"
     if kind == "too_short":
         return f"at least {context['min_length']} entry is needed"
+    if kind == "too_long":
+        return f"at most {context['max_length']} entries"
     if kind == "string_too_long":
         return f"at most {context['max_length']} characters"
     if kind == "greater_than_equal":

@@ -92,6 +92,16 @@ UserId = Annotated[
 ItemId = Annotated[
     str, Field(description=f"1 to {MAX_ITEM_ID_BYTES} bytes of UTF-8 without control characters", examples=["85123A"])
 ]
+Fields = Annotated[
+    list[str],
+    Field(
+        max_length=MAX_ATTRIBUTES,
+        fail_fast=True,
+        description="names of the attributes that the answer contains of each item, in this order; none for []; "
+        "by default all. A name that no item has is listed in `degraded`",
+        examples=[["title", "price"]],
+    ),
+]
 K = Annotated[int, Field(ge=1, description="how many items to answer with; SEQREC_MAX_K is the most")]
 MinSeq = Annotated[
     int,
@@ -149,6 +159,7 @@ class RecommendBody(Body):
     explain: bool = Field(
         default=False, description="tell with each item which items of the history it is most like: `because`"
     )
+    fields: Fields | None = None
     min_seq: MinSeq = 0
 
 
@@ -165,6 +176,7 @@ class SimilarBody(Body):
     attributes: Attributes | None = None
     k: K = 10
     filter: FilterValue | None = None
+    fields: Fields | None = None
     min_seq: MinSeq = 0
 
 
@@ -248,7 +260,9 @@ class RecommendAnswer(StateView):
         description="ids of the histories that are in no catalogue, or not known to a model of ids; they were skipped"
     )
     degraded: list[str] = Field(
-        default=[], description="what could not be taken into account, such as a stored history that cannot be read"
+        default=[],
+        description="what could not be taken into account, such as a stored history that cannot be read, an attribute "
+        "of `filter` or `fields` that no item has, and attributes beyond SEQREC_MAX_ANSWER_BYTES",
     )
 
 
@@ -291,6 +305,7 @@ class FoundItem(ItemView):
 
 class FoundItems(Answer):
     items: list[FoundItem] = Field(description="best match first")
+    degraded: list[str] = Field(default=[], description="as in the answer of POST /recommend")
 
 
 class EventsAnswer(Answer):

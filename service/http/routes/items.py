@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from seqrec.data.items import MAX_ATTRIBUTES
 from service.engine.plan import ONLY_IDS, UNAVAILABLE
 from service.http.dependencies import READ, ComponentsDep, TraceDep, problems
 from service.http.schemas import DeleteAnswer, FoundItem, FoundItems, ItemsBody, PutAnswer, StoredItem
@@ -34,14 +35,19 @@ async def find_items(
     trace: TraceDep,
     q: Annotated[str, Query(max_length=1000, description="words; the last may be the beginning of one")],
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    fields: Annotated[
+        list[str] | None,
+        Query(max_length=MAX_ATTRIBUTES, description="as in POST /recommend; repeat it for several attributes"),
+    ] = None,
 ) -> FoundItems:
     """Items whose attributes hold all the words."""
-    items = await components.recommender.find(q, limit, trace)
+    items, degraded = await components.recommender.find(q, limit, fields, trace)
     return FoundItems(
         items=[
             FoundItem(item_id=item.item_id, attributes=dict(item.attributes), available=item.available)
             for item in items
-        ]
+        ],
+        degraded=degraded,
     )
 
 

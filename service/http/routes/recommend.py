@@ -55,7 +55,9 @@ async def recommend_batch(body: BatchBody, components: ComponentsDep, trace: Tra
 async def similar(body: SimilarBody, components: ComponentsDep, trace: TraceDep) -> SimilarAnswer:
     """Items that read like an item; an item of the catalogue is left out of its own answer."""
     passes = _filter(body.filter, "filter", components.settings.max_ids)
-    answer = await components.recommender.similar(body.item_id, body.attributes, body.k, body.min_seq, passes, trace)
+    answer = await components.recommender.similar(
+        body.item_id, body.attributes, body.k, body.min_seq, passes, body.fields, trace
+    )
     return SimilarAnswer(items=_scored(answer.items), degraded=answer.degraded, **_state(answer))
 
 
@@ -73,6 +75,7 @@ def _request(body: RecommendBody, field: str, max_values: int) -> RecommendReque
         user_id=None if body.user_id is None else check_user_id(body.user_id, f"{field}user_id"),
         filter=_filter(body.filter, f"{field}filter", max_values),
         explain=body.explain,
+        fields=body.fields,
     )
 
 
