@@ -19,10 +19,10 @@ from service.http.middleware import RequestMiddleware
 from service.http.protocol import STATE_KEY, ConnectionLimits
 from service.metrics import Metrics, shared_directory
 from service.settings import Settings, load_settings
-from service.workers import end_with_parent, end_worker, quiet_libraries, take_gpu
+from service.workers import answers_while_loading, end_with_parent, end_worker, mark_ready, quiet_libraries, take_gpu
 
 _LOADING_SECONDS = 30.0
-"""How long one of several workers may load before it accepts connections; then /readyz gives the reason."""
+"""How long such a worker may load before it accepts connections; then /readyz gives the reason."""
 
 
 def create_app(settings: Settings, end: Callable[[], object] = lambda: None) -> FastAPI:
@@ -34,11 +34,10 @@ def create_app(settings: Settings, end: Callable[[], object] = lambda: None) -> 
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, ConnectionLimits]]:
-        startup = app.state.startup = StartupTask(lambda: open_components(settings, metrics, end))
+        startup = app.state.startup = StartupTask(lambda: open_components(settings, metrics, end, mark_ready))
         try:
             await startup.start()
-            if shared_directory() is not None:
-                # Other workers answer meanwhile: a restarted one accepts no requests before it can answer them.
+            if not answers_while_loading():
                 await startup.loaded(_LOADING_SECONDS)
             limits = ConnectionLimits(settings.max_connections, metrics.connection_closed)
             yield {STATE_KEY: limits}
@@ -52,7 +51,7 @@ def create_app(settings: Settings, end: Callable[[], object] = lambda: None) -> 
         lifespan=lifespan,
         redoc_url=None,
     )
-    app.state.metrics = metrics
+    app.state.metrics, app.state.home = metrics, settings.home
     problems.install(app)
     routes.install(app)
     app.add_middleware(RequestMiddleware, metrics=metrics, settings=settings, open_requests=open_requests(settings))

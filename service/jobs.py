@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +35,7 @@ _KEEP = 100
 """How many jobs are kept."""
 _LOOK_BACK = 8
 """How many of the newest jobs are checked for one that is running."""
+_END_SECONDS = 5.0
 _BEGIN_SECONDS = 60.0
 """How long a job's process may take before it reports that it runs."""
 CHANGED_BYTES = 256 * 1024 * 1024
@@ -112,6 +114,9 @@ class Reindexer:
                 stderr=output,
                 start_new_session=True,  # Ctrl-C goes to the service, which then ends the job
             )
+        if self._running is not None:  # its file says that it has ended, and its process is about to
+            with suppress(subprocess.TimeoutExpired):
+                self._running[1].wait(_END_SECONDS)
         os.setpriority(os.PRIO_PROCESS, process.pid, _NICE)
         self._running = (job_id, process)
         if self._started is not None:
@@ -180,9 +185,8 @@ class AutoReindexer:
     def maybe_start(self, state: LiveState) -> None:
         """To be called regularly, while the newest published snapshot is served."""
         manifest = state.snapshot.manifest
-        changed = max(state.view.seq - manifest.seq, state.view.length, state.tombstones)
         size = sum(record.size for record in manifest.files.values())
-        many = changed >= max(self._minimum, self._share * len(state.snapshot.item_ids))
+        many = state.changes >= max(self._minimum, self._share * len(state.snapshot.item_ids))
         large = state.changed_bytes >= max(CHANGED_BYTES, self._share * size)
         if not self._share or not (many or large):
             return
@@ -192,7 +196,7 @@ class AutoReindexer:
         self._next = time.monotonic() + _AGAIN_SECONDS
         log.info(
             "%d changes, %.0f MB, since snapshot %s: starting a reindex",
-            changed,
+            state.changes,
             state.changed_bytes / 1e6,
             state.snapshot.id,
         )

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from seqrec.data.items import MAX_ITEM_BYTES
 from seqrec.errors import InputError
+from service.validation import reason
 
 PREFIX = "SEQREC_"
 
@@ -137,4 +138,4 @@ def load_settings() -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = PREFIX + str(first["loc"][0]).upper().removeprefix(PREFIX)
-        raise InputError(f"{first['msg']}, not {first['input']!r}", name) from None
+        raise InputError(reason(first), name) from None

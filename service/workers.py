@@ -22,15 +22,16 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from seqrec.errors import InputError, NotReady
-from service.metrics import SHARED_DIRECTORY
+from service.metrics import SHARED_DIRECTORY, shared_directory
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
 _HEALTHCHECK_SECONDS = 60
 """A worker that does not answer its supervisor for so long is killed and restarted."""
+_READY_LOCK, _FIRST_LOCK = "ready.lock", "first.lock"
 _held: list[IO[str]] = []
-"""The lock on this worker's GPU, kept for the life of the process."""
+"""Locks that are kept for the life of the process, such as that on this worker's GPU."""
 
 
 def worker_count(settings: Settings) -> int:
@@ -73,6 +74,7 @@ def run_workers(settings: Settings, listener: socket.socket, count: int, options
 
 def quiet_libraries() -> None:
     """Silence log lines of libraries that are of no use here."""
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which instructions it was compiled for
     logging.getLogger("torch").setLevel(logging.WARNING)  # it logs its caches when the program ends
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
@@ -84,6 +86,45 @@ def end_with_parent() -> None:
         parent.join()
         log.warning("the supervisor has ended; stopping this worker")
         end_worker()
+
+
+def mark_ready() -> None:
+    """Let workers that start later know that one can answer, as long as this process lives."""
+    _hold(_READY_LOCK, fcntl.LOCK_SH)
+
+
+def answers_while_loading() -> bool:
+    """Whether this worker accepts requests before it can answer them, so that /readyz says 503 instead of hanging.
+
+    One of several does, unless another one can answer: the others accept none before.
+    """
+    directory = shared_directory()
+    if directory is None:
+        return True
+    with (Path(directory) / _READY_LOCK).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return _hold(_FIRST_LOCK, fcntl.LOCK_EX)
+
+
+def _hold(name: str, kind: int) -> bool:
+    """Take a lock that is shared by the workers, for the life of this process; whether it has it."""
+    directory = shared_directory()
+    if directory is None:
+        return True
+    path = str(Path(directory) / name)
+    if any(lock.name == path for lock in _held):
+        return True
+    lock = open(path, "a")  # noqa: SIM115 (held until the process ends)
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return False
+    _held.append(lock)
+    return True
 
 
 def end_worker() -> None:

@@ -131,7 +131,7 @@ class Delta:
         """Bytes that a row takes."""
         begin, end = self._span(self.text_end, row)
         first, last = self._span(self.token_end, row)
-        return end - begin + 5 * (last - first) + self.vectors.itemsize * self.vectors.shape[1]
+        return end - begin + 5 * (last - first) + self.vectors.itemsize * int(self.vectors.shape[1])
 
     @staticmethod
     def _span(ends: npt.NDArray[np.int64], row: int) -> tuple[int, int]:

@@ -252,8 +252,10 @@ class LiveState:
         self._places = CountedPlaces(self.counts, snapshot.item_ids)
         self.tombstones = 0
         """Rows of the snapshot that were replaced or deleted."""
+        self.changes = 0
+        """Puts and deletes since the snapshot, also those that later ones replaced."""
         self.changed_bytes = 0
-        """Of all changes since the snapshot, also of those that later ones replaced."""
+        """Of these changes."""
         available = np.asarray(snapshot.available)
         self._not_shown = int(available.size - np.count_nonzero(available))
         self._start(np.full(len(snapshot.item_ids), NEVER), Delta.empty(_FIRST_CAPACITY, towers.encoder.dim))
@@ -288,6 +290,7 @@ class LiveState:
             elif change.op == "delete":
                 assert change.item_id is not None
                 self._append(change.item_id)
+        self.changes += sum(change.op != "publish" for change in changes)
         self.changed_bytes += self._bytes - before
         self._publish(seq)
         rows, size = self._ended, self._ended_bytes

@@ -29,7 +29,7 @@ async def put_items(body: ItemsBody, components: ComponentsDep, trace: TraceDep)
     return answer.model_copy(update={"not_searchable": hidden, "detail": "; ".join(details)}) if hidden else answer
 
 
-@router.get("/items", responses=problems(422, 503))
+@router.get("/items", responses=problems(422, 429, 503, 504))
 async def find_items(
     components: ComponentsDep,
     trace: TraceDep,
@@ -51,7 +51,7 @@ async def find_items(
     )
 
 
-@router.get("/items/{item_id:path}", responses=problems(404, 422, 503))
+@router.get("/items/{item_id:path}", responses=problems(404, 422, 429, 503, 504))
 async def get_item(item_id: str, components: ComponentsDep, trace: TraceDep) -> StoredItem:
     """An item as it is stored. Its id may hold a slash, plain or encoded."""
     seq, item, searchable = await components.recommender.get(item_id, trace)
@@ -64,7 +64,7 @@ async def get_item(item_id: str, components: ComponentsDep, trace: TraceDep) -> 
     )
 
 
-@router.delete("/items/{item_id:path}", responses=problems(404, 422, 503))
+@router.delete("/items/{item_id:path}", responses=problems(404, 422, 429, 503, 504))
 async def delete_item(item_id: str, components: ComponentsDep, trace: TraceDep) -> DeleteAnswer:
     """Take an item out of answers and histories."""
     return DeleteAnswer(seq=await components.recommender.delete(item_id, trace))

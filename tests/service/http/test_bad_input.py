@@ -54,7 +54,7 @@ def refused(client: TestClient, path: str, body: Any, status: int = 422) -> dict
         ({"history": ["desk-1", 7]}, "history[1]", 'history[1]: an entry is an item id or {"attributes": {...}}'),
         ({"history": [{"title": "Oak"}]}, "history[0].attributes", "history[0].attributes: this field is required"),
         ({"history": [{"attributes": None}]}, "history[0].attributes", "expected an object, not null"),
-        ({"history": [{"attributes": {"x": [1]}}]}, "history[0].attributes.x", "a list holds strings only"),
+        ({"history": [{"attributes": {"x": [1]}}]}, "history[0].attributes.x", "a list has only strings"),
         ({"history": [{"attributes": {"x": True}}]}, "history[0].attributes.x", "not true or false"),
         ({"history": [""]}, "history[0]", "1 to 256 bytes of UTF-8, this one has 0"),
         ({"history": ["a" * 257]}, "history[0]", "this one has 257"),
