@@ -19,26 +19,31 @@ from service.http.middleware import RequestMiddleware
 from service.http.protocol import STATE_KEY, ConnectionLimits
 from service.metrics import Metrics, shared_directory
 from service.settings import Settings, load_settings
-from service.workers import answers_while_loading, end_with_parent, end_worker, mark_ready, quiet_libraries, take_gpu
+from service.workers import end_with_parent, end_worker, mark_accepting, quiet_libraries, take_gpu
 
 _LOADING_SECONDS = 30.0
-"""How long such a worker may load before it accepts connections; then /readyz gives the reason."""
+"""How long one of several workers may load before it accepts connections; then /readyz gives the reason."""
 
 
-def create_app(settings: Settings, end: Callable[[], object] = lambda: None) -> FastAPI:
+def create_app(
+    settings: Settings, end: Callable[[], object] = lambda: None, accepting: Callable[[], object] = lambda: None
+) -> FastAPI:
     """The service as an ASGI app. Opens nothing until it starts; the snapshot then loads in the background.
 
     `end` is called when a compute thread has died: a worker ends itself, and its supervisor starts a new one.
+    `accepting` is called when the app is about to accept connections.
     """
     metrics = Metrics(shared_directory())
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, ConnectionLimits]]:
-        startup = app.state.startup = StartupTask(lambda: open_components(settings, metrics, end, mark_ready))
+        startup = app.state.startup = StartupTask(lambda: open_components(settings, metrics, end))
         try:
             await startup.start()
-            if not answers_while_loading():
+            if shared_directory() is not None:
+                # Other workers answer meanwhile, or else the supervisor.
                 await startup.loaded(_LOADING_SECONDS)
+            accepting()
             limits = ConnectionLimits(settings.max_connections, metrics.connection_closed)
             yield {STATE_KEY: limits}
         finally:
@@ -69,4 +74,4 @@ def worker_app() -> FastAPI:
     limit_arenas()
     threading.Thread(target=end_with_parent, name="parent", daemon=True).start()
     take_gpu()
-    return create_app(settings, end=end_worker)
+    return create_app(settings, end=end_worker, accepting=mark_accepting)

@@ -131,13 +131,8 @@ def _device_kind(settings: Settings) -> str:
     return torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu")).type
 
 
-def open_components(
-    settings: Settings, metrics: Metrics, end: Callable[[], object], ready: Callable[[], object] = lambda: None
-) -> Components:
-    """Open the stores and start the threads. `ready` is called again and again while there is something to answer with.
-
-    Raises CatalogueError.
-    """
+def open_components(settings: Settings, metrics: Metrics, end: Callable[[], object]) -> Components:
+    """Open the stores and start the threads. Raises CatalogueError."""
     location = settings.redis_url or settings.home
     catalogue = open_catalogue(location, accept_weaker=settings.accept_weaker)
     try:
@@ -152,7 +147,6 @@ def open_components(
         metrics.refresh()
         if state is not None:
             loader.keep_alive(state)
-            ready()
             health.run(state)
             if follower.settled:
                 auto_reindexer.maybe_start(state)

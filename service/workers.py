@@ -24,12 +24,13 @@ from uvicorn.supervisors import Multiprocess
 from seqrec.errors import InputError, NotReady
 from service.metrics import SHARED_DIRECTORY, shared_directory
 from service.settings import Settings
+from service.starting import answered_meanwhile
 
 log = logging.getLogger(__name__)
 
 _HEALTHCHECK_SECONDS = 60
 """A worker that does not answer its supervisor for so long is killed and restarted."""
-_READY_LOCK, _FIRST_LOCK = "ready.lock", "first.lock"
+_ACCEPTING = "accepting.lock"
 _held: list[IO[str]] = []
 """Locks that are kept for the life of the process, such as that on this worker's GPU."""
 
@@ -65,7 +66,8 @@ def run_workers(settings: Settings, listener: socket.socket, count: int, options
     )
     supervisor = Multiprocess(config, sockets=[listener])
     try:
-        supervisor.run()
+        with answered_meanwhile(listener, lambda: _anybody_accepts(directory)):
+            supervisor.run()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
@@ -88,43 +90,22 @@ def end_with_parent() -> None:
         end_worker()
 
 
-def mark_ready() -> None:
-    """Let workers that start later know that one can answer, as long as this process lives."""
-    _hold(_READY_LOCK, fcntl.LOCK_SH)
-
-
-def answers_while_loading() -> bool:
-    """Whether this worker accepts requests before it can answer them, so that /readyz says 503 instead of hanging.
-
-    One of several does, unless another one can answer: the others accept none before.
-    """
+def mark_accepting() -> None:
+    """Tell the supervisor that this worker accepts connections, as long as its process lives."""
     directory = shared_directory()
-    if directory is None:
-        return True
-    with (Path(directory) / _READY_LOCK).open("a") as lock:
+    if directory is not None:
+        lock = (Path(directory) / _ACCEPTING).open("a")
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        _held.append(lock)
+
+
+def _anybody_accepts(directory: str) -> bool:
+    with (Path(directory) / _ACCEPTING).open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return False
-    return _hold(_FIRST_LOCK, fcntl.LOCK_EX)
-
-
-def _hold(name: str, kind: int) -> bool:
-    """Take a lock that is shared by the workers, for the life of this process; whether it has it."""
-    directory = shared_directory()
-    if directory is None:
-        return True
-    path = str(Path(directory) / name)
-    if any(lock.name == path for lock in _held):
-        return True
-    lock = open(path, "a")  # noqa: SIM115 (held until the process ends)
-    try:
-        fcntl.flock(lock, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        return False
-    _held.append(lock)
-    return True
+            return True
+    return False
 
 
 def end_worker() -> None:

@@ -50,7 +50,9 @@ _THREADS = 8
 _HEAVY_THREADS = 2
 _FAILURE_SECONDS = 60.0
 """How long a failed call shows, unless one succeeds."""
-_HEAVY_STAGES = ("filter", "explain")
+_HEAVY_STAGES = ("filter", "explain", "prepare_many", "answer_many")
+_MANY = 8
+"""Requests of a batch from which on it is planned and answered on the pool for heavy work."""
 _STORE_STAGES = ("read", "write", "history")
 
 
@@ -91,7 +93,7 @@ class Recommender:
         self._history_failure: tuple[float, str] | None = None
         self._several_hosts = settings.redis_url is not None
         self._threads = ThreadPoolExecutor(_THREADS, "request")
-        # Separate pools: plain requests are answered while filters read attributes and long answers are explained.
+        # A separate pool: plain requests are answered meanwhile.
         self._heavy_threads = ThreadPoolExecutor(_HEAVY_THREADS, "heavy")
         # A separate pool: when a store does not answer, requests that need none are still answered.
         self._store_threads = ThreadPoolExecutor(_THREADS, "store")
@@ -125,7 +127,7 @@ class Recommender:
             most = self._settings.max_history
             heavy = any(request.filter or view.unseen_attributes(request.fields or ()) for request in requests)
             plans = await self._on_threads(
-                "filter" if heavy else "prepare",
+                "filter" if heavy else "prepare" if len(requests) < _MANY else "prepare_many",
                 trace,
                 plan_recommendations,
                 view,
@@ -363,7 +365,7 @@ class Recommender:
         executed = iter(results)
         found = [None if isinstance(plan.query, PopularQuery) else next(executed) for plan in plans]
         return await self._on_threads(
-            "explain" if any(plan.explain for plan in plans) else "answer",
+            "explain" if any(plan.explain for plan in plans) else "answer" if len(plans) < _MANY else "answer_many",
             trace,
             _answers,
             plans,
