@@ -7,6 +7,7 @@ import logging
 import math
 import signal
 import socket
+import threading
 from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
@@ -17,6 +18,7 @@ from seqrec.runtime.listen import listen
 from seqrec.runtime.malloc import limit_arenas
 from seqrec.runtime.threads import choose, use
 from service.settings import Settings, load_settings
+from service.starting import answered_meanwhile
 from service.workers import quiet_libraries, run_workers, worker_count
 
 log = logging.getLogger(__name__)
@@ -82,18 +84,20 @@ def _run(settings: Settings, listener: socket.socket, count: int) -> None:
 
 
 def _run_one(settings: Settings, listener: socket.socket, options: dict[str, Any]) -> None:
-    import uvicorn
-
-    from service.app import create_app
-
     # uvicorn raises the signal again once it has stopped: a requested stop must not look like a failure.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     signal.signal(signal.SIGHUP, lambda *_: log.info("SIGHUP restarts workers; this service has a single process"))
     limit_arenas()
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), **options))
     _log_listening(listener)
-    server.run(sockets=[listener])
+    accepting = threading.Event()
+    with answered_meanwhile(listener, accepting.is_set):
+        import uvicorn  # seconds
+
+        from service.app import create_app
+
+        server = uvicorn.Server(uvicorn.Config(create_app(settings, accepting=accepting.set), **options))
+        server.run(sockets=[listener])
     if not server.started:
         raise NotReady("the service could not start; its log has the reason")
 

@@ -9,7 +9,9 @@ from typing import Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from seqrec.data.items import MAX_ITEM_BYTES
 from seqrec.errors import InputError
+from service.validation import reason
 
 PREFIX = "SEQREC_"
 
@@ -58,6 +60,11 @@ class Settings(BaseSettings):
         ge=1,
         description="most ids in `exclude` and in `candidates`, and newest events of a user that count as seen",
     )
+    max_answer_bytes: int = Field(
+        default=8 * 1024 * 1024,
+        ge=MAX_ITEM_BYTES,
+        description="attributes in one answer; items beyond come without theirs",
+    )
     max_batch: int = Field(default=64, ge=1, description="most histories in a POST /recommend/batch")
 
     max_open_requests: int | None = Field(
@@ -105,7 +112,8 @@ class Settings(BaseSettings):
     reindex_at: float = Field(
         default=0.2,
         ge=0,
-        description="share of changed items at which a reindex starts automatically; 0: never",
+        description="a reindex starts automatically when the changes since the snapshot exceed this share of its "
+        "items, or this share of its bytes and 256 MiB; 0: never",
     )
     reindex_min: int = Field(default=10_000, ge=1, description="fewest changes for an automatic reindex")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="level of the log")
@@ -128,4 +136,4 @@ def load_settings() -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = PREFIX + str(first["loc"][0]).upper().removeprefix(PREFIX)
-        raise InputError(f"{first['msg']}, not {first['input']!r}", name) from None
+        raise InputError(reason(first), name) from None

@@ -140,6 +140,10 @@ class Catalogue(Protocol):
         """Log records that are neither the last change of an item nor a publication: what compaction could drop."""
         ...
 
+    def check(self) -> None:
+        """Raises CatalogueError if a process that starts now could not read, or if writes would be refused. Cheap."""
+        ...
+
     def close(self) -> None:
         """Release files and connections; the catalogue cannot be used afterwards."""
         ...

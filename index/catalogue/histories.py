@@ -102,6 +102,10 @@ class HistoryStore(Protocol):
         """Forget removed events up to this number. Every kept snapshot must have counted the log up to it."""
         ...
 
+    def check(self) -> None:
+        """As `Catalogue.check`."""
+        ...
+
     def close(self) -> None:
         """Release files and connections; the store cannot be used afterwards."""
         ...

@@ -20,6 +20,7 @@ from seqrec.errors import InputError, ItemNotFound
 from seqrec.metric import Metric
 from seqrec.text.item_text import TokenizedHistory, TokenizedItem, has_model_input
 from service.deadline import Deadline
+from service.engine.attributes import AttributeBudget, unknown_fields
 from service.engine.explain import Reason, explain_sum, reasons
 from service.engine.user_history import UserHistory
 from service.engine.vector_cache import VectorCache, cache_key
@@ -64,6 +65,7 @@ class RecommendRequest:
     filter: Filter | None = None
     explain: bool = False
     popular: PopularQuery | None = None
+    fields: Sequence[str] | None = None  # attributes of the answer; None: all
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +113,7 @@ class Plan:
     degraded: Sequence[str] = ()  # what was not taken into account
     explain: bool = False
     counted: bool = False  # of a popular plan: only items with events
+    fields: Sequence[str] | None = None  # attributes of the answer; None: all
 
     @property
     def cost(self) -> int:
@@ -171,11 +174,13 @@ def plan_similar(
     attributes: Mapping[str, Any] | None,
     k: int,
     filter: Filter | None,
+    fields: Sequence[str] | None,
     deadline: Deadline,
 ) -> Plan:
     """Find what is similar to an item of the catalogue, or to attributes. Raises ItemNotFound, InputError."""
     passed = None if filter is None else view.passed(filter, deadline.check)
-    made = partial(Plan, view, degraded=_unknown_attributes(passed))
+    degraded = [*_unknown_attributes(passed), *unknown_fields(view, fields, deadline)]
+    made = partial(Plan, view, degraded=degraded, fields=fields)
     if item_id is not None:
         position = view.position_of(item_id)
         if position is None:
@@ -229,8 +234,11 @@ def execute(plans: Sequence[Plan]) -> list[Result]:
     ]
 
 
-def answer(plan: Plan, result: Result | None, deadline: Deadline) -> Answer:
-    """The items that were found, and their explanation. `result` None: a popular plan, whose items are found here."""
+def answer(plan: Plan, result: Result | None, budget: AttributeBudget, deadline: Deadline) -> Answer:
+    """The items that were found, and their explanation. `result` None: a popular plan, whose items are found here.
+
+    The attributes of the items are taken from the `budget`.
+    """
     view = plan.view
     hits = _most_popular(plan) if result is None else result.hits
     because: list[list[Reason]] | None = None
@@ -243,12 +251,17 @@ def answer(plan: Plan, result: Result | None, deadline: Deadline) -> Answer:
         because, parts = [reasons for _, reasons in explained], [of_parts for of_parts, _ in explained]
     elif plan.explain:
         because = reasons(view, _explaining(plan), [hit.position for hit in hits])
+    items, left_out = budget.read(len(hits), lambda row: view.item(hits[row].position), plan.fields)
     return Answer(
         view,
-        [(view.item(hit.position), hit.score) for hit in hits],
+        [(item, hit.score) for item, hit in zip(items, hits, strict=True)],
         "fallback:popular" if result is None else "model",
         list(plan.unknown),
-        [*plan.degraded, *([NO_POPULARITY] if result is None and hits and not hits[0].score else [])],
+        [
+            *plan.degraded,
+            *([NO_POPULARITY] if result is None and hits and not hits[0].score else []),
+            *budget.left_out_message(left_out),
+        ],
         because,
         parts,
     )
@@ -305,7 +318,7 @@ def _plan(
         candidates = sorted(_positions(view, request.candidates, f"{request.field}candidates"))
     deadline.check()
     passed = None if request.filter is None else view.passed(request.filter, deadline.check)
-    degraded = [*user.degraded, *_unknown_attributes(passed)]
+    degraded = [*user.degraded, *_unknown_attributes(passed), *unknown_fields(view, request.fields, deadline)]
     query: HistoryQuery | PopularQuery = request.popular or PopularQuery()
     sparse = None
     if request.popular is None and any(has_model_input(item) for item in tokens):
@@ -314,7 +327,7 @@ def _plan(
         sparse = sparse_query(view, list(zip(tokens, places, strict=True)))
     spec = SearchSpec(request.k, frozenset(excluded), candidates, passed)
     counted = request.popular is not None
-    return Plan(view, spec, query, sparse, history, list(unknown), degraded, request.explain, counted)
+    return Plan(view, spec, query, sparse, history, list(unknown), degraded, request.explain, counted, request.fields)
 
 
 def _unknown_attributes(passed: FilterMask | None) -> list[str]:

@@ -94,6 +94,16 @@ UserId = Annotated[
 ItemId = Annotated[
     str, Field(description=f"1 to {MAX_ITEM_ID_BYTES} bytes of UTF-8 without control characters", examples=["85123A"])
 ]
+Fields = Annotated[
+    list[str],
+    Field(
+        max_length=MAX_ATTRIBUTES,
+        fail_fast=True,
+        description="names of the attributes that the answer contains of each item, in this order; none for []; "
+        "by default all. A name that no item has is listed in `degraded`",
+        examples=[["title", "price"]],
+    ),
+]
 K = Annotated[int, Field(ge=1, description="number of items to return, at most SEQREC_MAX_K")]
 MinSeq = Annotated[
     int,
@@ -154,6 +164,7 @@ class RecommendBody(Body):
     explain: bool = Field(
         default=False, description="explain each item: `because` lists the items of the history that led to it"
     )
+    fields: Fields | None = None
     min_seq: MinSeq = 0
 
 
@@ -193,6 +204,7 @@ class PopularBody(Body):
         default=None, fail_fast=True, description="rank these only; an unknown id is no error"
     )
     filter: FilterValue | None = None
+    fields: Fields | None = None
     min_seq: MinSeq = 0
 
 
@@ -203,6 +215,7 @@ class SimilarBody(Body):
     attributes: Attributes | None = None
     k: K = 10
     filter: FilterValue | None = None
+    fields: Fields | None = None
     min_seq: MinSeq = 0
 
 
@@ -287,7 +300,9 @@ class RecommendAnswer(StateView):
         description="skipped item ids of the history: not in the catalogue, or unknown to a model of item ids"
     )
     degraded: list[str] = Field(
-        default=[], description="what was not taken into account, such as a stored history that cannot be read"
+        default=[],
+        description="what could not be taken into account, such as a stored history that cannot be read, an attribute "
+        "of `filter` or `fields` that no item has, and attributes beyond SEQREC_MAX_ANSWER_BYTES",
     )
 
 
@@ -341,6 +356,7 @@ class FoundItem(ItemView):
 
 class FoundItems(Answer):
     items: list[FoundItem] = Field(description="best match first")
+    degraded: list[str] = Field(default=[], description="as in the answer of POST /recommend")
 
 
 class EventsAnswer(Answer):

@@ -127,6 +127,12 @@ class Delta:
         rows: list[int] = np.flatnonzero(~self.deleted[:n] & (self.ended[:n] == NEVER)).tolist()
         return rows
 
+    def size_of(self, row: int) -> int:
+        """Bytes that a row takes."""
+        begin, end = self._span(self.text_end, row)
+        first, last = self._span(self.token_end, row)
+        return end - begin + 5 * (last - first) + self.vectors.itemsize * int(self.vectors.shape[1])
+
     @staticmethod
     def _span(ends: npt.NDArray[np.int64], row: int) -> tuple[int, int]:
         return int(ends[row - 1]) if row else 0, int(ends[row])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from contextlib import suppress
@@ -16,12 +17,14 @@ from index.snapshot.checkpoints import checkpoint_path
 from index.snapshot.manifest import Manifest
 from index.snapshot.snapshot import Snapshot, SnapshotStore, read_manifest
 from index.snapshot.usage import MARK_SECONDS, mark_used
-from seqrec.encoder import Precision, load_model
+from seqrec.encoder import Precision, fast_precision, load_model
 from seqrec.errors import CatalogueReplaced, SnapshotError
 from seqrec.text.item_text import TokenizedHistory
 from service.live.search import SearchSpec, search
 from service.live.state import LiveState, Towers
 from service.settings import Settings
+
+log = logging.getLogger(__name__)
 
 _WARM_ITEMS = 8
 
@@ -96,8 +99,10 @@ class Loader:
 
     def _towers(self, snapshot: Snapshot) -> Towers:
         manifest, settings = snapshot.manifest, self._settings
-        # As the snapshot's vectors were made, unless set.
-        precision = cast(Precision, settings.precision or manifest.precision)
+        # As the vectors of the snapshot were made, unless set, and unless this processor is slower with it.
+        precision = settings.precision or fast_precision(cast(Precision, manifest.precision))
+        if settings.precision is None and precision != manifest.precision:
+            log.info("computing in %s: %s is not faster on this processor", precision, manifest.precision)
         encoder = load_model(checkpoint_path(settings.home, manifest), settings.device, precision)
         if encoder.checkpoint.digest != manifest.checkpoint:
             raise SnapshotError(

@@ -37,6 +37,8 @@ ENCODE_AT_ONCE = 64
 """Records that another tower made, encoded before what was done so far is shown."""
 COMPACT_ABOVE = 4096
 """Rows of the delta that were replaced or deleted before it is packed, if they are also more than half of it."""
+COMPACT_BYTES_ABOVE = 64 * 1024 * 1024
+"""The same in bytes: a few large items that change often."""
 
 
 class Towers:
@@ -83,7 +85,18 @@ class View:
             wanted.attributes, length, delta.attributes, lambda columns: wanted.mask(columns, length, check), check
         )
         in_snapshot = self._filters.mask(wanted, check)
-        return FilterMask(in_snapshot, in_delta, delta.columns.unknown(self._filters.unknown(wanted)))
+        return FilterMask(in_snapshot, in_delta, delta.columns.unknown(self._filters.unknown(wanted.attributes)))
+
+    def unseen_attributes(self, names: Sequence[str]) -> list[str]:
+        """Those that were not found yet in the attributes that were read. Takes no time."""
+        return self._delta.columns.unknown(self._filters.unknown(names))
+
+    def unknown_attributes(self, names: Sequence[str], check: Check = lambda: None) -> list[str]:
+        """Those that no item has, shown or not. Reads all attributes once, which `check` may end by raising."""
+        if self.unseen_attributes(names):
+            self._filters.read_names(check)
+            self._delta.columns.read_names(self.length, self._delta.attributes, check)
+        return self.unseen_attributes(names)
 
     def position_of(self, item_id: str) -> int | None:
         """Where an item is; None if there is no such item (any more). It may be unavailable."""
@@ -211,6 +224,8 @@ class LiveState:
     _delta: Delta
     _hidden_at: npt.NDArray[np.int64]
     _ended: int  # rows that show nothing in any view to come
+    _ended_bytes: int
+    _bytes: int  # of all rows
 
     def __init__(self, snapshot: Snapshot, towers: Towers, counts: EventCounts | None = None) -> None:
         """`counts` of events to go on with; None: those of the snapshot."""
@@ -223,6 +238,10 @@ class LiveState:
         self._places = CountedPlaces(self.counts, snapshot.item_ids)
         self.tombstones = 0
         """Rows of the snapshot that were replaced or deleted."""
+        self.changes = 0
+        """Puts and deletes since the snapshot, also those that later ones replaced."""
+        self.changed_bytes = 0
+        """Of these changes."""
         available = np.asarray(snapshot.available)
         self._not_shown = int(available.size - np.count_nonzero(available))
         self._start(np.full(len(snapshot.item_ids), NEVER), Delta.empty(_FIRST_CAPACITY, towers.encoder.dim))
@@ -246,6 +265,7 @@ class LiveState:
         is of a snapshot. All of it is seen at once.
         """
         fresh = self._encoded([change.entry for change in changes if change.entry is not None])
+        before = self._bytes
         for change in changes:
             if change.op == "put":
                 item, tokens, vector = next(fresh)
@@ -256,8 +276,13 @@ class LiveState:
             elif change.op == "delete":
                 assert change.item_id is not None
                 self._append(change.item_id)
+        self.changes += sum(change.op != "publish" for change in changes)
+        self.changed_bytes += self._bytes - before
         self._publish(seq)
-        if self._ended > COMPACT_ABOVE and 2 * self._ended > self.view.length:
+        rows, size = self._ended, self._ended_bytes
+        if (rows > COMPACT_ABOVE and 2 * rows > self.view.length) or (
+            size > COMPACT_BYTES_ABOVE and 2 * size > self._bytes
+        ):
             self._pack()
 
     def _is_foreign(self, entry: CatalogueItem) -> bool:
@@ -299,8 +324,10 @@ class LiveState:
         snapshot_row = self.snapshot.row_of(item_id)
         popularity = 0 if snapshot_row is None else self.snapshot.popularity[snapshot_row]
         before = delta.append(item_id, item, tokens, vector, popularity)
+        self._bytes += delta.size_of(row)
         if before is not None:
             self._ended += not delta.deleted[before]
+            self._ended_bytes += delta.size_of(before)
         elif snapshot_row is not None and self._hidden_at[snapshot_row] == NEVER:
             self._hidden_at[snapshot_row] = row
             self.tombstones += 1
@@ -315,7 +342,7 @@ class LiveState:
 
     def _start(self, hidden_at: npt.NDArray[np.int64], delta: Delta) -> None:
         self._hidden_at, self._delta = hidden_at, delta
-        self._ended = 0
+        self._ended = self._ended_bytes = self._bytes = 0
         encoder = self.towers.encoder
         self._delta_terms = None if encoder.hybrid is None else DeltaTerms(encoder.term_vectors)
 

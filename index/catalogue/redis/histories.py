@@ -112,6 +112,9 @@ class RedisHistories:
         while (now := int(self._write(COMPACT, through, _FORGOTTEN_AT_ONCE))) > reached:
             reached = now
 
+    def check(self) -> None:
+        self._redis.check()
+
     def close(self) -> None:
         self._redis.close()
 

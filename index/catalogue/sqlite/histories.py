@@ -163,6 +163,9 @@ class SqliteHistories:
             connection.execute("UPDATE log SET value = max(value, ?) WHERE name = 'truncated'", (newest,))
         self._erasure.begin()
 
+    def check(self) -> None:
+        self._connections.check()
+
     def close(self) -> None:
         self._erasure.close()
         self._connections.close()

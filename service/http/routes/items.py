@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from seqrec.data.items import MAX_ATTRIBUTES
 from service.engine.plan import ONLY_IDS, UNAVAILABLE
 from service.http.dependencies import READ, ComponentsDep, TraceDep, problems
 from service.http.schemas import DeleteAnswer, FoundItem, FoundItems, ItemsBody, PutAnswer, StoredItem
@@ -28,24 +29,29 @@ async def put_items(body: ItemsBody, components: ComponentsDep, trace: TraceDep)
     return answer.model_copy(update={"not_searchable": hidden, "detail": "; ".join(details)}) if hidden else answer
 
 
-@router.get("/items", responses=problems(422, 503))
+@router.get("/items", responses=problems(422, 429, 503, 504))
 async def find_items(
     components: ComponentsDep,
     trace: TraceDep,
     q: Annotated[str, Query(max_length=1000, description="words; the last one may be a prefix")],
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    fields: Annotated[
+        list[str] | None,
+        Query(max_length=MAX_ATTRIBUTES, description="as in POST /recommend; repeat it for several attributes"),
+    ] = None,
 ) -> FoundItems:
     """Search for items whose attributes contain all words."""
-    items = await components.recommender.find(q, limit, trace)
+    items, degraded = await components.recommender.find(q, limit, fields, trace)
     return FoundItems(
         items=[
             FoundItem(item_id=item.item_id, attributes=dict(item.attributes), available=item.available)
             for item in items
-        ]
+        ],
+        degraded=degraded,
     )
 
 
-@router.get("/items/{item_id:path}", responses=problems(404, 422, 503))
+@router.get("/items/{item_id:path}", responses=problems(404, 422, 429, 503, 504))
 async def get_item(item_id: str, components: ComponentsDep, trace: TraceDep) -> StoredItem:
     """An item as it is stored. Its id may contain slashes, plain or encoded."""
     seq, item, searchable = await components.recommender.get(item_id, trace)
@@ -58,7 +64,7 @@ async def get_item(item_id: str, components: ComponentsDep, trace: TraceDep) -> 
     )
 
 
-@router.delete("/items/{item_id:path}", responses=problems(404, 422, 503))
+@router.delete("/items/{item_id:path}", responses=problems(404, 422, 429, 503, 504))
 async def delete_item(item_id: str, components: ComponentsDep, trace: TraceDep) -> DeleteAnswer:
     """Delete an item. It is no longer returned, and no longer read in histories."""
     return DeleteAnswer(seq=await components.recommender.delete(item_id, trace))

@@ -100,7 +100,9 @@ def parse_window(value: object) -> float | None:
 async def similar(body: SimilarBody, components: ComponentsDep, trace: TraceDep) -> SimilarAnswer:
     """Items similar to an item, which is not returned itself."""
     passes = _filter(body.filter, "filter", components.settings.max_ids)
-    answer = await components.recommender.similar(body.item_id, body.attributes, body.k, body.min_seq, passes, trace)
+    answer = await components.recommender.similar(
+        body.item_id, body.attributes, body.k, body.min_seq, passes, body.fields, trace
+    )
     return SimilarAnswer(items=_scored(answer.items), degraded=answer.degraded, **_state(answer))
 
 
@@ -118,6 +120,7 @@ def _request(body: RecommendBody, field: str, max_values: int) -> RecommendReque
         user_id=None if body.user_id is None else check_user_id(body.user_id, f"{field}user_id"),
         filter=_filter(body.filter, f"{field}filter", max_values),
         explain=body.explain,
+        fields=body.fields,
     )
 
 

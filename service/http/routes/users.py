@@ -49,7 +49,7 @@ async def post_events(body: EventsBody, components: ComponentsDep, trace: TraceD
     return EventsAnswer(stored=stored, known=len(events) - stored, unknown=unknown)
 
 
-@router.delete("/users/{user_id:path}", responses=problems(422, 503))
+@router.delete("/users/{user_id:path}", responses=problems(422, 429, 503))
 async def delete_user(
     user_id: Annotated[str, InPath(description="may contain slashes, plain or encoded")],
     components: ComponentsDep,

@@ -201,7 +201,7 @@ def test_a_full_export_replaces_the_catalogue(
     build = ["build", "--checkpoint", str(bag_of_words_checkpoint), "--publish", "--items"]
     index([*build, str(items_file)])
     index([*build, str(smaller)])
-    assert "2 stored items are not in the file; they stay (--replace deletes them)" in capsys.readouterr().out
+    assert "; 2 stored items are not in the file and stay (--replace deletes them)" in capsys.readouterr().out
     index([*build, str(smaller), "--replace"])
     assert "0 updated, 6 unchanged, 2 deleted" in capsys.readouterr().out
     index([*build, str(items_file), "--replace"])

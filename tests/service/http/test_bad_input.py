@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from starlette.testclient import TestClient
 
 from seqrec.text.item_text import Recipe
 from service.engine.plan import no_text
+from service.http import schemas
+from service.http.problems import of_validation
 
 OK = {"title": "Oak chair"}
 
@@ -235,3 +240,24 @@ def test_an_item_without_text_gets_what_the_model_reads() -> None:
     checkpoint = SimpleNamespace(item_model=SimpleNamespace(item_text=item_text))
     towers: Any = SimpleNamespace(checkpoint=checkpoint, encoder=SimpleNamespace(cold_items=True))
     assert "it reads title, brand: give at least one of them" in no_text(towers)
+
+
+@pytest.mark.parametrize("model", [schemas.RecommendBody, schemas.SimilarBody, schemas.ItemsBody, schemas.EventsBody])
+def test_no_message_is_in_the_words_of_pydantic(model: type[schemas.Body]) -> None:
+    odd = [None, True, "x", "x" * 2000, -1, 1.5, 10**30, [], ["a"] * 65, [1], [[]], {}, {"a": 1}, [None], float("nan")]
+    for name, value in [(name, value) for name in model.model_fields for value in odd]:
+        with suppress(ValidationError):
+            model.model_validate({name: value})
+            continue
+        with pytest.raises(ValidationError) as caught:
+            model.model_validate({name: value})
+        errors = [{**error, "loc": ("body", *error["loc"])} for error in caught.value.errors()]
+        text = bytes(of_validation(errors).body).decode()
+        assert not re.search("should|Input|validation|valid string|parse", text), text
+
+
+@pytest.mark.parametrize("limit", ["x", "1.5", "0", "101", "9" * 5000])
+def test_no_message_about_a_query_is_in_the_words_of_pydantic(shared_client: TestClient, limit: str) -> None:
+    answer = shared_client.get(f"/items?q=x&limit={limit}")
+    assert answer.status_code == 422
+    assert not re.search("should|Input|validation|valid string|parse", answer.json()["detail"]), answer.text

@@ -31,6 +31,8 @@ Run = Callable[..., Any]
 class Given:
     """A source that is there already."""
 
+    mixes_units = False
+
     def __init__(self, events: list[Event], items: list[Item] | None = None) -> None:
         self._events, self._items = events, items or []
 
