@@ -23,11 +23,14 @@ COPY index index
 COPY service service
 COPY benchmarks benchmarks
 
+# Serving needs no training libraries. To train in the image as well: --build-arg EXTRAS=parquet,train
 FROM source AS build-cpu
-RUN pip install -c constraints.txt -e '.[cpu,parquet]'
+ARG EXTRAS=parquet
+RUN pip install -c constraints.txt -e ".[cpu,$EXTRAS]"
 
 FROM source AS build-cuda
-RUN pip install -c constraints.txt -e '.[gpu,parquet]'
+ARG EXTRAS=parquet
+RUN pip install -c constraints.txt -e ".[gpu,$EXTRAS]"
 
 FROM python:3.12-slim-bookworm AS base
 # OpenMP's run-time library, which FAISS and torch compute with.

@@ -1,8 +1,8 @@
-"""What is fast, how fast, against what. `seqrec bench NAME` and `python -m benchmarks.NAME` are the same."""
+"""Measurements of speed, memory and reliability. `seqrec bench NAME` and `python -m benchmarks.NAME` are the same."""
 
 from seqrec.runtime.malloc import tune_malloc
 from seqrec.runtime.threads import use_passive_waits
 
-# As the program does, before torch is imported.
+# As `seqrec` does, before torch is imported.
 use_passive_waits()
 tune_malloc()

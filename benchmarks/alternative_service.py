@@ -1,7 +1,7 @@
-"""The shortest way to a service like ours: sentence-transformers behind FastAPI, with faiss's flat index.
+"""The simplest comparable service: sentence-transformers behind FastAPI, with faiss's flat index.
 
-What `benchmarks.serve` measures against; needs sentence-transformers. As its documentation has it: one model, `encode`
-in the thread pool of FastAPI, one request one call.
+`benchmarks.serve` compares with it. As in the documentation of sentence-transformers: one model, `encode` in FastAPI's
+thread pool, one call per request.
 
     python -m benchmarks.alternative_service MODEL TEXTS.json     # prints its URL
 """

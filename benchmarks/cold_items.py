@@ -1,9 +1,9 @@
-"""Items that neither training nor the index saw, posted with their text alone: does the very next request find them?
+"""Checks whether new items, posted with their text alone, are found by the very next request.
 
     seqrec bench cold-items                 # about 4 minutes, most of it training with the demo's preset
 
-Takes items that have a near duplicate out of the items, the interactions and the index, trains on what is left, serves
-it, posts each item with its text alone, and recommends after its twin.
+Withholds items that have a near duplicate from training and from the index, trains on the rest and serves it. Then it
+posts each withheld item with its text alone, and requests recommendations for a history of its duplicate.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ Pair = tuple[Item, Item]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print how many were found and at which place; exit code 1 unless all were."""
+    """Prints how many items were found, and their ranks. Exit code 1 unless all were found."""
     parser = argparse.ArgumentParser(prog="seqrec bench cold-items", description=__doc__.partition("\n")[0])
     parser.add_argument("--items", type=Path, default=DATA / "items.jsonl.gz")
     parser.add_argument("--interactions", type=Path, default=DATA / "interactions.csv.gz")
-    parser.add_argument("--preset", default="demo", help="of `seqrec train`")
-    parser.add_argument("--withheld", type=int, default=50, help="items taken out")
-    parser.add_argument("--k", type=int, default=10, help="an item is found if it is among so many")
+    parser.add_argument("--preset", default="demo", help="preset of `seqrec train`")
+    parser.add_argument("--withheld", type=int, default=50, help="number of items to withhold")
+    parser.add_argument("--k", type=int, default=10, help="an item counts as found if it is among the first K")
     options = parser.parse_args(argv)
     items = read_items(options.items)
     with tempfile.TemporaryDirectory() as name:
@@ -53,16 +53,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         seqrec(folder, "index", "build", "--checkpoint", str(run / "checkpoint"), *data, "--publish")
         places = serve_and_ask(folder, pairs, options.k)
     found = sum(place is not None for place in places)
-    print(f"\n{found} of {len(pairs)} withheld items are among the {options.k} best of the next request")
+    print(f"\n{found} of {len(pairs)} withheld items are among the first {options.k} of the next request")
     for place, times in sorted(Counter(place for place in places if place is not None).items()):
-        print(f"  place {place}: {times}")
+        print(f"  rank {place}: {times}")
     sys.exit(0 if found == len(pairs) else 1)
 
 
 def near_duplicates(items: Sequence[Item], count: int) -> list[Pair]:
-    """(item, twin): the pairs whose titles share the most runs of three characters; no item is in two of them.
+    """(item, twin): the pairs whose titles have the most character trigrams in common. No item is in two pairs.
 
-    Titles that are equal are no pair: that would be too easy.
+    Equal titles do not form a pair, since that would be too easy.
     """
     counts = [Counter(zip(text, text[1:], text[2:], strict=False)) for text in map(_padded_title, items)]
     column: dict[tuple[str, ...], int] = {}
@@ -74,12 +74,12 @@ def near_duplicates(items: Sequence[Item], count: int) -> list[Pair]:
         vectors[row, [column[run] for run in found]] = list(found.values())
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     likeness: npt.NDArray[np.float32] = vectors @ vectors.T
-    likeness[likeness > 1 - 1e-4] = -np.inf  # itself, and equal titles
+    likeness[likeness > 1 - 1e-4] = -np.inf  # the item itself, and items with an equal title
     return [(items[row], items[twin]) for row, twin in most_alike(likeness, count)]
 
 
 def most_alike(likeness: npt.NDArray[np.float32], count: int) -> list[tuple[int, int]]:
-    """(row, the row most like it), best first, no row in two pairs. likeness [n, n], -inf where no pair is."""
+    """Pairs of rows, most similar first; no row is in two pairs. likeness [n, n], -inf for excluded pairs."""
     nearest = likeness.argmax(1)
     used: set[int] = set()
     pairs = []
@@ -97,7 +97,7 @@ def _padded_title(item: Item) -> str:
 
 
 def withhold(items: Path, interactions: Path, cold: set[str], folder: Path) -> list[str]:
-    """Copies of the data without the cold items; the options that name them."""
+    """Writes copies of the data without the cold items. -> the options that name these files."""
     with gzip.open(folder / "items.jsonl.gz", "wt", encoding="utf-8") as file:
         for item in read_items(items):
             if item.item_id not in cold:
@@ -119,7 +119,7 @@ def seqrec(folder: Path, *argv: str) -> None:
 
 
 def serve_and_ask(folder: Path, pairs: Sequence[Pair], k: int) -> list[int | None]:
-    """The place of each posted item in the answer to a history of its twin, from 1; None if it is not there."""
+    """The rank, from 1, of each posted item in the answer to a history of its twin; None if it is absent."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     environment = os.environ | {"SEQREC_HOME": str(folder / "home"), "SEQREC_PORT": str(port)}

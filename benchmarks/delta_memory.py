@@ -1,11 +1,12 @@
-"""Does a worker's memory come back? Items are added and deleted by the hundred thousand, then there is a reindex.
+"""Checks whether a worker returns its memory after very many upserts and deletes, followed by a reindex.
 
-    seqrec bench delta-memory            200,000 adds and as many deletes; about 3 minutes
+    seqrec bench delta-memory            200,000 upserts and as many deletes; about 3 minutes
     seqrec bench delta-memory --items 20000
 
-A real `seqrec serve` with a catalogue of its own and the bag-of-words model. Items are put through the catalogue (the
-HTTP API deletes one at a time), so the worker follows the log, as it does for what other workers write. Resident
-memory: before, at the top, and after the reindex that follows; with and without what is mapped from files.
+Runs `seqrec serve` with a new catalogue and the bag-of-words model. Items are written directly to the catalogue,
+because the HTTP API deletes one item at a time; the worker follows the log, as it does for writes of other workers.
+Reports resident memory at the start, after the upserts, after the deletes and after the reindex, with and without
+memory-mapped files.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         "seqrec bench delta-memory", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--items", type=int, default=200_000, help="items added, and then deleted")
-    parser.add_argument("--catalogue", type=int, default=20_000, help="items of the snapshot")
+    parser.add_argument("--items", type=int, default=200_000, help="number of items to add and delete")
+    parser.add_argument("--catalogue", type=int, default=20_000, help="number of items in the snapshot")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="seqrec-memory-") as home:
@@ -58,13 +59,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def measure(home: Path, items: int, size: int) -> dict[str, float]:
-    """Resident memory in MB before, with all added, with all deleted, and after the reindex; and after / before."""
+    """Resident memory in MB at the start, with all added, with all deleted, and after the reindex; and end / start."""
     checkpoint = home / "checkpoint"
     save_checkpoint(checkpoint, "bag_of_words", BagOfWords(BagOfWordsConfig(dim=DIM)))
     stock = [_item(f"stock-{n}", n) for n in range(size)]
     make_snapshot(home, Request(checkpoint=checkpoint, items=stock))
     encoder = load_model(checkpoint, device="cpu")
-    # Never by itself: what is measured would be another thing each time.
+    # No automatic reindex, which would start at a different moment in each run.
     settings = {"SEQREC_HOME": str(home), "SEQREC_PORT": "0", "SEQREC_REINDEX_AT": "0", "SEQREC_DEADLINE": "30"}
     log = home / "serve.log"
     with log.open("wb") as output:
@@ -122,7 +123,7 @@ def _encoded(encoder: Encoder, items: Sequence[Item]) -> list[CatalogueItem]:
 
 
 def _use(client: httpx.Client) -> None:
-    """What a service at work does, and a moment to give back what it can."""
+    """Send requests as real use would, then allow time for memory to be released."""
     with ThreadPoolExecutor(8) as threads:
         for answer in threads.map(lambda n: client.post("/recommend", json={"history": [f"stock-{n}"]}), range(300)):
             answer.raise_for_status()
@@ -135,7 +136,7 @@ def _follow(client: httpx.Client, seq: int) -> None:
 
 
 class Memory(NamedTuple):
-    """MB. `own` is without what is mapped from files, which processes share and the kernel may drop."""
+    """In MB. `own` excludes memory-mapped files, which processes share and the kernel may drop."""
 
     resident: float
     own: float
@@ -147,10 +148,10 @@ def _memory(process_id: int) -> Memory:
 
 
 def until(condition: Callable[[], T]) -> T:
-    """What the condition gives, once it is true."""
+    """The first true value of the condition. Fails after `WAIT_SECONDS`."""
     end = time.monotonic() + WAIT_SECONDS
     while not (value := condition()):
-        assert time.monotonic() < end, "it did not come true in time"
+        assert time.monotonic() < end, "the condition was not met in time"
         time.sleep(0.1)
     return value
 

@@ -1,13 +1,13 @@
-"""Items and histories encoded a second: our packed Recformer beside what people would use instead.
+"""Encoding throughput, in items and histories per second: our packed Recformer compared with common alternatives.
 
-- `authors`: Hugging Face's LongformerModel with the four embeddings, a batch padded to its longest sequence and then up
-  to a multiple of the attention window, global attention on the first token, as the Recformer authors use it. It has
-  the same weights; vectors are compared, so that what is timed is known to be the same mathematics.
-- `dense`: a BERT of the same size, dense attention, a batch padded to its longest sequence.
-- `sentence-transformers`: the same BERT behind its `encode`, which sorts by length; from texts, at most 512 tokens on
-  both sides. Left out where it is not installed (it wants an environment of its own; see benchmarks/README.md).
+- `authors`: Hugging Face's LongformerModel with the four embeddings, as the Recformer authors use it. A batch is padded
+  to its longest sequence, and then to a multiple of the attention window; the first token has global attention. It has
+  the same weights as ours, and the vectors are compared, so both compute the same function.
+- `dense`: a BERT of the same size with dense attention; a batch is padded to its longest sequence.
+- `sentence-transformers`: the same BERT through its `encode`, which sorts by length; reads texts, at most 512 tokens on
+  both sides. Left out if it is not installed (it needs a separate environment; see benchmarks/README.md).
 
-`authors` and `dense` get batches of 32 items and 16 histories as they come. All take turns in one process.
+`authors` and `dense` get batches of 32 items and 16 histories in their original order. All take turns in one process.
 
 seqrec bench encode --help
 """
@@ -41,9 +41,9 @@ from seqrec.text.tokenizer import read_tokenizer, train_bpe
 DATA = Path(__file__).parents[1] / "data" / "online-retail"
 ITEM_BATCH, HISTORY_BATCH = 32, 16
 TEXT_TOKENS = 512
-"""Of a history, where sentence-transformers reads it too."""
+"""The limit of a history in the comparison with sentence-transformers."""
 TOLERANCE = 2e-5
-"""Largest difference of unit vectors that float32 rounding explains, over the layers of either formulation."""
+"""The largest difference between unit vectors that float32 rounding can cause in these models."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def read_world(args: argparse.Namespace) -> World:
 
 
 class Contest:
-    """The contestants, of one size."""
+    """The models to compare, all of the same size."""
 
     def __init__(self, world: World, config: RecformerConfig, device: str) -> None:
         self.world, self.config = world, config
@@ -109,7 +109,7 @@ class Contest:
         self.short = {f"ours {name}": _encoder(copy.deepcopy(short), device, name) for name in precisions}
 
     def tokens(self, rows: Sequence[list[int]], batch: int) -> dict[str, Callable[[], Vectors]]:
-        """From token ids: all but sentence-transformers."""
+        """Everything that starts from token ids: all but sentence-transformers."""
         histories = self.world.tokenized(rows)
 
         def padded(model: AuthorsRecformer | DenseBert) -> Vectors:
@@ -121,7 +121,7 @@ class Contest:
         return {"authors": lambda: padded(self.authors), "dense": lambda: padded(self.dense)} | ours
 
     def texts(self, rows: Sequence[list[int]], folder: Path) -> dict[str, Callable[[], Vectors]]:
-        """From texts, at most 512 tokens. Raises ImportError."""
+        """Everything that starts from texts, at most 512 tokens. Raises ImportError."""
         theirs = sentence_transformer(self.config, self.world.item_text, folder, TEXT_TOKENS)
         texts = self.world.texts(rows)
         items = [[self.world.items[row] for row in of] for of in rows]
@@ -140,7 +140,7 @@ def _encoder(model: Recformer, device: str, precision: Precision) -> Encoder:
 
 
 def alike(vectors: Mapping[str, Vectors]) -> dict[str, float]:
-    """The largest difference of ours in float32 from the authors' components; the least cosine of the others to it."""
+    """The largest difference of our float32 vectors from the authors', and the least cosine of the others to ours."""
     exact = vectors["ours float32"]
     found = {"ours float32": float(np.abs(exact - vectors["authors"]).max())}
     for name in vectors.keys() - {"authors", "dense", "ours float32"}:
@@ -172,18 +172,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         try:
             contestants = contest.texts(world.histories, Path(folder))
         except ImportError as error:
-            print(f"without sentence-transformers: {error}", file=sys.stderr)
+            print(f"sentence-transformers is left out: {error}", file=sys.stderr)
         else:
             part = f"histories from text, {TEXT_TOKENS} tokens"
             report.add_turns(part, take_turns(part, contestants, args.rounds), len(world.histories), "/s")
     for part, values in exact.items():
         for name, value in values.items():
-            of = "largest difference from authors" if name == "ours float32" else "least cosine to float32"
+            of = "largest difference from the authors'" if name == "ours float32" else "smallest cosine to float32"
             report.notes.append(f"{part}, {name}: {of} " + (f"{value:.2g}" if value < 0.1 else f"{value:.5f}"))
     report.more["alike"] = exact
     report.finish(args.json, args.picture)
     if max(of["ours float32"] for of in exact.values()) > TOLERANCE:
-        sys.exit(f"ours and the authors' do not compute the same: vectors are more than {TOLERANCE} apart")
+        sys.exit(f"our vectors differ from the authors' by more than {TOLERANCE}")
 
 
 def config_of(args: argparse.Namespace, world: World) -> RecformerConfig:
@@ -201,12 +201,16 @@ def add_world(parser: argparse.ArgumentParser) -> None:
     """Options of `read_world` and `config_of`."""
     parser.add_argument("--items", type=Path, default=DATA / "items.jsonl.gz", help="JSON Lines")
     parser.add_argument("--interactions", type=Path, default=DATA / "interactions.csv.gz", help="CSV or Parquet")
-    parser.add_argument("--attributes", default="title,brand,category", help="which are text, in this order")
+    parser.add_argument(
+        "--attributes", default="title,brand,category", help="attributes to read as text, in this order"
+    )
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--hidden", type=int, default=384, help="a multiple of --head-dim")
-    parser.add_argument("--head-dim", type=int, default=32, help="32 as in MiniLM of this size; 64 is Longformer's")
-    parser.add_argument("--vocab-size", type=int, default=4000, help="of the byte-level BPE trained on the items")
-    parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="instead of one trained on the items")
+    parser.add_argument("--head-dim", type=int, default=32, help="32 as in MiniLM of this size; Longformer has 64")
+    parser.add_argument(
+        "--vocab-size", type=int, default=4000, help="size of the byte-level BPE that is trained on the items"
+    )
+    parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="use this tokenizer instead of training one")
     parser.add_argument("--sample-items", type=int, default=320)
     parser.add_argument("--sample-histories", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
@@ -221,7 +225,7 @@ def parse_world(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="seqrec bench encode", description="Our packed Recformer against what people would use instead."
+        prog="seqrec bench encode", description="Compare our packed Recformer with common alternatives."
     )
     add_world(parser)
     parser.add_argument("--rounds", type=int, default=5)

@@ -1,4 +1,4 @@
-"""What people would use instead of our packed encoder, with models of the same size: to measure against."""
+"""Alternatives to our packed encoder, with models of the same size, for comparison."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class AuthorsRecformer(nn.Module):
         return dict(self.longformer.state_dict()) | own
 
     def prepare(self, histories: Sequence[TokenizedHistory]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Ids, types, item positions and which tokens are real, int64 [b, n] each; n a multiple of the window."""
+        """Ids, types, item positions and a mask of real tokens, int64 [b, n] each; n is a multiple of the window."""
         limit = self.config.max_token_num
         rows = []
         for history in histories:
@@ -123,9 +123,10 @@ def bert_config(config: RecformerConfig) -> BertConfig:
 
 
 def sentence_transformer(config: RecformerConfig, item_text: ItemText, folder: Path, most_tokens: int) -> Any:
-    """sentence-transformers' model over such a BERT and the same tokenizer, [CLS] pooling; it sorts texts by length.
+    """A sentence-transformers model of such a BERT and the same tokenizer, with [CLS] pooling; it sorts texts by
+    length.
 
-    Raises ImportError where sentence-transformers is not installed.
+    Raises ImportError if sentence-transformers is not installed.
     """
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer

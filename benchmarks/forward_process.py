@@ -1,6 +1,6 @@
-"""A process that encodes one history again and again, with the threads of its environment; what `threads` times.
+"""A process that encodes one history repeatedly with the threads set in its environment, for `benchmarks.threads`.
 
-python -m benchmarks.forward_process CHECKPOINT TOKENS     # asked for seconds of work, says how long each forward took
+python -m benchmarks.forward_process CHECKPOINT TOKENS     # reads seconds of work, prints the time of each forward
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from seqrec.runtime.threads import choose, use
 from seqrec.text.item_text import VALUE, TokenizedHistory, TokenizedItem
 
 LEAST = 3
-"""Forwards, however long they take."""
+"""Forward passes at least, however long they take."""
 
 
 def main() -> None:

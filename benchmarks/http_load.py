@@ -1,6 +1,7 @@
-"""Requests over keep-alive connections: as fast as they are answered (closed loop), or at times set before (open loop).
+"""HTTP load over keep-alive connections: at the speed of the answers (closed loop) or at given times (open loop).
 
-One process, asyncio streams and a reply parser of a few lines: what the client costs is taken from the service.
+One process, asyncio streams and a reply parser of a few lines, since processor time of the client is lost to the
+service.
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ import numpy as np
 
 @dataclass
 class Answers:
-    """Statuses (0: no answer), and the seconds that each answered request took; with an open loop from its time on."""
+    """Counts by status (0: no answer) and the seconds of each answered request; in an open loop from its due time."""
 
     seconds: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
     took: float = 0.0
     late: float = 0.0
-    """Seconds by which the client itself was behind with sending, at most."""
+    """The largest delay, in seconds, with which the client itself sent a request."""
 
     @property
     def per_s(self) -> float:
         return len(self.seconds) / self.took
 
     def percentile(self, percent: float) -> float:
-        """Of the answered, in seconds."""
+        """Of the answered requests, in seconds."""
         return float(np.percentile(self.seconds, percent)) if self.seconds else float("nan")
 
 
@@ -48,7 +49,7 @@ class Connections:
     async def post(self, body: bytes) -> int:
         """-> the status."""
         connection = await self._free.get()
-        if connection and connection[0].at_eof():  # idle for so long that the server closed it
+        if connection and connection[0].at_eof():  # the server closed an idle connection
             connection[1].close()
             connection = None
         try:
@@ -72,7 +73,7 @@ class Connections:
 
 
 def closed_loop(url: str, path: str, bodies: Iterable[bytes], clients: int) -> Answers:
-    """Each client sends its next request when its last one is answered, until there are no more bodies."""
+    """Each client sends its next request when its last one is answered, until no bodies are left."""
     answers, waiting = Answers(), iter(bodies)
 
     async def client(connections: Connections) -> None:
@@ -91,10 +92,10 @@ def closed_loop(url: str, path: str, bodies: Iterable[bytes], clients: int) -> A
 
 
 def open_loop(url: str, path: str, bodies: Sequence[bytes], per_s: float, seconds: float, seed: int = 0) -> Answers:
-    """Requests at random times, whether or not the ones before are answered: a Poisson process of `per_s` a second,
-    given that it brings just so many in these seconds.
+    """Requests at random times, whether or not earlier ones are answered.
 
-    A request's time runs from when it was due, so a service that falls behind is charged for the wait.
+    A Poisson process of `per_s` requests per second, conditioned on their number. A request's time counts from when it
+    was due, so the waiting time of a service that falls behind is included.
     """
     answers = Answers()
     rng = np.random.default_rng(seed)

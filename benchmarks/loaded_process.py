@@ -1,6 +1,6 @@
-"""A process that holds a published snapshot as a worker of the service does, without HTTP; what `memory` looks at.
+"""A process that opens a published snapshot as a worker does, without HTTP; `benchmarks.memory` measures it.
 
-python -m benchmarks.loaded_process HOME      # says "ready", and ends when its standard input does
+python -m benchmarks.loaded_process HOME        # prints "ready", and ends when its standard input is closed
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from pathlib import Path
 from index.catalogue.open import open_catalogue
 from index.snapshot.publication import published
 from seqrec.runtime.malloc import freeze_gc, limit_arenas, trim_heap
-from service.engine.plan import Plan, VectorQuery, execute
+from service.engine.execution import execute
+from service.engine.plan import Plan, VectorQuery
 from service.live.loader import Loader
 from service.live.search import SearchSpec
 from service.settings import Settings
@@ -33,7 +34,7 @@ def main() -> None:
         for row in range(SEARCHES):  # compares with every vector, so all of them are in memory
             (found,) = execute([Plan(view, SearchSpec(10), VectorQuery(view.snapshot.vectors[row]))])
             best = view.item_id(found.hits[0].position)
-            assert best == view.item_id(row), f"{best} is nearer to item {row} than itself"
+            assert best == view.item_id(row), f"{best} is nearer to item {row} than the item itself"
         print("ready", flush=True)
         sys.stdin.read()
 

@@ -1,10 +1,10 @@
-"""Memory of a process that holds a catalogue: what more items cost, and what a second process that holds the same adds.
+"""Memory of a process that serves a catalogue: growth with the number of items, and the cost of a second process.
 
-    seqrec bench memory                      # 1,000 and 1,000,000 items x 384; 3 minutes, 4 GB of disk, 3 GB of memory
+    seqrec bench memory                  # 1,000 and 1,000,000 items x 384; 3 minutes, 4 GB of disk, 3 GB of memory
 
-A snapshot of each size is made of random vectors and opened as a worker of the service opens it, without HTTP; it is
-searched, exactly, so that every vector has been read. Memory is what the kernel says of a process (PSS: pages that
-several processes map are shared out among them). The model is the one without weights: it costs the same at any size.
+A snapshot of random vectors is made for each size and opened as a worker opens it, without HTTP. An exact search reads
+every vector. Memory is the kernel's PSS, which divides shared pages among the processes that map them. The model has no
+weights, since its memory does not depend on the number of items.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from benchmarks.report import Line, Report, Spread, add_output
+from benchmarks.report import Line, Report, Spread, add_output, log
 from benchmarks.service_process import environment, make_checkpoint
 from benchmarks.synthetic import make_home
 
@@ -28,7 +28,7 @@ MB = 1e6
 
 @dataclass(frozen=True)
 class Memory:
-    """MB. `pss` is `anonymous` and what is mapped from files, libraries among them."""
+    """In MB. `pss` includes `anonymous` memory and memory-mapped files such as libraries."""
 
     pss: float
     anonymous: float
@@ -41,8 +41,8 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Held:
-    """One process alone, and what both take when a second one holds the same."""
+class Measured:
+    """Memory of one process alone, and of two processes together that serve the same snapshot."""
 
     one: Memory
     both: float
@@ -60,32 +60,32 @@ def main(argv: Sequence[str] | None = None) -> None:
         checkpoint = make_checkpoint(Path(name) / "checkpoint", dim=args.dim)
         homes = {}
         for count in args.sizes:
-            _say(f"writing {count:,} items")
+            log(f"writing {count:,} items")
             homes[count] = make_home(Path(name) / f"home-{count}", checkpoint, count)
-        held: dict[int, list[Held]] = {count: [] for count in args.sizes}
+        measured: dict[int, list[Measured]] = {count: [] for count in args.sizes}
         for number in range(args.rounds):
             for count, home in homes.items():
-                held[count].append(measure(home))
-                _say(f"round {number + 1} of {args.rounds}: {count:,} items take {held[count][-1].one.pss:,.0f} MB")
+                measured[count].append(measure(home))
+                log(f"round {number + 1} of {args.rounds}: {count:,} items take {measured[count][-1].one.pss:,.0f} MB")
     vectors = 4 * args.dim * (large - small) / MB
     report.notes += [
-        f"the vectors of {large - small:,} items are {vectors:,.0f} MB; ratios are shares of that",
-        "wanted: one process grows by at most 1.3 of it; what a second process adds, by at most 0.1",
+        f"the vectors of {large - small:,} items are {vectors:,.0f} MB; ratios are relative to that",
+        "targets: one process grows by at most 1.3 times that, and the cost of a second one by at most 0.1 times",
     ]
-    tell(report, held, vectors)
+    add_lines(report, measured, vectors)
     report.finish(args.json, args.picture)
 
 
-def measure(home: Path) -> Held:
-    with holding(home) as first:
+def measure(home: Path) -> Measured:
+    with serving_process(home) as first:
         one = Memory.of(first)
-        with holding(home) as second:
-            return Held(one, Memory.of(first).pss + Memory.of(second).pss)
+        with serving_process(home) as second:
+            return Measured(one, Memory.of(first).pss + Memory.of(second).pss)
 
 
 @contextmanager
-def holding(home: Path) -> Iterator[int]:
-    """The id of a process that holds what is published in `home`."""
+def serving_process(home: Path) -> Iterator[int]:
+    """Starts a process that has loaded what is published in `home`. -> its id."""
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.loaded_process", str(home)],
         env=environment(home),
@@ -96,47 +96,45 @@ def holding(home: Path) -> Iterator[int]:
     try:
         assert process.stdout is not None
         if process.stdout.readline().strip() != "ready":
-            sys.exit(f"the process that was to open {home} ended with {process.wait()}")
+            sys.exit(f"the process that opens {home} ended with exit code {process.wait()}")
         yield process.pid
     finally:
         process.kill()
         process.communicate()
 
 
-def tell(report: Report, held: dict[int, list[Held]], vectors: float) -> None:
-    """`held` by the number of items, the smaller one first; `vectors` in MB."""
-    small, large = held.values()
-    for count, rounds in held.items():
+def add_lines(report: Report, measured: dict[int, list[Measured]], vectors: float) -> None:
+    """`measured` by the number of items, the smaller one first; `vectors` in MB."""
+    small, large = measured.values()
+    for count, rounds in measured.items():
         part = f"{count:,} items"
         for name, values in (
             ("one process", [one.one.pss for one in rounds]),
-            ("of which not from files", [one.one.anonymous for one in rounds]),
+            ("of which anonymous", [one.one.anonymous for one in rounds]),
             ("a second process adds", [one.second for one in rounds]),
         ):
             report.add(Line(part, name, median(values), "MB"))
     pairs = list(zip(small, large, strict=True))
     for name, grown in (
         ("one process", [after.one.pss - before.one.pss for before, after in pairs]),
-        ("of which not from files", [after.one.anonymous - before.one.anonymous for before, after in pairs]),
+        ("of which anonymous", [after.one.anonymous - before.one.anonymous for before, after in pairs]),
         ("a second process", [after.second - before.second for before, after in pairs]),
     ):
         ratio = Spread.of([more / vectors for more in grown])
         report.add(Line("growth", name, median(grown), "MB", ratio, "the vectors as stored"))
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="seqrec bench memory", description=__doc__.partition("\n")[0])
-    parser.add_argument("--sizes", type=int, nargs=2, default=[1_000, 1_000_000], metavar="ITEMS", help="two of them")
+    parser.add_argument(
+        "--sizes", type=int, nargs=2, default=[1_000, 1_000_000], metavar="ITEMS", help="two numbers of items"
+    )
     parser.add_argument("--dim", type=int, default=384)
     parser.add_argument("--rounds", type=int, default=3)
     add_output(parser)
     args = parser.parse_args(argv)
     if not 0 < args.sizes[0] < args.sizes[1]:
-        parser.error("--sizes are two numbers of items, the smaller one first")
+        parser.error("--sizes needs two numbers of items, the smaller one first")
     return args
 
 

@@ -1,16 +1,18 @@
-"""The same weights in RecBole's models and in ours: are the scores the same?
+"""Compares the scores of RecBole's models with those of ours that have the same weights.
 
     pip install torch==2.13.0 recbole==1.2.1 "numpy<2" "pandas<2.2" "scipy<1.13" "setuptools<80" tokenizers safetensors
-    seqrec bench recbole-parity             # seconds; in an environment of its own, with old versions
+    seqrec bench recbole-parity     # seconds; in a separate environment, with these old versions
 
-RecBole builds each of its models on a small data set, with random weights; those are copied into ours, and both score
-all items for histories of every length. For S3-Rec the loss of pretraining is compared as well, on the same masks and
-segments. Known to differ, and taken account of here:
+Each of RecBole's models is built on a small data set with random weights, which are copied into ours. Both score all
+items for histories of every length. For S3-Rec the pretraining loss is compared as well, on the same masks and
+segments.
+
+Known differences, for which the comparison compensates:
 
 - RecBole counts positions from the oldest item, ours from the newest: the rows of the table are moved for each length.
-- RecBole's BERT4Rec drops the oldest item when it appends [mask], also where there is room for it.
-- RecBole's norms have an epsilon of 1e-12, ours of 1e-5: it is set to ours there.
-- An attribute that an item lacks is a learnt vector in RecBole's fields of one token, and 0 here: all items have it.
+- RecBole's BERT4Rec drops the oldest item when it appends [mask], even if there is room for it.
+- RecBole's norms have an epsilon of 1e-12, ours of 1e-5: RecBole's is set to ours.
+- For an attribute that an item lacks, RecBole has a learned vector (fields of one token) and ours 0: no item lacks it.
 """
 
 from __future__ import annotations
@@ -47,19 +49,21 @@ MODELS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "fdsa": ("FDSA", {**ATTENTION, "inner": INNER, "features": FEATURES}),
     "s3rec": ("S3Rec", {**ATTENTION, "inner": INNER, "features": "category"}),
 }
-"""Ours, by name: RecBole's name, and the settings with which ours is the same."""
+"""Our models by name: RecBole's name, and the settings with which ours is the same."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the largest difference for each model; exit code 1 if one is above the tolerance."""
+    """Prints the largest difference for each model. Exit code 1 if one exceeds the tolerance."""
     parser = argparse.ArgumentParser(prog="seqrec bench recbole-parity", description=__doc__.partition("\n")[0])
-    parser.add_argument("--tolerance", type=float, default=1e-4, help="of scores, which are about 1 to 10 here")
+    parser.add_argument(
+        "--tolerance", type=float, default=1e-4, help="largest accepted difference of scores, which are about 1 to 10"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep what was measured")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements to FILE")
     arguments = parser.parse_args(argv)
-    sys.argv = sys.argv[:1]  # RecBole reads it too
+    sys.argv = sys.argv[:1]  # RecBole parses it as well
     logging.disable(logging.WARNING)
-    warnings.simplefilter("ignore", FutureWarning)  # of its data frames
+    warnings.simplefilter("ignore", FutureWarning)  # from its use of pandas
     torch.set_num_threads(1)  # the models are small
     with tempfile.TemporaryDirectory() as folder:
         write_atomic_files(Path(folder) / "parity", arguments.seed)
@@ -79,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     apart = [one["model"] for one in results if one["difference"] > arguments.tolerance]
     apart += [one["model"] for one in results if "pretraining" in one and _relative(*one["pretraining"]) > 1e-5]
     if apart:
-        raise SystemExit(f"{', '.join(apart)}: the scores differ")
+        raise SystemExit(f"the scores of {', '.join(apart)} differ")
 
 
 def _relative(one: float, other: float) -> float:
@@ -87,7 +91,7 @@ def _relative(one: float, other: float) -> float:
 
 
 def write_atomic_files(folder: Path, seed: int, users: int = 60, items: int = 80) -> None:
-    """A data set as RecBole reads it: every item with a brand, some with neither words nor categories."""
+    """A data set in RecBole's format: every item has a brand, some have neither words nor categories."""
     folder.mkdir()
     chance = random.Random(seed)
     words, kinds = [f"w{n}" for n in range(40)], [f"c{n}" for n in range(9)]
@@ -105,7 +109,7 @@ def write_atomic_files(folder: Path, seed: int, users: int = 60, items: int = 80
 
 
 def compared(name: str, folder: Path, seed: int) -> dict[str, Any]:
-    """RecBole's model and ours of that name, with equal weights, on histories of every length."""
+    """Compares RecBole's model with ours of that name, with equal weights, on histories of every length."""
     from recbole.data.interaction import Interaction
 
     theirs, dataset = recbole_model(name, folder, seed)
@@ -144,7 +148,7 @@ def compared(name: str, folder: Path, seed: int) -> dict[str, Any]:
 
 
 def recbole_model(name: str, folder: Path, seed: int) -> tuple[Any, Any]:
-    """With weights that are all random, so that none is left out unnoticed; and the data set it was built on."""
+    """The model, in which all weights are random so that a missing copy is noticed, and its data set."""
     from recbole.config import Config
     from recbole.data import create_dataset
     from recbole.utils import get_model, init_seed
@@ -190,7 +194,7 @@ def recbole_model(name: str, folder: Path, seed: int) -> tuple[Any, Any]:
 
 
 def items_of(dataset: Any) -> list[Item]:
-    """In the order of RecBole's numbers, which begin at 1."""
+    """In the order of RecBole's item numbers, which start at 1."""
     features = dataset.get_item_feature()
 
     def said(field: str, row: int) -> str:
@@ -213,7 +217,7 @@ def histories_of(model: IdModel, items: Sequence[Item], rows: Sequence[Sequence[
 
 @torch.no_grad()
 def move_positions(theirs: Any, ours: Any, length: int) -> None:
-    """For histories of so many items: the oldest is at 0 there, the newest at the last place here."""
+    """For histories of `length` items: RecBole's oldest item is at position 0, our newest at the last position."""
     if hasattr(ours, "position_vectors"):
         ours.position_vectors[LENGTH - length :] = theirs.position_embedding.weight[:length]
 
@@ -227,7 +231,7 @@ def take_weights(name: str, theirs: Any, ours: Any, dataset: Any, items: Sequenc
         gru = theirs.gru_layers
         ours.gru.weight_ih_l0.copy_(gru.weight_ih_l0)
         ours.gru.weight_hh_l0.copy_(gru.weight_hh_l0)
-        ours.gru.bias_ih_l0.zero_()  # RecBole's has none
+        ours.gru.bias_ih_l0.zero_()  # RecBole's model has none
         ours.gru.bias_hh_l0.zero_()
         linear(theirs.dense, ours.out)
     if name in ("sasrec", "s3rec"):
@@ -259,7 +263,7 @@ def take_weights(name: str, theirs: Any, ours: Any, dataset: Any, items: Sequenc
 
 
 def take_tags(ours: Any, items: Sequence[Item], vector: Callable[[str, str], Tensor]) -> None:
-    """Ours are numbered as they come, item by item and field by field."""
+    """Our tags are numbered in order of occurrence, item by item and field by field."""
     numbers: dict[tuple[str, str], int] = {}
     for item in items:
         for field in feature_names(ours.settings.features):
@@ -271,7 +275,7 @@ def take_tags(ours: Any, items: Sequence[Item], vector: Callable[[str, str], Ten
 
 
 def pretraining_losses(theirs: Any, ours: S3Rec, items: Sequence[Item], dataset: Any, seed: int) -> tuple[float, float]:
-    """Of RecBole's S3-Rec and ours, summed, on the same masks, negatives and segments."""
+    """The summed losses of RecBole's S3-Rec and of ours, on the same masks, negatives and segments."""
     move_positions(theirs, ours, LENGTH)
     chance = random.Random(seed)
     rows = [chance.sample(range(len(items)), length) for length in range(2, LENGTH + 1)]
@@ -279,23 +283,23 @@ def pretraining_losses(theirs: Any, ours: S3Rec, items: Sequence[Item], dataset:
     assert isinstance(batch, PretrainingBatch)
 
     def as_theirs(ours_rows: Tensor) -> Tensor:
-        """Their numbers, padded on the left."""
+        """RecBole's item numbers, padded on the left."""
         padded = torch.zeros(len(rows), LENGTH, dtype=torch.int64)
         for into, row, length in zip(padded, ours_rows, batch.lengths.tolist(), strict=True):
             numbers = row[:length] + 1
             into[LENGTH - length :] = torch.where(row[:length] == ours.mask, theirs.mask_token, numbers)
         return padded
 
-    told = torch.zeros(len(rows), LENGTH, theirs.n_features)
+    features = torch.zeros(len(rows), LENGTH, theirs.n_features)
     feature = dataset.get_item_feature()["category"]
     wanted = as_theirs(batch.rows)
     for place in (wanted > 0).nonzero().tolist():
         numbers = feature[wanted[tuple(place)]]
-        told[tuple(place)][numbers[numbers > 0] - 1] = 1
+        features[tuple(place)][numbers[numbers > 0] - 1] = 1
     masked = batch.rows.masked_fill(batch.masked, ours.mask)
     with torch.no_grad():
         expected = theirs.pretrain(
-            told,
+            features,
             as_theirs(masked),
             wanted,
             as_theirs(batch.negatives),
@@ -308,7 +312,7 @@ def pretraining_losses(theirs: Any, ours: S3Rec, items: Sequence[Item], dataset:
 
 
 def _copy(theirs: Any, ours: Any) -> None:
-    """Of a linear layer or a norm."""
+    """The weights of a linear layer or a norm."""
     ours.weight.copy_(theirs.weight)
     ours.bias.copy_(theirs.bias)
 

@@ -1,11 +1,11 @@
-"""RecBole's models trained on a data set that `seqrec export recbole` wrote, to stand beside ours.
+"""Trains RecBole's models on a data set that `seqrec export recbole` wrote, for comparison with ours.
 
     seqrec export recbole --items S/items.jsonl.gz --interactions S/interactions.csv.gz --out atomic/scientific
-    seqrec bench recbole-trained atomic/scientific sasrec gru4rec bert4rec fdsa    # in an environment of its own
+    seqrec bench recbole-trained atomic/scientific sasrec gru4rec bert4rec fdsa    # in a separate environment
 
-The environment is that of `seqrec bench recbole-parity`. RecBole's own defaults but for the length of histories and
-where the test begins; its own early stopping, on NDCG@10. Last item tests, last but one validates, all items ranked,
-those of the history too: what `seqrec evaluate` calls "all items".
+The environment is that of `seqrec bench recbole-parity`. RecBole's defaults, except for the length of histories and the
+split; its early stopping, on NDCG@10. The last item is the test, the last but one the validation, and all items are
+ranked, including those of the history: the mode "all items" of `seqrec evaluate`.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ METRICS = ("ndcg@10", "recall@10", "mrr@10")
 
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = _arguments(argv)
-    sys.argv = sys.argv[:1]  # RecBole reads it too
-    warnings.simplefilter("ignore", FutureWarning)  # of its data frames
+    sys.argv = sys.argv[:1]  # RecBole parses it as well
+    warnings.simplefilter("ignore", FutureWarning)  # from its use of pandas
     torch.set_num_threads(arguments.threads)
-    # RecBole's checkpoints hold more than weights, and it reads them as torch once did by default.
+    # RecBole's checkpoints have more than weights, which torch.load rejects by default.
     load = torch.load
     torch.load = lambda *args, **more: load(*args, **{"weights_only": False} | more)
     results = []
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def with_words(source: Path, target: Path, words: Sequence[str]) -> Path:
-    """The same atomic files, with these attributes as words each instead of one token: what FDSA is to read."""
+    """A copy of the atomic files in which these attributes are sequences of words, for FDSA, instead of one token."""
     folder = target / source.name
     folder.mkdir(parents=True)
     for path in source.iterdir():
@@ -64,7 +64,7 @@ def with_words(source: Path, target: Path, words: Sequence[str]) -> Path:
 
 
 def trained(model: str, data: Path, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """What the best epoch by validation reaches on the test part."""
+    """The test metrics of the epoch that is best on validation."""
     from recbole.config import Config
     from recbole.data import create_dataset, data_preparation
     from recbole.utils import get_model, get_trainer, init_logger, init_seed
@@ -113,14 +113,14 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("data", type=Path, help="the folder that `seqrec export recbole` wrote")
     parser.add_argument("models", nargs="+", choices=MODELS)
     words = ["title", "category"]
-    parser.add_argument("--words", nargs="*", default=words, help="attributes that FDSA reads, by their words")
-    parser.add_argument("--max-length", type=int, default=50, help="items of a history")
-    parser.add_argument("--batch-size", type=int, default=2048, help="of training, as by default there")
-    parser.add_argument("--epochs", type=int, default=300, help="at most")
+    parser.add_argument("--words", nargs="*", default=words, help="attributes that FDSA reads as single words")
+    parser.add_argument("--max-length", type=int, default=50, help="maximum items of a history")
+    parser.add_argument("--batch-size", type=int, default=2048, help="of training; RecBole's default")
+    parser.add_argument("--epochs", type=int, default=300, help="maximum number of epochs")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seed", type=int, default=2020)
-    parser.add_argument("--verbose", action="store_true", help="RecBole's own log, too")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep what was measured")
+    parser.add_argument("--verbose", action="store_true", help="also print RecBole's log")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements to FILE")
     return parser.parse_args(argv)
 
 

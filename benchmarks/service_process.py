@@ -1,4 +1,4 @@
-"""`seqrec serve` as a process of its own, on a free port: started, asked, killed."""
+"""`seqrec serve` as a child process on a free port, to be started, queried and killed."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ START_SECONDS = 200.0
 
 
 def environment(home: Path, **settings: str | None) -> dict[str, str]:
-    """Of a child process: no settings but these (`redis_url="..."` is SEQREC_REDIS_URL), one thread."""
+    """The environment of a child process: only these settings (`redis_url="..."` is SEQREC_REDIS_URL), one thread."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SEQREC_")}
     named = {f"SEQREC_{name.upper()}": value for name, value in settings.items() if value is not None}
     return inherited | {"SEQREC_HOME": str(home), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | named
 
 
 def seqrec(home: Path, *argv: str, **settings: str | None) -> str:
-    """Run the program to its end; its standard output. Raises RuntimeError with its log where it fails."""
+    """Run a command of the program. -> its standard output. Raises RuntimeError with its log if it fails."""
     done = subprocess.run(
         [sys.executable, "-m", "seqrec", *argv], env=environment(home, **settings), capture_output=True, text=True
     )
@@ -38,13 +38,13 @@ def seqrec(home: Path, *argv: str, **settings: str | None) -> str:
 
 
 def make_checkpoint(path: Path, **config: Any) -> Path:
-    """A checkpoint of the model without weights: what is measured here is not the model."""
+    """A checkpoint of the model without weights, for measurements that do not depend on the model."""
     save_checkpoint(path, "bag_of_words", BagOfWords(BagOfWordsConfig(**config)))
     return path
 
 
 class Service:
-    """Not running before `start`. `url` is where it listens."""
+    """Does not run before `start`. `url` is its address."""
 
     url: str
     process: subprocess.Popen[bytes]
@@ -54,7 +54,7 @@ class Service:
         self.settings: Mapping[str, str | None] = {"port": "0", "deadline": "30", **settings}
 
     def start(self, **settings: str | None) -> Service:
-        """Start it, with other `settings` perhaps, and wait until it is ready. Raises RuntimeError."""
+        """Start it, optionally with other `settings`, and wait until it is ready. Raises RuntimeError."""
         said = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -71,7 +71,7 @@ class Service:
         return self
 
     def until_ready(self, end: float) -> None:
-        """Wait until /readyz says so, at most to `end` (time.monotonic)."""
+        """Wait until /readyz answers 200, or until `end` (time.monotonic)."""
         while True:
             try:
                 if httpx.get(f"{self.url}/readyz", timeout=START_SECONDS).status_code == 200:
@@ -81,16 +81,16 @@ class Service:
             self._alive(end)
 
     def request(self, method: str, path: str, body: object = None) -> httpx.Response:
-        """Over a connection of its own: with several workers, any may answer."""
+        """Over a new connection: with several workers, any of them may answer."""
         return httpx.request(method, f"{self.url}{path}", json=body, timeout=START_SECONDS)
 
     def workers(self) -> list[int]:
-        """Process ids of those that answer: of the workers, or its own where it is one."""
+        """The process ids of the workers, or that of the service if it is a single process."""
         children = [child.pid for child in psutil.Process(self.process.pid).children() if _is_worker(child)]
         return children or [self.process.pid]
 
     def kill(self) -> None:
-        """SIGKILL to the process and its workers, whatever they are doing; nothing if it does not run."""
+        """SIGKILL to the service and its workers; without effect if it does not run."""
         if not hasattr(self, "process"):
             return
         try:
@@ -105,7 +105,7 @@ class Service:
         psutil.wait_procs(family, timeout=10)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Tell it to end; its exit code."""
+        """Ask it to end. -> its exit code."""
         self.process.send_signal(number)
         return self.process.wait(60)
 
@@ -123,7 +123,7 @@ class Service:
 
 
 def _is_worker(process: psutil.Process) -> bool:
-    """No reindex job: that is another program, and goes on when the service dies."""
+    """Excludes reindex jobs, which are another program and continue when the service dies."""
     try:
         return "spawn_main" in " ".join(process.cmdline())
     except psutil.Error:

@@ -1,11 +1,11 @@
-"""Random kills under load, with a memory of everything that was acknowledged: what is lost is named.
+"""Random kills under load. Everything that was acknowledged is recorded, and anything that is lost is reported.
 
-    seqrec bench soak                            # 120 kills on SQLite, 80 on Redis; 15 to 30 minutes
+    seqrec bench soak                    # 120 kills on SQLite, 80 on Redis; 15 to 30 minutes
     seqrec bench soak --sqlite 10 --redis 10 --seed 7
 
-Writers put, change and delete items and post events; snapshots are made all the while. At random moments a SIGKILL goes
-to the whole service, to one of its workers, to the job that makes a snapshot, or to the Redis server. After each kill
-everything is started again and compared with what was acknowledged. Exit code 1 at the first thing that is wrong.
+Clients write, change and delete items and post events, while snapshots are made. At random moments SIGKILL is sent to
+the whole service, to one of its workers, to the reindex job, or to the Redis server. After each kill everything is
+started again and compared with what was acknowledged. Exit code 1 at the first difference.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ ITEMS = 30
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print a table; exit code 1 where something acknowledged was lost, or anything else was wrong."""
+    """Prints a table. Exit code 1 if an acknowledged write was lost or anything else is wrong."""
     parser = argparse.ArgumentParser(prog="seqrec bench soak", description=__doc__.partition("\n")[0])
     parser.add_argument("--sqlite", type=int, default=120, metavar="N", help="kills on SQLite")
     parser.add_argument("--redis", type=int, default=80, metavar="N", help="kills on Redis")
-    parser.add_argument("--seed", type=int, default=int(time.time()), help="of all that is random")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="seed of the random choices")
     options = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # what runs and lies about is taken away all the same
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # processes and files are removed in any case
     print(f"seed {options.seed}", flush=True)
     tables = []
     try:
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def soak(
     folder: Path, on_redis: bool, kills: int, seed: int, say: Callable[[str], object] = lambda line: None
 ) -> Counter[str]:
-    """Kill `kills` times; what happened, counted. Raises Wrong."""
+    """Kill `kills` times. -> counts of what happened. Raises Wrong."""
     chance = random.Random(seed)
     counts: Counter[str] = Counter()
     server = RedisServer(folder / "redis") if on_redis else None
@@ -96,7 +96,7 @@ def soak(
             time.sleep(chance.uniform(0, 0.05))
             victim, begin = _kill(chance, service, server, workers), time.monotonic()
             counts[f"kills of {victim}"] += 1
-            time.sleep(chance.uniform(0, 0.3))  # what lives goes on meanwhile
+            time.sleep(chance.uniform(0, 0.3))  # what still runs continues meanwhile
             if victim == "the Redis server":
                 assert server is not None
                 server.start()
@@ -125,7 +125,7 @@ def _build(folder: Path, home: Path, items: dict[str, str], redis_url: str | Non
 
 
 def _kill(chance: random.Random, service: Service, server: RedisServer | None, workers: int) -> str:
-    """SIGKILL to somebody; returns to whom."""
+    """Send SIGKILL to a random victim. -> the victim."""
     jobs = [child for child in psutil.Process(service.process.pid).children(recursive=True) if _is_job(child)]
     victims = ["the service"] * 3
     victims += ["a worker"] * 2 if workers > 1 else []
@@ -154,7 +154,7 @@ def _is_job(process: psutil.Process) -> bool:
 
 
 def _end_jobs(home: Path) -> None:
-    """Jobs outlive a service that is killed."""
+    """Jobs survive the death of their service."""
     for path in (home / "jobs").glob("*.json"):
         with suppress(psutil.Error, ValueError):
             process = psutil.Process(json.loads(path.read_text(encoding="utf-8")).get("process"))

@@ -1,4 +1,4 @@
-"""The load of the soak, and its memory: what was acknowledged, and what may or may not have happened."""
+"""The load of the soak, and its record of what was acknowledged and of what may or may not have happened."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from index.snapshot.publication import check_servable, published
 from index.snapshot.snapshot import SnapshotStore
 
 WRITERS = 3
-KEYS = 30  # of each writer: what is put is changed, deleted and put again
+KEYS = 30  # of each writer; written, changed, deleted and written again
 _OUTCOMES = {200, 429, 503}
-"""Others are defects."""
+"""Any other status is a defect."""
 
 
 class Wrong(Exception):
-    """The service did not do what it promises."""
+    """The service broke a promise."""
 
 
 @dataclass
 class Slot:
-    """One item of one writer. `title` None: not there. `maybe`: what was tried since without an answer."""
+    """An item of one writer. `title` None: absent. `maybe`: titles of later attempts without an answer."""
 
     title: str | None = None
     seq: int = 0
@@ -37,7 +37,7 @@ class Slot:
 
 
 class Load:
-    """Several clients at once. Each item has one writer, so that the order of its changes is known."""
+    """Several concurrent clients. Each item has one writer, so that the order of its changes is known."""
 
     def __init__(self, items: dict[str, str], seed: int) -> None:
         self.slots = {item_id: Slot(title) for item_id, title in items.items()}
@@ -66,7 +66,7 @@ class Load:
             thread.start()
 
     def until(self, writes: int, most: float) -> None:
-        """Wait until so many more writes were acknowledged, or for `most` seconds."""
+        """Wait until `writes` more writes were acknowledged, or for `most` seconds."""
         writes += self.counts["acknowledged writes"]
         end = time.monotonic() + most
         while self.counts["acknowledged writes"] < writes and time.monotonic() < end:
@@ -82,7 +82,7 @@ class Load:
         chance = random.Random(f"{self._seed}-{self._round}-{work.__name__}-{number}")
         while not self._stopping.is_set():
             try:
-                # A connection stays with one worker: a new one now and then.
+                # A connection stays with one worker, so open a new one from time to time.
                 with httpx.Client(base_url=url, timeout=60) as client:
                     for _ in range(20):
                         if not self._stopping.is_set():
@@ -116,7 +116,7 @@ class Load:
             if reply.status_code == 404 and None not in {self.slots[key].title for key in change}:
                 maybe = [title for key in change for title in self.slots[key].maybe[:-1]]
                 if None not in maybe:
-                    self.wrong.append(f"{path} was acknowledged and is not there: {reply.text}")
+                    self.wrong.append(f"{path} was acknowledged and is missing: {reply.text}")
             if reply.status_code == 404:
                 for key in change:
                     self.slots[key] = Slot()
@@ -129,7 +129,7 @@ class Load:
             for number, (key, title) in enumerate(change.items(), first):
                 what = ("delete" if title is None else "put", key)
                 if self.numbers.setdefault(number, what) != what:
-                    self.wrong.append(f"number {number} was given to {self.numbers[number]} and to {what}")
+                    self.wrong.append(f"number {number} was assigned to {self.numbers[number]} and to {what}")
                 self.slots[key] = Slot(title, number)
             self.highest = max(self.highest, seq)
 
@@ -153,7 +153,7 @@ class Load:
             self.counts["answers"] += reply.status_code == 200
             self.counts["reads refused"] += reply.status_code != 200
             if reply.status_code == 200 and len(reply.json()["items"]) != 5:
-                self.wrong.append(f"an answer of {len(reply.json()['items'])} items instead of 5")
+                self.wrong.append(f"an answer with {len(reply.json()['items'])} items instead of 5")
         time.sleep(0.01)
 
     def _reindex(self, client: httpx.Client, chance: random.Random, _: int) -> None:
@@ -163,7 +163,7 @@ class Load:
             with self._lock:
                 if reply.status_code not in (202, 503):
                     self.wrong.append(f"POST /reindex: {reply.status_code} {reply.text}")
-                self.counts["reindexes asked for"] += reply.status_code == 202
+                self.counts["reindexes requested"] += reply.status_code == 202
         self._stopping.wait(1)
 
     def _expect(self, reply: httpx.Response, what: str) -> None:
@@ -172,7 +172,7 @@ class Load:
 
 
 def check(load: Load, url: str, home: Path, redis_url: str | None) -> None:
-    """Compare what is stored and what is served with what was acknowledged. Raises Wrong."""
+    """Compare what is stored and served with what was acknowledged. Raises Wrong."""
     if load.wrong:
         raise Wrong("; ".join(load.wrong[:5]))
     location = redis_url or home
@@ -197,7 +197,7 @@ def check(load: Load, url: str, home: Path, redis_url: str | None) -> None:
         for change in catalogue.changes(store.open(served).manifest.seq, 10**6):
             what = (change.op, change.item_id)
             if load.numbers.setdefault(change.seq, what) != what:
-                raise Wrong(f"number {change.seq} was given to {load.numbers[change.seq]} and to {what}")
+                raise Wrong(f"number {change.seq} was assigned to {load.numbers[change.seq]} and to {what}")
     _check_events(load, location)
     with httpx.Client(base_url=url, timeout=60) as client:
         reply = client.post(
@@ -206,7 +206,7 @@ def check(load: Load, url: str, home: Path, redis_url: str | None) -> None:
         found = {item["item_id"]: item["attributes"]["title"] for item in reply.json().get("items", [])}
         if reply.status_code != 200 or found != {item_id: title for item_id, (_, title) in there.items()}:
             missing = sorted(there.keys() - found.keys())[:5]
-            raise Wrong(f"not all that is stored is found: {reply.status_code}, {missing} missing, {reply.text[:300]}")
+            raise Wrong(f"stored items are not found: {reply.status_code}, {missing} missing, {reply.text[:300]}")
 
 
 def _check_events(load: Load, location: Path | str) -> None:
@@ -217,4 +217,4 @@ def _check_events(load: Load, location: Path | str) -> None:
                 raise Wrong(f"an event of {user} is stored twice")
             lost = load.events.get(user, set()) - set(stored)
             if lost or set(stored) - load.maybe_events[user]:
-                raise Wrong(f"events of {user} that were acknowledged and are lost: {sorted(lost)[:5]}")
+                raise Wrong(f"events of {user} that were acknowledged were lost: {sorted(lost)[:5]}")

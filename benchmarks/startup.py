@@ -1,9 +1,10 @@
-"""Seconds from the start of `seqrec serve` to its first answers: /healthz (it lives), /readyz (it recommends).
+"""Seconds from the start of `seqrec serve` to its first answers: /healthz (alive) and /readyz (ready to recommend).
 
-    seqrec bench startup                         # 1,000, 100,000 and 1,000,000 items x 384; 4 minutes, 3 GB of disk
+    seqrec bench startup                     # 1,000, 100,000 and 1,000,000 items x 384; 4 minutes, 3 GB of disk
 
-A Recformer of random weights is loaded and warmed with a snapshot of random vectors. The first start on a host hashes
-the snapshot's files; starts after it do not. What was written just before is in the page cache, both times.
+A Recformer of random weights is loaded and warmed up with a snapshot of random vectors. The first start on a host
+hashes the snapshot's files; later starts do not. The files are in the page cache in both cases, since they were just
+written.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from statistics import median
 
 import torch
 
-from benchmarks.report import Line, Report, Spread, add_output
+from benchmarks.report import Line, Report, Spread, add_output, log
 from benchmarks.serve import DATA, World, make_model
 from benchmarks.service_process import START_SECONDS, environment
 from benchmarks.synthetic import make_home
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         checkpoint = make_model(folder / "model", World(read_items(args.items), []), args)
         starts = {}
         for count in args.sizes:
-            print(f"writing {count:,} items", file=sys.stderr, flush=True)
+            log(f"writing {count:,} items")
             home = make_home(folder / f"home-{count}", checkpoint, count)
             opened = [seconds_to_answers(home, folder / "log", args) for _ in range(args.rounds)]
             hashed = []
@@ -51,12 +52,12 @@ def main(argv: Sequence[str] | None = None) -> None:
                 hashed.append(seconds_to_answers(home, folder / "log", args))
             starts[count] = {"opened before": opened, "first on this host": hashed}
             shutil.rmtree(home)
-    tell(report, starts)
+    add_lines(report, starts)
     report.finish(args.json, args.picture)
 
 
-def tell(report: Report, starts: dict[int, dict[str, list[dict[str, float]]]]) -> None:
-    """`starts` by the number of items, then what was known of the snapshot. Ratios are to the smallest catalogue."""
+def add_lines(report: Report, starts: dict[int, dict[str, list[dict[str, float]]]]) -> None:
+    """`starts` by the number of items, then by whether the host had opened the snapshot. Ratios to the smallest."""
     smallest = next(iter(starts))
     for count, of_count in starts.items():
         for known, of_known in of_count.items():
@@ -69,7 +70,7 @@ def tell(report: Report, starts: dict[int, dict[str, list[dict[str, float]]]]) -
 
 
 def seconds_to_answers(home: Path, log: Path, args: argparse.Namespace) -> dict[str, float]:
-    """By path: when it was first answered with 200. Raises RuntimeError with the service's log where it never is."""
+    """By path, the time of the first answer with status 200. Raises RuntimeError with the service's log on failure."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     settings = {"port": str(port), "threads": str(args.threads), "workers": str(args.workers)}
@@ -107,10 +108,12 @@ def _answers(port: int, path: str) -> bool:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="seqrec bench startup", description=__doc__.partition("\n")[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 100_000, 1_000_000], help="items")
-    parser.add_argument("--items", type=Path, default=DATA / "items.jsonl.gz", help="whose words the tokenizer knows")
-    parser.add_argument("--attributes", default="title,brand,category", help="which are text, in this order")
+    parser.add_argument("--items", type=Path, default=DATA / "items.jsonl.gz", help="items to train the tokenizer on")
+    parser.add_argument(
+        "--attributes", default="title,brand,category", help="attributes to read as text, in this order"
+    )
     parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--hidden", type=int, default=384, help="heads are of 32")
+    parser.add_argument("--hidden", type=int, default=384, help="a multiple of 32, the size of a head")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of each worker")
     parser.add_argument("--rounds", type=int, default=3)

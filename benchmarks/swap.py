@@ -1,12 +1,12 @@
-"""Requests from concurrent clients while snapshots are made, published and swapped, one of them of another model.
+"""Requests of concurrent clients while snapshots are made, published and swapped, one of them with another model.
 
-    seqrec bench swap                       # 10,000 requests, 20 swaps and a model change; about 3 minutes
+    seqrec bench swap                            # 10,000 requests, 20 swaps and a model change; about 3 minutes
     seqrec bench swap --checkpoint var/demo/checkpoint --workers 2
 
-Answers by text are compared with a brute-force ranking by the model that they name. A request is *during a
-swap* if it overlaps the time from a publication until the last answer from the snapshot before, or the first from the
-new one. Exit code 1 for a failed request, for an answer that mixes two snapshots, or where the 99th percentile during
-swaps is more than twice that of all other requests.
+Answers are compared with a brute-force ranking by the model that they name. A request is *during a swap* if it overlaps
+the time from a publication until the last answer from the previous snapshot, or the first from the new one. Exit code 1
+for a failed request, for an answer that mixes two snapshots, or if the 99th percentile during swaps is more than twice
+that of all other requests.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ from seqrec.metric import Metric
 DATA = Path(__file__).parents[1] / "data" / "online-retail"
 K = 10
 QUERIES = 50
-POPULAR_EVERY = 4  # every so many requests asks for what is popular
+POPULAR_EVERY = 4  # one request in so many is for the most popular items
 
 
 @dataclass(frozen=True)
 class Sent:
-    """One request. Times of time.time(), since publications are stamped with it."""
+    """One request. Times are of time.time(), as are those of publications."""
 
     begin: float
     end: float
@@ -67,19 +67,19 @@ class Result:
 
     @property
     def ratio(self) -> float:
-        """The 99th percentile during swaps over that of all other requests."""
+        """The 99th percentile during swaps, relative to that of all other requests."""
         return percentile(self.during, 99) / percentile(self.reindexing + self.quiet, 99)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="seqrec bench swap", description=__doc__.partition("\n")[0])
     parser.add_argument("--requests", type=int, default=10_000)
-    parser.add_argument("--swaps", type=int, default=20, help="and one more, to another model")
+    parser.add_argument("--swaps", type=int, default=20, help="number of swaps; one more changes the model")
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--pause", type=float, default=2.0, help="seconds between a swap and the next reindex")
     parser.add_argument("--checkpoint", type=Path, help="default: a model without weights")
-    parser.add_argument("--other", type=Path, help="the model that comes halfway; default: one without weights")
+    parser.add_argument("--other", type=Path, help="the model after the change; default: one without weights")
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         first = options.checkpoint or make_checkpoint(Path(folder) / "first", dim=64)
@@ -121,7 +121,7 @@ def measure(
     pause: float,
     nice: int = 10,
 ) -> Result:
-    """At least so many requests across so many swaps and one to the second checkpoint; reindexes run as `nice`."""
+    """At least `requests` requests across `swaps` swaps and one to the second checkpoint; reindexes run with `nice`."""
     home = folder / "home"
     chance = random.Random(0)
     titles = [str(item.attributes["title"]) for item in items if item.attributes.get("title")]
@@ -166,7 +166,7 @@ def measure(
 
 
 def _interactions(path: Path, popular: Sequence[str], number: int) -> None:
-    """Of the i-th popular item 10 * (number * 10 + len(popular) - i): no two snapshots count the same."""
+    """The i-th popular item has 10 * (number * 10 + len(popular) - i) events, so counts differ between snapshots."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["user_id", "item_id", "timestamp"])
@@ -179,7 +179,7 @@ def _count(number: int, place: int) -> int:
 
 
 def _reindex(home: Path, interactions: Path, checkpoint: Path | None, nice: int) -> str:
-    """As the service starts it: a process of its own. Returns the snapshot that it published."""
+    """In a separate process, as the service starts it. -> the snapshot that it published."""
     command = [sys.executable, "-m", "seqrec", "reindex", "--json", "--interactions", str(interactions)]
     command += ["--checkpoint", str(checkpoint)] if checkpoint else []
     with subprocess.Popen(command, env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as job:
@@ -192,7 +192,7 @@ def _reindex(home: Path, interactions: Path, checkpoint: Path | None, nice: int)
 def _client(
     url: str, queries: Sequence[Sequence[dict[str, str]]], number: int, sent: list[Sent], ended: threading.Event
 ) -> None:
-    """Cheap on purpose: what it costs is taken from the service."""
+    """Deliberately cheap, since processor time of the client is lost to the service."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
     bodies = [json.dumps({"history": [{"attributes": of} for of in query], "k": K}).encode() for query in queries]
     popular = json.dumps({"history": [], "k": K}).encode()
@@ -216,7 +216,7 @@ def _client(
 
 
 class _Checker:
-    """What each answer must be, by the snapshot and the model that it names."""
+    """The expected answers, by the snapshot and the model that an answer names."""
 
     def __init__(
         self,
@@ -236,7 +236,7 @@ class _Checker:
             self._scores[encoder.checkpoint.digest] = scores
 
     def wrong(self, query: int, answer: dict[str, Any]) -> str | None:
-        """What is wrong with an answer."""
+        """What is wrong with an answer; None if it is right."""
         number = self._numbers.get(answer["snapshot"])
         got = [(item["item_id"], item["score"]) for item in answer["items"]]
         if number is None:
@@ -248,8 +248,8 @@ class _Checker:
         scores = self._scores[answer["model"]][query]
         best = np.sort(scores)[::-1][:K]
         found = scores[[self._row[item_id] for item_id, _ in got]]
-        told = np.array([score for _, score in got])
-        if len(got) == K and np.allclose(told, best, atol=1e-4) and np.allclose(told, found, atol=1e-4):
+        scored = np.array([score for _, score in got])
+        if len(got) == K and np.allclose(scored, best, atol=1e-4) and np.allclose(scored, found, atol=1e-4):
             return None
         return f"query {query} by {answer['model'][:12]}: {got}"
 

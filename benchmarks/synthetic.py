@@ -20,7 +20,7 @@ from seqrec.encoder import Encoder, load_model
 
 AT_ONCE = 10_000
 TEXTS = 1000
-"""Items are told apart by their ids; their texts begin again after so many."""
+"""The number of different texts; ids are all different."""
 
 
 def item(number: int) -> Item:
@@ -28,7 +28,7 @@ def item(number: int) -> Item:
 
 
 def make_home(home: Path, checkpoint: Path, count: int) -> Path:
-    """`home`, now with a published snapshot of so many items; the catalogue itself has none of them."""
+    """Publishes a snapshot of `count` items in `home`; the catalogue itself is empty. -> `home`."""
     encoder = load_model(checkpoint, device="cpu")
     store = SnapshotStore(home)
     with closing(open_catalogue(home, create=True)) as catalogue:

@@ -1,10 +1,10 @@
-"""Tokens a second in training: our packed Recformer beside the authors' formulation, on the same batches.
+"""Training throughput in tokens per second: our packed Recformer compared with the authors' formulation.
 
-A step is that of fine-tuning: histories of real lengths are encoded, their [CLS] vectors are compared with vectors of
-the whole catalogue that stand still (cosine / temperature, cross entropy), then gradients, their norm clipped, AdamW.
-The authors' side is Hugging Face's Longformer on padded batches, with the same weights, batches and optimizer. Both
-without dropout: first their losses and gradients are compared, so that what is timed is known to be the same
-mathematics. Counted are real tokens, on both sides.
+A step is one of fine-tuning: histories of real lengths are encoded, their [CLS] vectors are compared with fixed vectors
+of the whole catalogue (cosine / temperature, cross entropy), then follow gradients, clipping of their norm, and AdamW.
+The authors' side is Hugging Face's Longformer on padded batches, with the same weights, batches and optimizer. Neither
+has dropout: losses and gradients are compared first, to show that both compute the same function. Only real tokens are
+counted, on both sides.
 
 seqrec bench train --help
 """
@@ -59,7 +59,7 @@ class Trainee:
         self.optimizer = adamw(model, OPTIMIZER)
 
     def gradients(self, batch: Batch) -> float:
-        """Leave them in the parameters; -> the loss."""
+        """Leaves them in the parameters. -> the loss."""
         self.optimizer.zero_grad()
         queries = F.normalize(self.encode(batch.histories).float(), dim=1)  # [b, d]
         loss = F.cross_entropy(queries @ self.catalogue.T / TEMPERATURE, batch.labels)
@@ -106,11 +106,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     report.add_turns("training", turns, sum(tokens), "tokens/s")
     report.finish(args.json, args.picture)
     if max(found.values()) > TOLERANCE:
-        sys.exit(f"ours and the authors' do not compute the same: more than {TOLERANCE} apart")
+        sys.exit(f"our losses or gradients differ from the authors' by more than {TOLERANCE}")
 
 
 def contestants(config: RecformerConfig, items: int, device: torch.device) -> dict[str, Trainee]:
-    """By name, all with the same weights and the same catalogue of random unit vectors [items, d]."""
+    """By name. All have the same weights and the same catalogue of random unit vectors [items, d]."""
     catalogue = F.normalize(torch.randn(items, config.hidden_size), dim=1).to(device)
     authors = AuthorsRecformer(config)
     ours = Recformer(config, None)
@@ -132,19 +132,19 @@ def contestants(config: RecformerConfig, items: int, device: torch.device) -> di
         return Trainee(model, encode, catalogue)
 
     found = {"authors": theirs(False)}
-    if device.type == "cuda":  # a CPU computes their formulation in bfloat16 no faster
+    if device.type == "cuda":  # on a CPU, bfloat16 does not speed up their formulation
         found["authors bfloat16"] = theirs(True)
     return found | {"ours float32": packed(False), "ours bfloat16": packed(True)}
 
 
 def difference(trainees: Mapping[str, Trainee], batch: Batch) -> dict[str, float]:
-    """Ours in float32 from the authors': of the losses, and of all gradients as one vector; shares of the authors'."""
+    """Our float32 loss and gradients (as one vector) compared with the authors'; relative differences."""
     authors, ours = trainees["authors"], trainees["ours float32"]
     loss, own = authors.gradients(batch), ours.gradients(batch)
     model, mine = authors.model, ours.model
     assert isinstance(model, AuthorsRecformer)
     assert isinstance(mine, Recformer)
-    with torch.no_grad():  # their gradients under our names: as if they were weights
+    with torch.no_grad():  # their gradients under our names, converted like weights
         weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
         for parameter in model.parameters():
             parameter.copy_(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
@@ -159,7 +159,7 @@ def difference(trainees: Mapping[str, Trainee], batch: Batch) -> dict[str, float
 
 
 def _batches(world: World, device: torch.device) -> list[Batch]:
-    """Histories as they come, each without its last item, which is what it should find."""
+    """Histories in file order, each without its last item, which is the target."""
     rows = [of for of in world.histories if len(of) > 1]
     return [
         Batch(
@@ -171,7 +171,7 @@ def _batches(world: World, device: torch.device) -> list[Batch]:
 
 
 def _padded(config: RecformerConfig, batch: Batch) -> int:
-    """Tokens that the authors' side computes."""
+    """The tokens that the authors' side computes, with padding."""
     window = config.attention_window
     longest = max(1 + sum(len(item.ids) for item in history.items) for history in batch.histories)
     return -(-min(longest, config.max_token_num) // window) * window * len(batch.histories)

@@ -1,4 +1,4 @@
-"""Contestants that take turns in one process: only ratios of turns that stand side by side are told."""
+"""Contestants take turns in one process; ratios are of neighbouring turns only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import psutil
 
 BUSY = 0.1
-"""Cores' worth of other processes' work above which a run is called unclean."""
+"""Cores used by other processes above which the machine counts as busy."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,13 @@ class Turns:
         return statistics.median(self.seconds[name])
 
     def ratios(self, name: str, against: str) -> list[float]:
-        """How many times as fast as `against`, round by round, the slowest first."""
+        """How many times as fast as `against`, in each round, in ascending order."""
         pairs = zip(self.seconds[against], self.seconds[name], strict=True)
         return sorted(theirs / own for theirs, own in pairs)
 
 
 def take_turns(what: str, contestants: Mapping[str, Callable[[], object]], rounds: int) -> Turns:
-    """Each contestant once a round, after one round that is not counted."""
+    """Runs each contestant once per round, after one round that is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(rounds + 1):
         for name, run in contestants.items():
@@ -46,7 +46,7 @@ def take_turns(what: str, contestants: Mapping[str, Callable[[], object]], round
 
 
 class Others:
-    """How much processor time other processes took since this was made."""
+    """The processor time that other processes have used since its creation."""
 
     def __init__(self) -> None:
         self.load = os.getloadavg()[0]
@@ -63,12 +63,12 @@ class Others:
         return float(max(0.0, taken / (time.perf_counter() - self._start)))
 
     def warn(self) -> float:
-        """Say so if the machine was busy; -> cores. Not the load average: it tells of the minute before, too."""
+        """Print a warning if the machine was busy. -> cores. The load average would include the minute before."""
         cores = self.cores()
         if cores > BUSY:
             print(
-                f"\nWARNING: the machine was busy (other processes took {cores:.2f} cores meanwhile): do not trust "
-                "these numbers, however close together they are.",
+                f"\nWARNING: the machine was busy: other processes used {cores:.2f} cores. Do not trust "
+                "these numbers, even if they are consistent.",
                 file=sys.stderr,
             )
         return cores

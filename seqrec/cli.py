@@ -1,6 +1,6 @@
-"""The program `seqrec`: one table of commands, each loaded when it is asked for.
+"""The program `seqrec`: a table of commands, each imported when it is first used.
 
-A command is a function `(argv: list[str]) -> None` that raises SeqrecError for what the user can mend.
+A command is a function `(argv: list[str]) -> None` that raises SeqrecError for errors that the user can correct.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 from seqrec.errors import SeqrecError
 from seqrec.registry import load
@@ -19,30 +20,37 @@ from seqrec.runtime.threads import use_passive_waits
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("seqrec.demo:main", "train, evaluate, index and serve the bundled data set"),
-    "import": ("seqrec.data.sources.cli:import_data", "turn others' data sets and checkpoints into ours"),
-    "export": ("seqrec.data.sources.cli:export_data", "turn items and interactions into RecBole's files"),
-    "pretrain": ("training.cli:pretrain", "train a model on several data sets, to start others from"),
+    "import": ("seqrec.data.sources.cli:import_data", "convert data sets and checkpoints of other formats"),
+    "export": ("seqrec.data.sources.cli:export_data", "convert items and interactions to RecBole's files"),
+    "pretrain": ("training.cli:pretrain", "pretrain a model on several data sets"),
     "train": ("training.cli:train", "train a model on items and interactions"),
-    "runs": ("training.cli:list_runs", "list training runs and compare them"),
-    "evaluate": ("training.evaluation.cli:evaluate", "rank the whole catalogue for held-out items"),
-    "suite": ("training.suite.cli:suite", "train the papers' models and write their tables"),
+    "runs": ("training.cli:list_runs", "list and compare training runs"),
+    "evaluate": ("training.evaluation.cli:evaluate", "evaluate a model on held-out events"),
+    "suite": ("training.suite.cli:suite", "reproduce the tables of papers"),
     "index": ("index.build.cli:index", "build, verify, publish, roll back and list snapshots"),
-    "reindex": ("index.build.cli:reindex", "make a new snapshot of the catalogue and publish it"),
+    "reindex": ("index.build.cli:reindex", "make and publish a new snapshot of the catalogue"),
     "catalogue": ("index.backup.cli:catalogue", "dump, restore and show the catalogue"),
-    "events": ("index.events.cli:events", "store what users did from files"),
-    "placements": ("service.placements_cli:placements", "named rules for recommendations: list, show, set, delete"),
-    "serve": ("service.cli:serve", "answer over HTTP"),
-    "bench": ("benchmarks.cli:bench", "measure speed and memory beside what people would use instead"),
+    "events": ("index.events.cli:events", "import users' events"),
+    "placements": ("service.placements_cli:placements", "list, show, set and delete named rules for recommendations"),
+    "serve": ("service.cli:serve", "serve recommendations over HTTP"),
+    "bench": ("benchmarks.cli:bench", "measure speed and memory, compared with alternatives"),
 }
+
+
+_TRAINING_LIBRARIES = ("accelerate", "matplotlib", "tensorboard", "tomli_w", "transformers")
+"""The extra `train`, which a serving installation does without. Commands of the package `training` need it."""
 
 
 def run(command: str, argv: Sequence[str]) -> None:
     """Load and call one command of the table."""
-    load(COMMANDS[command][0])(list(argv))
+    target = COMMANDS[command][0]
+    if target.startswith("training."):
+        _require_training_libraries()
+    load(target)(list(argv))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point: exit code 0 done, 1 an error the message explains, 2 wrong usage, 130 interrupted."""
+    """Entry point. Exit codes: 0 done, 1 an error that the message explains, 2 wrong usage, 130 interrupted."""
     argv = sys.argv[1:] if argv is None else list(argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
@@ -82,11 +90,21 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _interrupt(number: int, frame: object) -> None:
-    """SIGTERM ends a command as Ctrl-C does: what is half written is taken away. `serve` has its own way to stop."""
+    """SIGTERM ends a command like Ctrl-C, so that unfinished output is removed. `serve` handles it differently."""
     raise KeyboardInterrupt
 
 
+def _require_training_libraries() -> None:
+    """Checked before any work. Raises SeqrecError."""
+    missing = [name for name in _TRAINING_LIBRARIES if find_spec(name) is None]
+    if missing:
+        raise SeqrecError(
+            f"the training libraries are not installed ({', '.join(missing)}): pip install 'seqrec[train]', or in a "
+            "clone: pip install -c constraints.txt -e '.[cpu,train]'"
+        )
+
+
 def usage() -> str:
-    lines = ["usage: seqrec COMMAND [OPTIONS]   (seqrec COMMAND --help tells more)", ""]
+    lines = ["usage: seqrec COMMAND [OPTIONS]   (seqrec COMMAND --help shows the options)", ""]
     lines += [f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()]
     return "\n".join(lines)

@@ -15,7 +15,6 @@ import json
 import os
 import shlex
 import shutil
-import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +25,7 @@ from pathlib import Path
 from seqrec import __version__, cli
 from seqrec.data.files import new_directory, sha256_file, write_text
 from seqrec.errors import InputError, SeqrecError
+from seqrec.runtime.listen import listen
 from seqrec.runtime.progress import format_duration
 
 DATA = Path(__file__).parents[1] / "data" / "online-retail"
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> None:
     home = Path(os.environ.get("SEQREC_HOME") or "var") / "demo"
     host = os.environ.get("SEQREC_HOST") or "127.0.0.1"
     port = _port(os.environ.get("SEQREC_PORT") or "8000")
-    _check_address(host, port)
+    listen(host, port).close()  # before minutes of training
     _check_data()
     home.mkdir(parents=True, exist_ok=True)
     for left in (*home.glob(".tmp-*"), *home.glob(".old-*")):  # of a run that was killed
@@ -163,29 +163,6 @@ def _port(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
         raise InputError(f"{text!r} is not a port; set a number from 1 to 65535", "SEQREC_PORT")
     return int(text)
-
-
-def _check_address(host: str, port: int) -> None:
-    """Checks the address before minutes of training. Raises InputError."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except socket.gaierror as error:
-        raise InputError(f"{host!r} is not an address to listen on: {error.strerror}", "SEQREC_HOST") from None
-    with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(address)
-            probe.listen(1)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise InputError(
-                    f"port {port} of {host} is used by another program (another demo?); "
-                    f"stop it or choose another port, e.g. SEQREC_PORT={port % 65535 + 1}",
-                    "SEQREC_PORT",
-                ) from None
-            if error.errno == errno.EACCES:
-                raise InputError(f"port {port} needs privileges; set a port above 1023", "SEQREC_PORT") from None
-            raise InputError(f"{host!r} is not an address of this machine: {error.strerror}", "SEQREC_HOST") from None
 
 
 def _check_data() -> None:

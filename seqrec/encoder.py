@@ -8,6 +8,7 @@ model.encode_histories([[{"title": "Oak desk"}], []])          # float32 [2, dim
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -24,9 +25,11 @@ from seqrec.errors import InputError
 from seqrec.hybrid.settings import HybridSettings
 from seqrec.metric import Metric
 from seqrec.models.base.model import Batch, CudaGraphs, SequenceModel
-from seqrec.runtime.quantization import pack_weights, quantize
+from seqrec.runtime.quantization import has_fast_int8, pack_weights, quantize
 from seqrec.runtime.thread_pool import map_single_core
 from seqrec.text.item_text import ItemTokens, TokenizedHistory, TokenizedItem
+
+log = logging.getLogger(__name__)
 
 Precision = Literal["float32", "bfloat16", "int8"]
 """bfloat16 is faster on a GPU; int8, of linear layers, on a CPU."""
@@ -38,6 +41,11 @@ TOKEN_BUDGET = {"cpu": 1024, "cuda": 65536}
 """Tokens of a batch: enough to keep a GPU or a core busy, few enough to stay in the caches."""
 MIN_SPLIT_TOKENS = 256
 """From this many tokens on, each core of a CPU computes batches of its own; below, all cores share each operation."""
+
+
+def fast_precision(precision: Precision) -> Precision:
+    """The precision, or float32 for int8 on a processor where that is not faster."""
+    return "float32" if precision == "int8" and not has_fast_int8() else precision
 
 
 def load_model(path: str | Path, device: str | None = None, precision: Precision = "float32") -> Encoder:
@@ -61,6 +69,8 @@ class Encoder:
         self.device = _device("cpu" if device is None and precision == "int8" else device)
         if precision == "int8" and self.device.type != "cpu":
             raise InputError("int8 runs on the CPU only; use bfloat16 on a GPU", "precision")
+        if precision == "int8" and not has_fast_int8():
+            log.warning("this processor has no VNNI instructions, so int8 is not faster here; use float32")
         self.precision: Precision = precision
         self.checkpoint = checkpoint
         self.item_tower = checkpoint.item_tower if precision == "float32" else f"{checkpoint.item_tower}-{precision}"

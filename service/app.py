@@ -19,16 +19,19 @@ from service.http.middleware import RequestMiddleware
 from service.http.protocol import STATE_KEY, ConnectionLimits
 from service.metrics import Metrics, shared_directory
 from service.settings import Settings, load_settings
-from service.workers import end_with_parent, end_worker, quiet_libraries, take_gpu
+from service.workers import end_with_parent, end_worker, mark_accepting, quiet_libraries, take_gpu
 
 _LOADING_SECONDS = 30.0
 """How long one of several workers may load before it accepts connections; then /readyz gives the reason."""
 
 
-def create_app(settings: Settings, end: Callable[[], object] = lambda: None) -> FastAPI:
+def create_app(
+    settings: Settings, end: Callable[[], object] = lambda: None, accepting: Callable[[], object] = lambda: None
+) -> FastAPI:
     """The service as an ASGI app. Opens nothing until it starts; the snapshot then loads in the background.
 
     `end` is called when a compute thread has died: a worker ends itself, and its supervisor starts a new one.
+    `accepting` is called when the app is about to accept connections.
     """
     metrics = Metrics(shared_directory())
 
@@ -38,8 +41,9 @@ def create_app(settings: Settings, end: Callable[[], object] = lambda: None) -> 
         try:
             await startup.start()
             if shared_directory() is not None:
-                # Other workers answer meanwhile: a restarted one accepts no requests before it can answer them.
+                # Other workers answer meanwhile, or else the supervisor.
                 await startup.loaded(_LOADING_SECONDS)
+            accepting()
             limits = ConnectionLimits(settings.max_connections, metrics.connection_closed)
             yield {STATE_KEY: limits}
         finally:
@@ -52,7 +56,7 @@ def create_app(settings: Settings, end: Callable[[], object] = lambda: None) -> 
         lifespan=lifespan,
         redoc_url=None,
     )
-    app.state.metrics = metrics
+    app.state.metrics, app.state.home = metrics, settings.home
     problems.install(app)
     routes.install(app)
     app.add_middleware(RequestMiddleware, metrics=metrics, settings=settings, open_requests=open_requests(settings))
@@ -70,4 +74,4 @@ def worker_app() -> FastAPI:
     limit_arenas()
     threading.Thread(target=end_with_parent, name="parent", daemon=True).start()
     take_gpu()
-    return create_app(settings, end=end_worker)
+    return create_app(settings, end=end_worker, accepting=mark_accepting)

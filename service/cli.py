@@ -1,22 +1,24 @@
-"""`seqrec serve`: answer over HTTP until SIGTERM or Ctrl-C, then finish the open requests."""
+"""`seqrec serve`: serves over HTTP until SIGTERM or Ctrl-C, then finishes the open requests."""
 
 from __future__ import annotations
 
 import argparse
-import errno
 import logging
 import math
 import signal
 import socket
+import threading
 from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
 from index.catalogue.open import CATALOGUE_FILE, open_catalogue
-from seqrec.errors import InputError, NotReady
+from seqrec.errors import NotReady
+from seqrec.runtime.listen import listen
 from seqrec.runtime.malloc import limit_arenas
 from seqrec.runtime.threads import choose, use
 from service.settings import Settings, load_settings
+from service.starting import answered_meanwhile
 from service.workers import quiet_libraries, run_workers, worker_count
 
 log = logging.getLogger(__name__)
@@ -34,14 +36,14 @@ def serve(argv: Sequence[str]) -> None:
     ]
     argparse.ArgumentParser(
         prog="seqrec serve",
-        description="Answer over HTTP. Environment variables configure it:",
+        description="Serve recommendations over HTTP. Environment variables configure it:",
         epilog="\n".join(lines),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).parse_args(argv)
     settings = load_settings()
     logging.getLogger().setLevel(settings.log_level.upper())
     quiet_libraries()
-    listener = _listen(settings)
+    listener = listen(settings.host, settings.port, _BACKLOG)
     try:
         count = worker_count(settings)
         threads = choose(settings.threads, count)
@@ -51,32 +53,6 @@ def serve(argv: Sequence[str]) -> None:
         _run(settings, listener, count)
     finally:
         listener.close()
-
-
-def _listen(settings: Settings) -> socket.socket:
-    """A bound, listening socket, before anything is loaded. Raises InputError if the address is in use."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except socket.gaierror as error:
-        raise InputError(f"cannot listen on {settings.host!r}: {error.strerror}", "SEQREC_HOST") from None
-    listener = socket.socket(family, kind, protocol)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        where = f"{settings.host}:{settings.port}"
-        if error.errno == errno.EADDRINUSE:
-            message = f"{where} is in use by another program; set SEQREC_PORT to a free port"
-        elif error.errno == errno.EACCES:
-            message = f"{where} may not be used by this user; set SEQREC_PORT to a port above 1023"
-        else:
-            message = f"cannot listen on {where}: {error.strerror}"
-        raise InputError(message) from None
-    return listener
 
 
 def _require_publication(settings: Settings) -> None:
@@ -108,18 +84,20 @@ def _run(settings: Settings, listener: socket.socket, count: int) -> None:
 
 
 def _run_one(settings: Settings, listener: socket.socket, options: dict[str, Any]) -> None:
-    import uvicorn
-
-    from service.app import create_app
-
     # uvicorn raises the signal again once it has stopped: a requested stop must not look like a failure.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     signal.signal(signal.SIGHUP, lambda *_: log.info("SIGHUP restarts workers; this service has a single process"))
     limit_arenas()
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), **options))
     _log_listening(listener)
-    server.run(sockets=[listener])
+    accepting = threading.Event()
+    with answered_meanwhile(listener, accepting.is_set):
+        import uvicorn  # seconds
+
+        from service.app import create_app
+
+        server = uvicorn.Server(uvicorn.Config(create_app(settings, accepting=accepting.set), **options))
+        server.run(sockets=[listener])
     if not server.started:
         raise NotReady("the service could not start; its log has the reason")
 

@@ -18,6 +18,7 @@ from seqrec.errors import CatalogueError, NotReady
 from seqrec.runtime.malloc import freeze_gc
 from service.engine.recommender import ITEMS, RECOMMEND, Recommender
 from service.engine.vector_cache import VectorCache
+from service.health import HealthCheck
 from service.jobs import AutoReindexer, Reindexer
 from service.live.follower import Follower
 from service.live.loader import Loader
@@ -47,11 +48,12 @@ class Components:
     recommender: Recommender
     reindexer: Reindexer
     metrics: Metrics
+    health: HealthCheck
 
     @property
     def degraded(self) -> list[str]:
         """What is wrong while requests are answered."""
-        return [*self.follower.degraded, *self.recommender.degraded]
+        return list(dict.fromkeys([*self.follower.degraded, *self.recommender.degraded, *self.health.problems]))
 
     def close(self) -> None:
         self.reindexer.close()
@@ -145,11 +147,13 @@ def open_components(settings: Settings, metrics: Metrics, end: Callable[[], obje
         metrics.refresh()
         if state is not None:
             loader.keep_alive(state)
+            health.run(state)
             if follower.settled:
                 auto_reindexer.maybe_start(state)
         if not recommender.batcher.alive:
             end()
 
+    health = HealthCheck(catalogue, histories)
     loader = Loader(settings, catalogue, histories)
     follower = Follower(catalogue, loader, settings.follow_seconds, tick, metrics.swaps.inc, histories)
     kind = _device_kind(settings)
@@ -157,7 +161,7 @@ def open_components(settings: Settings, metrics: Metrics, end: Callable[[], obje
     cores = torch.get_num_threads() if kind == "cpu" else 1
     cache = VectorCache(settings.cache_bytes, settings.cache_url, metrics.cache)
     recommender = Recommender(catalogue, histories, follower, settings, batch_tokens, cache, metrics.batch, cores)
-    components = Components(settings, catalogue, histories, follower, recommender, reindexer, metrics)
+    components = Components(settings, catalogue, histories, follower, recommender, reindexer, metrics, health)
     metrics.state(lambda: _state(components))
     freeze_gc()
     # A request changes threads several times, and waits for one interval each time while a snapshot is being loaded.

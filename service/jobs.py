@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -34,8 +35,11 @@ _KEEP = 100
 """How many jobs are kept."""
 _LOOK_BACK = 8
 """How many of the newest jobs are checked for one that is running."""
+_END_SECONDS = 5.0
 _BEGIN_SECONDS = 60.0
 """How long a job's process may take before it reports that it runs."""
+CHANGED_BYTES = 256 * 1024 * 1024
+"""Bytes of changes below which none of them starts a reindex by their size."""
 _AGAIN_SECONDS = 300.0
 """Between two automatic reindexes."""
 
@@ -110,6 +114,9 @@ class Reindexer:
                 stderr=output,
                 start_new_session=True,  # Ctrl-C goes to the service, which then ends the job
             )
+        if self._running is not None:  # its file says that it has ended, and its process is about to
+            with suppress(subprocess.TimeoutExpired):
+                self._running[1].wait(_END_SECONDS)
         os.setpriority(os.PRIO_PROCESS, process.pid, _NICE)
         self._running = (job_id, process)
         if self._started is not None:
@@ -162,10 +169,14 @@ class Reindexer:
 
 
 class AutoReindexer:
-    """Starts a reindex when much has changed since the snapshot, because the delta is searched by brute force."""
+    """Starts a reindex when much has changed since the snapshot.
+
+    The delta is searched by brute force, and the log has every change, also those that later ones replaced, until a
+    newer snapshot lets it be compacted. Both the number of changes and their bytes count.
+    """
 
     def __init__(self, reindexer: Reindexer, share: float, minimum: int) -> None:
-        """`share` of the snapshot's items, 0 for never; never for fewer changes than `minimum`."""
+        """`share` of the snapshot's items or bytes, 0 for never; never for fewer changes than `minimum`."""
         self._reindexer = reindexer
         self._share = share
         self._minimum = minimum
@@ -173,14 +184,22 @@ class AutoReindexer:
 
     def maybe_start(self, state: LiveState) -> None:
         """To be called regularly, while the newest published snapshot is served."""
-        changed = max(state.view.length, state.tombstones)
-        if not self._share or changed < max(self._minimum, self._share * len(state.snapshot.item_ids)):
+        manifest = state.snapshot.manifest
+        size = sum(record.size for record in manifest.files.values())
+        many = state.changes >= max(self._minimum, self._share * len(state.snapshot.item_ids))
+        large = state.changed_bytes >= max(CHANGED_BYTES, self._share * size)
+        if not self._share or not (many or large):
             return
         if time.monotonic() < self._next:
             return
         # A failed job is tried again; after a successful one there are few changes left.
         self._next = time.monotonic() + _AGAIN_SECONDS
-        log.info("%d changes since snapshot %s: starting a reindex", changed, state.snapshot.id)
+        log.info(
+            "%d changes, %.0f MB, since snapshot %s: starting a reindex",
+            state.changes,
+            state.changed_bytes / 1e6,
+            state.snapshot.id,
+        )
         self._reindexer.start("automatic")
 
 

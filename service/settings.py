@@ -1,4 +1,4 @@
-"""The service's settings: read once from the environment (`SEQREC_*`), checked, then handed to whoever needs them."""
+"""The settings of the service, read once from the environment (`SEQREC_*`) and checked."""
 
 from __future__ import annotations
 
@@ -9,27 +9,29 @@ from typing import Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from seqrec.data.items import MAX_ITEM_BYTES
 from seqrec.errors import InputError
+from service.validation import reason
 
 PREFIX = "SEQREC_"
 
 
 class Settings(BaseSettings):
-    """One field, one variable: `port` is SEQREC_PORT. Times are seconds, sizes bytes, work is counted in tokens."""
+    """Each field is one variable: `port` is SEQREC_PORT. Times are in seconds, sizes in bytes, work in tokens."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, extra="forbid", frozen=True, env_ignore_empty=True, allow_inf_nan=False
     )
 
-    home: Path = Field(default=Path("var"), description="all state: catalogue, snapshots, jobs")
+    home: Path = Field(default=Path("var"), description="the directory of all state: catalogue, snapshots, jobs")
     redis_url: str | None = Field(
         default=None,
         pattern="^(redis|rediss|unix)://",
-        description="the Redis that holds catalogue and histories for several hosts; unset: SQLite in SEQREC_HOME",
+        description="the Redis with catalogue and histories, for several hosts; unset: SQLite in SEQREC_HOME",
     )
     accept_weaker: bool = Field(
         default=False,
-        description="use a Redis that may lose what it acknowledged; /readyz then says what is not promised",
+        description="use a Redis that may lose acknowledged writes; /readyz then lists the missing guarantees",
     )
     host: str = Field(default="127.0.0.1", description="the address to listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="the port to listen on; 0: any free one")
@@ -37,80 +39,84 @@ class Settings(BaseSettings):
         default=None,
         ge=1,
         le=256,
-        description="processes that answer; unset: one, or one a GPU, which is the most there",
+        description="worker processes; unset: one, or one per GPU, which is the maximum there",
     )
-    device: str | None = Field(default=None, description="cpu or cuda; unset: a GPU where there is one")
+    device: str | None = Field(default=None, description="cpu or cuda; unset: a GPU if there is one")
     precision: Literal["float32", "bfloat16", "int8"] | None = Field(
-        default=None, description="what the encoder computes in; unset: what made the snapshot's vectors"
+        default=None, description="precision of the encoder; unset: that of the snapshot's vectors"
     )
     threads: int = Field(
-        default=0, ge=0, description="threads a worker computes with; 0: one a core, divided among the workers"
+        default=0, ge=0, description="compute threads of a worker; 0: one per core, divided among the workers"
     )
 
-    max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, description="largest request body")
-    max_items: int = Field(default=1_000, ge=1, description="items in one POST /items, events in one POST /events")
+    max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, description="largest size of a request body")
+    max_items: int = Field(default=1_000, ge=1, description="most items in a POST /items, and events in a POST /events")
     max_history: int = Field(
-        default=1_000, ge=1, description="entries in one history; the newest that fit the model are read"
+        default=1_000, ge=1, description="most entries in a history; the newest that fit the model are read"
     )
-    max_k: int = Field(default=1_000, ge=1, description="items in one answer")
+    max_k: int = Field(default=1_000, ge=1, description="most items in an answer")
     max_ids: int = Field(
         default=10_000,
         ge=1,
-        description="ids in `exclude`, in `candidates`, and newest events of a user that count as seen",
+        description="most ids in `exclude` and in `candidates`, and newest events of a user that count as seen",
     )
-    max_batch: int = Field(default=64, ge=1, description="histories in one POST /recommend/batch")
+    max_answer_bytes: int = Field(
+        default=8 * 1024 * 1024,
+        ge=MAX_ITEM_BYTES,
+        description="attributes in one answer; items beyond come without theirs",
+    )
+    max_batch: int = Field(default=64, ge=1, description="most histories in a POST /recommend/batch")
 
     max_open_requests: int | None = Field(
         default=None,
         ge=1,
-        description="recommendations, and other requests, a worker works on at once; beyond: 429; unset: 32 a core, at "
-        "least 64, or 2048 on a GPU",
+        description="most recommendations, and most other requests, that a worker processes concurrently; beyond: 429; "
+        "unset: 32 per core, at least 64, or 2048 on a GPU",
     )
-    max_connections: int = Field(default=1_000, ge=8, description="open connections of a worker; idle ones make room")
+    max_connections: int = Field(
+        default=1_000, ge=8, description="most open connections of a worker; idle ones are closed first"
+    )
     allowed_hosts: str | None = Field(
         default=None,
-        description="host names that requests may be sent to, separated by commas, * for all; unset: addresses, "
+        description="accepted host names, separated by commas, * for all; unset: addresses, "
         "SEQREC_HOST and names without a dot",
     )
 
     deadline: float = Field(
-        default=2.0, gt=0, description="how long a recommendation may take before it is refused (504)"
+        default=2.0, gt=0, description="longest time for a recommendation; then it is answered with 504"
     )
     write_deadline: float = Field(
-        default=60.0, gt=0, description="how long a POST /items may take: it encodes up to max_items"
+        default=60.0, gt=0, description="longest time for a POST /items, which encodes up to max_items"
     )
     batch_tokens: int | None = Field(
-        default=None, ge=1, description="tokens computed at once, on a CPU by each core; unset: what suits the device"
+        default=None, ge=1, description="tokens per batch, on a CPU for each core; unset: chosen for the device"
     )
-    queue_tokens: int = Field(default=65_536, ge=1, description="tokens of recommendations that may wait; beyond: 429")
-    item_queue_tokens: int = Field(
-        default=262_144, ge=1, description="tokens of posted items that may wait; beyond: 429"
-    )
+    queue_tokens: int = Field(default=65_536, ge=1, description="most tokens of waiting recommendations; beyond: 429")
+    item_queue_tokens: int = Field(default=262_144, ge=1, description="most tokens of waiting items; beyond: 429")
 
     cache_bytes: int = Field(
         default=64 * 1024 * 1024,
         ge=0,
-        description="memory of each worker for user vectors: an unchanged history is not encoded again; 0: none",
+        description="memory of each worker for user vectors, so that unchanged ones are not encoded again; 0: none",
     )
     cache_url: str | None = Field(
         default=None,
         pattern="^(redis|rediss|unix)://",
-        description="a Redis for user vectors of all workers and hosts; it may evict, so not that of SEQREC_REDIS_URL",
+        description="a Redis to share cached user vectors; it may evict, so not that of SEQREC_REDIS_URL",
     )
 
     follow_seconds: float = Field(
-        default=0.1, gt=0, description="how often the log is followed; with SQLite each request looks as well"
+        default=0.1, gt=0, description="interval of reading the log; with SQLite each request also reads it"
     )
-    reindex_threads: int = Field(default=1, ge=1, description="threads the reindex job computes with")
+    reindex_threads: int = Field(default=1, ge=1, description="compute threads of the reindex job")
     reindex_at: float = Field(
         default=0.2,
         ge=0,
-        description="share of the snapshot's items; when more have changed since, a reindex starts by itself; 0: never",
+        description="a reindex starts automatically when the changes since the snapshot exceed this share of its "
+        "items, or this share of its bytes and 256 MiB; 0: never",
     )
-    reindex_min: int = Field(
-        default=10_000, ge=1, description="changes below which no reindex starts by itself, whatever their share"
-    )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="what is logged")
+    reindex_min: int = Field(default=10_000, ge=1, description="fewest changes for an automatic reindex")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="level of the log")
 
     @property
     def host_list(self) -> frozenset[str]:
@@ -130,4 +136,4 @@ def load_settings() -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = PREFIX + str(first["loc"][0]).upper().removeprefix(PREFIX)
-        raise InputError(f"{first['msg']}, not {first['input']!r}", name) from None
+        raise InputError(reason(first), name) from None

@@ -22,15 +22,17 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from seqrec.errors import InputError, NotReady
-from service.metrics import SHARED_DIRECTORY
+from service.metrics import SHARED_DIRECTORY, shared_directory
 from service.settings import Settings
+from service.starting import answered_meanwhile
 
 log = logging.getLogger(__name__)
 
 _HEALTHCHECK_SECONDS = 60
 """A worker that does not answer its supervisor for so long is killed and restarted."""
+_ACCEPTING = "accepting.lock"
 _held: list[IO[str]] = []
-"""The lock on this worker's GPU, kept for the life of the process."""
+"""Locks that are kept for the life of the process, such as that on this worker's GPU."""
 
 
 def worker_count(settings: Settings) -> int:
@@ -64,7 +66,8 @@ def run_workers(settings: Settings, listener: socket.socket, count: int, options
     )
     supervisor = Multiprocess(config, sockets=[listener])
     try:
-        supervisor.run()
+        with answered_meanwhile(listener, lambda: _anybody_accepts(directory)):
+            supervisor.run()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
@@ -73,6 +76,7 @@ def run_workers(settings: Settings, listener: socket.socket, count: int, options
 
 def quiet_libraries() -> None:
     """Silence log lines of libraries that are of no use here."""
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which instructions it was compiled for
     logging.getLogger("torch").setLevel(logging.WARNING)  # it logs its caches when the program ends
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
@@ -84,6 +88,24 @@ def end_with_parent() -> None:
         parent.join()
         log.warning("the supervisor has ended; stopping this worker")
         end_worker()
+
+
+def mark_accepting() -> None:
+    """Tell the supervisor that this worker accepts connections, as long as its process lives."""
+    directory = shared_directory()
+    if directory is not None:
+        lock = (Path(directory) / _ACCEPTING).open("a")
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        _held.append(lock)
+
+
+def _anybody_accepts(directory: str) -> bool:
+    with (Path(directory) / _ACCEPTING).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def end_worker() -> None:

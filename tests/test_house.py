@@ -57,6 +57,23 @@ def test_the_demo_imports_none_of_the_commands_it_calls(root: Path) -> None:
     assert not {name.partition(".")[0] for name in imported} & {"training", "index", "service"}
 
 
+def test_serving_and_indexing_import_no_training_library(root: Path) -> None:
+    """Every module of what serves, in an installation without the extra `train` and without the trainer."""
+    code = (
+        "import pkgutil, sys\n"
+        f"sys.modules |= dict.fromkeys({(*cli._TRAINING_LIBRARIES, 'training')})\n"
+        "import seqrec, index, service\n"
+        "for package in (seqrec, index, service):\n"
+        "    for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
+        "        if not module.name.endswith('__main__'):\n"
+        "            __import__(module.name)\n"
+        "print(len([name for name in sys.modules if name.startswith('service.')]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 30
+
+
 # The package
 
 
@@ -201,6 +218,6 @@ def test_every_setting_of_the_service_is_documented(pages: dict[str, str]) -> No
     assert documented == {name.upper() for name in Settings.model_fields}
 
 
-def test_the_changelog_tells_of_this_version(root: Path, project: dict[str, Any]) -> None:
+def test_the_changelog_has_this_version(root: Path, project: dict[str, Any]) -> None:
     changelog = (root / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.search(rf"^## {re.escape(project['project']['version'])}\b", changelog, re.MULTILINE)

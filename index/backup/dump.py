@@ -1,6 +1,7 @@
 """The catalogue as one file, for backups and to move it between SQLite and Redis without encoding items again.
 
-JSON Lines (`.gz` too): a header; the placements with their rules; each item as in an items file, with its token ids (int32), their types (uint8) and its
+JSON Lines (`.gz` too): a header; the placements with their rules; each item as in an items file, with its token ids
+(int32), their types (uint8) and its
 vector (float32), little endian in base64, the item tower that made them, and its popularity as far as events that are
 not in the file made it; optionally the users' events; and an end with their numbers and the SHA-256 of all lines
 before it.

@@ -210,11 +210,13 @@ def _print_imported(imported: Imported) -> None:
         parts.append(f"{imported.left_out} without text left out")
     if imported.deleted:
         parts.append(f"{imported.deleted} deleted")
-    print(f"catalogue: {', '.join(parts)}")
+    line = f"catalogue: {', '.join(parts)}"
+    # On the same line: scripts that keep one line of a nightly import must see it.
     if imported.not_in_file and not imported.deleted:
-        print(f"{imported.not_in_file} stored items are not in the file; they stay (--replace deletes them)")
+        line += f"; {imported.not_in_file} stored items are not in the file and stay (--replace deletes them)"
     if imported.recreated:
-        print(f"{len(imported.recreated)} of the created items had been deleted before: {shown(imported.recreated)}")
+        line += f"; {len(imported.recreated)} of the created items had been deleted before: {shown(imported.recreated)}"
+    print(line)
 
 
 def _verify(arguments: argparse.Namespace) -> None:

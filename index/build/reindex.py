@@ -21,7 +21,6 @@ from index.build.import_items import (
     deleted_before,
     import_items,
     missing_items,
-    shown,
 )
 from index.catalogue.base import Catalogue
 from index.catalogue.histories import HistoryStore
@@ -117,7 +116,6 @@ def make_snapshot(
         settings = None if encoder.hybrid is None else encoder.hybrid.cooccurrence
         current = None if request.force else _current(home, store, catalogue, histories, encoder, previous, request)
         if current is not None:
-            log.info("nothing has changed since snapshot %s was made", current.snapshot_id)
             if request.publish:
                 publish(home, catalogue, current.snapshot_id)
             return Result(current, imported, request.publish, created=False)
@@ -164,8 +162,6 @@ def _import(
     imported = import_items(
         catalogue, encoder, request.items, request.on_error, lambda done, of: progress("import", done, of)
     )
-    if recreated:
-        log.warning("%d items that had been deleted are stored again: %s", len(recreated), shown(recreated))
     deleted = 0
     if request.replace:
         deleted = delete_items(catalogue, missing, lambda done, of: progress("delete", done, of))
@@ -205,6 +201,7 @@ def _current(
         "index_requested": index,
         "events_log": histories.log_id,
         "events_seq": histories.events_head(),
+        "event_times": True,
     }
     manifests = _manifests(store)
     if served is not None:

@@ -1,1 +1,1 @@
-"""The catalogue of items and the store of user histories: contracts, backends, dump and restore."""
+"""The catalogue of items and the store of users' events: contracts and backends."""

@@ -167,6 +167,10 @@ class Catalogue(Protocol):
         """
         ...
 
+    def check(self) -> None:
+        """Raises CatalogueError if a process that starts now could not read, or if writes would be refused. Cheap."""
+        ...
+
     def close(self) -> None:
         """Release files and connections; the catalogue cannot be used afterwards."""
         ...

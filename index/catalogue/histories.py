@@ -1,4 +1,4 @@
-"""What users did: events kept by user, so that a request need only name the user, and as a log that is followed."""
+"""The store of users' events: histories by user, and a log of all events that counts follow."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from seqrec.hybrid.event_counts import EventChanges
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A user had an item. `timestamp` in Unix seconds. The same `event_id` of the same user is stored once.
+    """A user interacted with an item. `timestamp` in Unix seconds. An `event_id` is stored once per user.
 
-    Make it with `make_event`, which checks.
+    `make_event` creates it with checks.
     """
 
     user_id: str
@@ -28,7 +28,7 @@ class Event:
 
 
 def make_event(user_id: object, item_id: object, timestamp: object, event_id: object = None, field: str = "") -> Event:
-    """A checked Event: ids are strings like an item's id. `field` is put before names of fields. Raises InputError."""
+    """A checked Event. `field` is prepended to the names of fields in errors. Raises InputError."""
     if isinstance(timestamp, bool) or not isinstance(timestamp, int | float) or not math.isfinite(timestamp):
         raise InputError(f"a timestamp is a number of Unix seconds, not {timestamp!r}", f"{field}timestamp")
     return Event(
@@ -40,73 +40,79 @@ def make_event(user_id: object, item_id: object, timestamp: object, event_id: ob
 
 
 class HistoryStore(Protocol):
-    """Events by user, and the log of all of them that counts follow.
+    """Events by user, and a log of all events.
 
-    Each event, and each removal of events, gets the next number of the log. Counts as of a number are those of all
-    events up to it that were not removed up to it; `event_changes` leads from one number to a later one. What is
-    removed is unnamed at once: its items and times stay until `compact_events`, for followers to take them out.
+    Each event, and each removal of events, gets the next number of the log. Counts as of a number include all events up
+    to it that were not removed up to it; `event_changes` leads from one number to a later one. A removal takes the
+    user's name from the events immediately; their items and times remain until `compact_events`, so that followers can
+    subtract them.
 
-    Safe to use from several threads and processes at once. Raises CatalogueError where it cannot be used.
+    Safe for concurrent use by threads and processes. Methods raise CatalogueError if it cannot be read or written.
     """
 
     durability_warnings: Sequence[str]
-    """What it promises less than it should, in words; empty where it promises all."""
+    """Guarantees of this contract that the store does not give, as sentences; normally empty."""
 
     log_id: str
-    """A random name made with the log. Numbers of a log mean nothing in another one."""
+    """Random, created with the log. Numbers of one log have no meaning in another."""
 
     def add(self, events: Sequence[Event]) -> int:
-        """One atomic batch, durable on return; how many were new (an `event_id` that is there already is not)."""
+        """Store one atomic batch, durable on return. -> how many were new: a known `event_id` is not stored again."""
         ...
 
     def recent(self, user_id: str, limit: int) -> list[Event]:
-        """The user's newest events by time, oldest first; of equal times, what came first is first."""
+        """The user's newest events by time, oldest first. Events with equal times are in the order of their arrival."""
         ...
 
     def seen(self, user_id: str) -> frozenset[str]:
-        """Ids of all items that the user ever had."""
+        """Ids of all items in the user's events."""
         ...
 
     def delete(self, user_id: str) -> int:
-        """Remove everything about the user, durably; how many events that were."""
+        """Remove all events of the user, durably. -> how many there were."""
         ...
 
     def remove(self, user_id: str, event_id: str) -> bool:
-        """Take one event back, durably; False if there is none of this id."""
+        """Remove one event, durably. -> whether there was one with this id."""
         ...
 
     def scan(self) -> Iterator[Event]:
-        """All events, user by user, each user's as `recent` has them. Not one view: users come and go meanwhile."""
+        """All events, user by user, each user's as in `recent`. Not a consistent view: users may change meanwhile."""
         ...
 
     def events_head(self) -> int:
-        """The last number of the log. Raises CatalogueReplaced where it is another log, or an older state of it."""
+        """The last number of the log. Raises CatalogueReplaced if the log was replaced or an older state restored."""
         ...
 
     def event_changes(self, after: int, limit: int, window: int) -> EventChanges:
-        """What changes counts as of `after` into counts as of `after + limit`, or of the head if that comes first.
+        """What turns counts as of `after` into counts as of `after + limit`, or as of the head if that comes first.
 
-        Each user with changes has a slice around them with `window` events (if there are so many) on either side.
-        Read at one moment, in O(window) for a new newest event, however many the user has. Raises LogTruncated where
-        `after` is before what was compacted: `event_sequences` leads on; CatalogueReplaced as `events_head`.
+        Each user with changes has a slice around them, with `window` events (if there are that many) on either side. It
+        is read as of one moment, in O(window) for a new newest event, independent of the user's number of events.
+        Raises LogTruncated if the log was compacted past `after`: then start again with `event_sequences`. Raises
+        CatalogueReplaced as `events_head` does.
         """
         ...
 
     def event_sequences(self) -> EventChanges:
-        """The whole sequence of every user, as of one number: what counts that begin from nothing are made of."""
+        """The whole sequence of every user, as of one number: the input for counting from scratch."""
         ...
 
     def compact_events(self, through: int) -> None:
-        """Forget what was removed up to this number. All kept snapshots must have counted the log up to it."""
+        """Forget removed events up to this number. Every kept snapshot must have counted the log up to it."""
+        ...
+
+    def check(self) -> None:
+        """As `Catalogue.check`."""
         ...
 
     def close(self) -> None:
-        """Give back files and connections. The store is not used after it."""
+        """Release files and connections; the store cannot be used afterwards."""
         ...
 
 
 NEVER = 2**63 - 1
-"""The number at which an event was removed, of one that was not."""
+"""In place of the number of its removal, for an event that was not removed."""
 
 
 class ChangesBuilder:
@@ -122,7 +128,7 @@ class ChangesBuilder:
         self._interned: dict[str, str] = {}  # a log repeats its ids: keep one copy of each
 
     def event(self, number: int, item_id: str, timestamp: float, removed: int = NEVER) -> None:
-        """The next event of a slice. Those that are there neither before nor now are left out."""
+        """The next event of a slice. Events that exist at neither of the two numbers are left out."""
         if number <= self._seq and removed > self._after and not (number > self._after and removed <= self._seq):
             self._items.append(self._interned.setdefault(item_id, item_id))
             self._numbers.append(number)

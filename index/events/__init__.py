@@ -1,1 +1,1 @@
-"""The log of events: counts that follow it, and interactions put into it from files."""
+"""The log of events: counts that follow it, and imports of interactions from files."""

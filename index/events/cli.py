@@ -1,4 +1,4 @@
-"""`seqrec events`: what users did, from files."""
+"""The command `seqrec events`."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from seqrec.runtime.progress import StageBars
 def events(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         "seqrec events",
-        description="Put what users did into the histories. `seqrec catalogue dump --histories` copies them out.",
+        description="Store users' events. `seqrec catalogue dump --histories` exports them.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add = commands.add_parser(
         "import",
-        help="store the interactions of a file",
-        description="Store the interactions of a file as events of their users. Each row is stored once, however often "
-        "its file is imported, and a longer file adds what is new. The service may run: it counts them as they come.",
+        help="store the interactions of a file as events",
+        description="Store the interactions of a file as users' events. Importing a file again stores only new rows. "
+        "The service may run meanwhile and follows the new events.",
     )
     add.add_argument("file", type=Path, metavar="FILE", help="CSV (.gz too) or Parquet: user_id, item_id, timestamp")
     add.add_argument(
         "--on-error",
         choices=("raise", "skip"),
         default="raise",
-        help="skip: leave broken lines out, and count them; default: raise",
+        help="skip: leave out broken lines and count them; default: raise",
     )
     add_common(add)
     _import(parser.parse_args(argv))
@@ -45,4 +45,4 @@ def _import(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps(asdict(imported)))
     else:
-        print(f"{imported.new:,} events stored, {imported.known:,} were there already (timestamps in {imported.unit})")
+        print(f"{imported.new:,} events stored, {imported.known:,} were stored before (timestamps in {imported.unit})")

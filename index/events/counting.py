@@ -1,4 +1,4 @@
-"""Counts that follow the log of events: begun from a snapshot's, or by counting everything again."""
+"""Counts that follow the log of events. They start from those of a snapshot, or from counting all events."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from seqrec.hybrid.event_counts import BaseCounts, EventChanges, EventCounts, co
 log = logging.getLogger(__name__)
 
 CHANGES_AT_ONCE = 1000
-"""Numbers of the log that are read and counted together: some 30 ms."""
+"""Numbers of the log that are read and counted together, in about 30 ms."""
 
 COUNT_AGAIN = 200_000
-"""So many events behind the log, counting all of a million again takes less time than following."""
+"""Further behind the log than this, counting a million events from scratch is faster than following."""
 
 
 def count_events(store: HistoryStore, settings: CooccurrenceSettings | None) -> BaseCounts:
-    """Count all events of the log again. Takes some 7 s and 1 GB a million events."""
+    """Count all events of the log from scratch: about 7 s and 1 GB per million events."""
     return count_sequences(settings, store.log_id, store.event_sequences())
 
 
 def start_counts(
     store: HistoryStore, settings: CooccurrenceSettings | None, base: BaseCounts | None = None
 ) -> EventCounts:
-    """Counts to follow the log with: from `base` where that was counted from this log, else everything again.
+    """Counts that `follow` can bring up to the head: `base` if it was counted from this log, else counted from scratch.
 
-    `base` must have been counted with these settings. They are near the head, not at it: `follow` does the rest.
+    `base` must have been counted with these settings.
     """
     if base is not None and _leads_on(store, base):
         return EventCounts(settings, base)
@@ -42,10 +42,10 @@ def follow(
     apply: Callable[[EventChanges], object] | None = None,
     limit: int = CHANGES_AT_ONCE,
 ) -> int:
-    """Bring counts up to the log's head as it is now; the number they reached.
+    """Bring counts up to the log's present head. -> the number that they reached.
 
-    `apply` is what takes the changes, `counts.apply` by default. Raises LogTruncated where the log no longer leads on
-    from them: begin anew with `start_counts`; CatalogueReplaced for another log.
+    `apply` takes the changes; default: `counts.apply`. Raises LogTruncated if the log was compacted past the counts:
+    then call `start_counts` again. Raises CatalogueReplaced if the log is another one.
     """
     head = store.events_head()
     while counts.seq < head:
@@ -56,7 +56,7 @@ def follow(
 def current_counts(
     store: HistoryStore, settings: CooccurrenceSettings | None, base: BaseCounts | None = None
 ) -> BaseCounts:
-    """Counts as of the log's head, for a new snapshot. `base`: of the one before, if it has the same settings."""
+    """Counts as of the log's head, for a new snapshot. `base`: those of the previous one, if the settings are equal."""
     counts = start_counts(store, settings, base)
     follow(store, counts)
     return counts.compact()
@@ -65,11 +65,13 @@ def current_counts(
 def _leads_on(store: HistoryStore, base: BaseCounts) -> bool:
     if base.log_id != store.log_id:
         if base.log_id:
-            log.warning("the snapshot counted another log of events, %s; counting again", base.log_id)
+            log.warning("the snapshot was counted from another log of events, %s; counting from scratch", base.log_id)
+        return False
+    if base.times is None:  # a version before did not keep the times of events
         return False
     head = store.events_head()
     if base.seq > head:
-        log.warning("the snapshot counted event %d, and the log is at %d; counting again", base.seq, head)
+        log.warning("the snapshot counted event %d, but the log ends at %d; counting from scratch", base.seq, head)
         return False
     if head - base.seq > COUNT_AGAIN:
         return False

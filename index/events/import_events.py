@@ -1,4 +1,4 @@
-"""Interactions of a file into the log of events: each is stored once, however often its file is imported."""
+"""Imports interactions into the log of events. Each row is stored once, however often its file is imported."""
 
 from __future__ import annotations
 
@@ -15,20 +15,13 @@ import numpy.typing as npt
 
 from index.catalogue.batches import batches
 from index.catalogue.histories import Event, HistoryStore
-from seqrec.data.items import Interactions, Timestamps
+from seqrec.data.items import Interactions
+from seqrec.data.timestamps import unix_seconds
 
 log = logging.getLogger(__name__)
 
 EVENTS_AT_ONCE = 5000
-"""In one transaction or script; others wait for it, some 50 ms."""
-
-_UNITS = (
-    ("seconds", 1.0, 1e11),
-    ("milliseconds", 1e3, 1e14),
-    ("microseconds", 1e6, 1e17),
-    ("nanoseconds", 1e9, np.inf),
-)
-"""Since 1970, and from where on a number cannot be meant so: 1e11 seconds are in the year 5138."""
+"""In one transaction or script; others wait for it, about 50 ms."""
 
 _ID_BYTES = 12
 
@@ -36,8 +29,8 @@ _ID_BYTES = 12
 @dataclass(frozen=True)
 class ImportedEvents:
     new: int
-    known: int  # stored by an import before
-    unit: str  # in which the timestamps were taken to be
+    known: int  # stored by an earlier import
+    unit: str  # that the timestamps were assumed to have
 
 
 def import_interactions(
@@ -45,20 +38,18 @@ def import_interactions(
     interactions: Interactions,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> ImportedEvents:
-    """Store interactions as events of their users. `progress` gets how many are done, and of how many.
+    """Store interactions as events of their users. `progress` is called with the number done and the total.
 
-    Each gets an event id made of its user, item, time, and which of several such rows it is: rows that were imported
-    before, perhaps from a shorter file, are not stored again, and an import that was broken off goes on. Timestamps
-    become Unix seconds. Events that were posted to the service with other ids are other events.
+    The id of an event is derived from user, item, time and the occurrence among equal rows. So rows that were imported
+    before, perhaps from a shorter file, are not stored again, and an interrupted import can be repeated. Timestamps are
+    converted to Unix seconds. Events that were posted with other ids are different events.
     """
     unit, seconds = unix_seconds(interactions.timestamps)
     if unit != "seconds":
-        log.info("the timestamps are taken to be %s", unit)
+        log.info("the timestamps are assumed to be %s", unit)
     newest = float(seconds.max(initial=0))
     if newest > time.time() + 86_400:
-        log.warning(
-            "the newest event is of %.0f, which is in the future: what users do now will count as older", newest
-        )
+        log.warning("the newest event is at %.0f, in the future: present events will count as older", newest)
     new = done = 0
     for batch in batches(_events(interactions, seconds), EVENTS_AT_ONCE):
         new += store.add(batch)
@@ -67,15 +58,8 @@ def import_interactions(
     return ImportedEvents(new, done - new, unit)
 
 
-def unix_seconds(timestamps: Timestamps) -> tuple[str, npt.NDArray[np.float64]]:
-    """What unit numbers of this size are in, and the same in seconds."""
-    largest = float(np.abs(timestamps).max(initial=0))
-    unit, each = next((name, each) for name, each, end in _UNITS if largest < end or end == np.inf)
-    return unit, np.asarray(timestamps, dtype=np.float64) / each
-
-
 def _events(interactions: Interactions, seconds: npt.NDArray[np.float64]) -> Iterator[Event]:
-    """User by user, each oldest first and equal times in file order: so the store writes each page of it once."""
+    """By user, then time; equal times in file order. So the store writes each of its pages once."""
     names = sorted(set(interactions.user_ids))
     place = {user_id: number for number, user_id in enumerate(names)}
     users = np.array([place[user_id] for user_id in interactions.user_ids], dtype=np.int64)

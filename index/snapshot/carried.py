@@ -1,4 +1,4 @@
-"""Popularity that a dump without histories brought, kept in the home until the first snapshot carries it."""
+"""Popularity from a dump without events, kept in the home until the first snapshot contains it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from seqrec.errors import SnapshotError
 
 
 def keep_popularity(home: Path, catalogue_id: str, counts: Mapping[str, float]) -> None:
-    """`counts`: events of each item, of which the restored log of events has no record."""
+    """`counts`: events of each item that are not in the restored log of events."""
     private_directory(home)
     text = json.dumps({"catalogue_id": catalogue_id, "counts": dict(counts)}, ensure_ascii=False)
     write_text(_path(home), text + "\n", private=True)
 
 
 def kept_popularity(home: Path, catalogue_id: str) -> dict[str, float] | None:
-    """What was kept for this catalogue. Raises SnapshotError for a damaged file."""
+    """The counts for this catalogue, if any. Raises SnapshotError for a damaged file."""
     try:
         record = json.loads(_path(home).read_text(encoding="utf-8"))
         counts = {str(item_id): float(count) for item_id, count in record["counts"].items()}

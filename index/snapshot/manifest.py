@@ -62,6 +62,8 @@ class Manifest:
     """The id of the log that this number belongs to."""
     pairs: Mapping[str, Any] | None = None
     """The settings that pairs were counted with; None: only events were counted."""
+    event_times: bool = False
+    """Whether the time of each counted event is in it; manifests of some versions lack this one alone."""
     hybrid: bool = False
     """Whether it has term vectors and, if pairs were counted, co-occurrence."""
 

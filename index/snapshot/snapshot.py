@@ -37,7 +37,7 @@ from index.catalogue.item_json import attributes_from_json
 from index.catalogue.locks import one_at_a_time
 from index.snapshot.columns import map_npy
 from index.snapshot.manifest import Manifest
-from index.snapshot.sparse import COUNT_FILES, TERM_FILES, Read, Terms, read_counts, read_terms
+from index.snapshot.sparse import COUNT_FILES, TERM_FILES, TIME_FILES, Read, Terms, read_counts, read_terms
 from index.snapshot.usage import SnapshotLock, exclusive, forget_marks
 from index.vectors.base import VectorIndex
 from index.vectors.factory import FLAT, INDEX_FILE, open_index
@@ -193,6 +193,8 @@ def files_of(manifest: Manifest) -> Sequence[str]:
         names.append(INDEX_FILE)
     if manifest.events_seq is not None:
         names += COUNT_FILES
+    if manifest.event_times:
+        names += TIME_FILES
     if manifest.hybrid:
         names += TERM_FILES
     return names
@@ -203,7 +205,7 @@ def _counts(
 ) -> BaseCounts:
     """The counts of events; for a snapshot written before counts existed, its popularity and no events of the log."""
     if manifest.events_seq is not None:
-        return read_counts(path, read, manifest.events_seq, manifest.events_log)
+        return read_counts(path, read, manifest.events_seq, manifest.events_log, manifest.event_times)
     none = BaseCounts.empty()
     return replace(none, item_ids=item_ids, events=popularity, offsets=np.zeros(len(item_ids) + 1, np.int64))
 

@@ -4,6 +4,7 @@ term_offsets.npy int64 [n + 1], term_ids.npy int32 [t], term_weights.npy float32
 posting_offsets.npy int64 [v + 1], posting_rows.npy int32 [t], posting_weights.npy float32 [t]    the items of each term
 event_items.txt      sorted ids of all items with events, one a line; some may not be in the catalogue
 event_counts.npy     float64 [m], number of events of each
+event_times.npy float64 [e], event_time_items.npy int32 [e]    when each event was, rising, and its item's place above
 pair_offsets.npy int64 [m + 1], pair_columns.npy int32 [p], pair_values.npy float64 [p]       co-occurrence
 
 All arrays are memory-mapped: processes share them.
@@ -22,6 +23,7 @@ from scipy.sparse import csr_array
 
 from index.snapshot.columns import NpyWriter, map_npy
 from seqrec.hybrid.event_counts import BaseCounts
+from seqrec.hybrid.event_times import EventTimes
 from seqrec.text.item_text import TokenizedItem
 
 TERM_FILES = (
@@ -32,6 +34,7 @@ TERM_FILES = (
     "posting_rows.npy",
     "posting_weights.npy",
 )
+TIME_FILES = ("event_times.npy", "event_time_items.npy")
 COUNT_FILES = ("event_items.txt", "event_counts.npy", "pair_offsets.npy", "pair_columns.npy", "pair_values.npy")
 
 TermVectors = Callable[[Sequence[TokenizedItem]], csr_array]
@@ -107,6 +110,9 @@ def write_counts(directory: Path, counts: BaseCounts) -> None:
     np.save(directory / "pair_offsets.npy", counts.offsets.astype(np.int64))
     np.save(directory / "pair_columns.npy", counts.columns.astype(np.int32))
     np.save(directory / "pair_values.npy", counts.values.astype(np.float64))
+    if counts.times is not None:
+        np.save(directory / "event_times.npy", counts.times.times.astype(np.float64))
+        np.save(directory / "event_time_items.npy", counts.times.items.astype(np.int32))
 
 
 def read_terms(read: Read, items: int) -> Terms:
@@ -122,7 +128,8 @@ def read_terms(read: Read, items: int) -> Terms:
     return Terms(rows("term", "ids", items + 1), rows("posting", "rows", -1))
 
 
-def read_counts(path: Path, read: Read, seq: int, log_id: str) -> BaseCounts:
+def read_counts(path: Path, read: Read, seq: int, log_id: str, times: bool = True) -> BaseCounts:
+    """`times` False: a version before wrote them, without the times of events."""
     item_ids = (path / "event_items.txt").read_text(encoding="utf-8").split("\n")[:-1]
     offsets = np.array(read("pair_offsets.npy", np.int64, (len(item_ids) + 1,)))
     size = int(offsets[-1])
@@ -134,4 +141,10 @@ def read_counts(path: Path, read: Read, seq: int, log_id: str) -> BaseCounts:
         read("pair_values.npy", np.float64, (size,)),
         seq,
         log_id,
+        _read_times(read) if times else None,
     )
+
+
+def _read_times(read: Read) -> EventTimes:
+    times = read("event_times.npy", np.float64, (-1,))
+    return EventTimes(times, read("event_time_items.npy", np.int32, (len(times),)))

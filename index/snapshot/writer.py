@@ -63,6 +63,7 @@ def write_snapshot(
             index_requested=manifest.index,
             events_seq=None if counts is None else counts.seq,
             events_log="" if counts is None else counts.log_id,
+            event_times=counts is not None and counts.times is not None,
             hybrid=terms is not None,
         )
         names = files_of(manifest)

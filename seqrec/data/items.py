@@ -138,7 +138,7 @@ def check_attributes(attributes: object, field: str = "attributes") -> dict[str,
                 raise InputError("a list has only strings", where)
             value = tuple(value)
         try:
-            size = len(name.encode()) + len(attribute_text(value).encode())
+            size = attribute_size(name, value)
         except UnicodeEncodeError:
             raise InputError("not valid Unicode (a lone surrogate)", field) from None
         if size > MAX_ATTRIBUTE_BYTES:
@@ -148,6 +148,11 @@ def check_attributes(attributes: object, field: str = "attributes") -> dict[str,
     if total > MAX_ITEM_BYTES:
         raise InputError(f"an item has at most {MAX_ITEM_BYTES} bytes of attributes, this one has {total}", field)
     return checked
+
+
+def attribute_size(name: str, value: AttributeValue) -> int:
+    """Bytes of UTF-8 that an attribute takes with its name. Raises UnicodeEncodeError for a lone surrogate."""
+    return len(name.encode()) + len(attribute_text(value).encode())
 
 
 def attribute_text(value: AttributeValue) -> str:

@@ -22,6 +22,14 @@ UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanosecond
 FIRST_SECOND, LAST_SECOND = 631_152_000, 4_102_444_800
 """1990 and 2100. Timestamps of these years in different units do not overlap, so the size shows the unit."""
 
+_MEANT = (
+    ("seconds", 1.0, 1e11),
+    ("milliseconds", 1e3, 1e14),
+    ("microseconds", 1e6, 1e17),
+    ("nanoseconds", 1e9, np.inf),
+)
+"""Since 1970, and from where on a number cannot be meant so: 1e11 seconds are in the year 5138."""
+
 _NUMBER = re.compile(r"\s*[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\s*")
 
 
@@ -133,3 +141,10 @@ def _from_text(text: str) -> int | float:
 
 def _shortened(text: str) -> str:
     return repr(text if len(text) <= 40 else f"{text[:40]}...")
+
+
+def unix_seconds(timestamps: Timestamps) -> tuple[str, npt.NDArray[np.float64]]:
+    """What unit numbers of this size are in, and the same in seconds."""
+    largest = float(np.abs(timestamps).max(initial=0))
+    unit, each = next((name, each) for name, each, end in _MEANT if largest < end or end == np.inf)
+    return unit, np.asarray(timestamps, dtype=np.float64) / each

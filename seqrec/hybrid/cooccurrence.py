@@ -12,17 +12,21 @@ This is item-based collaborative filtering (Sarwar et al., WWW 2001) with direct
 popular targets are not punished. All sums are additive: a new event adds at most 2 x window numbers, a user who leaves
 takes their numbers out again. Normalisation happens when a score is computed, never in the counts.
 
-d^-p is rounded to a multiple of 2^-20, so without a half-life the sums in float64 are exact and do not depend on the
+d^-p is rounded to a multiple of 2^-20, so the sums in float64 are exact and do not depend on the
 order in which events came: counting anew and following the log give the same bits.
 
-With a half-life an event at time t weighs 2^((t - origin) / half_life); a pair weighs as its later event. The sums stay
-additive, and `scale` turns them into "as of now" when they are read.
+With a half-life an event at time t weighs 2^((t - origin) / half_life) where it would count 1, and a pair weighs as
+its later event. What is stored stays additive: the passing of time changes all weights alike, so it is one factor when
+counts are read. They are read in proportion: multiplied so that all events together weigh `mass`, which is what they
+weighed at the end of training. So no clock is read, answers change with events alone, and K keeps its size next to the
+other parts of a score. These weights are rounded to multiples of 2^-20 too: events 20 half-lives older than the origin
+are forgotten, and sums are exact below 2^32, which 10 half-lives after the origin is reached by 4 million new events.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -39,8 +43,8 @@ PAIRS_AT_ONCE = 2**23
 """About 300 MiB while they are summed up."""
 CHANGES_AT_ONCE = 2**20
 """Pairs again; a process that serves follows changes, so fewer."""
-MAX_HALF_LIVES = 500.0
-"""Distance of an event from the origin of time, in half-lives, within which float64 does not overflow."""
+MAX_HALF_LIVES = 30.0
+"""After the origin of time; later events weigh no more, so that one of a wrong year does not outweigh all others."""
 
 _LOW = 2**32 - 1
 _NO_ROWS: Rows = np.zeros(0, np.int64)
@@ -51,7 +55,8 @@ _NO_VALUES: Floats = np.zeros(0)
 class CooccurrenceSettings:
     """How events are counted (the first five), and how counts are read. Chosen on validation.
 
-    half_life: in units of the timestamps, 0: events never fade. origin: any fixed timestamp near those of the data.
+    half_life: in units of the timestamps, 0: events never fade. origin: the newest timestamp of training. mass: what
+    all events of training weigh, as of the origin; 0: counts are read as they are stored.
     """
 
     window: int = 40  # w
@@ -59,6 +64,7 @@ class CooccurrenceSettings:
     backward: float = 0.5  # beta: what a pair counts the other way round
     half_life: float = 0.0
     origin: float = 0.0
+    mass: float = 0.0
     last: int = 5  # L
     recency_power: float = 1.0  # q
     source_power: float = 0.5  # a
@@ -67,7 +73,7 @@ class CooccurrenceSettings:
     def __post_init__(self) -> None:
         if self.window < 1 or self.last < 1:
             raise InputError("window and last are at least 1", "cooccurrence")
-        for name in ("distance_power", "recency_power", "source_power", "target_power", "half_life"):
+        for name in ("distance_power", "recency_power", "source_power", "target_power", "half_life", "mass"):
             if not 0 <= getattr(self, name) < np.inf:
                 raise InputError(f"{getattr(self, name)} is not a number from 0 up", f"cooccurrence.{name}")
         if not 0 <= self.backward <= 1:
@@ -75,7 +81,7 @@ class CooccurrenceSettings:
 
     def distance_weights(self) -> Floats:
         """[window] What a pair counts at distance 1, 2, ..."""
-        return np.round(np.arange(1.0, self.window + 1) ** -self.distance_power * RESOLUTION) / RESOLUTION
+        return _rounded(np.arange(1.0, self.window + 1) ** -self.distance_power)
 
     @property
     def backward_weight(self) -> float:
@@ -88,21 +94,25 @@ class CooccurrenceSettings:
         return weights / weights.sum() if length else weights
 
     def event_weights(self, timestamps: Times) -> Floats:
-        """[m] 2^((t - origin) / half_life). Raises InputError for a time too far from the origin."""
+        """[m] 2^((t - origin) / half_life), rounded."""
         if not self.half_life:
             return np.ones(len(timestamps))
-        age = (timestamps - self.origin) / self.half_life
-        if len(age) and not np.abs(age).max() <= MAX_HALF_LIVES:
-            raise InputError(
-                f"an event lies {np.abs(age).max():.0f} half-lives from the origin of time {self.origin:.0f}, and "
-                f"{MAX_HALF_LIVES:.0f} is the limit: train again, which moves the origin, or take a longer half-life",
-                "timestamp",
-            )
-        return np.exp2(age)
+        return _rounded(np.exp2(np.minimum((timestamps - self.origin) / self.half_life, MAX_HALF_LIVES)))
 
-    def scale(self, now: float) -> float:
-        """What turns stored counts into counts as of `now`: 1 without a half-life."""
-        return 1.0 / float(self.event_weights(np.array([now]))[0])
+    def pair_weights(self, by_distance: Floats | float, events: Floats) -> Floats:
+        """[c] What pairs count, by their distance and the weight of their later event."""
+        weights = by_distance * events
+        return _rounded(weights) if self.half_life else weights
+
+    def scale(self, total: float) -> float:
+        """What stored counts are multiplied by when they are read; total: what all events weigh."""
+        return self.mass / total if self.half_life and self.mass and total else 1.0
+
+
+def with_half_life(settings: CooccurrenceSettings, half_life: float, timestamps: Times) -> CooccurrenceSettings:
+    """For counts that begin with events of these times. half_life: in the same unit."""
+    fading = replace(settings, half_life=half_life, origin=float(timestamps.max(initial=0)))
+    return replace(fading, mass=float(fading.event_weights(timestamps).sum()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,6 +169,11 @@ class Counts:
 
     pairs: csr_array
     events: Floats
+
+    def as_read(self, settings: CooccurrenceSettings) -> Counts:
+        """Where they fade, in proportion to all events; else themselves."""
+        scale = settings.scale(float(self.events.sum()))
+        return self if scale == 1.0 else Counts(self.pairs * scale, self.events * scale)
 
     def __add__(self, changes: Changes) -> Counts:
         """New counts. Pairs that come to 0 are taken out, so the result equals a recount."""
@@ -248,7 +263,7 @@ def _crossing_pairs(
         kept &= own[np.where(kept, i, j)] != own[j]
         which, step = np.nonzero(kept)
         sources, targets = own[i[which, step]], own[j[which, 0]]
-        values = by_distance[step] * weights[j[which, 0]]
+        values = settings.pair_weights(by_distance[step], weights[j[which, 0]])
         parts.append(
             Changes(
                 np.concatenate([sources, targets]),
@@ -271,7 +286,7 @@ def _pairs(
     for distance, weight in enumerate(settings.distance_weights()[: max(longest - 1, 0)], start=1):
         earlier, later = rows[:-distance], rows[distance:]
         kept = (users[:-distance] == users[distance:]) & (earlier != later)
-        parts.append((earlier[kept], later[kept], weight * weights[distance:][kept]))
+        parts.append((earlier[kept], later[kept], settings.pair_weights(weight, weights[distance:][kept])))
         if sum(len(part[0]) for part in parts) >= PAIRS_AT_ONCE:
             yield _joined(parts)
             parts = []
@@ -286,8 +301,12 @@ def _joined(parts: Sequence[tuple[Rows, Rows, Floats]]) -> tuple[Rows, Rows, Flo
 
 def _event_weights(settings: CooccurrenceSettings, rows: Rows, timestamps: Times | None) -> Floats:
     if settings.half_life and timestamps is None:
-        raise InputError("counts that fade need the timestamps of events, and there are none", "half_life")
+        raise InputError("events that fade need timestamps, and there are none", "half_life")
     return np.ones(len(rows)) if timestamps is None else settings.event_weights(timestamps)
+
+
+def _rounded(weights: Floats) -> Floats:
+    return np.round(weights * RESOLUTION) / RESOLUTION
 
 
 def history_matrix(settings: CooccurrenceSettings, histories: Sequence[Rows], events: Floats) -> csr_array:

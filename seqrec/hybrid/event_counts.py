@@ -8,8 +8,9 @@ lock, since nothing is ever changed in place.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ from seqrec.hybrid.cooccurrence import (
     slice_changes,
     sum_by_key,
 )
+from seqrec.hybrid.event_times import EventTimes
 
 Columns = npt.NDArray[np.int32]
 Flags = npt.NDArray[np.bool_]
@@ -45,10 +47,13 @@ class BaseCounts:
     seq: int = 0
     log_id: str = ""
     """Of the log that was counted: numbers of another one mean nothing here."""
+    times: EventTimes | None = None
+    """Of each event; None: a version before wrote the counts, which did not keep them."""
 
     @classmethod
     def empty(cls, log_id: str = "") -> BaseCounts:
-        return cls([], np.zeros(0), np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0), 0, log_id)
+        none = np.zeros(0)
+        return cls([], none, np.zeros(1, np.int64), np.zeros(0, np.int32), none, 0, log_id, EventTimes.empty())
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +77,8 @@ class EventChanges:
 class HistoryCounts:
     """The counts that a score of one history reads: a row of pairs for each of its items, and events of all items.
 
+    Where events fade, both are in proportion to all events (`CooccurrenceSettings.scale`).
+
     A row may name a column several times: the numbers are to be summed.
     """
 
@@ -89,12 +96,20 @@ class _Level:
     def __len__(self) -> int:
         return len(self.keys)
 
+    @classmethod
+    def sum_of(cls, levels: Sequence[_Level]) -> _Level:
+        keys, values = [level.keys for level in levels], [level.values for level in levels]
+        return cls(*sum_by_key(np.concatenate(keys), np.concatenate(values)))
+
 
 @dataclass(frozen=True, eq=False)
 class _State:
     seq: int
-    events: Floats  # [n]
+    stored: Floats  # [n] events
+    scale: float
+    events: Floats  # [n] as they are read
     levels: Sequence[_Level] = field(default=())  # the largest, oldest first
+    times: Sequence[EventTimes] = field(default=())  # the same of times
 
 
 class EventCounts:
@@ -110,7 +125,9 @@ class EventCounts:
         self._known = len(self._base.item_ids)
         self._more_ids: list[str] = []
         self._id_of: dict[str, int] = {}  # of items of the base too, once they were looked up
-        self._state = _State(self._base.seq, np.array(self._base.events, dtype=np.float64))
+        stored = np.array(self._base.events, dtype=np.float64)
+        scale = self._scale(stored)
+        self._state = _State(self._base.seq, stored, scale, _scaled(stored, scale))
 
     def __len__(self) -> int:
         return len(self._state.events)
@@ -135,12 +152,18 @@ class EventCounts:
 
     @property
     def events(self) -> Floats:
-        """[n] Events of each item, as of `seq`: never changed in place."""
+        """[n] Events of each item, as of `seq`, as they are read: never changed in place."""
         return self._state.events
 
     def events_of(self, item_id: str) -> float:
         number = self.id_of(item_id)
         return 0.0 if number is None else float(self._state.events[number])
+
+    def since(self, time: float) -> Floats:
+        """[n] Events of each item from `time` on (Unix seconds), those after now too."""
+        state = self._state
+        base = () if self._base.times is None else (self._base.times,)
+        return sum((part.since(time, len(state.events)) for part in (*base, *state.times)), np.zeros(len(state.events)))
 
     def read(self, numbers: Sequence[int]) -> HistoryCounts:
         """The counts for a history of these items, of one moment."""
@@ -152,7 +175,7 @@ class EventCounts:
             for own, begin, end in zip(parts, bounds[: len(numbers)], bounds[len(numbers) :], strict=True):
                 if end > begin:
                     own.append((_columns(level.keys[begin:end]), level.values[begin:end]))
-        return HistoryCounts(state.events, [_row(own) for own in parts])
+        return HistoryCounts(state.events, [_row(own, state.scale) for own in parts])
 
     def apply(self, changes: EventChanges) -> Sequence[str]:
         """Bring the counts from `changes.after`, which must be `self.seq`, to `changes.seq`; ids that are new here."""
@@ -162,11 +185,20 @@ class EventCounts:
         first_new = len(self._more_ids)
         rows = self._numbers(changes.items)
         found = self._changes(rows, changes)
-        events = np.zeros(self._known + len(self._more_ids))
-        events[: len(state.events)] = state.events
-        events[found.events] += found.event_values
-        levels = _with_level(state.levels, _Level(pair_keys(found.sources, found.targets), found.values))
-        self._state = _State(changes.seq, events, levels)
+        stored = np.zeros(self._known + len(self._more_ids))
+        stored[: len(state.stored)] = state.stored
+        stored[found.events] += found.event_values
+        scale = self._scale(stored)
+        new = _Level(pair_keys(found.sources, found.targets), found.values)
+        times = _times_of(rows, changes)
+        self._state = _State(
+            changes.seq,
+            stored,
+            scale,
+            _scaled(stored, scale),
+            _with_level(state.levels, new, _Level.sum_of),
+            _with_level(state.times, times, EventTimes.sum_of),
+        )
         return self._more_ids[first_new:]
 
     def compact(self) -> BaseCounts:
@@ -177,8 +209,11 @@ class EventCounts:
             np.concatenate([pair_keys(sources, base.columns), *(level.keys for level in state.levels)]),
             np.concatenate([base.values, *(level.values for level in state.levels)]),
         )
-        used = state.events != 0
+        times = None if base.times is None else EventTimes.sum_of([base.times, *state.times]).repeated()
+        used = state.stored != 0
         used[keys >> 32] = True
+        if times is not None:  # events that have faded to 0 still have a time
+            used[times.items] = True
         order = sorted(np.flatnonzero(used).tolist(), key=self.item_id)
         place = np.zeros(len(used), np.int64)
         place[order] = np.arange(len(order))
@@ -186,18 +221,22 @@ class EventCounts:
         sort = np.argsort(moved)
         return BaseCounts(
             [self.item_id(number) for number in order],
-            state.events[order],
+            state.stored[order],
             np.searchsorted(moved[sort], np.arange(len(order) + 1, dtype=np.int64) << 32),
             _columns(moved[sort]),
             values[sort],
             state.seq,
             self.log_id,
+            None if times is None else EventTimes.of(times.times, place[times.items]),
         )
 
     @property
     def changed_pairs(self) -> int:
         """Numbers of pairs held in memory on top of the base; 16 bytes each."""
         return sum(map(len, self._state.levels))
+
+    def _scale(self, stored: Floats) -> float:
+        return 1.0 if self.settings is None else self.settings.scale(float(stored.sum()))
 
     def _base_row(self, number: int) -> tuple[Columns, Floats]:
         if number >= len(self._base.offsets) - 1:
@@ -240,11 +279,12 @@ def count_sequences(settings: CooccurrenceSettings | None, log_id: str, sequence
     item_ids = sorted(set(sequences.items))
     number = {item_id: place for place, item_id in enumerate(item_ids)}
     rows = np.array([number[item_id] for item_id in sequences.items], dtype=np.int64)
+    times = EventTimes.of(sequences.timestamps, rows)
     if settings is None:
         none = BaseCounts.empty(log_id)
         events = np.bincount(rows, minlength=len(item_ids)).astype(np.float64)
         offsets = np.zeros(len(item_ids) + 1, np.int64)
-        return BaseCounts(item_ids, events, offsets, none.columns, none.values, sequences.seq, log_id)
+        return BaseCounts(item_ids, events, offsets, none.columns, none.values, sequences.seq, log_id, times)
     counts = count(settings, rows, sequences.offsets, len(item_ids), sequences.timestamps)
     pairs = counts.pairs
     return BaseCounts(
@@ -255,15 +295,24 @@ def count_sequences(settings: CooccurrenceSettings | None, log_id: str, sequence
         pairs.data,
         sequences.seq,
         log_id,
+        times,
     )
 
 
-def _with_level(levels: Sequence[_Level], new: _Level) -> Sequence[_Level]:
+Level = TypeVar("Level", bound=Sized)
+
+
+def _with_level(levels: Sequence[Level], new: Level, sum_of: Callable[[Sequence[Level]], Level]) -> Sequence[Level]:
     kept = list(levels)
     while kept and len(kept[-1]) < LEVEL_RATIO * len(new):
-        below = kept.pop()
-        new = _Level(*sum_by_key(np.concatenate([below.keys, new.keys]), np.concatenate([below.values, new.values])))
-    return (*kept, new) if len(new) else tuple(kept)
+        new = sum_of([kept.pop(), new])
+    return [*kept, new] if len(new) else kept
+
+
+def _times_of(rows: Rows, changes: EventChanges) -> EventTimes:
+    changed = np.flatnonzero(changes.before != changes.now)
+    signs = np.where(changes.now[changed], 1.0, -1.0)
+    return EventTimes.of(changes.timestamps[changed], rows[changed], signs)
 
 
 def _columns(keys: Rows) -> Columns:
@@ -271,10 +320,16 @@ def _columns(keys: Rows) -> Columns:
     return keys.astype(np.int32)
 
 
-def _row(parts: Sequence[tuple[Columns, Floats]]) -> tuple[Columns, Floats]:
-    if len(parts) == 1:
-        return parts[0]
-    return np.concatenate([columns for columns, _ in parts]), np.concatenate([values for _, values in parts])
+def _row(parts: Sequence[tuple[Columns, Floats]], scale: float) -> tuple[Columns, Floats]:
+    columns, values = parts[0]
+    if len(parts) > 1:
+        columns = np.concatenate([columns for columns, _ in parts])
+        values = np.concatenate([values for _, values in parts])
+    return columns, _scaled(values, scale)
+
+
+def _scaled(values: Floats, scale: float) -> Floats:
+    return values if scale == 1.0 else values * scale
 
 
 _EMPTY: tuple[Columns, Floats] = (np.zeros(0, np.int32), np.zeros(0))

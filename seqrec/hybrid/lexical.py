@@ -7,7 +7,7 @@ stands tf times in the text weighs
 
 which is tf-idf (Salton & Buckley 1988) with more weight on rare terms. Terms of a single item are left out, since they
 match nothing, and so are terms of more than 5 % of the items, which say little and have most of the postings. On test,
-beside co-occurrence, unseen: Beauty 0.0806 instead of 0.0777 with plain tf-idf, Scientific 0.1080 and 0.1082,
+combined with co-occurrence, unseen: Beauty 0.0806 instead of 0.0777 with plain tf-idf, Scientific 0.1080 and 0.1082,
 online-retail 0.2161 and 0.2158, and a history's terms have a sixth of the postings. A history is read as its last item
 (T1), and as the mean of its last 8 items weighted by 1 / k (T8); both have unit length, so both are cosines.
 """

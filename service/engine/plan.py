@@ -1,95 +1,38 @@
-"""From a request to an answer, without threads: `RecommendRequest` -> `Plan` -> `Answer`.
+"""From a request to a plan, without threads: `RecommendRequest` -> `Plan`; `service.engine.execution` answers it.
 
-A plan is made of a request, the stored history of its user and a view. It says what to encode and what to search for.
-Plans are executed together, in batches; the hits become items.
+A plan is made of a request, the stored history of its user and a view. It contains what to encode, what to search for,
+and the rules.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from functools import partial
-from itertools import islice
-from typing import Any, Literal, TypeVar
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from seqrec.data.items import AttributeValue, Item, check_attributes, check_item_id
-from seqrec.errors import InputError, ItemNotFound, PlacementNotFound
-from seqrec.metric import TIE, Metric
+from seqrec.data.items import AttributeValue, check_attributes, check_item_id
+from seqrec.errors import InputError, ItemNotFound
+from seqrec.metric import Metric
 from seqrec.text.item_text import TokenizedHistory, TokenizedItem, has_model_input
 from service.deadline import Deadline
-from service.engine.explain import Reason, explain_sum, reasons
-from service.engine.rule_body import placement_values
-from service.engine.rules import Boost, Explore, Pin, Ruled, Rules, Scores, prepare
+from service.engine.attributes import unknown_fields
+from service.engine.requests import PopularQuery, RecommendRequest, Selection, SimilarRequest, with_placement
+from service.engine.rules import Ruled, prepare
 from service.engine.user_history import UserHistory
 from service.engine.vector_cache import VectorCache, cache_key
-from service.live.filter_language import Filter
-from service.live.hybrid import HybridSearch, SparseQuery, empty_query, sparse_query
-from service.live.search import Hit, SearchSpec, Source, allowed_mask, score_all, search
+from service.live.hybrid import SparseQuery, sparse_query
+from service.live.search import SearchSpec
 from service.live.state import Towers, View
 
-T = TypeVar("T")
-S = TypeVar("S", bound="Selection")
 Vector = npt.NDArray[np.float32]
-AnswerSource = Literal["model", "fallback:popular"]
-DEFAULT_K = 10
 ONLY_IDS = "this model reads item ids, not text, and finds only the items of its training data"
 UNAVAILABLE = "an item that is not available is in no answer"
-NO_POPULARITY = "no events are counted yet: the popular items are in the order of their ids"
 _UNKNOWN_ATTRIBUTE = "filter: no item has the attribute {!r}"
 _NOT_OF_LAST = "filter: the newest item of the history has no {!r}, so its condition was left out"
 _IDS_PER_TOKEN = 100
 """Excluded or candidate ids that cost as much time as encoding one token."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Selection:
-    """Which items an answer may have, and the rules of their order. Common to all questions.
-
-    `field` is prepended to the names of fields in errors, such as `requests[3].`. `given` are the names of the fields
-    that the request has itself: the others come from its placement.
-    """
-
-    k: int = DEFAULT_K
-    exclude: Sequence[str] = ()
-    candidates: Sequence[str] | None = None
-    filter: Filter | None = None
-    boosts: tuple[Boost, ...] = ()
-    pins: tuple[Pin, ...] = ()
-    diversity: float = 0.0
-    at_most: tuple[tuple[str, int], ...] = ()
-    explore: Explore | None = None
-    min_score: float | None = None
-    fallback: tuple[Source, ...] = ()
-    placement: str | None = None
-    given: frozenset[str] = frozenset()
-    shown: Sequence[str] = ()  # item ids on earlier pages
-    field: str = ""
-
-    @property
-    def rules(self) -> Rules:
-        return Rules(self.boosts, self.pins, self.diversity, self.at_most, self.explore, self.min_score, self.fallback)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecommendRequest(Selection):
-    """One recommendation to make. `history` is oldest first: item ids, or attributes of items in no catalogue."""
-
-    history: Sequence[str | Mapping[str, Any]]
-    exclude_seen: bool | None = None  # None: as the model's repeat rule says, or yes
-    user_id: str | None = None
-    explain: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class SimilarRequest(Selection):
-    """What is similar to an item of the catalogue, or to attributes: one of the two."""
-
-    item_id: str | None = None
-    attributes: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,11 +63,6 @@ class VectorQuery:
     cost: int = 1
 
 
-@dataclass(frozen=True)
-class PopularQuery:
-    """Rank by popularity: the history has nothing that the model can read."""
-
-
 Query = HistoryQuery | ItemQuery | VectorQuery
 """What to search with."""
 
@@ -136,11 +74,13 @@ class Plan:
     view: View
     spec: SearchSpec
     query: Query | PopularQuery
-    sparse: SparseQuery | None = None  # what a hybrid searches with beside the vector
+    sparse: SparseQuery | None = None  # of a hybrid, in addition to the vector
     history: Sequence[int] = ()  # positions of the history's items that are in the catalogue, oldest first
     unknown: Sequence[str] = ()  # ids of the history that are not
-    degraded: Sequence[str] = ()  # what could not be taken into account
+    degraded: Sequence[str] = ()  # what was not taken into account
     explain: bool = False
+    counted: bool = False  # of a popular plan: only items with events
+    fields: Sequence[str] | None = None  # attributes of the answer; None: all
     ruled: Ruled | None = None  # the rules, if there are any
     last: tuple[TokenizedItem, int | None] | None = None  # the newest item, and its position
 
@@ -149,32 +89,6 @@ class Plan:
         """Work on the compute threads, in tokens."""
         ids = len(self.spec.excluded) + len(self.spec.candidates or ())
         return (0 if isinstance(self.query, PopularQuery) else self.query.cost) + ids // _IDS_PER_TOKEN
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """The hits of an executed plan and the vector it searched with; seconds that its whole batch took."""
-
-    hits: list[Hit]
-    vector: Vector
-    encode: float
-    search: float
-
-
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """Items with their scores, best first, and the view they were found in."""
-
-    view: View
-    items: list[tuple[Item, float]]
-    source: AnswerSource
-    unknown: list[str] = field(default_factory=list)
-    degraded: list[str] = field(default_factory=list)
-    because: list[list[Reason]] | None = None  # for each item, if the request wants explanations
-    parts: list[Mapping[str, float]] | None = None  # the same, of a hybrid: they sum to the score
-    hits: Sequence[Hit] = ()  # how each item came there
-    k: int = DEFAULT_K
-    ruled: bool = False  # whether rules applied
 
 
 def plan_recommendations(
@@ -199,18 +113,6 @@ def plan_recommendations(
         user = UserHistory() if request.user_id is None else users[request.user_id]
         plans.append(_plan(view, request, user, max_history, texts, seen, deadline))
     return _use_cache(view, plans, cache)
-
-
-def with_placement(view: View, request: S) -> S:
-    """The request with what its placement has and itself does not give. Raises PlacementNotFound, InputError."""
-    if request.placement is None:
-        return request
-    stored = view.placements.get(request.placement)
-    if stored is None:
-        raise PlacementNotFound(request.placement)
-    known = {field.name for field in fields(request)}
-    values = placement_values(stored.rules)
-    return replace(request, **{n: value for n, value in values.items() if n in known and n not in request.given})
 
 
 def plan_similar(view: View, request: SimilarRequest, deadline: Deadline) -> Plan:
@@ -245,64 +147,6 @@ def plan_similar(view: View, request: SimilarRequest, deadline: Deadline) -> Pla
         return replace(plan, query=ItemQuery(item))
     history = TokenizedHistory([item])
     return replace(plan, query=HistoryQuery(history, _history_tokens(view, history)), sparse=sparse)
-
-
-def execute(plans: Sequence[Plan]) -> list[Result]:
-    """Encode and search a batch of plans, none of them popular. Right after a swap views and models may differ."""
-    begin = time.perf_counter()
-    vectors: list[Vector | None] = [
-        plan.query.vector if isinstance(plan.query, VectorQuery) else None for plan in plans
-    ]
-    for towers, rows in _group_by(plans, lambda plan: plan.view.towers):
-        histories = {row: query.history for row in rows if isinstance(query := plans[row].query, HistoryQuery)}
-        items = {row: query.item for row in rows if isinstance(query := plans[row].query, ItemQuery)}
-        if histories:
-            for row, vector in zip(histories, towers.encode_histories(list(histories.values())), strict=True):
-                vectors[row] = vector
-        if items:
-            for row, vector in zip(items, towers.encode_items(list(items.values())), strict=True):
-                vectors[row] = vector
-    encoded = time.perf_counter()
-    hits: list[list[Hit]] = [[] for _ in plans]
-    for view, rows in _group_by(plans, lambda plan: plan.view):
-        matrix = np.stack([vector for row in rows if (vector := vectors[row]) is not None])  # [b, dim]
-        for row, found in zip(rows, _search(view, matrix, [plans[row] for row in rows]), strict=True):
-            hits[row] = found
-    searched = time.perf_counter()
-    return [
-        Result(found, vector, encoded - begin, searched - encoded)
-        for found, vector in zip(hits, vectors, strict=True)
-        if vector is not None
-    ]
-
-
-def answer(plan: Plan, result: Result | None, deadline: Deadline) -> Answer:
-    """The items that were found, and their explanation. `result` None: a popular plan, whose items are found here."""
-    view = plan.view
-    hits = _popular_hits(plan) if result is None else result.hits
-    because: list[list[Reason]] | None = None
-    parts: list[Mapping[str, float]] | None = None
-    if plan.explain and plan.sparse is not None and result is not None:
-        explained = []
-        for hit in hits:
-            deadline.check()
-            explained.append(explain_sum(view, result.vector, plan.sparse, hit.position))
-        because = [reasons for _, reasons in explained]
-        parts = [_with_boost(hit, of_parts) for hit, (of_parts, _) in zip(hits, explained, strict=True)]
-    elif plan.explain:
-        because = reasons(view, _explaining(plan), [hit.position for hit in hits])
-    return Answer(
-        view,
-        [(view.item(hit.position), hit.score) for hit in hits],
-        "fallback:popular" if result is None else "model",
-        list(plan.unknown),
-        [*plan.degraded, *([NO_POPULARITY] if result is None and hits and not hits[0].score else [])],
-        because,
-        parts,
-        hits,
-        plan.spec.k,
-        plan.ruled is not None,
-    )
 
 
 def no_text(towers: Towers) -> str:
@@ -363,6 +207,8 @@ def _plan(
         degraded=[*user.degraded, *plan.degraded],
         explain=request.explain,
     )
+    if request.popular is not None:
+        return replace(plan, query=request.popular, counted=True)
     if not any(has_model_input(item) for item in tokens):
         return plan
     tokenized = TokenizedHistory(tokens, request.user_id)
@@ -397,78 +243,14 @@ def _selected(
     unknown = {*(passed.unknown if passed else ()), *(ruled.unknown if ruled else ())}
     degraded = [_UNKNOWN_ATTRIBUTE.format(name) for name in sorted(unknown)]
     degraded += [_NOT_OF_LAST.format(name) for name in missing]
+    degraded += unknown_fields(view, request.fields, deadline)
     spec = SearchSpec(request.k, frozenset(excluded.union(shown)), candidates, passed)
-    return Plan(view, spec, PopularQuery(), degraded=degraded, ruled=ruled, last=last)
+    return Plan(view, spec, PopularQuery(), degraded=degraded, fields=request.fields, ruled=ruled, last=last)
 
 
 def _plain_attributes(request: RecommendRequest) -> Mapping[str, AttributeValue]:
     """Of the newest history entry that is plain attributes."""
     return check_attributes(next(entry for entry in reversed(request.history) if not isinstance(entry, str)))
-
-
-def _search(view: View, vectors: npt.NDArray[np.float32], plans: Sequence[Plan]) -> list[list[Hit]]:
-    """Of plans with one view; vectors: [b, dim]"""
-    settings = view.towers.encoder.hybrid
-    hits: list[list[Hit]] = [[] for _ in plans]
-    plain = []
-    for row, (vector, plan) in enumerate(zip(vectors, plans, strict=True)):
-        if settings is None and plan.ruled is None:
-            plain.append(row)
-            continue
-        scored = None if settings is None else HybridSearch(view, settings, vector, plan.sparse or empty_query(view))
-        if plan.ruled is not None:
-            everything = partial(score_all, view, vector) if scored is None else scored.score_all
-            hits[row] = _fill(plan, plan.ruled, [("model", everything), *_fallbacks(plan)])
-        elif scored is not None:
-            hits[row] = scored.search(plan.spec)
-    for row, found in zip(plain, search(view, vectors[plain], [plans[row].spec for row in plain]), strict=True):
-        hits[row] = found
-    return hits
-
-
-def _fill(plan: Plan, ruled: Ruled, sources: Sequence[tuple[Source, Callable[[], Scores]]]) -> list[Hit]:
-    return ruled.fill(plan.spec.k, allowed_mask(plan.view, plan.spec), sources)
-
-
-def _fallbacks(plan: Plan) -> list[tuple[Source, Callable[[], Scores]]]:
-    """What goes on where the model's ranking ends."""
-    assert plan.ruled is not None
-    sources: list[tuple[Source, Callable[[], Scores]]] = []
-    for source in plan.ruled.rules.fallback:
-        if source == "popular":
-            sources.append((source, partial(_popularity, plan.view)))
-        elif plan.last is not None:
-            sources.append((source, partial(_similarity, plan.view, *plan.last)))
-    return sources
-
-
-def _popularity(view: View) -> Scores:
-    """[size]"""
-    return view.events_at(view.counts.events).astype(np.float32)
-
-
-def _similarity(view: View, tokens: TokenizedItem, position: int | None) -> Scores:
-    """[size] To one item: of words where the model is a hybrid, else of vectors."""
-    settings = view.towers.encoder.hybrid
-    if settings is not None:
-        sparse = sparse_query(view, [(tokens, position)], pairs=False) or empty_query(view)
-        no_vector = np.zeros(view.towers.encoder.dim, np.float32)
-        return HybridSearch(view, settings, no_vector, sparse).words(np.arange(view.size))
-    if position is None:
-        return np.zeros(view.size, np.float32)
-    return score_all(view, view.vectors([position])[0])
-
-
-def _popular_hits(plan: Plan) -> list[Hit]:
-    if plan.ruled is None:
-        return _most_popular(plan.view, plan.spec)
-    return _fill(plan, plan.ruled, [("popular", partial(_popularity, plan.view))])
-
-
-def _with_boost(hit: Hit, parts: Mapping[str, float]) -> Mapping[str, float]:
-    """The parts of a score, with what boosts changed of it."""
-    added = hit.score - sum(parts.values())
-    return parts if hit.source != "model" or abs(added) <= 10 * TIE else {**parts, "boost": added}
 
 
 def _leaves_seen_out(view: View, request: RecommendRequest) -> bool:
@@ -517,30 +299,3 @@ def _positions(view: View, item_ids: Collection[str], field: str) -> set[int]:
     """Positions of the ids that exist. Raises InputError for what cannot be an id."""
     found = (view.position_of(check_item_id(item_id, f"{field}[{i}]")) for i, item_id in enumerate(item_ids))
     return {position for position in found if position is not None}
-
-
-def _most_popular(view: View, spec: SearchSpec) -> list[Hit]:
-    """The most popular items; the score is the popularity."""
-    candidates = None if spec.candidates is None else set(spec.candidates)
-    allowed = (
-        position
-        for position in view.by_popularity()
-        if position not in spec.excluded
-        and (candidates is None or position in candidates)
-        and (spec.passed is None or position in spec.passed)
-    )
-    return [Hit(position, view.popularity(position), "popular") for position in islice(allowed, spec.k)]
-
-
-def _explaining(plan: Plan) -> list[int]:
-    """Positions that may explain an answer; popularity is not explained by the history."""
-    return [] if isinstance(plan.query, PopularQuery) else sorted(set(plan.history))
-
-
-def _group_by(plans: Sequence[Plan], key: Callable[[Plan], T]) -> list[tuple[T, list[int]]]:
-    """Rows of the plans by the object, compared by identity, that `key` gives."""
-    groups: dict[int, tuple[T, list[int]]] = {}
-    for row, plan in enumerate(plans):
-        of = key(plan)
-        groups.setdefault(id(of), (of, []))[1].append(row)
-    return list(groups.values())

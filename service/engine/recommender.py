@@ -14,33 +14,22 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from index.build.import_items import with_known_vectors
-from index.catalogue.base import Catalogue, CatalogueItem, Placement, PutResult
+from index.catalogue.base import Catalogue, Placement, PutResult
 from index.catalogue.histories import Event, HistoryStore
-from seqrec.data.items import Item, check_item_id, check_user_id, make_item
+from seqrec.data.items import Item, check_item_id, check_user_id
 from seqrec.errors import CatalogueError, CatalogueReplaced, InputError, ItemNotFound, NotReady
-from seqrec.text.item_text import TokenizedItem, has_model_input
+from seqrec.text.item_text import has_model_input
 from service.deadline import Deadline
+from service.engine.attributes import AttributeBudget, unknown_fields
 from service.engine.batcher import Batcher, BatchRecord, Lane
-from service.engine.plan import (
-    Answer,
-    HistoryQuery,
-    Plan,
-    PopularQuery,
-    RecommendRequest,
-    Result,
-    Selection,
-    SimilarRequest,
-    answer,
-    execute,
-    no_text,
-    plan_recommendations,
-    plan_similar,
-)
+from service.engine.execution import Answer, Result, answer, execute
+from service.engine.plan import HistoryQuery, Plan, plan_recommendations, plan_similar
+from service.engine.posted_items import encode_posted, read_posted
+from service.engine.requests import PopularQuery, RecommendRequest, Selection, SimilarRequest
 from service.engine.user_history import UserHistory, load_histories
 from service.engine.vector_cache import VectorCache
 from service.live.follower import Follower
-from service.live.state import Towers, View
+from service.live.state import View
 from service.settings import Settings
 
 T = TypeVar("T")
@@ -50,8 +39,10 @@ _MAX_WAIT_FRACTION = 0.8
 _THREADS = 8
 _HEAVY_THREADS = 2
 _FAILURE_SECONDS = 60.0
-"""How long a failed write shows, unless one succeeds."""
-_HEAVY_STAGES = ("filter", "explain")
+"""How long a failed call shows, unless one succeeds."""
+_HEAVY_STAGES = ("filter", "explain", "prepare_many", "answer_many")
+_MANY = 8
+"""Requests of a batch from which on it is planned and answered on the pool for heavy work."""
 _STORE_STAGES = ("read", "write", "history")
 
 
@@ -89,24 +80,25 @@ class Recommender:
         self._settings = settings
         self.cache = cache
         self._write_failure: tuple[float, str] | None = None
+        self._history_failure: tuple[float, str] | None = None
         self._several_hosts = settings.redis_url is not None
         self._threads = ThreadPoolExecutor(_THREADS, "request")
-        # Separate pools: plain requests are answered while filters read attributes and long answers are explained.
+        # A separate pool: plain requests are answered meanwhile.
         self._heavy_threads = ThreadPoolExecutor(_HEAVY_THREADS, "heavy")
         # A separate pool: when a store does not answer, requests that need none are still answered.
         self._store_threads = ThreadPoolExecutor(_THREADS, "store")
         lanes = [
             Lane(RECOMMEND, execute, batch_tokens, settings.queue_tokens),
-            Lane(ITEMS, _encode_items, batch_tokens, settings.item_queue_tokens),
+            Lane(ITEMS, encode_posted, batch_tokens, settings.item_queue_tokens),
         ]
         self.batcher = Batcher(lanes, observe, cores)
 
     @property
     def degraded(self) -> list[str]:
-        """Why writes fail, as far as the last one shows."""
-        if self._write_failure is None or time.monotonic() - self._write_failure[0] > _FAILURE_SECONDS:
-            return []
-        return [f"writes fail: {self._write_failure[1]}"]
+        """Why writes fail or histories cannot be read, as far as the last call shows."""
+        failures = (("writes fail", self._write_failure), ("stored histories cannot be read", self._history_failure))
+        since = time.monotonic() - _FAILURE_SECONDS
+        return [f"{what}: {failure[1]}" for what, failure in failures if failure is not None and failure[0] > since]
 
     def close(self) -> None:
         self.batcher.close()
@@ -123,8 +115,9 @@ class Recommender:
             users = await self._load_users(requests, trace)
             view = await self._view(min_seq, trace, deadline)
             most = self._settings.max_history
+            heavy = any(_is_heavy(view, request) for request in requests)
             plans = await self._on_threads(
-                "filter" if any(map(_is_heavy, requests)) else "prepare",
+                "filter" if heavy else "prepare" if len(requests) < _MANY else "prepare_many",
                 trace,
                 plan_recommendations,
                 view,
@@ -145,7 +138,7 @@ class Recommender:
             check_item_id(request.item_id)
         async with self._deadline(trace) as deadline:
             view = await self._view(min_seq, trace, deadline)
-            stage = "filter" if _is_heavy(request) else "prepare"
+            stage = "filter" if _is_heavy(view, request) else "prepare"
             plan = await self._on_threads(stage, trace, plan_similar, view, request, deadline)
             [similar] = await self._answer([plan], trace, deadline)
             return similar
@@ -163,7 +156,7 @@ class Recommender:
             raise InputError(f"at most {self._settings.max_items} items in one call, not {len(posted)}", "items")
         async with self._write_deadline(trace) as deadline:
             view = await self._view(0, trace, deadline)
-            entries = await self._on_threads("read", trace, _entries, self._catalogue, view.towers, posted)
+            entries = await self._on_threads("read", trace, read_posted, self._catalogue, view.towers, posted)
             searchable = [entry.tokens is not None and has_model_input(entry.tokens) for entry in entries]
             bare = [row for row, entry in enumerate(entries) if entry.vector is None and searchable[row]]
             units = [(view.towers, tokens) for row in bare if (tokens := entries[row].tokens) is not None]
@@ -258,10 +251,22 @@ class Recommender:
             position = view.position_of(item_id)
             return seq, entry.item, position is not None and view.is_shown(position)
 
-    async def find(self, words: str, limit: int, trace: Trace) -> list[Item]:
-        """Items whose attributes contain the words, best match first. Raises DeadlineExceeded, CatalogueError."""
-        async with self._deadline(trace):
-            return await self._on_threads("read", trace, _found_items, self._catalogue, words, limit)
+    async def find(
+        self, words: str, limit: int, fields: Sequence[str] | None, trace: Trace
+    ) -> tuple[list[Item], list[str]]:
+        """Items whose attributes contain the words, best match first, and what could not be taken into account.
+
+        Raises DeadlineExceeded, CatalogueError.
+        """
+        async with self._deadline(trace) as deadline:
+            budget = AttributeBudget(self._settings.max_answer_bytes)
+            found = await self._on_threads("read", trace, _found_items, self._catalogue, words, limit)
+            items, left_out = budget.read(len(found), found.__getitem__, fields)
+            degraded = budget.left_out_message(left_out)
+            state = self._follower.state
+            if state is not None and state.view.unseen_attributes(fields or ()):
+                degraded += await self._on_threads("filter", trace, unknown_fields, state.view, fields, deadline)
+            return items, degraded
 
     def _deadline(self, trace: Trace) -> Deadline:
         return Deadline(self._settings.deadline, trace.arrived)
@@ -294,9 +299,12 @@ class Recommender:
         # Where Redis is known to be unreachable, no request waits to find out again.
         unavailable = self._follower.unreadable if self._several_hosts else None
         most = self._settings.max_history
-        return await self._on_threads(
+        users = await self._on_threads(
             "history", trace, load_histories, self._histories, user_ids, most, self._settings.max_ids, unavailable
         )
+        reasons = [reason for user in users.values() for reason in user.degraded]
+        self._history_failure = (time.monotonic(), reasons[0]) if reasons else None
+        return users
 
     async def _view(self, min_seq: int, trace: Trace, deadline: Deadline) -> View:
         """A view with every change up to `min_seq`.
@@ -355,7 +363,13 @@ class Recommender:
         executed = iter(results)
         found = [None if isinstance(plan.query, PopularQuery) else next(executed) for plan in plans]
         return await self._on_threads(
-            "explain" if any(plan.explain for plan in plans) else "answer", trace, _answers, plans, found, deadline
+            "explain" if any(plan.explain for plan in plans) else "answer" if len(plans) < _MANY else "answer_many",
+            trace,
+            _answers,
+            plans,
+            found,
+            AttributeBudget(self._settings.max_answer_bytes),
+            deadline,
         )
 
     def _remember(self, plans: Sequence[Plan], results: Sequence[Result]) -> None:
@@ -396,46 +410,18 @@ class Recommender:
                 self._write_failure = None if failed is None else (time.monotonic(), failed)
 
 
-def _is_heavy(request: Selection) -> bool:
-    """Whether its plan may have to read attributes of all items."""
-    return bool(request.filter or request.placement or request.rules.change_anything)
+def _is_heavy(view: View, request: Selection) -> bool:
+    return request.reads_attributes or bool(view.unseen_attributes(request.fields or ()))
 
 
-def _answers(plans: Sequence[Plan], results: Sequence[Result | None], deadline: Deadline) -> list[Answer]:
+def _answers(
+    plans: Sequence[Plan], results: Sequence[Result | None], budget: AttributeBudget, deadline: Deadline
+) -> list[Answer]:
     answers = []
     for plan, result in zip(plans, results, strict=True):
         deadline.check()
-        answers.append(answer(plan, result, deadline))
+        answers.append(answer(plan, result, budget, deadline))
     return answers
-
-
-def _entries(
-    catalogue: Catalogue, towers: Towers, posted: Sequence[tuple[str, Mapping[str, Any], bool]]
-) -> list[CatalogueItem]:
-    """The items as the catalogue stores them; without a vector where it must be encoded. Raises InputError."""
-    items: dict[str, Item] = {}
-    for row, (item_id, attributes, available) in enumerate(posted):
-        item = make_item(item_id, attributes, available, f"items[{row}].")
-        if item_id in items:
-            raise InputError(f"{item_id!r} occurs twice in this request; send it once", f"items[{row}].item_id")
-        items[item_id] = item
-    all_tokens = towers.encoder.tokenize_items(list(items.values()))
-    for row, tokens in enumerate(all_tokens):
-        if towers.encoder.cold_items and not has_model_input(tokens):
-            raise InputError(no_text(towers), f"items[{row}].attributes")
-    tower = towers.encoder.item_tower
-    bare = [CatalogueItem(item, tokens, None, tower) for item, tokens in zip(items.values(), all_tokens, strict=True)]
-    return with_known_vectors(catalogue, bare)
-
-
-def _encode_items(units: Sequence[tuple[Towers, TokenizedItem]]) -> list[Any]:
-    """A batch of the items lane. Right after a swap its units may be of two models."""
-    vectors: list[Any] = [None] * len(units)
-    for towers in {id(towers): towers for towers, _ in units}.values():
-        rows = [row for row, (of, _) in enumerate(units) if of is towers]
-        for row, vector in zip(rows, towers.encode_items([units[row][1] for row in rows]), strict=True):
-            vectors[row] = vector
-    return vectors
 
 
 def _found_items(catalogue: Catalogue, words: str, limit: int) -> list[Item]:

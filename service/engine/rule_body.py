@@ -161,11 +161,12 @@ class RulesBody(Body):
     )
     explore: ExploreBody | None = None
     min_score: float | None = Field(default=None, description="leave out items with a lower score, after boosts")
-    fallback: list[Literal["similar", "popular"]] | None = Field(
+    fallback: list[Literal["similar", "trending", "popular"]] | None = Field(
         default=None,
-        max_length=2,
-        description="what goes on where the model has fewer than `k` items: words and vectors like those of the newest "
-        "item, or popularity. Without a readable history the most popular items answer in any case",
+        max_length=3,
+        description="what goes on where the ranking has fewer than `k` items: words and vectors like those of the "
+        "newest item, events of the last week, or of all time. Without a readable history the most popular items "
+        "answer in any case",
     )
 
     def values(self, field: str, max_values: int) -> dict[str, Any]:

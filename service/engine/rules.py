@@ -280,7 +280,7 @@ class _Answer:
         explore = self._ruled.rules.explore
         if explore is None:
             return
-        events = self._view.events_at(self._view.counts.events)
+        events = self._view.popularity
         scores = ranking.scores
         finite = scores[self._allowed & np.isfinite(scores)]
         top = np.partition(finite, len(finite) - POOL)[-POOL:] if len(finite) > POOL else finite

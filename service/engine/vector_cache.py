@@ -1,8 +1,10 @@
-"""User vectors that were made before: a history that comes again is not encoded again.
+"""A cache of user vectors: an unchanged history is not encoded again.
 
-A key is a digest of all that makes a vector: the history tower, the precision, the user and the token ids of the
-history's items. So nothing in it can be stale: an item whose text changes, and another model, make other keys. Each
-process keeps what was used last, up to so many bytes; a Redis may be shared beside it, for what others encoded.
+A key is a digest of everything that determines a vector: the history tower, the precision, the user and the token ids
+of the history's items. So no entry can be stale: a changed item text or another model gives other keys.
+
+Each process keeps the most recently used entries, up to a number of bytes. Optionally a Redis is shared by all
+processes.
 """
 
 from __future__ import annotations
@@ -26,16 +28,16 @@ log = logging.getLogger(__name__)
 
 Vector = npt.NDArray[np.float32]
 ENTRY_BYTES = 300
-"""Of an entry beside its vector, as measured: key, array object, links."""
+"""Overhead of an entry, as measured: key, array object, links."""
 KEEP_SECONDS = 3600
-"""How long an entry stays in Redis."""
-_TIMEOUT = 0.1  # seconds: encoding takes less than waiting for longer
+"""Lifetime of an entry in Redis."""
+_TIMEOUT = 0.1  # seconds; encoding is faster than waiting longer
 _AWAY_SECONDS = 5.0
 _PREFIX = b"seqrec-vector:"
 
 
 def cache_key(encoder: Encoder, history: TokenizedHistory) -> bytes:
-    """16 bytes; equal ones make equal vectors."""
+    """16 bytes; equal keys mean equal vectors."""
     checkpoint = encoder.checkpoint
     digest = hashlib.blake2b(digest_size=16)
     for part in (checkpoint.history_tower, encoder.precision, history.user_id or ""):
@@ -48,7 +50,7 @@ def cache_key(encoder: Encoder, history: TokenizedHistory) -> bytes:
 
 
 class VectorCache:
-    """Safe to use from several threads. With 0 bytes and no Redis it remembers nothing."""
+    """Safe for several threads. With 0 bytes and no Redis it stores nothing."""
 
     def __init__(
         self,
@@ -56,9 +58,9 @@ class VectorCache:
         url: str | None = None,
         observe: Callable[[str, int], object] = lambda result, count: None,
     ) -> None:
-        """`observe` is told how many vectors were found in "memory", in "redis", or are a "miss".
+        """`observe` is called with the number of vectors found in "memory" or "redis", or not found ("miss").
 
-        Raises InputError for a URL that is none. A Redis that is away is done without.
+        Raises InputError for an invalid URL. An unreachable Redis is ignored.
         """
         self._max_bytes = max_bytes
         self._observe = observe
@@ -85,7 +87,7 @@ class VectorCache:
         return self._max_bytes > 0 or self._shared is not None
 
     def get(self, keys: Sequence[bytes], dim: int) -> dict[bytes, Vector]:
-        """The vectors [dim] that are known."""
+        """The vectors [dim] that are cached."""
         found: dict[bytes, Vector] = {}
         with self._lock:
             for key in keys:
@@ -102,7 +104,7 @@ class VectorCache:
         return found | elsewhere
 
     def put(self, vectors: Mapping[bytes, Vector]) -> None:
-        """Remember vectors in this process."""
+        """Store vectors in this process."""
         with self._lock:
             for key, vector in vectors.items():
                 if key in self._entries or vector.nbytes + ENTRY_BYTES > self._max_bytes:
@@ -114,7 +116,7 @@ class VectorCache:
                 self.bytes -= oldest.nbytes + ENTRY_BYTES
 
     def share(self, vectors: Mapping[bytes, Vector]) -> None:
-        """Put vectors into Redis, where there is one; waits for it."""
+        """Store vectors in Redis, if one is configured; waits for it."""
         if self._shared is None or time.monotonic() < self._away_until:
             return
         try:
@@ -145,4 +147,4 @@ class VectorCache:
 
     def _away(self, error: redis.RedisError) -> None:
         self._away_until = time.monotonic() + _AWAY_SECONDS
-        log.warning("the Redis of SEQREC_CACHE_URL is done without for %g s: %s", _AWAY_SECONDS, error)
+        log.warning("the Redis of SEQREC_CACHE_URL does not answer and is not used for %g s: %s", _AWAY_SECONDS, error)

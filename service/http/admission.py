@@ -9,11 +9,11 @@ _SHARE = 3
 
 
 class Admission:
-    """Limits the open requests of a worker, fairly between clients.
+    """Limits the open requests of a worker, fairly between clients, which are distinguished by their address.
 
     The limit of a client is a multiple of the places that are free ("Dynamic queue length thresholds for shared-memory
-    packet switches", Choudhury and Hahne, 1998): one busy client gets three quarters of all places, and others still
-    find some. Clients are told apart by their address.
+    packet switches", Choudhury and Hahne, 1998): a single busy client gets three quarters of all places, and others
+    still find some.
     """
 
     def __init__(self, places: int) -> None:

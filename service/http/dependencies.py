@@ -38,6 +38,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         400: "The body is not JSON",
         404: "It does not exist",
         413: "The body is too large",
+        415: "The body is not sent as JSON",
         422: "The request is not valid; `field` names the value",
         429: "The service is busy; retry after the seconds in Retry-After",
         503: "Not ready, or the catalogue cannot be used; with Retry-After where a retry can help",
@@ -47,5 +48,5 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": descriptions[status], "content": content} for status in statuses}
 
 
-READ = problems(400, 413, 422, 429, 503, 504)
-WRITE = problems(400, 413, 422, 503)
+READ = problems(400, 413, 415, 422, 429, 503, 504)
+WRITE = problems(400, 413, 415, 422, 429, 503, 504)

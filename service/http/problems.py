@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastapi import FastAPI, Request
@@ -34,12 +36,14 @@ from seqrec.errors import (
     SnapshotError,
 )
 from service.jobs import JobNotFound
+from service.validation import reason
 
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 
 
+_PATH = re.compile(r"(?<![\w/.:@])/(?:[^\s/:;,'\"]+/)+([^\s/:;,'\"]+)")
 MAX_ERRORS = 20
 """In one answer."""
 
@@ -148,13 +152,21 @@ def problem(
     return Response(json.dumps(body, ensure_ascii=True), kind.status, headers, MEDIA_TYPE)
 
 
-def of_error(error: Exception) -> Response:
+def of_error(error: Exception, home: Path) -> Response:
     """The response to an error that was raised on purpose; any other is answered without details."""
     for error_class, kind in KINDS:
         if isinstance(error, error_class):
             field = error.field if isinstance(error, InputError) else None
-            return problem(kind, str(error), field, _retry_after(error))
+            detail = str(error) if kind.status < 500 else without_directories(str(error), home)
+            return problem(kind, detail, field, _retry_after(error))
     return problem(UNEXPECTED, "Something went wrong inside the service.")
+
+
+def without_directories(text: str, home: Path) -> str:
+    """The text with paths cut to what is below `home`, or to their last name: clients need not know the rest."""
+    for directory in {str(home.absolute()), str(home.resolve()), str(home)} - {".", ""}:
+        text = text.replace(f"{directory}/", "")
+    return _PATH.sub(r"\1", text)
 
 
 def _retry_after(error: SeqrecError) -> dict[str, str] | None:
@@ -173,7 +185,7 @@ def install(app: FastAPI) -> None:
     async def on_seqrec_error(request: Request, error: SeqrecError) -> Response:
         if not isinstance(error, InputError | ItemNotFound | JobNotFound | Overloaded):
             log.warning("%s %s: %s", request.method, request.url.path, error)
-        return of_error(error)
+        return of_error(error, request.app.state.home)
 
     @app.exception_handler(RequestValidationError)
     async def on_validation_error(request: Request, error: RequestValidationError) -> Response:
@@ -213,9 +225,9 @@ def of_validation(errors: Sequence[Any]) -> Response:
         return problem(BAD_JSON, f"not JSON at character {first['loc'][-1]}: {first['ctx']['error']}")
     if isinstance(first.get("input"), bytes):
         return problem(NOT_JSON, "The body was not read, since its Content-Type is not application/json.")
-    found = [{"field": field_path(error["loc"]), "detail": _reason(error)} for error in errors[:MAX_ERRORS]]
-    field, reason = found[0]["field"], found[0]["detail"]
-    return problem(INVALID, f"{field}: {reason}" if field else reason, field or None, errors=found)
+    found = [{"field": field_path(error["loc"]), "detail": reason(error)} for error in errors[:MAX_ERRORS]]
+    field, detail = found[0]["field"], found[0]["detail"]
+    return problem(INVALID, f"{field}: {detail}" if field else detail, field or None, errors=found)
 
 
 def field_path(loc: Sequence[str | int]) -> str:
@@ -227,43 +239,3 @@ def field_path(loc: Sequence[str | int]) -> str:
         elif not (part.startswith("<") and part.endswith(">")):
             path += f".{part}" if path else part
     return path
-
-
-_EXPECTED = {
-    "string_type": "a string",
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "bool_type": "true or false",
-    "list_type": "a list",
-    "dict_type": "an object",
-    "model_type": "an object",
-    "model_attributes_type": "an object",
-}
-
-
-def _reason(error: Any) -> str:
-    """An error of pydantic in the API's words."""
-    kind, context = error["type"], error.get("ctx", {})
-    if kind == "extra_forbidden":
-        return "unknown field; GET /docs lists the fields"
-    if kind == "missing":
-        return "the body is missing; send a JSON object" if len(error["loc"]) == 1 else "this field is required"
-    if kind == "too_short":
-        return f"at least {context['min_length']} entry is needed"
-    if kind == "string_too_long":
-        return f"at most {context['max_length']} characters"
-    if kind == "greater_than_equal":
-        expected = f"at least {context['ge']}"
-    elif kind == "less_than_equal":
-        expected = f"at most {context['le']}"
-    elif kind in _EXPECTED:
-        expected = _EXPECTED[kind]
-    else:
-        return str(error["msg"])
-    value = error.get("input")
-    if not isinstance(value, str | int | float | None):
-        return f"expected {expected}"
-    shown = json.dumps(value[:60] if isinstance(value, str) else value)
-    return f"expected {expected}, not {shown if len(shown) <= 60 else shown[:57] + '...'}"

@@ -1,4 +1,4 @@
-"""The HTTP bodies: what is read and what is answered. Limits that are settings are checked where the work is done."""
+"""The bodies of HTTP requests and responses. Limits that are settings are checked where the work is done."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from service.engine.rule_body import Body, ItemId, PlacementBody, RulesBody
 
 MAX_SEQ = 2**63 - 1
 """The largest sequence number that a log can reach."""
+WINDOW = "^[0-9]{1,9}[smhdw]$"
 
-# Checked by seqrec.data.items.check_attributes, which names the attribute; pydantic would name each type it is not.
+
+# Checked by seqrec.data.items.check_attributes, which names the attribute; pydantic would list every possible type.
 Attributes = Annotated[
     dict[str, Any],
     WithJsonSchema(
         {
             "type": "object",
             "title": "Attributes",
-            "description": "Strings, numbers or lists of strings by name; null is as good as absent. "
+            "description": "Strings, numbers or lists of strings by name; null means absent. "
             f"At most {MAX_ATTRIBUTES}, each at most {MAX_ATTRIBUTE_BYTES} bytes with its name.",
             "additionalProperties": {
                 "anyOf": [
@@ -36,6 +38,16 @@ Attributes = Annotated[
 UserId = Annotated[
     str, Field(description="1 to 256 bytes of UTF-8 without control characters", examples=["customer-17850"])
 ]
+Fields = Annotated[
+    list[str],
+    Field(
+        max_length=MAX_ATTRIBUTES,
+        fail_fast=True,
+        description="names of the attributes that the answer contains of each item, in this order; none for []; "
+        "by default all. A name that no item has is listed in `degraded`",
+        examples=[["title", "price"]],
+    ),
+]
 PlacementName = Annotated[
     str,
     Field(
@@ -45,12 +57,14 @@ PlacementName = Annotated[
 Cursor = Annotated[str, Field(min_length=1, max_length=262_144)]
 MinSeq = Annotated[
     int,
-    Field(ge=0, le=MAX_SEQ, description="answer from a state that has every change up to this one; else 503"),
+    Field(
+        ge=0, le=MAX_SEQ, description="answer from a state that includes every change up to this number, or with 503"
+    ),
 ]
 
 
 class PlainItem(Body):
-    """An item that is in no catalogue: it counts by its text."""
+    """An item that is not in the catalogue and is represented by its attributes."""
 
     attributes: Attributes
 
@@ -83,6 +97,7 @@ class QuestionBody(RulesBody):
 
     placement: PlacementName | None = None
     paginate: bool = Field(default=False, description="answer with `next`, a cursor to the following page, too")
+    fields: Fields | None = None
     cursor: Cursor | None = Field(
         default=None,
         description="`next` of the page before, with the same request: no item is on two pages, and what can be "
@@ -91,37 +106,63 @@ class QuestionBody(RulesBody):
 
 
 class RecommendBody(QuestionBody):
-    """A history, oldest first, and how to answer it. At least one of `history` and `user_id`."""
+    """A history, and which items to return. At least one of `history`, `user_id` and `context` is required."""
 
     history: list[HistoryEntry] | None = Field(
         default=None,
         fail_fast=True,
-        description="oldest first; ids, or attributes of items in no catalogue. Empty: the most popular items",
+        description="oldest first; item ids, or attributes of items that are not in the catalogue. If it is empty, the "
+        "most popular items are returned",
         examples=[["85123A", {"attributes": {"title": "Red retrospot cake stand"}}]],
     )
     user_id: UserId | None = Field(
-        default=None, description="the user's stored history comes first, then `history`; an unknown user has none"
+        default=None, description="the user's stored history precedes `history`; that of an unknown user is empty"
     )
     context: ContextBody | None = None
     exclude_seen: bool | None = Field(
         default=None,
-        description="leave out the items whose ids are in the history, and all that the user ever had. By default the "
-        "model decides: a hybrid may recommend seen items where its training data has repeats, others leave them out",
+        description="exclude items in the history and in the user's stored events. The default depends on the "
+        "model: a hybrid may recommend seen items if its training data has repeats; other models exclude them",
     )
     explain: bool = Field(
-        default=False, description="tell with each item which items of the history it is most like: `because`"
+        default=False, description="explain each item: `because` lists the items of the history that led to it"
     )
     min_seq: MinSeq = 0
 
 
 class BatchBody(Body):
-    """Several requests, answered from one state."""
+    """Several requests, which are answered from the same state."""
 
     requests: list[RecommendBody] = Field(min_length=1, fail_fast=True)
 
 
+# Checked by parse_window of the route, which names what it may be.
+Window = Annotated[
+    Any,
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": WINDOW}],
+            "title": "Window",
+            "description": "seconds before now, or a number of s, m, h, d or w; without it: all events",
+            "examples": ["7d", 3600],
+        }
+    ),
+]
+
+
+class PopularBody(QuestionBody):
+    """Which items have most events, among all or those of a window of time."""
+
+    window: Window = None
+    user_id: UserId | None = Field(default=None, description="whose items `exclude_seen` leaves out")
+    exclude_seen: bool | None = Field(
+        default=None, description="leave out all that the user ever had. By default as for a recommendation"
+    )
+    min_seq: MinSeq = 0
+
+
 class SimilarBody(QuestionBody):
-    """An item of the catalogue, or the attributes of one that need not be in it: one of the two."""
+    """Either `item_id` of an item in the catalogue, or `attributes` of any item."""
 
     item_id: ItemId | None = None
     attributes: Attributes | None = None
@@ -131,7 +172,7 @@ class SimilarBody(QuestionBody):
 class PostedItem(Body):
     item_id: ItemId
     attributes: Attributes
-    available: bool = Field(default=True, description="false hides the item from answers; it still counts in histories")
+    available: bool = Field(default=True, description="false: never returned; it still counts in histories")
 
 
 class ItemsBody(Body):
@@ -143,16 +184,16 @@ class PostedEvent(Body):
     item_id: ItemId
     timestamp: float | None = Field(default=None, description="Unix seconds; default: now")
     event_id: ItemId | None = Field(
-        default=None, description="of your own choice: an event of this user with the same id is stored once"
+        default=None, description="chosen by the client; an event of the same user with the same id is stored once"
     )
 
 
 class EventsBody(Body):
-    events: list[PostedEvent] = Field(min_length=1, fail_fast=True, description="SEQREC_MAX_ITEMS is the most")
+    events: list[PostedEvent] = Field(min_length=1, fail_fast=True, description="at most SEQREC_MAX_ITEMS")
 
 
 class Answer(BaseModel):
-    """Base of what is answered."""
+    """Base of response bodies."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -163,24 +204,24 @@ class ItemView(Answer):
 
 
 class ScoredItem(ItemView):
-    score: float = Field(description="compares items within one answer, nothing else; higher is better")
+    score: float = Field(description="higher is better; comparable only within one answer")
 
 
 class ReasonView(Answer):
-    item_id: str = Field(description="of the history")
+    item_id: str = Field(description="an item of the history")
     similarity: float | None = Field(
         default=None,
-        description="cosine of the two items' vectors, -1 to 1: how alike they are, not what the model computed; "
-        "not of a hybrid model",
+        description="cosine similarity of the two items' vectors, -1 to 1; not part of the model's score. Absent for "
+        "a hybrid model",
     )
     part: Literal["co-occurrence", "words"] | None = Field(
-        default=None, description="of a hybrid's score: what people do after this item, or words in common with it"
+        default=None, description="the part of a hybrid's score: what users choose after this item, or words in common"
     )
-    score: float | None = Field(default=None, description="what this item adds to the score by that part")
+    score: float | None = Field(default=None, description="the contribution of this item to that part of the score")
 
 
 class PlacedItem(ScoredItem):
-    source: Literal["model", "similar", "popular"] | None = Field(
+    source: Literal["model", "similar", "trending", "popular"] | None = Field(
         default=None, description="what found it, where rules apply"
     )
     pinned: bool | None = Field(default=None, description="true: by a pin")
@@ -190,34 +231,37 @@ class PlacedItem(ScoredItem):
 class RecommendedItem(PlacedItem):
     because: list[ReasonView] = Field(
         default=[],
-        description="the three items of the history that add most to a hybrid's score, or of another model the most "
-        "similar ones; only with `explain`. Empty where no item of the history is in the catalogue",
+        description="only with `explain`: the three items of the history that contribute most to a hybrid's score; for "
+        "other models, the three most similar ones. Empty if no item of the history is in the catalogue",
     )
     parts: dict[str, float] | None = Field(
-        default=None, description="the parts of a hybrid's score, which sum to it; only with `explain`"
+        default=None, description="only with `explain`: the parts of a hybrid's score, which sum to it"
     )
 
 
 class StateView(Answer):
-    """Which state answered."""
+    """The state that an answer is based on."""
 
-    metric: Literal["cosine", "dot", "l2"] = Field(description="how vectors were compared")
+    metric: Literal["cosine", "dot", "l2"] = Field(description="how vectors are compared")
     model: str = Field(description="digest of the checkpoint")
     snapshot: str
-    seq: int = Field(description="every change of the catalogue up to this one was searched")
+    seq: int = Field(description="the answer includes every change of the catalogue up to this number")
 
 
 class RecommendAnswer(StateView):
     items: list[RecommendedItem] = Field(description="best first")
     next: str | None = Field(default=None, description="cursor of the next page, if asked for and there may be one")
     source: Literal["model", "fallback:popular"] = Field(
-        description="`fallback:popular`: the history says nothing; most popular items, scored by popularity"
+        description="`fallback:popular`: the model can read nothing of the history, so the most popular items are "
+        "returned, scored by popularity"
     )
     unknown: list[str] = Field(
-        description="ids of the histories that are in no catalogue, or not known to a model of ids; they were skipped"
+        description="skipped item ids of the history: not in the catalogue, or unknown to a model of item ids"
     )
     degraded: list[str] = Field(
-        default=[], description="what could not be taken into account, such as a stored history that cannot be read"
+        default=[],
+        description="what could not be taken into account, such as a stored history that cannot be read, an attribute "
+        "of `filter` or `fields` that no item has, and attributes beyond SEQREC_MAX_ANSWER_BYTES",
     )
 
 
@@ -229,7 +273,19 @@ class SimilarAnswer(StateView):
     items: list[PlacedItem] = Field(description="best first")
     next: str | None = Field(default=None, description="cursor of the next page, if asked for and there may be one")
     degraded: list[str] = Field(
-        default=[], description="what could not be taken into account, such as a filter on an attribute of no item"
+        default=[], description="what was not taken into account, such as a filter on an attribute that no item has"
+    )
+
+
+class PopularAnswer(StateView):
+    items: list[PlacedItem] = Field(
+        description="most events first, equal numbers by item id; `score` is the number, decayed where the model has a "
+        "half-life and no window is given. Items without events are left out"
+    )
+    next: str | None = Field(default=None, description="cursor of the next page, if asked for and there may be one")
+    since: float | None = Field(default=None, description="Unix seconds: where the window begins")
+    degraded: list[str] = Field(
+        default=[], description="what could not be taken into account, such as a stored history that cannot be read"
     )
 
 
@@ -237,10 +293,10 @@ class PutAnswer(Answer):
     seq: int = Field(description="the number of the last change")
     created: int
     updated: int
-    searchable: bool = Field(description="the next request finds them; false where that is not so of all of them")
+    searchable: bool = Field(description="whether the next request can return all of these items")
     not_searchable: list[str] | None = Field(
         default=None,
-        description="ids of those that are stored, but not found by any request; absent where there is none",
+        description="ids of items that are stored but never returned; absent if there are none",
     )
     detail: str | None = Field(default=None, description="why they are not searchable")
 
@@ -262,28 +318,29 @@ class DeleteAnswer(Answer):
 class StoredItem(ItemView):
     available: bool
     seq: int = Field(description="the number of the item's last change")
-    searchable: bool = Field(description="whether answers may hold it now")
+    searchable: bool = Field(description="whether answers may contain it now")
 
 
 class FoundItem(ItemView):
-    available: bool = Field(description="false: hidden from answers")
+    available: bool = Field(description="false: never returned by recommendations")
 
 
 class FoundItems(Answer):
     items: list[FoundItem] = Field(description="best match first")
+    degraded: list[str] = Field(default=[], description="as in the answer of POST /recommend")
 
 
 class EventsAnswer(Answer):
-    stored: int = Field(description="events that are new")
-    known: int = Field(description="events whose `event_id` was there already")
+    stored: int = Field(description="number of new events")
+    known: int = Field(description="number of events whose `event_id` was stored before")
     unknown: list[str] = Field(
-        description="item ids that are in no catalogue now, or that the model does not know; their events are stored "
-        "all the same"
+        description="ids of items that are not in the catalogue, or unknown to a model of ids; their events are stored "
+        "nevertheless"
     )
 
 
 class DeleteUserAnswer(Answer):
-    deleted: int = Field(description="events that were removed")
+    deleted: int = Field(description="number of deleted events")
 
 
 class JobView(Answer):
@@ -293,7 +350,7 @@ class JobView(Answer):
     state: Literal["queued", "running", "done", "failed"]
     done: int = 0
     total: int | None = None
-    snapshot: str | None = Field(default=None, description="what it made and published")
+    snapshot: str | None = Field(default=None, description="the snapshot that it made and published")
     error: str | None = None
 
 
@@ -305,16 +362,17 @@ class Health(Answer):
 class Readiness(Answer):
     status: Literal["ready", "not ready"]
     detail: str | None = Field(default=None, description="why it is not ready, or the first of `degraded`")
-    degraded: list[str] = Field(default=[], description="what is wrong while answers go on")
+    degraded: list[str] = Field(default=[], description="problems that do not prevent answers")
     promises: Literal["full", "weaker"] | None = Field(
-        default=None, description="`full`: what is acknowledged is durable; `weaker`: SEQREC_ACCEPT_WEAKER allowed less"
+        default=None,
+        description="`full`: acknowledged writes are durable; `weaker`: less, as allowed by SEQREC_ACCEPT_WEAKER",
     )
-    durability_warnings: list[str] = Field(default=[], description="what is not promised")
+    durability_warnings: list[str] = Field(default=[], description="missing guarantees")
     catalogue: str | None = None
     snapshot: str | None = None
     seq: int | None = None
-    head: int | None = Field(default=None, description="the catalogue's last change that was seen")
-    worker: int = Field(description="the process that answered; it is in the header x-worker of every answer")
+    head: int | None = Field(default=None, description="number of the last change of the catalogue that was seen")
+    worker: int = Field(description="id of the process that answered; also in the header x-worker of every response")
 
 
 class Problem(Answer):

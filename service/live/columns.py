@@ -134,8 +134,22 @@ class Columns:
             return list(self._columns)
 
     def unknown(self, names: Sequence[str]) -> list[str]:
-        """Those that no row has, of the rows that `evaluate` has read."""
+        """Those that no row has, of the rows that `evaluate` or `read_names` has read."""
         return [name for name in names if name not in self._first_row]
+
+    def read_names(
+        self, length: int, attributes: Callable[[int], Mapping[str, AttributeValue]], check: Check = lambda: None
+    ) -> None:
+        """Learn the names of all attributes of the first `length` rows. What was read is kept if `check` raises."""
+        if self._read >= length:
+            return
+        with _held(self._lock, check):
+            for row in range(self._read, length):
+                if row % _CHECK_ROWS == 0:
+                    check()
+                for name in attributes(row):
+                    self._first_row.setdefault(name, row)
+                self._read = row + 1
 
     def evaluate(
         self,

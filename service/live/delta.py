@@ -27,7 +27,7 @@ _COLUMNS = ("vectors", "popularity", "available", "deleted", "ended", "text_end"
 
 @dataclass(eq=False)
 class Delta:
-    """Rows [:length] of a view are final but for `ended`, which tells views apart."""
+    """Rows [:length] of a view are final but for `ended`, which distinguishes views."""
 
     vectors: npt.NDArray[np.float32]  # [capacity, dim]; zero for a delete
     popularity: npt.NDArray[np.float64]  # [capacity], of the item in the snapshot; 0 for a new one
@@ -126,6 +126,12 @@ class Delta:
         n = len(self.item_ids)
         rows: list[int] = np.flatnonzero(~self.deleted[:n] & (self.ended[:n] == NEVER)).tolist()
         return rows
+
+    def size_of(self, row: int) -> int:
+        """Bytes that a row takes."""
+        begin, end = self._span(self.text_end, row)
+        first, last = self._span(self.token_end, row)
+        return end - begin + 5 * (last - first) + self.vectors.itemsize * int(self.vectors.shape[1])
 
     @staticmethod
     def _span(ends: npt.NDArray[np.int64], row: int) -> tuple[int, int]:

@@ -49,7 +49,7 @@ class SnapshotFilters:
         made = self._columns.evaluate(
             wanted.attributes, n, self._attributes, lambda columns: wanted.mask(columns, n, check), check
         )
-        if self.unknown(wanted):  # invented names must not displace the masks of real filters
+        if self.unknown(wanted.attributes):  # invented names must not displace the masks of real filters
             return made
         with self._lock:
             made = self._masks.setdefault(wanted, made)
@@ -57,9 +57,13 @@ class SnapshotFilters:
                 self._masks.popitem(last=False)
         return made
 
-    def unknown(self, wanted: Filter) -> list[str]:
-        """Attributes of the filter that no item of the snapshot has; after `mask`."""
-        return self._columns.unknown(wanted.attributes)
+    def unknown(self, names: Sequence[str]) -> list[str]:
+        """Attributes that no item of the snapshot has, as far as it was read: wholly after `mask` or `read_names`."""
+        return self._columns.unknown(names)
+
+    def read_names(self, check: Check = lambda: None) -> None:
+        """Learn which attributes there are."""
+        self._columns.read_names(len(self._snapshot.item_ids), self._attributes, check)
 
     def warm_from(self, other: SnapshotFilters) -> None:
         """Read the columns that another snapshot's filters have used, before they are needed here."""

@@ -37,7 +37,7 @@ AWAY_SECONDS = 1.0
 """The same where it could not be loaded because the catalogue did not answer."""
 
 Load = Callable[[str, LiveState | None], LiveState]
-"""Snapshot id and the state so far (whose model can be kept) -> the state at the snapshot, warmed."""
+"""Snapshot id and the state so far (whose model can be reused) -> the state at the snapshot, warmed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +188,7 @@ class Follower:
             try:
                 self._tick(self._state)
             except Exception:
-                log.exception("what is done beside following failed")
+                log.exception("periodic work of the follower failed")
             if self._released.is_set():
                 self._released.clear()
                 trim_heap()
@@ -210,10 +210,10 @@ class Follower:
             self._find_published()
         except CatalogueReplaced as error:
             self._replaced = error
-            self._resolve(sys.maxsize, sys.maxsize)  # they are told so
+            self._resolve(sys.maxsize, sys.maxsize)  # they fail with the reason
             raise
         except CatalogueError as error:
-            applied = "" if self._state is None else f"; answers hold changes up to {self._state.view.seq}"
+            applied = "" if self._state is None else f"; answers include changes up to {self._state.view.seq}"
             self._unreadable = f"the catalogue cannot be read: {error}{applied}"
             raise
         else:
@@ -223,7 +223,7 @@ class Follower:
         applied = 0 if self._state is None else self._state.view.seq
         head = self._catalogue.head()
         if head < applied or self._went_back:
-            # For good: when as many changes have come since, the numbers say nothing any more.
+            # Permanently: after as many new changes, the numbers could no longer show it.
             self._went_back = True
             raise CatalogueReplaced(
                 f"the catalogue is at {head}, and change {applied} was served from it: an older state of it was "
@@ -339,6 +339,7 @@ class Follower:
             return
         try:
             self._catch_up(loaded, self.head)
+            self._follow_events(loaded)  # what was acknowledged while it was loaded counts in its first answer
         except LogTruncated:  # by now it is too old itself
             self._loaded = self._loading = self._published = None
             raise

@@ -20,9 +20,8 @@ from seqrec.hybrid.event_counts import HistoryCounts
 from seqrec.hybrid.lexical import LAST
 from seqrec.hybrid.scoring import term_contributions
 from seqrec.hybrid.settings import HybridSettings
-from seqrec.metric import TIE, ranked
 from seqrec.text.item_text import TokenizedItem
-from service.live.search import Hit, SearchSpec, allowed_mask
+from service.live.search import Hit, SearchSpec, answerable, best_hits
 from service.live.state import View
 
 Scores = npt.NDArray[np.float32]
@@ -35,7 +34,7 @@ TERM_CANDIDATES = 1000
 
 @dataclass(frozen=True, eq=False)
 class SparseQuery:
-    """What a history searches with beside its dense vector.
+    """What a history searches with in addition to its dense vector.
 
     words: float32 [m, v], what each of its newest items adds to the term vector; read: their positions, None for plain
     attributes. numbers: its counted items, newest first, as the counts number them; counted: their positions; recency:
@@ -106,16 +105,10 @@ class HybridSearch:
 
     def search(self, spec: SearchSpec) -> list[Hit]:
         """The k best that are shown, equal scores by item id."""
-        rows = self._candidates(spec)
-        scores = self.scores(rows)
-        k = min(spec.k, len(rows))
-        if not k:
-            return []
-        border = np.partition(scores, len(scores) - k)[len(scores) - k]
-        near = np.flatnonzero(scores >= border - 2 * TIE)
-        found = rows[near].tolist()
-        order = ranked([self.view.item_id(position) for position in found], scores[near].tolist())
-        return [Hit(found[place], float(scores[near[place]])) for place in order[:k]]
+        rows = answerable(self.view, spec)
+        if spec.candidates is None and self.view.snapshot.manifest.index != FLAT:
+            rows = self._few(spec, rows)
+        return best_hits(self.view, rows, self.scores(rows), spec.k)
 
     def scores(self, rows: Positions) -> Scores:
         """[len(rows)] of these positions."""
@@ -230,18 +223,11 @@ class HybridSearch:
             out[rows == self.sparse.own[-1]] += self.settings.last_item
         return out
 
-    def _candidates(self, spec: SearchSpec) -> Positions:
-        """Positions that may answer, in rising order."""
-        view = self.view
-        allowed = allowed_mask(view, spec)
-        if spec.candidates is not None:
-            return np.flatnonzero(allowed)
-        if view.snapshot.manifest.index == FLAT:
-            return np.flatnonzero(allowed)
-        return self._few(spec, allowed)
-
-    def _few(self, spec: SearchSpec, allowed: npt.NDArray[np.bool_]) -> Positions:
+    def _few(self, spec: SearchSpec, answerable: Positions) -> Positions:
+        """Candidates among those that may answer; all of them where there are hardly any."""
         view, n = self.view, len(self.view.snapshot.item_ids)
+        allowed = np.zeros(view.size, np.bool_)
+        allowed[answerable] = True
         wanted = min(n, DENSE_CANDIDATES + spec.k)
         masked = None if allowed[:n].all() else [allowed[:n]]
         dense, _ = view.snapshot.index.search(self.vector[None], wanted, masked)
@@ -253,4 +239,4 @@ class HybridSearch:
         late = np.arange(n, view.size)
         rows = np.unique(np.concatenate([dense[0][dense[0] >= 0], best[words[best] > 0], counted, late]))
         rows = rows[allowed[rows]]
-        return rows if len(rows) >= spec.k else np.flatnonzero(allowed)
+        return rows if len(rows) >= spec.k else answerable

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from collections import deque
 from contextlib import suppress
-from itertools import islice
 from typing import cast
 
 import numpy as np
@@ -18,12 +17,14 @@ from index.snapshot.checkpoints import checkpoint_path
 from index.snapshot.manifest import Manifest
 from index.snapshot.snapshot import Snapshot, SnapshotStore, read_manifest
 from index.snapshot.usage import MARK_SECONDS, mark_used
-from seqrec.encoder import Precision, load_model
+from seqrec.encoder import Precision, fast_precision, load_model
 from seqrec.errors import CatalogueReplaced, SnapshotError
 from seqrec.text.item_text import TokenizedHistory
 from service.live.search import SearchSpec, search
 from service.live.state import LiveState, Towers
 from service.settings import Settings
+
+log = logging.getLogger(__name__)
 
 _WARM_ITEMS = 8
 
@@ -42,8 +43,8 @@ class Loader:
     def __call__(self, snapshot_id: str, before: LiveState | None) -> LiveState:
         """The model of `before` is kept where the snapshot has the same.
 
-        Raises SnapshotError, CheckpointError, and CatalogueReplaced where a snapshot tells of later changes than the
-        catalogue: then an older state of it was restored.
+        Raises SnapshotError, CheckpointError, and CatalogueReplaced if a snapshot has later changes than the catalogue,
+        of which an older state was restored then.
         """
         self._check_not_older()
         snapshot = self._store.open(snapshot_id)
@@ -65,7 +66,7 @@ class Loader:
         return state
 
     def keep_alive(self, state: LiveState) -> None:
-        """Tell other hosts from time to time what is in use here."""
+        """Mark regularly, for other hosts, what is in use here."""
         if time.monotonic() - self._marked >= MARK_SECONDS:
             self._marked = time.monotonic()
             with suppress(OSError):  # a full disk is no reason to stop
@@ -87,7 +88,7 @@ class Loader:
         for snapshot_id in reversed(self._store.list()):
             with suppress(SnapshotError):
                 made.append(read_manifest(self._store.path_of(snapshot_id)))
-        head = self._catalogue.head()  # read last: a snapshot that is being made meanwhile tells of later changes too
+        head = self._catalogue.head()  # read last: a snapshot that is made meanwhile has later changes too
         for manifest in made:
             if manifest.catalogue_id == self._catalogue.catalogue_id and manifest.seq > head:
                 raise CatalogueReplaced(
@@ -99,8 +100,10 @@ class Loader:
 
     def _towers(self, snapshot: Snapshot) -> Towers:
         manifest, settings = snapshot.manifest, self._settings
-        # As the snapshot's own vectors were made, unless told otherwise.
-        precision = cast(Precision, settings.precision or manifest.precision)
+        # As the vectors of the snapshot were made, unless set, and unless this processor is slower with it.
+        precision = settings.precision or fast_precision(cast(Precision, manifest.precision))
+        if settings.precision is None and precision != manifest.precision:
+            log.info("computing in %s: %s is not faster on this processor", precision, manifest.precision)
         encoder = load_model(checkpoint_path(settings.home, manifest), settings.device, precision)
         if encoder.checkpoint.digest != manifest.checkpoint:
             raise SnapshotError(
@@ -123,4 +126,4 @@ def _warm_search(state: LiveState) -> None:
     """Search as requests do: memory is mapped, and what is made once for a view is made."""
     vectors = state.snapshot.vectors[:_WARM_ITEMS]
     search(state.view, np.asarray(vectors, np.float32), [SearchSpec(10)] * len(vectors))
-    deque(islice(state.view.by_popularity(), _WARM_ITEMS), maxlen=0)
+    _ = state.view.popularity

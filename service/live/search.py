@@ -22,7 +22,7 @@ from service.live.state import View
 MARGIN = 8
 """Rows fetched beyond those needed: saves asking again where scores are equal at the border."""
 MASK_ABOVE = 1024
-"""Rows; a search that would have to fetch more is told what it may return instead."""
+"""Rows; a search that would have to fetch more gets a mask of what it may return instead."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class SearchSpec:
     passed: FilterMask | None = None  # what the filter lets through; None: everything
 
 
-Source = Literal["model", "similar", "popular"]
+Source = Literal["model", "similar", "trending", "popular"]
 
 
 @dataclass(frozen=True)
@@ -52,19 +52,21 @@ class Hit:
     explored: bool = False
 
 
-def allowed_mask(view: View, wanted: SearchSpec) -> npt.NDArray[np.bool_]:
-    """[size] What an answer may contain."""
-    allowed = view.shown
-    if wanted.passed is not None:
-        allowed = allowed & np.concatenate([wanted.passed.snapshot, wanted.passed.delta[: view.length]])
-    if wanted.candidates is not None:
-        of_these = np.zeros(view.size, np.bool_)
-        of_these[list(wanted.candidates)] = True
-        allowed = allowed & of_these
-    if wanted.excluded:
+Positions = npt.NDArray[np.int64]
+
+
+def answerable(view: View, spec: SearchSpec) -> Positions:
+    """All positions that may answer, rising."""
+    allowed: npt.NDArray[np.bool_] = view.shown
+    if spec.passed is not None:
+        allowed = allowed & np.concatenate([spec.passed.snapshot, spec.passed.delta[: view.length]])
+    if spec.candidates is not None:
+        rows = np.array(sorted(set(spec.candidates) - spec.excluded), dtype=np.int64)
+        return np.asarray(rows[allowed[rows]])
+    if spec.excluded:
         allowed = allowed.copy()
-        allowed[list(wanted.excluded)] = False
-    return allowed
+        allowed[list(spec.excluded)] = False
+    return np.flatnonzero(allowed)
 
 
 def score_all(view: View, query: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -74,15 +76,46 @@ def score_all(view: View, query: npt.NDArray[np.float32]) -> npt.NDArray[np.floa
     return np.concatenate(parts).astype(np.float32, copy=False)
 
 
+def best_hits(view: View, rows: Positions, scores: npt.NDArray[np.floating], k: int) -> list[Hit]:
+    """The k best of these positions, which rise, best first. scores: [len(rows)]"""
+    k = min(k, len(rows))
+    if not k:
+        return []
+    border = np.partition(scores, len(scores) - k)[len(scores) - k]
+    near = np.flatnonzero(scores >= border - 2 * TIE)
+    if len(near) > k + MASK_ABOVE:
+        near = _without_many_equal(view, rows, scores, near, border, k)
+    found = [Hit(int(rows[place]), float(scores[place])) for place in near.tolist()]
+    return _ranked(view, found, k)
+
+
+def _without_many_equal(
+    view: View,
+    rows: Positions,
+    scores: npt.NDArray[np.floating],
+    near: Positions,
+    border: np.floating,
+    k: int,
+) -> Positions:
+    """`near` with the first k by item id of those in the snapshot that equal the border, often a million zeros.
+
+    No other of them can answer. Rows of the snapshot are in the order of item ids.
+    """
+    many = (scores[near] == border) & (rows[near] < len(view.snapshot.item_ids))
+    many[np.flatnonzero(many)[:k]] = False
+    kept: Positions = near[~many]
+    return kept
+
+
 def search(view: View, queries: Vectors, wanted: Sequence[SearchSpec]) -> list[list[Hit]]:
     """Best first, for each query. queries: float32 [b, dim]."""
     hits: list[list[Hit]] = [[] for _ in wanted]
-    beside = _in_delta(view, queries, wanted)
+    from_delta = _in_delta(view, queries, wanted)
     n = len(view.snapshot.item_ids)
     asks: dict[int, _Fetch] = {}
     for query, want in enumerate(wanted):
         if want.candidates is None and not n:
-            hits[query] = _ranked(view, beside[query], want.k)
+            hits[query] = _ranked(view, from_delta[query], want.k)
         elif want.candidates is None:
             excluded = sum(position < n for position in want.excluded)
             if want.passed is None:
@@ -100,7 +133,7 @@ def search(view: View, queries: Vectors, wanted: Sequence[SearchSpec]) -> list[l
             found = rows >= 0
             lowest = float(scores[found][-1]) if found.any() else -np.inf
             kept = [row for row in np.flatnonzero(found) if _may_answer(view, want, int(rows[row]))]
-            best = [Hit(int(rows[row]), float(scores[row])) for row in kept] + beside[query]
+            best = [Hit(int(rows[row]), float(scores[row])) for row in kept] + from_delta[query]
             if found.all() and len(rows) < n and not _settled(best, want.k, lowest):
                 again[query] = asks[query].more(want.k)
             else:
@@ -111,7 +144,7 @@ def search(view: View, queries: Vectors, wanted: Sequence[SearchSpec]) -> list[l
 
 @dataclass(frozen=True)
 class _Fetch:
-    """How many rows of the index a query asks for, and what the index is told of the rows it may return."""
+    """How many rows of the index a query requests, and which masks of allowed rows it passes."""
 
     rows: int
     masked: bool = False  # only rows that are shown and that the filter has passed

@@ -1,4 +1,4 @@
-"""The live state of one snapshot: what it holds, and everything that happened since, exact and at once searchable.
+"""The live state of one snapshot: its items and all changes since, searchable immediately and exactly.
 
 Changes after the snapshot go into a *delta*: an append-only log of rows, searched by brute force. A row that a later
 one replaces is not touched; it is noted at which length of the log it ended. So a `View` is the log up to one length:
@@ -9,7 +9,6 @@ A *position* names an item in a view: rows of the snapshot first, then rows of t
 
 from __future__ import annotations
 
-import heapq
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -39,6 +38,8 @@ ENCODE_AT_ONCE = 64
 """Records that another tower made, encoded before what was done so far is shown."""
 COMPACT_ABOVE = 4096
 """Rows of the delta that were replaced or deleted before it is packed, if they are also more than half of it."""
+COMPACT_BYTES_ABOVE = 64 * 1024 * 1024
+"""The same in bytes: a few large items that change often."""
 
 
 class Towers:
@@ -86,7 +87,18 @@ class View:
             wanted.attributes, length, delta.attributes, lambda columns: wanted.mask(columns, length, check), check
         )
         in_snapshot = self._filters.mask(wanted, check)
-        return FilterMask(in_snapshot, in_delta, delta.columns.unknown(self._filters.unknown(wanted)))
+        return FilterMask(in_snapshot, in_delta, delta.columns.unknown(self._filters.unknown(wanted.attributes)))
+
+    def unseen_attributes(self, names: Sequence[str]) -> list[str]:
+        """Those that were not found yet in the attributes that were read. Takes no time."""
+        return self._delta.columns.unknown(self._filters.unknown(names))
+
+    def unknown_attributes(self, names: Sequence[str], check: Check = lambda: None) -> list[str]:
+        """Those that no item has, shown or not. Reads all attributes once, which `check` may end by raising."""
+        if self.unseen_attributes(names):
+            self._filters.read_names(check)
+            self._delta.columns.read_names(self.length, self._delta.attributes, check)
+        return self.unseen_attributes(names)
 
     def position_of(self, item_id: str) -> int | None:
         """Where an item is; None if there is no such item (any more). It may be unavailable."""
@@ -100,7 +112,7 @@ class View:
         return snapshot_row
 
     def is_shown(self, position: int) -> bool:
-        """Whether answers may hold the item: it is the last of its id, and available."""
+        """Whether answers may contain the item: it is the last of its id, and available."""
         n = len(self.snapshot.item_ids)
         if position < n:
             return bool(self.snapshot.available[position]) and bool(self._hidden_at[position] >= self.length)
@@ -128,12 +140,19 @@ class View:
         out[~in_delta] = self.snapshot.vectors[wanted[~in_delta]]
         return out
 
-    def popularity(self, position: int) -> float:
-        """Events of the item, all that were counted."""
-        return float(self.events_at(self.counts.events)[position])
+    @property
+    def popularity(self) -> npt.NDArray[np.float64]:
+        """[size] Events of what lies at each position, all that were counted; not to be changed."""
+        return self.events_at(self.counts.events)
+
+    def popularity_since(self, time: float) -> npt.NDArray[np.float64]:
+        """[size] Events from `time` on (Unix seconds) of what lies at each position."""
+        at = np.zeros(self.size)
+        self._add_counts(at, self.counts.since(time))
+        return at
 
     def events_at(self, events: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """[size] Events of what lies at each position, for these counts."""
+        """[size] Events of what lies at each position, for these counts; not to be changed."""
         last = self.__dict__.get("_events_at")
         if last is not None and last[0] is events:
             found: npt.NDArray[np.float64] = last[1]
@@ -142,10 +161,13 @@ class View:
         # What a version before the log of events counted of a file; 0 in homes that are younger.
         at[: len(self.snapshot.popularity)] = self.snapshot.popularity
         at[len(self.snapshot.popularity) :] = self._delta.popularity[: self.length]
-        places = self.places(np.arange(len(events)))
-        at[places[places >= 0]] += events[places >= 0]
+        self._add_counts(at, events)
         self.__dict__["_events_at"] = (events, at)  # a frozen dataclass; what several threads make is the same
         return at
+
+    def _add_counts(self, at: npt.NDArray[np.float64], events: npt.NDArray[np.float64]) -> None:
+        places = self.places(np.arange(len(events)))
+        at[places[places >= 0]] += events[places >= 0]
 
     @property
     def delta_vectors(self) -> npt.NDArray[np.float32]:
@@ -196,29 +218,6 @@ class View:
             return np.zeros(self.length, np.float32)
         return self._delta_terms.scores(self.length, self._delta.tokens, terms, weights)
 
-    def by_popularity(self) -> Iterator[int]:
-        """Positions of what is shown, most popular first, equally popular by item id."""
-        events = self.counts.events
-        last = self.__dict__.get("_by_popularity")
-        if last is None or last[0] is not events:
-            last = (events, self._ranked_by(self.events_at(events)))
-            self.__dict__["_by_popularity"] = last
-        yield from last[1]
-
-    def _ranked_by(self, events: npt.NDArray[np.float64]) -> list[int]:
-        shown = np.flatnonzero(self.shown)
-        n = len(self.snapshot.item_ids)
-        order: list[int] = shown[np.argsort(-events[shown], kind="stable")].tolist()
-        if self.length == 0:  # rows of the snapshot are in the order of item ids
-            return order
-        late = [position for position in order if position >= n]
-        early = [position for position in order if position < n]
-
-        def key(position: int) -> tuple[float, str]:
-            return -float(events[position]), self.item_id(position)
-
-        return list(heapq.merge(early, sorted(late, key=key), key=key))
-
 
 class LiveState:
     """A snapshot and its delta. One writer at a time calls `apply`; `view` is what has been applied."""
@@ -227,6 +226,8 @@ class LiveState:
     _delta: Delta
     _hidden_at: npt.NDArray[np.int64]
     _ended: int  # rows that show nothing in any view to come
+    _ended_bytes: int
+    _bytes: int  # of all rows
 
     def __init__(
         self,
@@ -246,6 +247,10 @@ class LiveState:
         self._places = CountedPlaces(self.counts, snapshot.item_ids)
         self.tombstones = 0
         """Rows of the snapshot that were replaced or deleted."""
+        self.changes = 0
+        """Puts and deletes since the snapshot, also those that later ones replaced."""
+        self.changed_bytes = 0
+        """Of these changes."""
         available = np.asarray(snapshot.available)
         self._not_shown = int(available.size - np.count_nonzero(available))
         self._start(np.full(len(snapshot.item_ids), NEVER), Delta.empty(_FIRST_CAPACITY, towers.encoder.dim))
@@ -269,6 +274,7 @@ class LiveState:
         is of a snapshot. All of it is seen at once.
         """
         fresh = self._encoded([change.entry for change in changes if change.entry is not None])
+        before = self._bytes
         for change in changes:
             if change.op == "put":
                 item, tokens, vector = next(fresh)
@@ -282,8 +288,13 @@ class LiveState:
             elif change.op == "place":
                 assert change.placement is not None
                 self._place(change.placement, change)
+        self.changes += sum(change.op in ("put", "delete") for change in changes)
+        self.changed_bytes += self._bytes - before
         self._publish(seq)
-        if self._ended > COMPACT_ABOVE and 2 * self._ended > self.view.length:
+        rows, size = self._ended, self._ended_bytes
+        if (rows > COMPACT_ABOVE and 2 * rows > self.view.length) or (
+            size > COMPACT_BYTES_ABOVE and 2 * size > self._bytes
+        ):
             self._pack()
 
     def _is_foreign(self, entry: CatalogueItem) -> bool:
@@ -325,8 +336,10 @@ class LiveState:
         snapshot_row = self.snapshot.row_of(item_id)
         popularity = 0 if snapshot_row is None else self.snapshot.popularity[snapshot_row]
         before = delta.append(item_id, item, tokens, vector, popularity)
+        self._bytes += delta.size_of(row)
         if before is not None:
             self._ended += not delta.deleted[before]
+            self._ended_bytes += delta.size_of(before)
         elif snapshot_row is not None and self._hidden_at[snapshot_row] == NEVER:
             self._hidden_at[snapshot_row] = row
             self.tombstones += 1
@@ -348,7 +361,7 @@ class LiveState:
 
     def _start(self, hidden_at: npt.NDArray[np.int64], delta: Delta) -> None:
         self._hidden_at, self._delta = hidden_at, delta
-        self._ended = 0
+        self._ended = self._ended_bytes = self._bytes = 0
         encoder = self.towers.encoder
         self._delta_terms = None if encoder.hybrid is None else DeltaTerms(encoder.term_vectors)
 

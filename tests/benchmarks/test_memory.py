@@ -31,17 +31,17 @@ def test_both_processes_are_measured(tmp_path: Path) -> None:
     values = {(line["part"], line["name"]): line for line in json.loads((tmp_path / "out.json").read_text())["lines"]}
     # Not more: what other programs of the machine share with these processes comes and goes, by some MB.
     for part in ("50 items", "20,000 items"):
-        assert 30 < values[part, "of which not from files"]["value"] < values[part, "one process"]["value"]
+        assert 30 < values[part, "of which anonymous"]["value"] < values[part, "one process"]["value"]
         assert values[part, "a second process adds"]["value"] > 30
     assert values["growth", "one process"]["ratio"] is not None
 
 
 def test_ratios_are_of_the_vectors() -> None:
-    def held(pss: float, second: float) -> memory.Held:
-        return memory.Held(memory.Memory(pss, pss / 2), pss + second)
+    def of(pss: float, second: float) -> memory.Measured:
+        return memory.Measured(memory.Memory(pss, pss / 2), pss + second)
 
     report = Report("memory", "", {})
-    memory.tell(report, {10: [held(100, 50), held(110, 50)], 1000: [held(220, 60), held(230, 62)]}, 100)
+    memory.add_lines(report, {10: [of(100, 50), of(110, 50)], 1000: [of(220, 60), of(230, 62)]}, 100)
     *_, process, anonymous, second = report.lines
     assert (process.value, anonymous.value, second.value) == (120, 60, 11)
     assert second.ratio is not None

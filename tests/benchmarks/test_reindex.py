@@ -26,17 +26,17 @@ def test_a_job_is_timed_and_leaves_nothing(tmp_path: Path) -> None:
     assert SnapshotStore(tmp_path).list() == []
 
 
-def test_reindex_tells_of_every_size(tmp_path: Path) -> None:
+def test_reindex_reports_every_size(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     reindex.main([*SMALL, "--sizes", "20", "60", "--dim", "8", "--encoded", "10", "--json", str(out)])
     lines = json.loads(out.read_text())["lines"]
     assert [(line["name"], line["against"]) for line in lines] == [
         ("encoding alone", ""),
         ("reindex", "encoding alone"),
-        ("all to encode", ""),
-        ("all known", ""),
-        ("all to encode", "20 items"),
-        ("all known", "20 items"),
+        ("no vector known", ""),
+        ("all vectors known", ""),
+        ("no vector known", "20 items"),
+        ("all vectors known", "20 items"),
     ]
     assert all(line["value"] > 0 for line in lines)
 
@@ -60,7 +60,7 @@ def test_starts_are_compared_with_the_smallest_catalogue() -> None:
         return {"opened before": [{"/healthz": 1.0, "/readyz": ready}, {"/healthz": 1.0, "/readyz": ready + 2}]}
 
     report = Report("startup", "", {})
-    startup.tell(report, {10: starts(2), 1000: starts(5)})
+    startup.add_lines(report, {10: starts(2), 1000: starts(5)})
     *_, ready = report.lines
     assert (ready.part, ready.value, ready.against) == ("1,000 items", 6, "10 items")
     assert ready.ratio is not None

@@ -1,4 +1,4 @@
-"""What a model on a frozen text encoder must do beside `ModelContract`. The encoder is a bag of words here."""
+"""What a model on a frozen text encoder must do in addition to `ModelContract`. The encoder is a bag of words here."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ class FrozenTextContract(ModelContract):
         assert not inner.training
         assert model.training
 
-    def test_an_epoch_is_the_same_again_and_the_loss_tells_seen_items_apart(self) -> None:
+    def test_an_epoch_is_the_same_again_and_the_loss_distinguishes_seen_items(self) -> None:
         dataset = self.data()
         model: Any = self.fresh()
         losses = []
@@ -198,7 +198,7 @@ class FrozenTextContract(ModelContract):
                 losses.append(-(scores / model.settings.temperature).log_softmax(0)[after])
             torch.testing.assert_close(loss, torch.stack(losses).mean(), atol=1e-4, rtol=1e-4)
 
-    def test_negatives_are_drawn_beside_the_targets(self) -> None:
+    def test_negatives_are_drawn_in_addition_to_targets(self) -> None:
         model = self.fresh(negatives=4)
         tokens = list(model.tokenize_items(self.items()))
         model.set_training_items(tokens)

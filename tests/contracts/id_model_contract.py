@@ -1,4 +1,4 @@
-"""What a model that knows items by id must do beside `ModelContract`: learn, be searched, leave the unknown alone."""
+"""What a model of item ids must do in addition to `ModelContract`: learn, be searched, skip unknown items."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
+from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +15,13 @@ import redis
 
 from benchmarks.redis_server import RedisServer
 from index.build.reindex import Request, make_snapshot
-from index.catalogue.open import open_catalogue
+from index.catalogue.histories import Event
+from index.catalogue.open import open_catalogue, open_histories
+from index.events.counting import count_events, follow, start_counts
 from index.snapshot.publication import check_servable, published
-from index.snapshot.snapshot import SnapshotStore
+from index.snapshot.snapshot import Snapshot, SnapshotStore
 from seqrec.data.items import Item
+from seqrec.hybrid.cooccurrence import CooccurrenceSettings
 from service.app import create_app
 from service.settings import Settings
 from tests.e2e.ready import Client, until_served
@@ -34,6 +38,11 @@ class Oracle:
     uncertain: dict[str, dict[str, str] | None] = field(default_factory=dict)  # None: perhaps deleted
     numbers: dict[int, tuple[str, str | None]] = field(default_factory=dict)
     head: int = 0
+    events: list[Event] = field(default_factory=list)  # user by user, each user's oldest first
+    maybe_events: list[Event] | None = (
+        None  # all there are if what is not acknowledged happened; None: it did not begin
+    )
+    events_head: int = 0
 
     @property
     def location(self) -> Path | str:
@@ -49,6 +58,8 @@ class Oracle:
         self.items |= {item_id: of for item_id, of in self.uncertain.items() if of is not None}
         self.items = {i: of for i, of in self.items.items() if self.uncertain.get(i, of) is not None}
         self.uncertain = {}
+        if self.maybe_events is not None:
+            self.events, self.maybe_events = self.maybe_events, None
 
     def check(self, serve: bool) -> None:
         """Everything acknowledged is there, no number was given twice, all snapshots are whole; and it is served."""
@@ -71,8 +82,31 @@ class Oracle:
             for change in catalogue.changes(snapshot.manifest.seq, 10**6):
                 what = (change.op, change.item_id or change.snapshot_id)
                 assert self.numbers.setdefault(change.seq, what) == what, "a number was used twice"
+        self._check_events(snapshot)
         if serve:
             self.ask(served)
+
+    def _check_events(self, snapshot: Snapshot) -> None:
+        """Every acknowledged event is there once, and counts once: from the snapshot on, and when all are recounted."""
+        with closing(open_histories(self.location)) as histories:
+            there = list(histories.scan())
+            if there != self.events:  # what was not acknowledged: all of it or nothing
+                assert there == self.maybe_events
+                self.events = there
+            self.maybe_events = None
+            assert histories.events_head() >= self.events_head, "acknowledged numbers would be given out again"
+            self.events_head = histories.events_head()
+            for pairs in (None, CooccurrenceSettings(window=3)):
+                base = snapshot.counts if pairs is None else None
+                counts = start_counts(histories, pairs, base)
+                follow(histories, counts)
+                found, anew = counts.compact(), count_events(histories, pairs)
+                assert (list(found.item_ids), found.events.tolist()) == (list(anew.item_ids), anew.events.tolist())
+                assert (found.columns.tolist(), found.values.tolist()) == (anew.columns.tolist(), anew.values.tolist())
+                assert dict(zip(anew.item_ids, anew.events.tolist(), strict=True)) == self._counted()
+
+    def _counted(self) -> dict[str, float]:
+        return {item: float(count) for item, count in sorted(Counter(event.item_id for event in self.events).items())}
 
     def _let_leases_run_out(self) -> None:
         """In a Redis a lease outlives its holder by half a minute. Nobody waits for that here."""
@@ -91,6 +125,9 @@ class Oracle:
                 answer = client.post("/recommend", json=body).json()
                 assert {item["item_id"] for item in answer["items"]} == set(self.items)
                 assert answer["snapshot"] == served
+            popular = client.post("/popular", json={"k": 1000}).json()["items"]
+            counted = {item_id: count for item_id, count in self._counted().items() if item_id in self.items}
+            assert {item["item_id"]: item["score"] for item in popular} == counted
 
 
 class Killer:

@@ -29,7 +29,8 @@ from typing import Any
 import redis.connection
 
 from index.build.reindex import Request, make_snapshot
-from index.catalogue.open import open_catalogue
+from index.catalogue.histories import Event
+from index.catalogue.open import open_catalogue, open_histories
 from index.snapshot.publication import prune, publish, rollback
 from seqrec.data.items import Item
 from seqrec.encoder import load_model
@@ -120,7 +121,7 @@ def _location(order: dict[str, Any]) -> Path | str:
     return order["redis_url"] or Path(order["home"])
 
 
-# What a child can be told to do.
+# The tasks of a child process.
 
 
 def put(order: dict[str, Any]) -> Any:
@@ -137,6 +138,18 @@ def delete(order: dict[str, Any]) -> Any:
     with closing(open_catalogue(_location(order))) as catalogue:
         yield
         return catalogue.delete(order["item_ids"])
+
+
+def have(order: dict[str, Any]) -> Any:
+    with closing(open_histories(_location(order))) as histories:
+        yield
+        return histories.add([Event(*event) for event in order["events"]])
+
+
+def forget(order: dict[str, Any]) -> Any:
+    with closing(open_histories(_location(order))) as histories:
+        yield
+        return histories.delete(order["user_id"])
 
 
 def reindex(order: dict[str, Any]) -> Any:
@@ -165,7 +178,7 @@ def compact(order: dict[str, Any]) -> Any:
 
 
 def swap(order: dict[str, Any]) -> Any:
-    """A service that is ready is told of another snapshot, swaps, and is posted an item."""
+    """A service that is ready finds another published snapshot, swaps, and is posted an item."""
     settings = Settings(home=Path(order["home"]), redis_url=order["redis_url"], follow_seconds=0.01, deadline=60)
     with Client(create_app(settings)) as client:
         until_served(client, None)
@@ -184,6 +197,8 @@ def swap(order: dict[str, Any]) -> Any:
 DO: dict[str, Callable[[dict[str, Any]], Any]] = {
     "put": put,
     "delete": delete,
+    "have": have,
+    "forget": forget,
     "reindex": reindex,
     "rollback": go_back,
     "publish": publish_one,
@@ -230,8 +245,8 @@ def main() -> None:
             os.waitpid(process, os.WUNTRACED)  # until it has stopped
             print(json.dumps({"process": process}), flush=True)
         answer: dict[str, Any] = {"steps": 0, "step": None, "result": None, "done": False, "error": None}
-        with os.fdopen(reading) as told:
-            for said in told:
+        with os.fdopen(reading) as output:
+            for said in output:
                 answer |= json.loads(said)
         _, status = os.waitpid(process, 0)
         answer["killed"] = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL

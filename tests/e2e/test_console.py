@@ -42,7 +42,7 @@ def page() -> Page:
     return Page()
 
 
-def test_everything_the_page_needs_is_beside_it(page: Page) -> None:
+def test_everything_the_page_needs_is_local(page: Page) -> None:
     wanted = [attrs["src"] for tag, attrs in page.tags if tag == "script"]
     wanted += [attrs["href"] for tag, attrs in page.tags if tag == "link"]
     for path in STATIC.glob("*.js"):

@@ -109,9 +109,9 @@ def test_a_disk_that_is_read_only_at_the_start(client: TestClient, disk: Path) -
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     try:
         with Client(create_app(Settings(home=disk / "home", follow_seconds=0.05, deadline=60))) as again:
-            told = again.get("/readyz")
-            assert told.status_code == 503
-            assert "may be written" in told.json()["detail"]
+            ready = again.get("/readyz")
+            assert ready.status_code == 503
+            assert "may be written" in ready.json()["detail"]
             assert again.post("/recommend", json={"history": []}).status_code == 503
             subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
             until_served(again, None)  # by itself

@@ -96,14 +96,14 @@ def test_from_events_to_answers(
         assert len(before["items"]) == len(known) - 1
         posted = client.post("/items", json={"items": [NEW, as_json(known[0])]})
         assert posted.status_code == 200, posted.text
-        told = posted.json()
-        assert (told["searchable"], told["not_searchable"]) == (False, [NEW["item_id"]])
-        assert "only the items of its training data" in told["detail"]
+        answer = posted.json()
+        assert (answer["searchable"], answer["not_searchable"]) == (False, [NEW["item_id"]])
+        assert "only the items of its training data" in answer["detail"]
         assert client.get("/items/brand-new").json()["attributes"] == NEW["attributes"]
         body = {"history": [cold[0].item_id, "brand-new", "never", {"attributes": {"title": "mug"}}, known[1].item_id]}
         after = client.post("/recommend", json=body | {"k": 1000}).json()
         assert after["unknown"] == [cold[0].item_id, "brand-new", "never"]
-        assert after["seq"] >= told["seq"]
+        assert after["seq"] >= answer["seq"]
         assert [one["item_id"] for one in after["items"]] == [one["item_id"] for one in before["items"]]
         nothing = client.post("/recommend", json={"history": ["brand-new", {"attributes": {"title": "mug"}}]}).json()
         assert nothing["source"] == "fallback:popular"

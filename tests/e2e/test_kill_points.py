@@ -1,5 +1,6 @@
-"""SIGKILL before and after each step of writing an item, deleting one, making a snapshot, publishing, going back,
-compacting and swapping; on SQLite and on Redis, where also the server is killed at each of them.
+"""SIGKILL before and after each step of writing an item, deleting one, storing events, forgetting a user, making a
+snapshot, publishing, going back, compacting and swapping; on SQLite and on Redis, where also the server is killed at
+each of them.
 
 `tests/e2e/killing.py` says what a step is. After each kill everything is opened anew, as a restart does.
 """
@@ -12,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import pytest
 
 from benchmarks.redis_server import RedisServer, server_program
 from benchmarks.service_process import environment
+from index.catalogue.histories import Event
 from index.catalogue.open import open_catalogue
 from index.snapshot.publication import published
 from tests.e2e.killed import Killer, Oracle
@@ -114,13 +117,56 @@ def test_deleting_items(killer: Killer) -> None:
     assert len(each_step(killer, "delete", prepare)) >= 3
 
 
+def test_storing_events(killer: Killer) -> None:
+    """Of two users, one of them late, one sent before: all of them or none, and each counts once."""
+    oracle = killer.oracle
+
+    def prepare(at: int) -> dict[str, Any]:
+        fresh = [Event("ann", "old-1", 10.0 * at, f"{at}"), Event("bob", "old-2", -float(at), f"{at}")]
+        oracle.maybe_events = in_order([*oracle.events, *fresh])
+        return {"events": [*map(astuple, fresh), *map(astuple, oracle.events[:1])]}
+
+    assert len(each_step(killer, "have", prepare)) >= 3
+    assert len(oracle.events) >= 2
+
+
+def test_forgetting_a_user(killer: Killer) -> None:
+    """Also one whose events the snapshot has counted."""
+    oracle = killer.oracle
+
+    def prepare(at: int) -> dict[str, Any]:
+        fresh = [Event("ann", f"old-{n % 4}", float(n), f"{at}-{n}") for n in range(5)] + [Event("bob", "old-0", at)]
+        assert killer.order("have", events=[*map(astuple, fresh)])["done"]
+        oracle.events = in_order([*oracle.events, *fresh])
+        if at % 4 == 1:
+            assert killer.order("reindex")["done"]
+        oracle.maybe_events = [event for event in oracle.events if event.user_id != "ann"]
+        return {"user_id": "ann"}
+
+    assert len(each_step(killer, "forget", prepare)) >= 3
+
+
+def in_order(events: list[Event]) -> list[Event]:
+    """User by user, each oldest first; those of one time as they came."""
+    return sorted(events, key=lambda event: (event.user_id, event.timestamp))
+
+
 def test_making_a_snapshot_publishing_it_and_compacting(killer: Killer, soak: bool) -> None:
-    """The whole job, also the removal of old snapshots. Every ninth step, or with --soak every one."""
+    """The whole job, also the removal of old snapshots. Every ninth step, or with --soak every one.
+
+    It folds events that came since into the counts, and those of a user who left out of them.
+    """
 
     def prepare(at: int) -> dict[str, Any]:
         items = {"old-1": {"title": f"old thing at{at}"}}
         assert killer.order("put", items=items)["done"]
         killer.oracle.items |= items
+        fresh = [Event(user, f"old-{n}", float(at + n)) for user in (f"u{at}", "v") for n in range(3)]
+        assert killer.order("have", events=[*map(astuple, fresh)])["done"]
+        killer.oracle.events = in_order([*killer.oracle.events, *fresh])
+        if at % 2:
+            assert killer.order("forget", user_id=f"u{at}")["done"]
+            killer.oracle.events = [event for event in killer.oracle.events if event.user_id != f"u{at}"]
         return {}
 
     before = _served(killer.oracle)

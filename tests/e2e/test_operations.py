@@ -80,9 +80,9 @@ def until_done(client: TestClient, job_id: str) -> None:
 
 def test_metrics_and_settings_are_there(page: str, tmp_path: Path, bag_of_words_checkpoint: Path) -> None:
     with TestClient(create_app(Settings(home=tmp_path))) as client:
-        told = client.get("/metrics").text
+        text = client.get("/metrics").text
     for name in set(re.findall(r"`(?:time\(\) - )?(seqrec_\w+)", page)):
-        assert re.search(rf"^# TYPE {name.removesuffix('_total')} ", told, re.MULTILINE) or name in told, name
+        assert re.search(rf"^# TYPE {name.removesuffix('_total')} ", text, re.MULTILINE) or name in text, name
     settings = {f"SEQREC_{name.upper()}" for name in Settings.model_fields}
     assert set(re.findall(r"SEQREC_\w+", page)) <= settings
 

@@ -1,9 +1,10 @@
 """Random histories of a service against a brute-force model: every answer is equal, order included.
 
-Two replicas (two apps on one home) take turns. Items are put, changed, hidden, deleted and put again; snapshots are
-made, by two models, published and rolled back; replicas restart. Sizes at which the service changes its way (how many
-changes are read at once, when the delta is packed, when a search takes a mask) are made so small that all ways are
-taken. `pytest --soak` runs it longer and with other random numbers.
+Two replicas (two apps on one home) take turns. Items are put, changed, hidden, deleted and put again; events come, late
+ones and repeated ones too, and users leave; snapshots are made, by two models, published and rolled back; replicas
+restart. With hybrids, the brute-force model counts every pair of events again for each answer. Sizes at which the
+service changes its way (how many changes are read at once, when the delta is packed, when a search takes a mask) are
+made so small that all ways are taken. `pytest --soak` runs it longer and with other random numbers.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
@@ -33,13 +35,12 @@ from index.build.cli import index, reindex
 from index.catalogue.open import location_of, open_catalogue
 from index.snapshot.publication import published
 from index.snapshot.snapshot import SnapshotStore
-from seqrec.checkpoint import save_checkpoint
-from seqrec.encoder import load_model
 from seqrec.errors import SnapshotError
-from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
 from service.app import create_app
+from service.engine.execution import NO_POPULARITY
 from service.settings import Settings
 from tests.e2e.brute_force import Attributes, Had, Model, Shop, Stored
+from tests.e2e.shop_models import make_models
 
 WORDS = ["oak", "pine", "desk", "lamp", "blue", "red"]
 IDS = ["a", "b", "c", "d", "e", "f/g", "h", "ק", "\uffee", "🫖"]
@@ -79,6 +80,7 @@ class Machine(RuleBasedStateMachine):
         self.publications: list[str] = []
         self.model_of: dict[str, Model] = {}
         self.clients: list[TestClient] = []
+        self.behind: set[int] = set()  # replicas that may not have counted yet what was posted to the other one
         self.seen = [0, 0]  # by replica: which publication its last answer was of, at least
 
     def teardown(self) -> None:
@@ -98,8 +100,8 @@ class Machine(RuleBasedStateMachine):
         data = ["--items", f"{self.directory}/items.jsonl", "--interactions", f"{self.directory}/events.csv"]
         index(["build", "--checkpoint", str(self.models[0][0]), *data, "--publish", "--home", str(self.home)])
         self.shop.items = dict(items)
+        self.shop.add_events("u", [Had(i, n, None) for i, times in counts.items() for n in range(int(times))])
         [snapshot_id] = SnapshotStore(self.home).list()
-        self.shop.popularity[snapshot_id] = counts
         self.model_of[snapshot_id] = self.models[0][1]
         self.publications.append(snapshot_id)
         self.clients = [self._start(), self._start()]
@@ -128,12 +130,14 @@ class Machine(RuleBasedStateMachine):
         body = [{"user_id": user_id, **asdict(event)} for event in events]
         reply = self.clients[replica].post("/events", json={"events": body})
         assert reply.status_code == 200, reply.text
+        self._has_counted(replica)
         stored = self.shop.add_events(user_id, events)
         assert (reply.json()["stored"], reply.json()["known"]) == (stored, len(events) - stored)
 
     @rule(replica=replicas, user_id=user_ids)
     def forget(self, replica: int, user_id: str) -> None:
         reply = self.clients[replica].delete(f"/users/{_quoted(user_id)}")
+        self._has_counted(replica)
         assert reply.json() == {"deleted": len(self.shop.users.pop(user_id, []))}
 
     @rule(model=st.sampled_from([None, 0, 0, 1]), publish=st.sampled_from([True, True, False]))
@@ -149,7 +153,6 @@ class Machine(RuleBasedStateMachine):
         assert len(made) == 1
         [snapshot_id] = made
         self.model_of[snapshot_id] = self.model_of[served] if model is None else self.models[model][1]
-        self.shop.snapshot(snapshot_id, served, self.model_of[snapshot_id])
         if publish:
             self._published(snapshot_id)
 
@@ -225,15 +228,46 @@ class Machine(RuleBasedStateMachine):
         had = [] if user_id is None else self.shop.history_of(user_id)
         read = [*had[max(0, len(had) + len(history) - MAX_HISTORY) :], *history]
         hidden = {*exclude, *(had if exclude_seen else [])}
-        snapshot_id = answer["snapshot"]
-        model = self.model_of[snapshot_id]
-        expected, unknown = self.shop.recommend(model, snapshot_id, read, k, exclude_seen, hidden, candidates)
+        model = self.model_of[answer["snapshot"]]
+        expected, unknown, by_model = self.shop.recommend(model, read, k, exclude_seen, hidden, candidates)
         self._same(answer, expected)
-        assert answer["unknown"] == unknown
+        assert (answer["unknown"], answer["source"] == "model") == (unknown, by_model)
+        nothing = not by_model and bool(expected) and not expected[0][1]
+        assert answer["degraded"] == ([NO_POPULARITY] if nothing else [])
+
+    @rule(
+        replica=replicas,
+        since=st.none() | st.integers(0, 5),
+        user_id=st.none() | user_ids,
+        k=st.integers(1, 12),
+        exclude_seen=st.booleans(),
+        exclude=st.lists(item_ids, max_size=3),
+        candidates=st.none() | st.lists(item_ids, max_size=6),
+    )
+    def popular(
+        self,
+        replica: int,
+        since: int | None,
+        user_id: str | None,
+        k: int,
+        exclude_seen: bool,
+        exclude: list[str],
+        candidates: list[str] | None,
+    ) -> None:
+        # Half a second before `since`: the clock goes on until it is read.
+        window = None if since is None else time.time() - since + 0.5
+        body = {"k": k, "exclude_seen": exclude_seen, "exclude": exclude, "candidates": candidates, "window": window}
+        if user_id is not None:
+            body["user_id"] = user_id
+        answer = self._answer(replica, "/popular", body | {"min_seq": self.acknowledged})
+        hidden = {*exclude, *(self.shop.history_of(user_id) if exclude_seen and user_id is not None else [])}
+        model = self.model_of[answer["snapshot"]]
+        self._same(answer, self.shop.popular(model, since, k, hidden, candidates))
         assert answer["degraded"] == []
 
     @rule(replica=replicas, item_id=item_ids, k=st.integers(1, 12))
     def similar(self, replica: int, item_id: str, k: int) -> None:
+        self._until_counted(replica)
         body = {"item_id": item_id, "k": k, "min_seq": self.acknowledged}
         reply = self.clients[replica].post("/similar", json=body)
         if reply.status_code == 404:
@@ -302,7 +336,22 @@ class Machine(RuleBasedStateMachine):
     def _may_answer(self, replica: int) -> list[str]:
         return self.publications[self.seen[replica] :]
 
+    def _has_counted(self, replica: int) -> None:
+        """Events were posted to it, or a user left: from its answer on they count there, elsewhere within moments."""
+        self.behind = {1 - replica}
+
+    def _until_counted(self, replica: int) -> None:
+        if replica not in self.behind:
+            return
+        components = cast(FastAPI, self.clients[replica].app).state.startup.components
+        head, end = components.histories.events_head(), time.monotonic() + 20
+        while components.follower.state.counts.seq < head:
+            assert time.monotonic() < end
+            time.sleep(0.001)
+        self.behind.discard(replica)
+
     def _answer(self, replica: int, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        self._until_counted(replica)
         return self._checked(replica, self.clients[replica].post(path, json=body))
 
     def _checked(self, replica: int, reply: httpx.Response) -> dict[str, Any]:
@@ -321,15 +370,9 @@ class Machine(RuleBasedStateMachine):
             assert item["attributes"] == self.shop.items[item["item_id"]].attributes
 
 
-@pytest.fixture
-def models(tmp_path: Path) -> list[tuple[Path, Model]]:
-    """Two checkpoints of other dimensions; the second reads the title only."""
-    made = []
-    for number, names in enumerate([("title", "brand"), ("title",)]):
-        path = tmp_path / f"checkpoint-{number}"
-        save_checkpoint(path, "bag_of_words", BagOfWords(BagOfWordsConfig(dim=32 - 8 * number, attributes=names)))
-        made.append((path, Model(load_model(path, "cpu"), names)))
-    return made
+@pytest.fixture(params=["dense", "hybrid"])
+def models(request: pytest.FixtureRequest, tmp_path: Path) -> list[tuple[Path, Model]]:
+    return make_models(tmp_path, WORDS, request.param == "hybrid")
 
 
 @pytest.fixture

@@ -1,5 +1,5 @@
 """SIGKILL leaves what the kernel holds; a power cut does not. So the calls themselves are looked at: what is written is
-synced before anybody is told, and before it gets the name under which it is found.
+synced before it is acknowledged, and before it gets the name under which it is found.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def test_a_snapshot_is_synced_before_it_is_named_and_before_it_is_published(home
 @pytest.mark.parametrize(
     ("call", "error"), [("pwrite64", "EROFS"), ("pwrite64", "ENOSPC"), ("pwrite64", "EIO"), ("fdatasync", "EIO")]
 )
-def test_a_disk_that_refuses_is_told_and_nothing_is_lost(
+def test_a_disk_that_refuses_is_reported_and_nothing_is_lost(
     service: Service, tmp_path: Path, call: str, error: str
 ) -> None:
     """As it is when a file system turns read-only under a running service, or its disk fails."""

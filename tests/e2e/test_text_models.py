@@ -91,8 +91,8 @@ def test_from_events_to_answers(
         # An item that nobody has seen is searchable at once, through the encoder in the checkpoint.
         assert client.post("/items", json={"items": [NEW]}).json()["searchable"] is True
         scores = encoder.metric.scores(encoder.encode_histories([known[:4]]), encoder.encode_items([NEW["attributes"]]))
-        told = client.post("/recommend", json={**body, "k": 1000}).json()
-        found = {one["item_id"]: one["score"] for one in told["items"]}
+        answer = client.post("/recommend", json={**body, "k": 1000}).json()
+        found = {one["item_id"]: one["score"] for one in answer["items"]}
         assert found["brand-new"] == pytest.approx(float(scores[0, 0]), abs=1e-5)
         history = [{"attributes": NEW["attributes"]}, known[1].item_id]
         assert client.post("/recommend", json={"history": history}).json()["unknown"] == []

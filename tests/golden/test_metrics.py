@@ -1,4 +1,4 @@
-"""Our metrics beside those of an independent library (metrics/ranx.json), user by user, to 1e-9."""
+"""Our metrics compared with those of an independent library (metrics/ranx.json), user by user, to 1e-9."""
 
 from __future__ import annotations
 

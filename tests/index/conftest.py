@@ -46,7 +46,7 @@ def catalogue(home: Path) -> Iterator[SqliteCatalogue]:
 
 @pytest.fixture
 def build(home: Path, bag_of_words_checkpoint: Path, tiny_items: list[Item]) -> Build:
-    """Make a snapshot; of the tiny items, published, unless told otherwise."""
+    """Make a snapshot, by default of the tiny items and published."""
 
     def build(**changes: object) -> Result:
         request = Request(checkpoint=bag_of_words_checkpoint, items=tiny_items)

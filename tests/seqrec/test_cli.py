@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -97,6 +99,29 @@ def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     raising(monkeypatch, OSError(errno.EBADF, "bad descriptor"))
     with pytest.raises(OSError, match="bad descriptor"):
         cli.main(["train"])
+
+
+@pytest.mark.parametrize("command", ["train", "pretrain", "runs", "evaluate", "suite"])
+def test_training_without_its_libraries_names_the_extra(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "find_spec", lambda name: None if name in ("accelerate", "tomli_w") else object())
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, "--help"])
+    assert ended.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith(
+        f"seqrec {command}: the training libraries are not installed (accelerate, tomli_w): "
+        "pip install 'seqrec[train]', or in a clone: "
+    )
+    assert error.count("\n") == 1
+
+
+def test_the_libraries_that_training_needs_are_its_extra(root: Path) -> None:
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extra = {name.replace("-", "_") for name in project["optional-dependencies"]["train"]}
+    assert extra == set(cli._TRAINING_LIBRARIES)
+    assert not extra & {name.replace("-", "_") for name in project["dependencies"]}
 
 
 def test_help_does_not_wait_for_torch() -> None:

@@ -215,7 +215,7 @@ def test_a_taken_port_is_said_before_anything_is_done(
     commands: list[list[str]], taken: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEQREC_PORT", str(taken))
-    with pytest.raises(InputError, match=rf"SEQREC_PORT: port {taken} of 127.0.0.1 is used .*SEQREC_PORT={taken + 1}"):
+    with pytest.raises(InputError, match=rf"SEQREC_PORT: port {taken} of .* is in use .*SEQREC_PORT={taken + 1}"):
         demo.main([])
     assert commands == []
     assert not (tmp_path / "home").exists()

@@ -32,14 +32,17 @@ def run_serve(home: Path, *arguments: str, **environment: str) -> subprocess.Com
     )
 
 
-def test_a_port_that_is_taken_is_told_before_anything_is_loaded(home: Path) -> None:
+def test_a_port_that_is_taken_is_reported_before_anything_is_loaded(home: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
         ended = run_serve(home, SEQREC_PORT=port)
     assert ended.returncode == 1
-    assert f"127.0.0.1:{port} is in use by another program; set SEQREC_PORT to a free port" in ended.stderr
+    assert (
+        f"SEQREC_PORT: port {port} of 127.0.0.1 is in use by another program; stop it, or choose another port"
+        in ended.stderr
+    )
     assert "Traceback" not in ended.stderr
 
 
@@ -157,7 +160,7 @@ def test_a_client_that_leaves_takes_its_work_out_of_the_queue(serve_process: Ser
     assert httpx.get(f"{process.url}/items/n999").status_code == 404, "nothing was written"
 
 
-def test_a_disk_that_takes_no_more_is_told_reads_go_on_and_it_recovers(serve_process: ServeProcess) -> None:
+def test_a_disk_that_takes_no_more_is_reported_reads_go_on_and_it_recovers(serve_process: ServeProcess) -> None:
     """The kernel refuses every write of the process to a file, as a full disk does."""
     process = serve_process()
     body = {"items": [{"item_id": "kite", "attributes": {"title": "Paper kite"}}]}

@@ -19,6 +19,7 @@ from starlette.testclient import TestClient
 from index.build.reindex import Request, make_snapshot
 from index.catalogue.base import Change
 from seqrec.data.items import make_item
+from service import jobs
 from service.jobs import AutoReindexer, Job, Reindexer
 from service.live import state as live
 from service.live.state import LiveState, Towers
@@ -54,6 +55,25 @@ def test_a_delta_that_has_grown_is_reindexed_once_among_all_who_see_it(make_clie
     assert 'seqrec_reindexes_total{by="automatic"} 1.0' in started
 
 
+@pytest.mark.slow
+def test_a_few_items_that_change_often_are_reindexed_and_the_log_is_compacted(
+    make_client: MakeClient, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "COMPACT_ABOVE", 4)
+    monkeypatch.setattr(jobs, "_AGAIN_SECONDS", 0.0)
+    client = make_client(reindex_at=0.5, reindex_min=40)
+    components = client.app.state.startup.components  # type: ignore[attr-defined]
+    seen = {client.get("/readyz").json()["snapshot"]}
+    stock = 0
+    while len(seen) < 5:  # more than are kept to roll back to
+        for _ in range(45):
+            stock += 1
+            client.post("/items", json={"items": [{"item_id": "new", "attributes": {"title": "mug", "stock": stock}}]})
+        until(lambda: client.get("/readyz").json()["snapshot"] not in seen)
+        seen.add(client.get("/readyz").json()["snapshot"])
+    assert components.catalogue.superseded() < 45 * 4, "the log does not grow for ever"
+
+
 class Counting:
     def __init__(self) -> None:
         self.started = 0
@@ -64,21 +84,23 @@ class Counting:
 
 
 @pytest.mark.parametrize(
-    ("items", "rows", "tombstones", "share", "starts"),
+    ("items", "changes", "mebibytes", "share", "starts"),
     [
         (1000, 250, 0, 0.2, 1),
         (1000, 199, 0, 0.2, 0),
-        (1000, 0, 250, 0.2, 1),  # after much was deleted, and the delta packed
-        (100, 90, 90, 0.2, 0),  # fewer than the minimum
-        (1000, 999, 0, 0, 0),
+        (1000, 50, 300, 0.2, 1),  # few that are large
+        (1000, 50, 200, 0.2, 0),
+        (100, 90, 0, 0.2, 0),  # fewer than the minimum
+        (1000, 999, 999, 0, 0),
     ],
 )
-def test_when_it_starts(items: int, rows: int, tombstones: int, share: float, starts: int) -> None:
+def test_when_it_starts(items: int, changes: int, mebibytes: int, share: float, starts: int) -> None:
     reindexer = Counting()
+    manifest = SimpleNamespace(files={"vectors.npy": SimpleNamespace(size=1000)})
     state = SimpleNamespace(
-        view=SimpleNamespace(length=rows),
-        tombstones=tombstones,
-        snapshot=SimpleNamespace(id="s", item_ids=range(items)),
+        changes=changes,
+        changed_bytes=mebibytes * 2**20,
+        snapshot=SimpleNamespace(id="s", item_ids=range(items), manifest=manifest),
     )
     by_itself = AutoReindexer(reindexer, share, 100)  # type: ignore[arg-type]
     for _ in range(3):  # one that failed is not tried again at once
@@ -87,15 +109,15 @@ def test_when_it_starts(items: int, rows: int, tombstones: int, share: float, st
 
 
 def test_a_job_that_another_worker_has_just_started_is_the_one_that_runs(home: Path) -> None:
-    jobs = home / "jobs"
-    jobs.mkdir()
-    (jobs / "0123456789ab.json").write_text(json.dumps({"state": "queued"}))
+    folder = home / "jobs"
+    folder.mkdir()
+    (folder / "0123456789ab.json").write_text(json.dumps({"state": "queued"}))
     assert Reindexer(Settings(home=home)).start() == Job("0123456789ab", "queued")
-    os.utime(jobs / "0123456789ab.json", (1, 1))
+    os.utime(folder / "0123456789ab.json", (1, 1))
     assert Reindexer(Settings(home=home)).job("0123456789ab").state == "failed", "it never began"
 
 
-def test_a_disk_that_takes_no_job_is_told(home: Path) -> None:
+def test_a_disk_that_takes_no_job_is_reported(home: Path) -> None:
     (home / "jobs").write_text("in the way")
     from seqrec.errors import SnapshotError
 

@@ -20,7 +20,7 @@ from starlette.testclient import TestClient
 from seqrec.errors import InputError
 from service import workers
 from service.app import create_app
-from service.engine import plan as queries
+from service.engine import execution as queries
 from service.settings import Settings
 from tests.service.conftest import wait_until_ready
 
@@ -76,7 +76,7 @@ def test_workers_agree_share_what_they_count_and_come_back(serve_process: ServeP
             seq = put(taking, f"umbrella-{n}")
             assert top(asked, f"umbrella-{n}") == (f"umbrella-{n}", seq)
 
-    for asked in (one, two):  # whoever is asked tells of both
+    for asked in (one, two):  # either worker reports both
         text = asked.get("/metrics").text
         assert 'seqrec_requests_total{method="POST",route="/items",status="200"} 20.0' in text
         for state in ("seqrec_ready{pid=%s} 1.0", "seqrec_threads{pid=%s} 1.0"):

@@ -104,9 +104,9 @@ def test_pretraining_makes_a_curve_and_a_checkpoint_that_training_goes_on_from(
     assert checkpoint.history_model.item_text is not None
     assert pretrained.item_text is not None
     assert checkpoint.history_model.item_text.digest == pretrained.item_text.digest
-    told = [line for line in lines(second) if "one_tower_ndcg" in line]
-    assert told
-    assert all(0 <= line["one_tower_ndcg"] <= 1 for line in told)
+    stage_two = [line for line in lines(second) if "one_tower_ndcg" in line]
+    assert stage_two
+    assert all(0 <= line["one_tower_ndcg"] <= 1 for line in stage_two)
 
 
 def test_the_papers_recipe_runs_through_in_one_go(tmp_path: Path, folders: list[Path]) -> None:
@@ -123,7 +123,7 @@ def test_the_papers_recipe_runs_through_in_one_go(tmp_path: Path, folders: list[
     assert tomllib.loads((out / "config.toml").read_text())["model"]["settings"]["max_token_num"] == 256
 
 
-def test_two_folders_of_one_name_are_told_apart(tmp_path: Path, folders: list[Path]) -> None:
+def test_two_folders_of_one_name_are_distinguished(tmp_path: Path, folders: list[Path]) -> None:
     (tmp_path / "other").mkdir()
     shutil.copytree(folders[0], tmp_path / "other" / "mugs")
     out = tmp_path / "out"

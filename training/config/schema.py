@@ -125,6 +125,13 @@ class SelfSupervisedConfig(StageConfig):
 
 
 @dataclass(frozen=True, config=STRICT)
+class HybridConfig(StageConfig):
+    """Co-occurrence, words and the dense model in one score (training.stages.hybrid)."""
+
+    half_life_days: Weight = 0.0
+
+
+@dataclass(frozen=True, config=STRICT)
 class AdversarialConfig(StageConfig):
     """Users of several data sets in one space (training.stages.adversarial)."""
 
@@ -179,7 +186,7 @@ class RunConfig:
     stage1: FineTuningConfig = field(default_factory=FineTuningConfig)
     stage2: FineTuningConfig = field(default_factory=FineTuningConfig)
     residual: ResidualConfig = field(default_factory=ResidualConfig)
-    hybrid: StageConfig = field(default_factory=StageConfig)
+    hybrid: HybridConfig = field(default_factory=HybridConfig)
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     self_supervised: SelfSupervisedConfig = field(default_factory=SelfSupervisedConfig)
     sequence: SequenceConfig = field(default_factory=SequenceConfig)

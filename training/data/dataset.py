@@ -29,6 +29,7 @@ from seqrec.data.items import (
     read_interactions,
     read_items,
 )
+from seqrec.data.timestamps import unix_seconds
 from seqrec.errors import FileFormatError, InputError
 from seqrec.text.item_text import Recipe
 from training.data.splits import LEAVE_ONE_OUT, Cuts, SplitConfig, Timestamps, cut
@@ -113,6 +114,15 @@ class Dataset:
         parts = [self.known_part(user, split) for user in range(self.users)]
         offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
         return np.concatenate([np.zeros(0, np.int64), *parts]), offsets
+
+    def known_times(self, split: Split) -> npt.NDArray[np.float64] | None:
+        """[m] When `known_events` were, in Unix seconds like the events of a service; None: only the order is known."""
+        if self.timestamps is None:
+            return None
+        _, seconds = unix_seconds(self.timestamps)
+        ends = self.offsets[:-1] + self._held_out(split)[0]
+        parts = [seconds[begin:end] for begin, end in zip(self.offsets[:-1], ends, strict=True)]
+        return np.concatenate([np.zeros(0), *parts])
 
     def evaluated(self, split: Split) -> Rows:
         """The users with a held-out item and at least one event before it."""

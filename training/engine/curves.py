@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from training.engine.logger import read_metrics, step_of, validation_ndcg
-
-log = logging.getLogger(__name__)
 
 COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple")
 
@@ -47,13 +44,10 @@ def read_curves(metrics: Path) -> list[Curve]:
 
 
 def draw(run: Path) -> None:
-    """Writes curves.png into a run directory, if matplotlib is installed."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        log.info("matplotlib is not installed (extra `train`): no curves.png is written")
-        return
+    """Writes curves.png into a run directory."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     curves = [curve for curve in read_curves(run / "metrics.jsonl") if curve.loss]
     if not curves:
         return

@@ -132,7 +132,7 @@ class StageLogger:
 
 
 class MetricsWriter:
-    """Writes metrics.jsonl, one entry per line, and TensorBoard event files if TensorBoard is installed.
+    """Writes metrics.jsonl, one entry per line, and the same as TensorBoard event files.
 
     A resumed run continues at byte `at_byte` of metrics.jsonl (later entries are cut off), and at `step` of the current
     stage, after `steps_before` steps of earlier stages.
@@ -149,7 +149,7 @@ class MetricsWriter:
         self.file.flush()
         if entry["kind"] == "end":
             self.steps_before += entry["steps"]
-        elif self.board is not None:
+        else:
             for name, value in entry.items():
                 if isinstance(value, int | float) and name not in ("step", "epoch", "seconds", "users"):
                     at = self.steps_before + entry["step"]
@@ -158,14 +158,12 @@ class MetricsWriter:
     def sync(self) -> int:
         """Makes the entries durable. -> the size of metrics.jsonl in bytes"""
         os.fsync(self.file.fileno())
-        if self.board is not None:
-            self.board.flush()
+        self.board.flush()
         return self.file.tell()
 
     def close(self) -> None:
         self.file.close()
-        if self.board is not None:
-            self.board.close()
+        self.board.close()
 
 
 def read_metrics(path: Path) -> Iterator[Entry]:
@@ -193,9 +191,6 @@ def validation_ndcg(entry: Entry) -> float:
 
 
 def _tensorboard(folder: Path, at_step: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        log.info("tensorboard is not installed (extra `train`): no event files are written")
-        return None
+    from torch.utils.tensorboard import SummaryWriter  # takes a second to import
+
     return SummaryWriter(str(folder), purge_step=at_step + 1 if at_step else None)

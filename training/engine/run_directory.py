@@ -3,12 +3,12 @@
 config.toml     every setting
 run.json        state (running, failed, done), seed, data digest, versions; the result when done
 metrics.jsonl   steps, validations and the end of each stage, one line each
-tensorboard/    the same as event files, if TensorBoard is installed
+tensorboard/    the same as event files for TensorBoard
 last/state.pt   while unfinished: everything needed to resume
 last/checkpoint the weights of the last step of a stage
 best/           while unfinished: the best weights so far
 checkpoint/     when done: the best weights (seqrec.checkpoint)
-curves.png      loss and validation by step, if matplotlib is installed
+curves.png      loss and validation by step
 """
 
 from __future__ import annotations

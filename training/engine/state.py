@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from seqrec.data.files import fsync_directory
+from seqrec.data.files import new_file
 from seqrec.errors import CheckpointError
 
 FORMAT = 1
@@ -24,16 +22,8 @@ State = dict[str, Any]
 def save_state(path: Path, state: State) -> None:
     """Replaces the file atomically: after a crash it has the old state or the new one."""
     path.parent.mkdir(exist_ok=True)
-    temporary = path.with_name(f".tmp-{path.name}-{uuid.uuid4().hex[:8]}")
-    try:
-        with temporary.open("wb") as file:
-            torch.save({"format": FORMAT, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-        fsync_directory(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with new_file(path) as file:
+        torch.save({"format": FORMAT, **state}, file)
 
 
 def load_state(path: Path) -> State:

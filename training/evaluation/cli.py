@@ -25,7 +25,7 @@ from training.evaluation.comparison import RESAMPLES, Evaluation, Model
 from training.evaluation.comparison import evaluate as measure
 from training.evaluation.evaluate import EncodedItems, top_k
 from training.evaluation.examples import format_examples, sample_users_evenly
-from training.evaluation.plots import draw, require_matplotlib
+from training.evaluation.plots import draw
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,6 @@ def evaluate(argv: list[str]) -> None:
         if arguments.markdown.is_dir():
             raise InputError(f"{arguments.markdown} is a directory; name a file", "--markdown")
     if arguments.out:
-        require_matplotlib()
         check_output(arguments.out, "--out")
         if arguments.out.exists() and not arguments.out.is_dir():
             raise InputError(f"{arguments.out} is a file; choose a directory", "--out")

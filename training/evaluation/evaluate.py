@@ -96,8 +96,10 @@ def model_scorer(
     settings = encoder.hybrid
     if settings is None:
         return lambda numbers: encoded.scores(queries[numbers])
-    rows, offsets = dataset.known_events(counts_from or split)
-    counts = count(settings.cooccurrence, rows, offsets, len(dataset.items))
+    known = counts_from or split
+    times = dataset.known_times(known) if settings.cooccurrence.half_life else None
+    counts = count(settings.cooccurrence, *dataset.known_events(known), len(dataset.items), times)
+    counts = counts.as_read(settings.cooccurrence)
     hybrid = HybridScorer.of(settings, counts, encoder.term_vectors(list(encoded.tokens)))
 
     def scores(numbers: Rows) -> npt.NDArray[np.float32]:

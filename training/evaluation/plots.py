@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from seqrec.errors import InputError
 from training.evaluation.comparison import Evaluation, Row
 from training.evaluation.groups import Breakdown
 from training.evaluation.ranking import CANDIDATE_MODES
@@ -16,17 +15,8 @@ BY_GROUP: tuple[tuple[Breakdown, str], ...] = (
 )
 
 
-def require_matplotlib() -> None:
-    """Called before any work. Raises InputError if matplotlib is not installed."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise InputError("plots need matplotlib: pip install 'seqrec[train]'", "--out") from None
-
-
 def draw(evaluation: Evaluation, folder: Path) -> dict[str, str]:
-    """Writes the plots into `folder`. -> file names and captions. Raises InputError without matplotlib."""
-    require_matplotlib()
+    """Writes the plots into `folder`. -> file names and captions."""
     import matplotlib as mpl
 
     captions = {"methods.png": f"NDCG@{evaluation.ks[0]} of each method with its 95 % interval"}

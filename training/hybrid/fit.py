@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from seqrec.hybrid.cooccurrence import CooccurrenceSettings, Counts, count
+from seqrec.errors import InputError
+from seqrec.hybrid.cooccurrence import CooccurrenceSettings, Counts, count, with_half_life
 from seqrec.hybrid.scoring import HybridScorer, Scores, gate
 from seqrec.hybrid.settings import HybridSettings
 from training.data.dataset import Dataset, Rows
@@ -98,18 +99,28 @@ def repeated_share(dataset: Dataset) -> float:
     return 1 - sum(len(np.unique(part)) for part in parts) / events if events else 0.0
 
 
-def fit_hybrid(dataset: Dataset, terms: csr_array, dense: Dense | None, seed: int = 0) -> HybridFit:
+def fit_hybrid(
+    dataset: Dataset, terms: csr_array, dense: Dense | None, seed: int = 0, half_life: float = 0.0
+) -> HybridFit:
     """terms: float32 [n, v], the items' term vectors. Takes seconds to minutes on one core; deterministic.
 
-    Raises InputError where nobody validates.
+    half_life: seconds after which an event counts half as much, 0: all count alike. Raises InputError where nobody
+    validates, or where events without timestamps are to fade.
     """
     cases = dataset.cases("valid")
     unseen = [target not in history for target, history in zip(cases.targets, cases.histories, strict=True)]
     cases = cases.of(np.flatnonzero(unseen)).sample(USERS, seed)
     rows, offsets = dataset.known_events("valid")
-    search = _Search(rows, offsets, list(cases.histories), cases.targets, terms)
+    pairs = CooccurrenceSettings()
+    times = None
+    if half_life:
+        times = dataset.known_times("valid")
+        if times is None:
+            raise InputError("events can fade only if their times are known; set it to 0", "hybrid.half_life_days")
+        pairs = with_half_life(pairs, half_life, times)
+    search = _Search(rows, offsets, list(cases.histories), cases.targets, terms, times)
     began = time.perf_counter()
-    settings = search.with_words(HybridSettings())
+    settings = search.with_words(HybridSettings(cooccurrence=pairs))
     settings = search.cooccurrence(settings)
     log.info("co-occurrence: chosen in %.0f s", time.perf_counter() - began)
     if dense is not None:
@@ -136,7 +147,7 @@ def fit_hybrid(dataset: Dataset, terms: csr_array, dense: Dense | None, seed: in
     repeats = repeated_share(dataset)
     if repeats >= REPEATS:
         everyone = dataset.cases("valid").sample(USERS, seed)
-        search = _Search(rows, offsets, list(everyone.histories), everyone.targets, terms)
+        search = _Search(rows, offsets, list(everyone.histories), everyone.targets, terms, times)
         settings = search.own_items(settings, dense)
     return HybridFit(
         settings,
@@ -149,7 +160,7 @@ def fit_hybrid(dataset: Dataset, terms: csr_array, dense: Dense | None, seed: in
 
 
 def _out_of_fold(table: _Table, names: Sequence[str], more: Sequence[str]) -> float:
-    """What `more` columns bring beside `names`: NDCG@10 on each half of the users by weights of the other half."""
+    """What `more` columns add to `names`: NDCG@10 on each half of the users by weights of the other half."""
     gains = []
     for fold in (0, 1):
         chosen, judge = table.fold(1 - fold), table.fold(fold)
@@ -202,9 +213,18 @@ class _Table:
 
 
 class _Search:
-    """Users with histories and targets [m], and all that is known of everybody: rows and offsets."""
+    """Users with histories and targets [m], and all that is known of everybody: rows, offsets and times (or None)."""
 
-    def __init__(self, rows: Rows, offsets: Rows, histories: Sequence[Rows], targets: Rows, terms: csr_array) -> None:
+    def __init__(
+        self,
+        rows: Rows,
+        offsets: Rows,
+        histories: Sequence[Rows],
+        targets: Rows,
+        terms: csr_array,
+        times: npt.NDArray[np.float64] | None = None,
+    ) -> None:
+        self.times = times
         self.rows, self.offsets, self.histories, self.targets, self.terms = rows, offsets, histories, targets, terms
         self.items = terms.shape[0]
         own = [np.unique(history) for history in histories]
@@ -216,7 +236,8 @@ class _Search:
     def counts(self, settings: CooccurrenceSettings) -> Counts:
         key = (settings.window, settings.distance_power, settings.backward)
         if self._counted is None or self._counted[0] != key:
-            self._counted = (key, count(settings, self.rows, self.offsets, self.items))
+            counts = count(settings, self.rows, self.offsets, self.items, self.times)
+            self._counted = (key, counts.as_read(settings))
         return self._counted[1]
 
     def with_words(self, settings: HybridSettings) -> HybridSettings:
@@ -228,7 +249,7 @@ class _Search:
         return replace(settings, **best)  # type: ignore[arg-type]
 
     def cooccurrence(self, settings: HybridSettings) -> HybridSettings:
-        """Co-occurrence chosen beside the words that `settings` has: coordinates of GRID one after the other.
+        """Co-occurrence settings chosen together with the words of `settings`: one coordinate of GRID at a time.
 
         Chosen alone, it did the work of words as well: it read longer histories, and the sum was worse.
         """
@@ -339,7 +360,9 @@ class _Search:
         offsets = np.concatenate([[0], np.cumsum(kept)])[self.offsets]
         histories = [history[~cold[history]] for history in self.histories]
         cases = [case for case, history in enumerate(histories) if len(history)]
-        search = _Search(self.rows[kept], offsets, [histories[case] for case in cases], self.targets[cases], self.terms)
+        times = None if self.times is None else self.times[kept]
+        own, targets = [histories[case] for case in cases], self.targets[cases]
+        search = _Search(self.rows[kept], offsets, own, targets, self.terms, times)
         counts = search.counts(settings.cooccurrence)
         scorer = HybridScorer.of(settings, counts, self.terms)
         found = {boost: np.empty(len(cases)) for boost in COLD_BOOSTS}

@@ -24,6 +24,8 @@ from training.stages.base import Stage, StageContext
 
 log = logging.getLogger(__name__)
 
+DAY = 86_400.0
+
 
 class HybridStage(Stage):
     name = "hybrid"
@@ -55,7 +57,8 @@ class HybridStage(Stage):
             return encoder.encode_history_tokens([_tokens(items, history) for history in read])
 
         dense = Dense(encoder.encode_item_tokens(items), queries)
-        fit = fit_hybrid(dataset, vocabulary.vectors(texts), dense, context.config.seed)
+        half_life = context.config.hybrid.half_life_days * DAY
+        fit = fit_hybrid(dataset, vocabulary.vectors(texts), dense, context.config.seed, half_life)
         for line in lines_of(fit):
             log.info("%s", line)
         name, split = towers.model_name, towers.split

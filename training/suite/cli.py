@@ -8,7 +8,6 @@ from pathlib import Path
 
 from seqrec.data.files import check_output
 from seqrec.errors import SeqrecError
-from training.evaluation.plots import require_matplotlib
 from training.suite.plan import TABLES
 from training.suite.recipes import MODELS
 from training.suite.runner import Suite, SuiteConfig
@@ -21,7 +20,6 @@ def suite(argv: list[str]) -> None:
     arguments = parser.parse_args(argv)
     if arguments.seeds < 0:
         parser.error(f"argument --seeds: {arguments.seeds} is below 0")
-    require_matplotlib()
     check_output(arguments.out / "report.md", "--out")
     seeds = range(1, 1 + (arguments.seeds or (1 if arguments.quick else 3)))
     requested = Suite(

@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.evaluation.plots import require_matplotlib
 from training.suite.plan import BASELINES, Table, TableRow
 from training.suite.results import Results
 
 
 def draw(folder: Path, of_table: Mapping[Table, Sequence[TableRow]], results: Results) -> dict[Table, dict[str, str]]:
-    """Writes the plots. -> file names and captions by table. Raises InputError without matplotlib."""
-    require_matplotlib()
+    """Writes the plots. -> file names and captions by table."""
     import matplotlib as mpl
 
     drawn: dict[Table, dict[str, str]] = {}

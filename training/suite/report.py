@@ -34,7 +34,7 @@ Rows = Sequence[TableRow]
 
 
 def write_report(out: Path, rows: Rows, plan: Plan, store: ExperimentStore, failed: Mapping[str, str]) -> None:
-    """Raises InputError without matplotlib."""
+    """Writes report.md, report.json and the plots into `out`."""
     results = Results(store, rows)
     of_table: dict[Table, list[TableRow]] = {}
     for row in rows:

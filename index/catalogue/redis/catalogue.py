@@ -168,6 +168,9 @@ class RedisCatalogue:
     def superseded(self) -> int:
         return int(self._read(SUPERSEDED)[1])
 
+    def check(self) -> None:
+        self._redis.check()
+
     def close(self) -> None:
         self._redis.close()
 

@@ -18,10 +18,11 @@ TIMEOUT = 2.0
 """Seconds for one exchange. Followers retry, and requests have deadlines of their own."""
 
 _WAIT_SHARE = 0.75  # of the timeout, for the server to sync: its reply must still arrive in time
+_READ_ONLY = "it is a read-only replica; SEQREC_REDIS_URL must name the primary"
 _ADVICE: tuple[tuple[type[redis.RedisError], str], ...] = (
     (redis.BusyLoadingError, "it has just started and is still loading its data; try again"),
     (redis.OutOfMemoryError, "its memory is full; raise its maxmemory (this call wrote nothing)"),
-    (redis.ReadOnlyError, "it is a read-only replica; SEQREC_REDIS_URL must name the primary"),
+    (redis.ReadOnlyError, _READ_ONLY),
     (redis.AuthenticationError, "it rejects the user and password of the URL"),
     (
         redis.exceptions.NoPermissionError,
@@ -98,7 +99,7 @@ class RedisConnections:
             except redis.RedisError as error:
                 raise OutcomeUnknown(
                     f"{self._name}: the connection failed ({error}) before the change was acknowledged; "
-                    "it may or may not have been made, and it is safe to repeat it"
+                    "it may or may not have been made"
                 ) from error
         if isinstance(reply, redis.RedisError):
             raise self._refused(reply)
@@ -110,6 +111,20 @@ class RedisConnections:
                     f"{self._name}: its disk did not sync the change in time; it may or may not be durable"
                 )
         return reply
+
+    def check(self) -> None:
+        """Raises CatalogueError if the server cannot be reached or would refuse writes."""
+        sections = ("replication", "persistence", "memory")
+        replies = self.read(*(("INFO", section) for section in sections))
+        facts = _facts(b"".join(replies))
+        if facts.get("role") == "slave" and facts.get("slave_read_only") != "0":
+            raise self.error(f"{_READ_ONLY}. Every write is refused")
+        for name in ("aof_last_write_status", "rdb_last_bgsave_status" if facts.get("aof_enabled") != "1" else ""):
+            if facts.get(name, "ok") != "ok":
+                raise self.error(f"its disk reports an error ({name} is {facts[name]}), so writes may be refused")
+        most = int(facts.get("maxmemory", 0))
+        if most and int(facts.get("used_memory", 0)) >= most and facts.get("maxmemory_policy") == "noeviction":
+            raise self.error("its memory is full, so writes are refused; raise its maxmemory")
 
     def close(self) -> None:
         """Connections in use are closed after their use."""
@@ -155,7 +170,7 @@ class RedisConnections:
     def _check_promises(self, connection: redis.Connection) -> None:
         """Read the durability settings of the server. Raises CatalogueError if they are too weak."""
         persistence, memory = self._ask(connection, ("INFO", "persistence"), ("INFO", "memory"))
-        facts = dict(line.split(":", 1) for line in (persistence + memory).decode().splitlines() if ":" in line)
+        facts = _facts(persistence + memory)
         weaker = []
         waits = False
         if facts.get("aof_enabled") != "1":
@@ -207,6 +222,11 @@ def _exchange(connection: redis.Connection, commands: Sequence[Sequence[Any]]) -
         except (redis.ResponseError, redis.BusyLoadingError, redis.AuthenticationError) as error:
             replies.append(error)
     return replies
+
+
+def _facts(info: bytes) -> dict[str, str]:
+    """The fields of an answer to INFO."""
+    return dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
 
 
 def _split(url: str) -> tuple[str, dict[str, str]]:

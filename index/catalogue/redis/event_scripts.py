@@ -1,16 +1,16 @@
-"""What runs in the Redis that keeps users' histories, each script at once and alone.
+"""The Lua scripts of users' events in Redis. Each runs atomically.
 
 Keys (all under one prefix):
-meta             schema, log_id, truncated: the last number of the log that was forgotten
-events           the head: how many numbers were ever given out, to an event or to a removal
+meta             schema, log_id, truncated: the last number that compaction dropped
+events           the head: how many numbers were assigned so far, to events and removals
 log              number -> "b" time "\\n" owner of an event, "r" "\\n" owner of a removal
 users            ids of all users
-user:ID          a sorted set by time of "number item_id event_id", on lines of their own
-items:ID         a set of all items the user had
-once:ID          a set of the event ids
-removed:OWNER    a sorted set by time of "number item_id number-of-the-removal", until it is forgotten
+user:ID          a sorted set by time of "number item_id event_id", one per line
+items:ID         a set of all items in the user's events
+once:ID          a set of the user's event ids
+removed:OWNER    a sorted set by time of "number item_id number-of-the-removal", until compaction
 
-The owner is the user, or "\\n" and the removal's number of one who was deleted: ids have no line breaks.
+The owner is the user, or for a deleted user "\\n" and the number of the removal, since ids have no line breaks.
 """
 
 _COMMON = """
@@ -45,7 +45,7 @@ if head() < tonumber(ARGV[2]) then return {'behind', text(head())} end
 """
 )
 
-# ARGV: schema, id for a new log. What was stored before there was a log is not in it: it is counted from the start.
+# ARGV: schema, id for a new log. Events from before the log existed are not in it; they are counted from scratch.
 OPEN = (
     _COMMON
     + """
@@ -57,7 +57,7 @@ return {meta[1], meta[2], text(head())}
 """
 )
 
-# Before there is a log. ARGV: a user's former id, the id of today, or '' to forget the user.
+# Only before the log exists. ARGV: a user's former id, and the present id, or '' to forget the user.
 RENAME_USER = (
     _COMMON
     + """
@@ -78,7 +78,7 @@ return redis.call('SREM', USERS, user)
 """
 )
 
-# ARGV: log id, a number seen; then user, item, time, event id or '' in turn.
+# ARGV: log id, a number seen; then user, item, time, event id or '' of each event.
 ADD = (
     _GUARD
     + """
@@ -171,9 +171,9 @@ return {'ok', text(head()), 1}
 
 HEAD = _GUARD + "return {'ok', text(head()), false}"
 
-# ARGV: log id, a number seen, after, how many numbers at most, window. The last number read, then for each owner whose
-# sequence changed all members of user:OWNER and of removed:OWNER where something was removed; else none of either, but
-# those of user:OWNER before its changes (the last one first), from the first to the last change, and after them.
+# ARGV: log id, a number seen, after, how many numbers at most, window. Returns the last number, then for each owner
+# with changes: after a removal, all members of user:OWNER and of removed:OWNER; otherwise neither, but the members of
+# user:OWNER before its changes (the last one first), from the first to the last change, and after them.
 CHANGES = (
     _GUARD
     + """
@@ -214,7 +214,7 @@ local function rank_of(key, event)
   end
   return low
 end
--- The members that are in the log up to seq, with their times: `most` at most, from one rank to another.
+-- Members that are in the log up to seq, with their times: at most `most`, from one rank to another.
 local function taken(key, rank, last, most)
   local found, page, step = {}, most, last < rank and -1 or 1
   while #found < 2 * most and (last - rank) * step >= 0 do
@@ -256,7 +256,7 @@ return {'ok', text(head()), {text(seq), slices}}
 """
 )
 
-# ARGV: log id, a number seen, through, how many numbers at most. Answers how far it came.
+# ARGV: log id, a number seen, through, how many numbers at most. Returns the number that it reached.
 COMPACT = (
     _GUARD
     + """

@@ -1,4 +1,4 @@
-"""Users' histories in a Redis, one script a change. `index.catalogue.redis.event_scripts` says which keys there are."""
+"""Users' events in Redis, one script per change. `index.catalogue.redis.event_scripts` describes the keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from seqrec.hybrid.event_counts import EventChanges
 
 SCHEMA_VERSION = "2"
 _USERS_AT_ONCE = 1000
-_CHANGES_AT_ONCE = 1000  # numbers of the log that one script reads: it holds the server for some 20 ms
+_CHANGES_AT_ONCE = 1000  # numbers of the log that one script reads, which blocks the server for about 20 ms
 _FORGOTTEN_AT_ONCE = 10_000
 _EVERYTHING = 2**52
 
@@ -24,7 +24,7 @@ _Row = tuple[float, int, str, int]  # timestamp, number, item, number of the rem
 
 
 class RedisHistories:
-    """Meets `index.catalogue.histories.HistoryStore`."""
+    """Implements `index.catalogue.histories.HistoryStore`."""
 
     def __init__(self, url: str, accept_weaker: bool = False) -> None:
         self._redis = RedisConnections(url, accept_weaker, "the histories")
@@ -91,7 +91,7 @@ class RedisHistories:
         return builder.changes()
 
     def event_sequences(self) -> EventChanges:
-        """Users are read one after the other, so those who came or went meanwhile are put right by the log."""
+        """Users are read one after the other; those that change meanwhile are corrected from the log."""
         head = self.events_head()
         sequences: list[list[_Row]] = []
         users = sorted(self._users())
@@ -101,7 +101,7 @@ class RedisHistories:
             replies = self._redis.read(*(("ZRANGE", key, 0, -1, "WITHSCORES") for key in keys))
             sequences += [_rows(reply) for reply in replies]
         _, slices = self._read(CHANGES, head, _EVERYTHING, 0)
-        _put_right(sequences, [[*_rows(there), *_removed_rows(gone)] for there, gone, *_ in slices if gone], head)
+        _correct(sequences, [[*_rows(there), *_removed_rows(gone)] for there, gone, *_ in slices if gone], head)
         builder = ChangesBuilder(0, head)
         for rows in sequences:
             _append(builder, [(timestamp, number, item_id, NEVER) for timestamp, number, item_id, _ in rows])
@@ -112,11 +112,14 @@ class RedisHistories:
         while (now := int(self._write(COMPACT, through, _FORGOTTEN_AT_ONCE))) > reached:
             reached = now
 
+    def check(self) -> None:
+        self._redis.check()
+
     def close(self) -> None:
         self._redis.close()
 
     def _rename_users(self) -> None:
-        """Give users of the version before, whose ids could no longer be named, those of today."""
+        """Rename users from before user ids were normalised, whose old ids are no longer accepted."""
         for user in self._users():
             if (now := former_user_id(user.decode())) != user.decode():
                 self._redis.write(*self._eval(RENAME_USER, user, now))
@@ -134,7 +137,7 @@ class RedisHistories:
         return ("EVAL", script, len(self._keys), *self._keys, *arguments)
 
     def _read(self, script: str, *arguments: Any, seen: int | None = None) -> Any:
-        """`seen`: a number of the log that was seen, by default the last one that was seen here."""
+        """`seen`: a number of the log that is known to exist, by default the last one seen here."""
         seen = self._seen if seen is None else seen
         return self._checked(self._redis.read(self._eval(script, self.log_id, seen, *arguments))[0], seen)
 
@@ -150,20 +153,20 @@ class RedisHistories:
                 return rest[1]
             case b"truncated":
                 raise LogTruncated(
-                    f"the log of events was forgotten up to {rest[0].decode()}; count again from the start"
+                    f"the log of events was compacted through {rest[0].decode()}; count again from the start"
                 )
             case b"empty":
                 raise self._replaced("they were emptied")
             case b"other":
-                raise self._replaced(f"they are others now, log {rest[0].decode()}")
+                raise self._replaced(f"they were replaced by others, log {rest[0].decode()}")
         raise self._replaced(f"an older state of them was restored: they are at {rest[0].decode()}, and were at {seen}")
 
     def _replaced(self, reason: str) -> CatalogueError:
         return CatalogueReplaced(f"{self._redis.error(reason)}; this was log {self.log_id}; restart")
 
 
-def _put_right(sequences: list[list[_Row]], moved: Sequence[list[_Row]], head: int) -> None:
-    """Make sequences those as of `head`, by the whole ones of all from whom something was removed since."""
+def _correct(sequences: list[list[_Row]], moved: Sequence[list[_Row]], head: int) -> None:
+    """Restore the state as of `head` for users with later removals, from their complete sequences `moved`."""
     place: dict[int, int] = {}
     if moved:
         place = {number: at for at, rows in enumerate(sequences) for _, number, _, _ in rows}

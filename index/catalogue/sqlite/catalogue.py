@@ -247,6 +247,9 @@ class SqliteCatalogue:
             ).fetchone()[0]
         return int(size - needed)
 
+    def check(self) -> None:
+        self._connections.check()
+
     def close(self) -> None:
         self._connections.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import time
 from collections import deque
@@ -13,6 +14,7 @@ from pathlib import Path
 from seqrec.data.files import fsync_directory, make_private, private_directory, withdraw_permissions
 from seqrec.errors import CatalogueError, CatalogueReplaced
 
+_FREE_BYTES = 1_000_000
 BUSY_SECONDS = 30.0
 """How long a writer waits for another. A batch of 1,000 items takes well under a second."""
 
@@ -89,6 +91,28 @@ class Connections:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
             connection.execute("COMMIT")
+
+    def check(self) -> None:
+        """Read with a new connection, and look at permissions and free space.
+
+        Raises CatalogueError. Damage within the file is found only where it is read: at the begin of each table.
+        """
+        with self._translated():
+            if _identity(self.path) != self._file:
+                raise CatalogueReplaced(f"{self._name} was removed or replaced since it was opened; restart")
+            connection = self._connect()
+            try:
+                tables = connection.execute(
+                    "SELECT name FROM sqlite_master WHERE type = 'table' AND sql LIKE 'CREATE TABLE%'"
+                ).fetchall()
+                for (table,) in tables:
+                    connection.execute(f'SELECT * FROM "{table}" LIMIT 1').fetchone()
+            finally:
+                connection.close()
+            if not os.access(self.path, os.W_OK) or not os.access(self.path.parent, os.W_OK):
+                raise CatalogueError(f"{self._name}: {_ADVICE[sqlite3.SQLITE_READONLY]}")
+            if shutil.disk_usage(self.path.parent).free < _FREE_BYTES:
+                raise CatalogueError(f"{self._name}: the disk is full; free some space")
 
     def close(self) -> None:
         """Close idle connections now, and those in use after their use."""

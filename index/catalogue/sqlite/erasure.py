@@ -1,8 +1,8 @@
-"""Erasing what was deleted from the write-ahead log too, tried again for as long as a reader prevents it.
+"""Erases deleted rows from the write-ahead log as well, retrying while a reader prevents it.
 
-A deleted row is overwritten in its page, but the page before is still in the database file until the log is copied
-into it, and in the log until that is emptied. SQLite can do neither while somebody reads an older state: a backup, a
-dump. So it is done as soon as nobody does.
+A deleted row is overwritten in its page. But the previous version of the page remains in the database file until the
+log is copied into it, and in the log until the log is truncated. SQLite can do neither while somebody reads an older
+state, such as a backup or a dump. So it is done as soon as there is no such reader.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from seqrec.errors import CatalogueError
 log = logging.getLogger(__name__)
 
 FIRST_WAIT, LONGEST_WAIT = 0.05, 2.0
-"""Seconds between two attempts: twice as long after each."""
+"""Seconds between two attempts; doubled after each."""
 
 
 class Erasure:
-    """Empties a write-ahead log; safe to use from several threads."""
+    """Truncates a write-ahead log. Safe for several threads."""
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
@@ -31,7 +31,7 @@ class Erasure:
         self._thread: threading.Thread | None = None
 
     def begin(self) -> None:
-        """Erase now if nobody reads, else soon: a thread of its own goes on trying."""
+        """Erase now if there is no reader; otherwise a background thread retries."""
         if self._attempt():
             return
         with self._lock:
@@ -41,13 +41,13 @@ class Erasure:
                 self._thread.start()
 
     def resume(self) -> None:
-        """What a process left behind that was killed before it had erased. Nothing to do is the rule."""
+        """Finish what a killed process had not erased. Usually there is nothing to do."""
         wal = self._connections.path.with_name(f"{self._connections.path.name}-wal")
         if wal.exists() and wal.stat().st_size:
             self.begin()
 
     def close(self) -> None:
-        """Stop trying. The last process that closes the file empties the log anyway."""
+        """Stop retrying. The last process that closes the file truncates the log anyway."""
         self._closing.set()
         self._wake.set()
         with self._lock:
@@ -60,7 +60,7 @@ class Erasure:
         while not self._wake.wait(wait):
             wait = min(2 * wait, LONGEST_WAIT)
             with self._lock:
-                self._due = False  # before the attempt: what is deleted from now on is due again
+                self._due = False  # before the attempt: later deletes are due again
             done = self._attempt()
             with self._lock:
                 self._due |= not done
@@ -79,6 +79,6 @@ class Erasure:
         except CatalogueError as error:
             if self._closing.is_set():
                 return True
-            log.warning("what was deleted is not erased yet, trying again: %s", error)
+            log.warning("deleted events are not erased from the write-ahead log yet, retrying: %s", error)
             return False
         return not busy

@@ -1,4 +1,4 @@
-"""The events of an SQLite file as a log: its tables, and slices of users' sequences between two of its numbers."""
+"""The log of events in SQLite: its tables, and slices of users' sequences between two of its numbers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from seqrec.hybrid.event_counts import EventChanges
 _EVENTS = (
     "CREATE TABLE events (number INTEGER PRIMARY KEY AUTOINCREMENT, user_id TEXT NOT NULL, item_id TEXT NOT NULL, "
     "timestamp REAL NOT NULL, event_id TEXT)",
-    # With the item, so that all of a user is read from the index alone.
+    # With the item, so that a user's events are read from the index alone.
     "CREATE INDEX by_user ON events (user_id, timestamp, number, item_id)",
     "CREATE UNIQUE INDEX once ON events (user_id, event_id) WHERE event_id IS NOT NULL",
 )
 _LOG = (
-    # Numbers: of the event, and of its removal. Owner: the user, or `owner_of_removed` of one who was deleted.
+    # Numbers of the event and of its removal. Owner: the user, or for a deleted user `owner_of_removed`.
     "CREATE TABLE removed (number INTEGER PRIMARY KEY, removed INTEGER NOT NULL, owner TEXT NOT NULL, "
     "item_id TEXT NOT NULL, timestamp REAL NOT NULL)",
     "CREATE INDEX by_removal ON removed (removed, owner)",
@@ -38,9 +38,9 @@ def create(connection: sqlite3.Connection) -> None:
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """From schema 1, which had events alone: all of them are in the log by their numbers.
+    """From schema 1, which had only events: they enter the log with their numbers.
 
-    Users whose ids could no longer be named get those of today. Nobody has counted them yet.
+    Users from before user ids were normalised are renamed. No counts exist yet.
     """
     for (user_id,) in connection.execute("SELECT DISTINCT user_id FROM events").fetchall():
         if (now := former_user_id(user_id)) != user_id:
@@ -57,7 +57,7 @@ def _add_log(connection: sqlite3.Connection) -> None:
 
 
 def log_state(connection: sqlite3.Connection) -> tuple[str, int, int]:
-    """The log's id, its head, and the last number of a removal that was forgotten."""
+    """The log's id, its head, and the last number of a removal that compaction dropped."""
     log_id, head, truncated = connection.execute(
         "SELECT (SELECT value FROM log WHERE name = 'id'), (SELECT seq FROM sqlite_sequence WHERE name = 'events'), "
         "(SELECT value FROM log WHERE name = 'truncated')"
@@ -66,14 +66,14 @@ def log_state(connection: sqlite3.Connection) -> tuple[str, int, int]:
 
 
 def next_number(connection: sqlite3.Connection) -> int:
-    """Of a removal. There has been an event, so there is a sequence."""
+    """The number of a removal. The sequence exists, because an event was stored before."""
     return int(
         connection.execute("UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = 'events' RETURNING seq").fetchone()[0]
     )
 
 
-def give_back_numbers(connection: sqlite3.Connection, head: int) -> None:
-    """Those after the last event that this transaction has added; `head` was the last one before it."""
+def return_unused_numbers(connection: sqlite3.Connection, head: int) -> None:
+    """Return numbers beyond the last event of this transaction; `head` was the last one before it."""
     connection.execute(
         "UPDATE sqlite_sequence SET seq = max(?, coalesce((SELECT max(number) FROM events), 0)) WHERE name = 'events'",
         (head,),
@@ -81,7 +81,7 @@ def give_back_numbers(connection: sqlite3.Connection, head: int) -> None:
 
 
 def owner_of_removed(number: int) -> str:
-    """In place of a deleted user's id: no user's, since ids have no line breaks."""
+    """Replaces a deleted user's id. It is no user's id, since ids have no line breaks."""
     return f"\n{number}"
 
 
@@ -101,7 +101,7 @@ def read_sequences(connection: sqlite3.Connection, head: int) -> EventChanges:
 
 
 def read_changes(connection: sqlite3.Connection, after: int, seq: int, window: int) -> EventChanges:
-    """Within a transaction, so that all is of one moment."""
+    """Call it within a transaction, so that everything is as of one moment."""
     builder = ChangesBuilder(after, seq)
     with_removed = _with_removed(connection, after)
     whole = _changed_by_removal(connection, after, seq)
@@ -119,13 +119,13 @@ def read_changes(connection: sqlite3.Connection, after: int, seq: int, window: i
 
 
 def _with_removed(connection: sqlite3.Connection, after: int) -> set[str]:
-    """Owners of events that were there as of `after` and were removed since: their sequences lie in two tables."""
+    """Owners of events that existed as of `after` and were removed since: their sequences are in two tables."""
     rows = connection.execute("SELECT DISTINCT owner FROM removed WHERE removed > ?", (after,))
     return {owner for (owner,) in rows}
 
 
 def _changed_by_removal(connection: sqlite3.Connection, after: int, seq: int) -> set[str]:
-    """Those of them that changed up to `seq`, by a removal or by an event that was removed later."""
+    """Those owners whose sequence changed up to `seq`, by a removal or by an event that was removed later."""
     rows = connection.execute(
         "SELECT DISTINCT owner FROM removed WHERE removed > ?1 AND (removed <= ?2 OR number > ?1)", (after, seq)
     )
@@ -154,7 +154,7 @@ def _around(
     seq: int,
     window: int,
 ) -> None:
-    """The slice of a user with new events and none that was removed."""
+    """The slice of a user with new events but no removed ones."""
     columns = f"SELECT timestamp, number, item_id, {NEVER} FROM events WHERE user_id = ? AND number <= ? AND "
     first, last = added[0][:2], added[-1][:2]
     before = connection.execute(

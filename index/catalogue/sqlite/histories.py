@@ -1,8 +1,10 @@
-"""Users' histories in one SQLite file of their own: what is deleted is overwritten, and no backup of items holds it.
+"""Users' events in an SQLite file separate from the catalogue, so that backups of items contain no personal data.
 
-events    what users had, numbered by AUTOINCREMENT: a number is never used twice, also after deletes
-removed   events that were taken out, until all followers know: without event id, and of deleted users without user id
-log       its id, the last number of a removal that was forgotten
+events    the events, numbered by AUTOINCREMENT: a number is never used twice, not even after deletes removed   removed
+events, until all followers know: without event id, and of deleted users without user id log       the log's id, and the
+last number of a removal that compaction dropped
+
+Deleted rows are overwritten.
 """
 
 from __future__ import annotations
@@ -16,13 +18,13 @@ from index.catalogue.sqlite.connections import Connections
 from index.catalogue.sqlite.erasure import Erasure
 from index.catalogue.sqlite.event_log import (
     create,
-    give_back_numbers,
     log_state,
     migrate,
     next_number,
     owner_of_removed,
     read_changes,
     read_sequences,
+    return_unused_numbers,
 )
 from index.catalogue.words import is_unicode
 from seqrec.errors import CatalogueError, CatalogueReplaced, LogTruncated
@@ -32,7 +34,7 @@ SCHEMA_VERSION = 2
 
 
 class SqliteHistories:
-    """Meets `index.catalogue.histories.HistoryStore`. The file and its directory are made where they are missing."""
+    """Implements `index.catalogue.histories.HistoryStore`. Creates the file and its directory if they are missing."""
 
     durability_warnings: Sequence[str] = ()
 
@@ -66,8 +68,8 @@ class SqliteHistories:
                 "INSERT OR IGNORE INTO events (user_id, item_id, timestamp, event_id) VALUES (?, ?, ?, ?)",
                 [(event.user_id, event.item_id, event.timestamp, event.event_id) for event in events],
             ).rowcount
-            if new < len(events):  # what is ignored takes a number too: give back the last ones
-                give_back_numbers(connection, head)
+            if new < len(events):  # ignored events take numbers too: return the last ones
+                return_unused_numbers(connection, head)
             return new
 
     def recent(self, user_id: str, limit: int) -> list[Event]:
@@ -103,7 +105,7 @@ class SqliteHistories:
                 "SELECT number, ?, ?, item_id, timestamp FROM events WHERE user_id = ?",
                 (number, owner, user_id),
             )
-            # Single events that the user took back before, and that followers may not know of yet.
+            # Single events that the user removed before, and that followers may not have read yet.
             connection.execute("UPDATE removed SET owner = ? WHERE owner = ?", (owner, user_id))
             deleted = connection.execute("DELETE FROM events WHERE user_id = ?", (user_id,)).rowcount
         self._erasure.begin()
@@ -161,16 +163,19 @@ class SqliteHistories:
             connection.execute("UPDATE log SET value = max(value, ?) WHERE name = 'truncated'", (newest,))
         self._erasure.begin()
 
+    def check(self) -> None:
+        self._connections.check()
+
     def close(self) -> None:
         self._erasure.close()
         self._connections.close()
 
     def _checked(self, connection: sqlite3.Connection, seen: int) -> tuple[int, int]:
-        """Head, and the last number that was forgotten. `seen`: a number of the log that was seen before."""
+        """The head, and the last number that compaction dropped. `seen`: a number that was read before."""
         log_id, head, truncated = log_state(connection)
         path = self._connections.path
         if log_id != self.log_id:
-            raise CatalogueReplaced(f"the histories {path} are others now, log {log_id}; restart")
+            raise CatalogueReplaced(f"the histories {path} were replaced by others, log {log_id}; restart")
         if head < seen:
             raise CatalogueReplaced(
                 f"the histories {path}: an older state of them was restored, at event {head}, and event {seen} was "

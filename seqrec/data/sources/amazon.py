@@ -56,6 +56,8 @@ class AmazonSource:
     `columns`: the columns of CSV files without a header, named user, item, rating and timestamp.
     """
 
+    mixes_units = True  # seconds in 2014 and 2018, milliseconds in 2023
+
     def __init__(
         self,
         reviews: Sequence[Path],

@@ -32,6 +32,9 @@ class Event(NamedTuple):
 
 
 class Source(Protocol):
+    mixes_units: bool
+    """Whether the format itself says that files of one data set have times in different units."""
+
     def items(self, on_error: OnError) -> Iterator[Item]:
         """All described items. An id may occur twice. Raises FileFormatError."""
 

@@ -126,7 +126,8 @@ def _add_filters(parser: argparse.ArgumentParser, attributes: tuple[str, ...] | 
     parser.add_argument(
         "--time-unit",
         choices=tuple(UNITS),
-        help="convert timestamps of coarser units to this one, if the files have several",
+        help="convert timestamps of coarser units to this one, if the files have several; Amazon's years are always "
+        "brought to one unit",
     )
     kept = parser.add_argument_group("what is kept, in this order")
     kept.add_argument(

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -22,6 +23,8 @@ from seqrec.data.sources.staging import Repeated, Staging, TimeCounts, staging
 from seqrec.data.timestamps import mixed_units
 from seqrec.errors import InputError
 from seqrec.runtime.progress import redrawn_every
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -65,7 +68,8 @@ def import_dataset(
 ) -> Imported:
     """Writes the folder atomically. `about` goes into import.json.
 
-    `time_unit`: one of UNITS; timestamps of coarser units are converted to it. Memory does not grow with the data; the
+    `time_unit`: one of UNITS; timestamps of coarser units are converted to it. None: as they are, or
+    in the finest unit that occurs if the source is known to mix them. Memory does not grow with the data; the
     disk contains it twice for a while. Raises FileFormatError for a broken line; InputError if the filters leave
     nothing, for timestamps that cannot be compared, and if `out` cannot be written.
     """
@@ -101,9 +105,15 @@ def _fill(stage: Staging, source: Source, filters: Filters, on_error: OnError, t
     items, events = _Counted("items"), _Counted("events")
     new = stage.add_items(_selected(items.all(source.items(on_error)), filters.attributes))
     added = stage.add_events(_rated(events.all(source.events(on_error)), filters.min_rating))
+    counts = stage.count_times()
+    if time_unit is None and source.mixes_units and len(counts.units) > 1:
+        time_unit = list(counts.units)[-1]
+        found = " and ".join(f"{count:,} in {unit}" for unit, count in counts.units.items())
+        log.warning("timestamps: %s; all are written in %s", found, time_unit)
     if time_unit is not None:
         stage.to_unit(time_unit)
-    _check_times(stage.count_times())
+        counts = stage.count_times()
+    _check_times(counts)
     left_out = {"rating": events.count - added}
     left_out["textless"] = stage.drop_textless() if filters.textless == "drop" else 0
     left_out["repeated"] = stage.drop_repeated(filters.repeated)

@@ -57,6 +57,8 @@ class Layout:
 class MovieLensSource:
     """An unpacked folder. Its file names determine the layout; raises FileFormatError if it has none of them."""
 
+    mixes_units = False
+
     def __init__(self, folder: Path) -> None:
         for layout in LAYOUTS:
             ratings, movies = present(folder, layout.ratings), present(folder, layout.movies)

@@ -78,6 +78,8 @@ class RecBoleFields:
 class RecBoleSource:
     """A data set's folder, or its .inter file. Items come from the .item file next to it, if there is one."""
 
+    mixes_units = False
+
     def __init__(self, path: Path, fields: RecBoleFields) -> None:
         self._fields = fields
         self._events = _event_files(path)

@@ -24,6 +24,8 @@ PARTS = ("train.json", "val.json", "test.json")
 class RecformerSource:
     """Histories are train, val and test joined in this order; the timestamp of an event is its position."""
 
+    mixes_units = False
+
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
             raise FileFormatError(folder, None, "no such folder")

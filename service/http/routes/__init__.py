@@ -1,4 +1,4 @@
-"""The endpoints, one module a topic."""
+"""The endpoints, one module per topic."""
 
 from __future__ import annotations
 

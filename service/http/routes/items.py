@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from seqrec.data.items import MAX_ATTRIBUTES
 from service.engine.plan import ONLY_IDS, UNAVAILABLE
 from service.http.dependencies import READ, ComponentsDep, TraceDep, problems
 from service.http.schemas import DeleteAnswer, FoundItem, FoundItems, ItemsBody, PutAnswer, StoredItem
@@ -15,9 +16,9 @@ router = APIRouter(tags=["items"])
 
 @router.post("/items", responses=READ, response_model_exclude_none=True)
 async def put_items(body: ItemsBody, components: ComponentsDep, trace: TraceDep) -> PutAnswer:
-    """Add items or replace them, all or none. Once answered they are durable, and the next request finds them.
+    """Create or replace items, all or none. When answered they are durable, and the next request can return them.
 
-    Items that no answer contains are stored and named in `not_searchable`: those that are not available and, with a
+    Items that are stored but never returned are listed in `not_searchable`: those that are not available and, with a
     model of item ids, those that are not in its training data.
     """
     posted = [(item.item_id, item.attributes, item.available) for item in body.items]
@@ -28,26 +29,31 @@ async def put_items(body: ItemsBody, components: ComponentsDep, trace: TraceDep)
     return answer.model_copy(update={"not_searchable": hidden, "detail": "; ".join(details)}) if hidden else answer
 
 
-@router.get("/items", responses=problems(422, 503))
+@router.get("/items", responses=problems(422, 429, 503, 504))
 async def find_items(
     components: ComponentsDep,
     trace: TraceDep,
-    q: Annotated[str, Query(max_length=1000, description="words; the last may be the beginning of one")],
+    q: Annotated[str, Query(max_length=1000, description="words; the last one may be a prefix")],
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    fields: Annotated[
+        list[str] | None,
+        Query(max_length=MAX_ATTRIBUTES, description="as in POST /recommend; repeat it for several attributes"),
+    ] = None,
 ) -> FoundItems:
-    """Items whose attributes hold all the words."""
-    items = await components.recommender.find(q, limit, trace)
+    """Search for items whose attributes contain all words."""
+    items, degraded = await components.recommender.find(q, limit, fields, trace)
     return FoundItems(
         items=[
             FoundItem(item_id=item.item_id, attributes=dict(item.attributes), available=item.available)
             for item in items
-        ]
+        ],
+        degraded=degraded,
     )
 
 
-@router.get("/items/{item_id:path}", responses=problems(404, 422, 503))
+@router.get("/items/{item_id:path}", responses=problems(404, 422, 429, 503, 504))
 async def get_item(item_id: str, components: ComponentsDep, trace: TraceDep) -> StoredItem:
-    """An item as it is stored. Its id may hold a slash, plain or encoded."""
+    """An item as it is stored. Its id may contain slashes, plain or encoded."""
     seq, item, searchable = await components.recommender.get(item_id, trace)
     return StoredItem(
         item_id=item.item_id,
@@ -58,7 +64,7 @@ async def get_item(item_id: str, components: ComponentsDep, trace: TraceDep) -> 
     )
 
 
-@router.delete("/items/{item_id:path}", responses=problems(404, 422, 503))
+@router.delete("/items/{item_id:path}", responses=problems(404, 422, 429, 503, 504))
 async def delete_item(item_id: str, components: ComponentsDep, trace: TraceDep) -> DeleteAnswer:
-    """Take an item out of answers and histories."""
+    """Delete an item. It is no longer returned, and no longer read in histories."""
     return DeleteAnswer(seq=await components.recommender.delete(item_id, trace))

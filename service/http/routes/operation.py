@@ -1,4 +1,4 @@
-"""The endpoints for who runs the service: reindex, health, readiness, metrics."""
+"""The endpoints for operation: reindex, health, readiness, metrics."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fastapi.responses import FileResponse
 from seqrec.errors import CatalogueReplaced, DeadlineExceeded, NotReady
 from service.components import Components
 from service.http.dependencies import ComponentsDep, StartupDep, problems
+from service.http.problems import without_directories
 from service.http.schemas import Health, JobView, Readiness
 from service.metrics import Metrics
 
@@ -21,21 +22,21 @@ CONSOLE = Path(__file__).parents[2] / "console"
 router = APIRouter(tags=["operation"])
 
 
-@router.post("/reindex", status_code=202, responses=problems(503))
+@router.post("/reindex", status_code=202, responses=problems(413, 415, 429, 503))
 async def reindex(components: ComponentsDep) -> JobView:
-    """Make a new snapshot of the catalogue in the background and serve it. One at a time: a running one is answered."""
+    """Make a new snapshot of the catalogue in the background and serve it. If a job is running, returns that one."""
     return JobView(**asdict(await asyncio.to_thread(components.reindexer.start)))
 
 
-@router.get("/reindex/{job_id}", responses=problems(404, 422))
+@router.get("/reindex/{job_id}", responses=problems(404, 422, 429, 503))
 async def reindex_progress(job_id: str, components: ComponentsDep) -> JobView:
-    """How far a reindex job is."""
+    """The progress of a reindex job."""
     return JobView(**asdict(await asyncio.to_thread(components.reindexer.job, job_id)))
 
 
 @router.get("/healthz", responses={503: {"model": Health, "description": "Restart the process"}})
 async def healthz(startup: StartupDep, response: Response) -> Health:
-    """Whether the process can ever answer; at once, also while it loads."""
+    """Whether the process is alive. Answers immediately, also while the snapshot is loaded."""
     try:
         batcher = startup.components.recommender.batcher
     except NotReady:
@@ -46,24 +47,26 @@ async def healthz(startup: StartupDep, response: Response) -> Health:
     return Health(status="dead", detail=f"a compute thread died: {batcher.failure!r}")
 
 
-@router.get("/readyz", responses={503: {"model": Readiness, "description": "Not yet; `detail` says why"}})
-async def readyz(startup: StartupDep, response: Response) -> Readiness:
-    """Whether requests are answered: a snapshot is loaded, warmed and caught up, and the catalogue is the same."""
+@router.get("/readyz", responses={503: {"model": Readiness, "description": "Not ready; `detail` gives the reason"}})
+async def readyz(startup: StartupDep, request: Request, response: Response) -> Readiness:
+    """Whether requests can be answered: a snapshot is loaded, warmed up and has caught up with the catalogue."""
+    home: Path = request.app.state.home
     try:
         components = startup.components
     except NotReady as error:
         response.status_code = 503
-        return Readiness(status="not ready", detail=str(error), worker=os.getpid())
+        return Readiness(status="not ready", detail=without_directories(str(error), home), worker=os.getpid())
     try:
         view = await components.recommender.current_view()
     except (NotReady, CatalogueReplaced, DeadlineExceeded) as error:
         response.status_code = 503
-        detail = components.follower.trouble or str(error)
-        return Readiness(status="not ready", detail=detail, head=components.follower.head, worker=os.getpid())
+        detail = without_directories(components.follower.trouble or str(error), home)
+        head = components.follower.head
+        return Readiness(status="not ready", detail=detail, head=head, worker=os.getpid())
     if not components.recommender.batcher.alive:
         response.status_code = 503
         return Readiness(status="not ready", detail="a compute thread died", worker=os.getpid())
-    degraded = components.degraded
+    degraded = [without_directories(reason, home) for reason in components.degraded]
     return Readiness(
         status="ready",
         detail=degraded[0] if degraded else None,
@@ -80,7 +83,7 @@ async def readyz(startup: StartupDep, response: Response) -> Readiness:
 
 @router.get("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
-    """For Prometheus."""
+    """Metrics for Prometheus."""
     counted: Metrics = request.app.state.metrics
     return Response(await asyncio.to_thread(counted.text), media_type="text/plain; version=0.0.4; charset=utf-8")
 

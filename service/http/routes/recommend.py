@@ -1,7 +1,10 @@
-"""The endpoints of recommendations: HTTP bodies to calls of the engine, and its answers back."""
+"""The endpoints of recommendations: from HTTP bodies to calls of the engine, and back."""
 
 from __future__ import annotations
 
+import math
+import re
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -10,14 +13,18 @@ from fastapi import APIRouter
 
 from seqrec.data.items import Item, check_item_id, check_user_id
 from seqrec.errors import InputError
+from service.engine.execution import Answer
 from service.engine.explain import Reason
-from service.engine.plan import Answer, RecommendRequest, SimilarRequest
+from service.engine.requests import PopularQuery, RecommendRequest, SimilarRequest
 from service.http.cursor import make_cursor, read_cursor
 from service.http.dependencies import READ, ComponentsDep, TraceDep, problems
 from service.http.schemas import (
+    WINDOW,
     BatchAnswer,
     BatchBody,
     PlacedItem,
+    PopularAnswer,
+    PopularBody,
     QuestionBody,
     ReasonView,
     RecommendAnswer,
@@ -29,10 +36,12 @@ from service.http.schemas import (
 
 router = APIRouter(tags=["recommend"])
 
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
 
 @router.post("/recommend", responses=READ, response_model_exclude_unset=True)
 async def recommend(body: RecommendBody, components: ComponentsDep, trace: TraceDep) -> RecommendAnswer:
-    """What comes next after a history."""
+    """Recommend the next items for a history."""
     request = _request(body, "", components.settings.max_ids)
     [answer] = await components.recommender.recommend([request], body.min_seq, trace)
     return _recommend_answer(answer, body)
@@ -40,7 +49,7 @@ async def recommend(body: RecommendBody, components: ComponentsDep, trace: Trace
 
 @router.post("/recommend/batch", responses=READ, response_model_exclude_unset=True)
 async def recommend_batch(body: BatchBody, components: ComponentsDep, trace: TraceDep) -> BatchAnswer:
-    """Many histories in one call, answered from one state."""
+    """Recommend for several histories in one call, all from the same state."""
     most = components.settings.max_batch
     if len(body.requests) > most:
         raise InputError(f"at most {most} in one call, not {len(body.requests)}", "requests")
@@ -52,32 +61,59 @@ async def recommend_batch(body: BatchBody, components: ComponentsDep, trace: Tra
     return BatchAnswer(answers=[_recommend_answer(answer, one) for answer, one in pairs])
 
 
+@router.post("/popular", responses=READ | problems(404), response_model_exclude_unset=True)
+async def popular(body: PopularBody, components: ComponentsDep, trace: TraceDep) -> PopularAnswer:
+    """What is popular, or with a `window` trending: the items with most events, exactly as counted for recommendations.
+
+    An event counts by its timestamp, so one that comes late counts in the windows that it belongs to.
+    """
+    window = parse_window(body.window)
+    since = None if window is None else time.time() - window
+    request = RecommendRequest(
+        history=(),
+        user_id=None if body.user_id is None else check_user_id(body.user_id, "user_id"),
+        popular=PopularQuery(since),
+        **_selection(body, "", components.settings.max_ids, body.exclude_seen),
+    )
+    [answer] = await components.recommender.recommend([request], body.min_seq, trace)
+    return PopularAnswer(
+        items=_placed(answer), since=since, degraded=answer.degraded, **_next(answer, body), **_state(answer)
+    )
+
+
+def parse_window(value: object) -> float | None:
+    """Seconds of 3600 or "7d"; None for None. Raises InputError."""
+    if value is None:
+        return None
+    if isinstance(value, str) and re.fullmatch(WINDOW, value):
+        seconds = float(value[:-1]) * _SECONDS[value[-1]]
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value) if abs(value) < 1e15 else math.inf
+    else:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise InputError(f'seconds above 0, or a number of s, m, h, d or w such as "7d", not {value!r}', "window")
+    return seconds
+
+
 @router.post("/similar", responses=READ | problems(404), response_model_exclude_unset=True)
 async def similar(body: SimilarBody, components: ComponentsDep, trace: TraceDep) -> SimilarAnswer:
-    """Items that read like an item; an item of the catalogue is left out of its own answer."""
+    """Items similar to an item, which is not returned itself."""
     selection = _selection(body, "", components.settings.max_ids)
     request = SimilarRequest(item_id=body.item_id, attributes=body.attributes, **selection)
     answer = await components.recommender.similar(request, body.min_seq, trace)
-    items = [
-        PlacedItem(**_fields(item, score), **mark)
-        for (item, score), mark in zip(answer.items, _marks(answer), strict=True)
-    ]
-    return SimilarAnswer(items=items, degraded=answer.degraded, **_next(answer, body), **_state(answer))
+    return SimilarAnswer(items=_placed(answer), degraded=answer.degraded, **_next(answer, body), **_state(answer))
 
 
 def _request(body: RecommendBody, field: str, max_values: int) -> RecommendRequest:
     if body.history is None and body.user_id is None and body.context is None:
         raise InputError("give a history, or a user_id whose history is stored, or both", f"{field}history")
     history = [entry if isinstance(entry, str) else entry.attributes for entry in body.history or ()]
-    selection = _selection(body, field, max_values)
-    if body.exclude_seen is not None:
-        selection["exclude_seen"] = body.exclude_seen
-        selection["given"] |= {"exclude_seen"}
     return RecommendRequest(
         history=[*history, *_context(body, field)],
         user_id=None if body.user_id is None else check_user_id(body.user_id, f"{field}user_id"),
         explain=body.explain,
-        **selection,
+        **_selection(body, field, max_values, body.exclude_seen),
     )
 
 
@@ -89,11 +125,16 @@ def _context(body: RecommendBody, field: str) -> list[str]:
     return cart + looked_at
 
 
-def _selection(body: QuestionBody, field: str, max_values: int) -> dict[str, Any]:
+def _selection(body: QuestionBody, field: str, max_values: int, exclude_seen: bool | None = None) -> dict[str, Any]:
     """Arguments of a `Selection`."""
-    values = body.values(field, max_values)
-    shown = [] if body.cursor is None else read_cursor(body.cursor, f"{field}cursor")
-    return values | {"placement": body.placement, "given": frozenset(values), "shown": shown, "field": field}
+    values = body.values(field, max_values) | ({} if exclude_seen is None else {"exclude_seen": exclude_seen})
+    return values | {
+        "placement": body.placement,
+        "given": frozenset(values),
+        "shown": [] if body.cursor is None else read_cursor(body.cursor, f"{field}cursor"),
+        "fields": body.fields,
+        "field": field,
+    }
 
 
 def _next(answer: Answer, body: QuestionBody) -> dict[str, Any]:
@@ -102,6 +143,11 @@ def _next(answer: Answer, body: QuestionBody) -> dict[str, Any]:
         return {}
     shown = [] if body.cursor is None else read_cursor(body.cursor, "cursor")
     return {"next": make_cursor([*shown, *(item.item_id for item, _ in answer.items)])}
+
+
+def _placed(answer: Answer) -> list[PlacedItem]:
+    marked = zip(answer.items, _marks(answer), strict=True)
+    return [PlacedItem(**_fields(item, score), **marks) for (item, score), marks in marked]
 
 
 def _marks(answer: Answer) -> Iterator[dict[str, Any]]:

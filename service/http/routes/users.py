@@ -1,4 +1,4 @@
-"""The endpoints of what users did: events come in, and a user's history goes when that is asked for."""
+"""The endpoints of users: events are stored, and a user's history can be deleted."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from service.http.schemas import DeleteUserAnswer, EventsAnswer, EventsBody
 router = APIRouter(tags=["users"])
 
 _AHEAD_SECONDS = 86_400
-"""Clocks differ; more than a day ahead is a mistake, most often milliseconds."""
+"""Clocks differ. A timestamp more than a day ahead is a mistake, usually milliseconds."""
 
 
 @router.post("/events", responses=WRITE)
 async def post_events(body: EventsBody, components: ComponentsDep, trace: TraceDep) -> EventsAnswer:
-    """Store what users had, all or nothing; durable once answered. An `event_id` makes sending again safe.
+    """Store events of users, all or none; durable when answered. With an `event_id` a request can safely be repeated.
 
-    Events may come late and in any order: histories are in the order of their timestamps. An item that is in no
-    catalogue (yet) is stored as well, and listed in `unknown`.
+    Events may arrive late and in any order: histories are in the order of their timestamps. Events of items that are
+    not in the catalogue (yet) are stored too, and the items listed in `unknown`.
     """
     if len(body.events) > components.settings.max_items:
         raise InputError(f"at most {components.settings.max_items} in one call, not {len(body.events)}", "events")
@@ -49,11 +49,11 @@ async def post_events(body: EventsBody, components: ComponentsDep, trace: TraceD
     return EventsAnswer(stored=stored, known=len(events) - stored, unknown=unknown)
 
 
-@router.delete("/users/{user_id:path}", responses=problems(422, 503))
+@router.delete("/users/{user_id:path}", responses=problems(422, 429, 503))
 async def delete_user(
-    user_id: Annotated[str, InPath(description="may hold a slash, plain or encoded")],
+    user_id: Annotated[str, InPath(description="may contain slashes, plain or encoded")],
     components: ComponentsDep,
     trace: TraceDep,
 ) -> DeleteUserAnswer:
-    """Remove everything that is stored of a user."""
+    """Delete everything that is stored about a user."""
     return DeleteUserAnswer(deleted=await components.recommender.delete_user(user_id, trace))

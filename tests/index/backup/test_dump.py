@@ -106,10 +106,10 @@ def test_from_sqlite_to_redis_and_back_item_by_item_equal(tmp_path: Path, redis_
     with closing(open_catalogue(first)) as catalogue:
         catalogue.set_placement("home", '{"filter":{"brand":"Käfer"}}')
     there, back = tmp_path / "there.jsonl.gz", tmp_path / "back.jsonl"
-    told = json.loads(use(first, "dump", there, "--histories", "--json"))
-    assert (told["items"], told["events"], told["seq"]) == (2000, 302, 2001)
-    told = json.loads(use(redis_url, "restore", there, "--json"))
-    assert (told["created"], told["updated"], told["events"]) == (2000, 0, 302)
+    summary = json.loads(use(first, "dump", there, "--histories", "--json"))
+    assert (summary["items"], summary["events"], summary["seq"]) == (2000, 302, 2001)
+    summary = json.loads(use(redis_url, "restore", there, "--json"))
+    assert (summary["created"], summary["updated"], summary["events"]) == (2000, 0, 302)
     use(redis_url, "dump", back, "--histories")
     use(last, "restore", back)
     lines = gzip.decompress(there.read_bytes()).splitlines()
@@ -153,8 +153,8 @@ def test_a_restore_into_what_is_not_empty_is_refused_unless_merged(tmp_path: Pat
     use(tmp_path / "a", "dump", tmp_path / "a.jsonl", "--histories")
     with pytest.raises(CatalogueError, match=r"catalogue .* already has 2 items; --merge"):
         use(tmp_path / "b", "restore", tmp_path / "a.jsonl")
-    told = json.loads(use(tmp_path / "b", "restore", tmp_path / "a.jsonl", "--merge", "--json"))
-    assert (told["created"], told["updated"], told["unchanged"], told["events"]) == (1, 1, 0, 0)
+    summary = json.loads(use(tmp_path / "b", "restore", tmp_path / "a.jsonl", "--merge", "--json"))
+    assert (summary["created"], summary["updated"], summary["unchanged"], summary["events"]) == (1, 1, 0, 0)
     items, events = contents(tmp_path / "b")
     assert {item_id: e.item.attributes["title"] for item_id, e in items.items()} == {
         "1": "item 1",
@@ -312,8 +312,8 @@ def test_info(tmp_path: Path, redis_url: str, use: Run) -> None:
     fill(redis_url, [entry("1")])
     opened: Catalogue = open_catalogue(redis_url)
     opened.publish("s1")
-    told = json.loads(use(redis_url, "info", "--json"))
-    assert told == {
+    summary = json.loads(use(redis_url, "info", "--json"))
+    assert summary == {
         "kept_in": "redis",
         "catalogue_id": opened.catalogue_id,
         "items": 1,
@@ -328,7 +328,7 @@ def test_info(tmp_path: Path, redis_url: str, use: Run) -> None:
     assert "no snapshot is published" in text
 
 
-def test_a_missing_catalogue_and_a_missing_file_are_told(tmp_path: Path, use: Run) -> None:
+def test_a_missing_catalogue_and_a_missing_file_are_reported(tmp_path: Path, use: Run) -> None:
     for arguments in (("info",), ("dump", tmp_path / "d.jsonl")):
         with pytest.raises(CatalogueError, match="there is no catalogue in"):
             use(tmp_path, *arguments)

@@ -55,9 +55,7 @@ def test_from_a_file_to_a_published_snapshot_and_back(
     assert answer(capsys)["published"] is True
 
 
-def test_people_are_told_in_words(
-    here: Path, items_file: Path, bag_of_words_checkpoint: Path, capsys: Captured
-) -> None:
+def test_people_get_text(here: Path, items_file: Path, bag_of_words_checkpoint: Path, capsys: Captured) -> None:
     index(["build", "--checkpoint", str(bag_of_words_checkpoint), "--items", str(items_file)])
     out = capsys.readouterr().out
     (snapshot_id,) = SnapshotStore(here).list()
@@ -91,7 +89,7 @@ def test_a_damaged_snapshot_is_listed_as_such_and_others_go_on(
         index(["rollback"])
 
 
-def test_where_nothing_is_the_way_out_is_told(
+def test_where_nothing_is_the_way_out_is_reported(
     here: Path, bag_of_words_checkpoint: Path, items_file: Path, tmp_path: Path
 ) -> None:
     for argv in (["list"], ["rollback"], ["verify", "x"], ["publish", "x"]):
@@ -123,7 +121,7 @@ def test_a_broken_line_is_named_or_skipped(
     assert answer(capsys)["created"] == 8
 
 
-def test_a_job_file_tells_how_it_went(
+def test_a_job_file_reports_how_it_went(
     here: Path, items_file: Path, bag_of_words_checkpoint: Path, tmp_path: Path, capsys: Captured
 ) -> None:
     index(["build", "--checkpoint", str(bag_of_words_checkpoint), "--items", str(items_file), "--publish"])
@@ -144,7 +142,7 @@ def test_a_job_file_tells_how_it_went(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_job_that_is_told_to_end_says_so(
+def test_a_job_that_is_terminated_reports_it(
     here: Path,
     items_file: Path,
     bag_of_words_checkpoint: Path,
@@ -167,7 +165,7 @@ def test_a_job_that_is_told_to_end_says_so(
     assert signal.getsignal(signal.SIGTERM) is handler
 
 
-def test_a_full_disk_is_told_and_leaves_nothing_behind(
+def test_a_full_disk_is_reported_and_leaves_nothing_behind(
     here: Path,
     items_file: Path,
     bag_of_words_checkpoint: Path,
@@ -203,7 +201,7 @@ def test_a_full_export_replaces_the_catalogue(
     build = ["build", "--checkpoint", str(bag_of_words_checkpoint), "--publish", "--items"]
     index([*build, str(items_file)])
     index([*build, str(smaller)])
-    assert "2 stored items are not in the file; they stay (--replace deletes them)" in capsys.readouterr().out
+    assert "; 2 stored items are not in the file and stay (--replace deletes them)" in capsys.readouterr().out
     index([*build, str(smaller), "--replace"])
     assert "0 updated, 6 unchanged, 2 deleted" in capsys.readouterr().out
     index([*build, str(items_file), "--replace"])

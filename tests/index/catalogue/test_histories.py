@@ -219,7 +219,7 @@ def test_another_log_of_events_is_noticed(redis_url: str, tmp_path: Path) -> Non
         with pytest.raises(CatalogueReplaced, match="emptied"):
             store.add([Event("u", "b", 1.0)])
         RedisHistories(redis_url).close()
-        with pytest.raises(CatalogueReplaced, match="others now"):
+        with pytest.raises(CatalogueReplaced, match="replaced by others"):
             store.delete("u")
     store.close()
     lite = SqliteHistories(tmp_path / "h.sqlite3")
@@ -232,7 +232,7 @@ def test_another_log_of_events_is_noticed(redis_url: str, tmp_path: Path) -> Non
             lite.events_head()
         other.execute("UPDATE log SET value = 'another' WHERE name = 'id'")
         other.commit()
-        with pytest.raises(CatalogueReplaced, match="others now, log another"):
+        with pytest.raises(CatalogueReplaced, match="replaced by others, log another"):
             lite.events_head()
     lite.close()
 

@@ -13,8 +13,9 @@ from index.catalogue.histories import Event
 from index.catalogue.open import HISTORIES_FILE
 from index.catalogue.sqlite.histories import SqliteHistories
 from index.events.cli import events
-from index.events.import_events import import_interactions, unix_seconds
+from index.events.import_events import import_interactions
 from seqrec.data.items import Interactions
+from seqrec.data.timestamps import unix_seconds
 from seqrec.errors import FileFormatError
 
 ROWS = [("v", "a", 30), ("u", "b", 20), ("u", "a", 10), ("u", "c", 20), ("u", "b", 20), ("v", "a", 30)]
@@ -81,7 +82,7 @@ def test_the_command_imports_a_file_once(tmp_path: Path, capsys: pytest.CaptureF
         file.write("user_id,item_id,timestamp\n" + "".join(f"{u},{i},{t}\n" for u, i, t in ROWS))
     home = str(tmp_path / "home")
     events(["import", str(path), "--home", home])
-    assert capsys.readouterr().out == "6 events stored, 0 were there already (timestamps in seconds)\n"
+    assert capsys.readouterr().out == "6 events stored, 0 were stored before (timestamps in seconds)\n"
     events(["import", str(path), "--home", home, "--json"])
     assert json.loads(capsys.readouterr().out) == {"new": 0, "known": 6, "unit": "seconds"}
 

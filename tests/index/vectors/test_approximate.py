@@ -142,7 +142,7 @@ def test_a_kind_that_there_is_not_is_refused_before_anything_is_done(
     assert SnapshotStore(home).list() == []
 
 
-def test_too_few_vectors_for_the_lists_are_told(build: Build, many_items: list[Item]) -> None:
+def test_too_few_vectors_for_the_lists_are_reported(build: Build, many_items: list[Item]) -> None:
     with pytest.raises(InputError, match="'IVF5000,Flat' cannot be built from 1200 vectors: Number of training points"):
         build(items=many_items, index="IVF5000,Flat")
 
@@ -163,7 +163,7 @@ def test_a_snapshot_with_an_index_of_its_own(build: Build, home: Path, many_item
     assert isinstance(inverted, faiss.OnDiskInvertedLists)  # mapped, not read
     rows, _ = snapshot.index.search(np.array(snapshot.vectors[:3]), 1)
     np.testing.assert_allclose((snapshot.vectors[rows[:, 0]] * snapshot.vectors[:3]).sum(1), 1, atol=1e-5)
-    # A reindex asks for the same again, unless told otherwise.
+    # A reindex requests the same again by default.
     assert make_snapshot(home, Request()).manifest.index == "IVF16,Flat"
     assert make_snapshot(home, Request(index="flat")).manifest.index == "flat"
     assert make_snapshot(home, Request()).manifest.index == "flat"
@@ -233,6 +233,6 @@ def test_the_command_says_what_it_chose(
     index_command(["build", *data, "--index", "auto"])
     assert "index flat: 8 x 32 are compared exactly up to 12,000,000\n" in capsys.readouterr().out
     index_command(["build", *data, "--index", "auto", "--json"])
-    told = json.loads(capsys.readouterr().out)
-    assert (told["index"], told["search_params"]) == ("flat", "")
-    assert told["index_why"].startswith("8 x 32 are compared exactly")
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["index"], printed["search_params"]) == ("flat", "")
+    assert printed["index_why"].startswith("8 x 32 are compared exactly")

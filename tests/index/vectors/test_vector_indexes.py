@@ -67,7 +67,7 @@ class TestOwned(VectorIndexContract):
     def test_one_thread_makes_it_and_searches_it(self) -> None:
         threads: list[str] = []
 
-        class Tells(FlatIndex):
+        class Recording(FlatIndex):
             def __init__(self) -> None:
                 super().__init__(vectors(5), Metric.COSINE)
                 threads.append(threading.current_thread().name)
@@ -76,7 +76,7 @@ class TestOwned(VectorIndexContract):
                 threads.append(threading.current_thread().name)
                 return super().search(*arguments)
 
-        index = SingleThreadIndex(Tells)
+        index = SingleThreadIndex(Recording)
         with ThreadPoolExecutor(4) as asking:
             list(asking.map(index.search, [vectors(2)] * 8, [1] * 8))
         assert len(threads) == 9

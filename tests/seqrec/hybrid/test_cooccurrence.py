@@ -16,6 +16,7 @@ from seqrec.hybrid.cooccurrence import (
     count,
     history_matrix,
     slice_changes,
+    with_half_life,
 )
 
 ITEMS = 5
@@ -130,11 +131,16 @@ def test_scores_are_those_of_the_formula(
     assert (read @ counts.pairs).toarray() == pytest.approx(expected)
 
 
-def test_scale_reads_fading_counts_as_of_now() -> None:
-    settings = CooccurrenceSettings(half_life=10, origin=100)
+def test_fading_counts_are_read_in_proportion_to_all_events() -> None:
+    settings = with_half_life(CooccurrenceSettings(), 10, np.array([80, 90, 100]))
     assert settings.event_weights(np.array([100, 110, 90])).tolist() == [1, 2, 0.5]
-    assert settings.scale(120) == 0.25
-    assert CooccurrenceSettings().scale(1e12) == 1
+    assert (settings.origin, settings.mass) == (100, 1.75)
+    assert settings.scale(3.5) == 0.5
+    assert CooccurrenceSettings().scale(1e12) == settings.scale(0) == 1
+    rows, offsets = flat([[0, 1, 2]])
+    found = count(settings, rows, offsets, ITEMS, np.array([100, 110, 120])).as_read(settings)
+    assert found.events.tolist() == [0.25, 0.5, 1.0, 0, 0]
+    assert found.pairs.toarray()[0].tolist() == [0, 0.5, 0.5, 0, 0]  # the time that passed changes nothing
 
 
 def test_what_cancels_out_is_left_out() -> None:
@@ -160,10 +166,36 @@ def test_bad_settings_are_refused(fields: dict[str, float], message: str) -> Non
         CooccurrenceSettings(**fields)  # type: ignore[arg-type]
 
 
-def test_fading_needs_timestamps_near_the_origin() -> None:
+def test_fading_needs_timestamps() -> None:
     settings = CooccurrenceSettings(half_life=1.0)
     rows, offsets = flat([[0, 1]])
-    with pytest.raises(InputError, match="need the timestamps"):
+    with pytest.raises(InputError, match="need timestamps"):
         count(settings, rows, offsets, ITEMS)
-    with pytest.raises(InputError, match="501 half-lives from the origin"):
-        count(settings, rows, offsets, ITEMS, np.array([0, 501]))
+
+
+def test_events_far_from_the_origin_are_forgotten_or_weigh_as_at_a_limit() -> None:
+    settings = CooccurrenceSettings(half_life=1.0)
+    assert settings.event_weights(np.array([-1e9, -22.0, 30.0, 31.0, 1e9])).tolist() == [0, 0, 2**30, 2**30, 2**30]
+
+
+FADING_TIMES = st.lists(st.integers(-50, 60), max_size=8).map(sorted)
+
+
+@given(FADING, st.lists(FADING_TIMES, min_size=1, max_size=4), st.data())
+def test_fading_counts_are_exact_whatever_the_order(
+    settings: CooccurrenceSettings, times: list[list[int]], data: st.DataObject
+) -> None:
+    """Counting all, and counting a part and the rest after it, give the same bits; and what goes leaves nothing."""
+    sequences = [[data.draw(st.integers(0, ITEMS - 1)) for _ in own] for own in times]
+    rows, offsets = flat(sequences)
+    stamps = np.array([time for own in times for time in own], dtype=np.float64)
+    all_of_them = count(settings, rows, offsets, ITEMS, stamps)
+    none, every = np.zeros(len(rows), np.bool_), np.ones(len(rows), np.bool_)
+    part = np.array([data.draw(st.booleans()) for _ in rows], dtype=np.bool_)
+    found = Counts(cooccurrence.csr_array((ITEMS, ITEMS)), np.zeros(ITEMS))
+    for before, now in ((none, part), (part, every)):
+        found += slice_changes(settings, rows, offsets, before, now, stamps)
+    assert_equal(found, all_of_them)
+    found += slice_changes(settings, rows, offsets, every, none, stamps)
+    assert found.pairs.nnz == 0
+    assert not found.events.any()

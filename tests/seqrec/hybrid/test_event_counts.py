@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -46,12 +47,14 @@ def brute_force(
     weights = settings.distance_weights()
     for user in users:
         items = [event.item_id for event in sorted(user)]
+        times = [event.timestamp for event in sorted(user)]
         for place, later in enumerate(items):
-            events[later] = events.get(later, 0) + 1
+            weight = settings.event_weights(np.array([times[place]]))[0]
+            events[later] = events.get(later, 0) + weight
             for distance in range(1, min(place, settings.window) + 1):
                 earlier = items[place - distance]
                 if earlier != later:
-                    value = weights[distance - 1]
+                    value = settings.pair_weights(weights[distance - 1], weight)
                     pairs[earlier, later] = pairs.get((earlier, later), 0) + value
                     pairs[later, earlier] = pairs.get((later, earlier), 0) + settings.backward * value
     return events, {pair: value for pair, value in pairs.items() if value}
@@ -79,11 +82,22 @@ def as_read(counts: EventCounts) -> dict[tuple[str, str], float]:
     return {pair: value for pair, value in pairs.items() if value}
 
 
+def as_windows(counts: EventCounts, time: float) -> dict[str, float]:
+    found = counts.since(time).tolist()
+    return {counts.item_id(number): value for number, value in enumerate(found) if value}
+
+
+def in_window(users: Sequence[set[E]], time: float) -> dict[str, float]:
+    return dict(Counter(event.item_id for user in users for event in user if event.timestamp >= time))
+
+
 SETTINGS = st.builds(
     CooccurrenceSettings,
     window=st.integers(1, 5),
     distance_power=st.sampled_from([0.0, 0.5, 1.0, 2.0]),
     backward=st.sampled_from([0.0, 0.5, 1.0]),
+    half_life=st.sampled_from([0.0, 0.0, 2.0]),
+    origin=st.just(3.0),
 )
 
 
@@ -105,12 +119,34 @@ def test_following_equals_counting_again(settings: CooccurrenceSettings, data: s
         compacted = counts.compact()
         assert as_dicts(compacted) == expected
         assert as_read(counts) == expected[1]
+        for time in (-1.0, 0.0, 2.0, 2.5, 5.0, 6.0):
+            assert (
+                as_windows(counts, time) == as_windows(EventCounts(settings, compacted), time) == in_window(users, time)
+            )
         whole = changes_of(0, number, [(set(), user) for user in users])
         anew = count_sequences(settings, "log", whole)
         assert as_dicts(anew) == expected
+        assert anew.times is not None
+        assert compacted.times is not None
+        assert anew.times.times.tolist() == compacted.times.times.tolist()
+        assert anew.times.items.tolist() == compacted.times.items.tolist()
         assert (anew.log_id, anew.seq) == (compacted.log_id, compacted.seq) == ("log", number)
         if data.draw(st.booleans()):
             counts = EventCounts(settings, compacted)
+
+
+def test_fading_counts_are_read_in_proportion_to_all_events() -> None:
+    settings = CooccurrenceSettings(window=2, half_life=10.0, origin=0.0, mass=6.0)
+    counts = EventCounts(settings)
+    first = {E(0, 1, "a"), E(10, 2, "b")}
+    counts.apply(changes_of(0, 2, [(set(), first)]))  # weights 1 and 2: they are read twice as large
+    assert [counts.events_of(item) for item in "abc"] == [2, 4, 0]
+    assert as_read(counts) == {("a", "b"): 4, ("b", "a"): 2}
+    counts.apply(changes_of(2, 3, [(first, first | {E(30, 3, "c")})]))  # it weighs 8 of 11
+    assert counts.events.sum() == pytest.approx(6)
+    assert counts.events_of("c") == pytest.approx(6 * 8 / 11)
+    assert EventCounts(settings, counts.compact()).events.tolist() == counts.events.tolist()
+    assert counts.since(10).tolist() == [0, 1, 1]  # windows count events
 
 
 def test_without_settings_only_events_are_counted() -> None:

@@ -54,7 +54,7 @@ class TestBERT4Rec(IdModelContract):
 
     def make(self) -> SequenceModel:
         model = self.fresh()
-        with torch.no_grad():  # an untrained bias is 0 everywhere, and tells nothing
+        with torch.no_grad():  # an untrained bias is 0 everywhere
             model.get_parameter("biases.weight")[:-1].normal_()
         return model
 

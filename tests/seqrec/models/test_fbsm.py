@@ -56,7 +56,7 @@ def test_texts_are_whitened_by_what_training_saw() -> None:
     assert float(off.abs().max()) < 1e-6
     assert float(variances.sort().values[8:].min() / variances.max()) > 0.7
     assert float(white.norm(dim=1).mean()) == pytest.approx(1, abs=1e-4)
-    model.fit_text_statistics(torch.ones(5, 32))  # nothing tells them apart: nothing is made of it
+    model.fit_text_statistics(torch.ones(5, 32))  # all equal: no direction to whiten
     assert torch.isfinite(model.adapt(torch.ones(2, 32), torch.zeros(2))).all()
 
 

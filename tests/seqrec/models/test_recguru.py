@@ -49,8 +49,8 @@ class TestRecGURU(IdModelContract):
     def score(self, model: Any, history: list[int], user: int | None, item: int) -> float:
         return float(brute_states(model, history, brute_user(model, history))[-1] @ model.items.weight[item])
 
-    def test_what_is_told_was_not_read(self) -> None:
-        """The user is read from the first part of a sequence, and told is what comes after it."""
+    def test_what_is_predicted_was_not_read(self) -> None:
+        """The user is read from the first part of a sequence, and the rest is predicted."""
         model = self.fresh().eval()
         assert isinstance(model, RecGURU)
         tokens = list(model.tokenize_items(self.items()))
@@ -62,17 +62,17 @@ class TestRecGURU(IdModelContract):
             assert batch.read[1] == 1
             read = int(batch.read[0])
             reads.add(read)
-            user, told = brute_user(model, batch.rows[0, :read].tolist()), []
+            user, terms = brute_user(model, batch.rows[0, :read].tolist()), []
             states = brute_states(model, list(range(7, 19)), user)
             for place in range(read, 13):
                 right, state = int(batch.rows[0, place]), states[place - 1]
                 wrong = [row for row in batch.negatives[0].tolist() if row != right]
-                told += [-F.logsigmoid(state @ (model.items.weight[right] - model.items.weight[row])) for row in wrong]
+                terms += [-F.logsigmoid(state @ (model.items.weight[right] - model.items.weight[row])) for row in wrong]
             user = brute_user(model, [0])
             state = brute_states(model, [0], user)[0]
             wrong = [row for row in batch.negatives[1].tolist() if row != 1]
-            told += [-F.logsigmoid(state @ (model.items.weight[1] - model.items.weight[row])) for row in wrong]
-            torch.testing.assert_close(model.training_loss(batch), torch.stack(told).mean(), atol=1e-5, rtol=1e-5)
+            terms += [-F.logsigmoid(state @ (model.items.weight[1] - model.items.weight[row])) for row in wrong]
+            torch.testing.assert_close(model.training_loss(batch), torch.stack(terms).mean(), atol=1e-5, rtol=1e-5)
         assert reads == set(range(1, 13))
 
 
@@ -108,7 +108,7 @@ def test_the_losses_of_alignment_are_those_of_their_formulas() -> None:
     assert [int(domain) for domain in batch.negatives.amin(1)] >= [0, 0, 9, 9, 14, 14]
     assert (batch.negatives.amax(1) < torch.tensor([8, 8, 14, 14, 21, 21])).all()
     users = [[brute_user(model, sequence) for sequence in domain] for domain in rows]
-    reconstruction, told, confused = [], [], []
+    reconstruction, losses, confused = [], [], []
     assert model.discriminator is not None
     for domain, sequences in enumerate(rows):
         own = []
@@ -119,12 +119,12 @@ def test_the_losses_of_alignment_are_those_of_their_formulas() -> None:
                 scores = model.items.weight[[right, *wrong]] @ state
                 own.append(-scores.log_softmax(0)[0])
             chances = model.discriminator(users[domain][place]).softmax(0)
-            told.append(-chances[domain].log())
+            losses.append(-chances[domain].log())
             confused.append(-chances.log().mean())
         reconstruction.append(torch.stack(own).mean())
     expected = {
         "reconstruction": torch.stack(reconstruction).mean(),
-        "discriminator": torch.stack(told).mean(),
+        "discriminator": torch.stack(losses).mean(),
         "confusion": torch.stack(confused).mean(),
         "overlap": (users[0][1] - users[1][1]).square().mean(),
     }

@@ -19,7 +19,7 @@ DIM = 8
 
 
 def residual(item_ids: list[str]) -> Residual:
-    """Beside a bag of words; what is learnt of the items is drawn at random."""
+    """Over a bag of words, with random learned vectors."""
     torch.manual_seed(0)
     model = Residual.over(
         "bag_of_words", BagOfWords(BagOfWordsConfig(dim=64)), ItemIds.of(item_ids), len(item_ids), DIM, 20, 0.07

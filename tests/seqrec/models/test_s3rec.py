@@ -88,9 +88,9 @@ class TestS3Rec(IdModelContract):
                 for place, state in enumerate(brute_states(model, read, causal=False)):
                     head = model.map if masked[place] else model.aap
                     chances = torch.sigmoid(model.tags.weight @ head(state))
-                    told = has[rows[place]]
+                    tags = has[rows[place]]
                     weight = 1.0 if masked[place] else 0.2
-                    total -= weight * (told * chances.log() + (1 - told) * (1 - chances).log()).sum()
+                    total -= weight * (tags * chances.log() + (1 - tags) * (1 - chances).log()).sum()
                     if masked[place]:
                         right, wrong = (
                             torch.sigmoid(model.mip(state) @ model.items.weight[item])
@@ -106,7 +106,7 @@ class TestS3Rec(IdModelContract):
             torch.testing.assert_close(model.pretraining_loss(batch), total / 8, atol=1e-4, rtol=1e-5)
 
     def test_pretraining_learns_attributes(self) -> None:
-        """By the real stage: an item that is there tells what it is."""
+        """By the real stage: the attributes of an unmasked item are learned."""
         dataset = self.data()
         model = self.fresh(dataset)
         stage = SelfSupervisedStage(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from seqrec.encoder import fast_precision, load_model
 from seqrec.errors import InputError
-from seqrec.runtime.quantization import GeluLinear, Int8Linear, PackedLinear, pack_weights
+from seqrec.runtime.quantization import GeluLinear, Int8Linear, PackedLinear, has_fast_int8, pack_weights
 
 
 @pytest.mark.parametrize("rows", [1, 3, 17, 64])
@@ -111,3 +114,26 @@ def test_load_model_with_int8(tmp_path_factory: pytest.TempPathFactory) -> None:
     assert np.all(cosine < 1 - 1e-9)  # it is not float32 in disguise
     with pytest.raises(InputError, match="use one of float32, bfloat16, int8"):
         load_model(path, precision="int4")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("vnni", "limit", "fast"),
+    [(True, "", True), (False, "", False), (True, "AVX2", False), (True, "avx512_core", False), (True, "ALL", True)],
+)
+def test_int8_needs_vnni(monkeypatch: pytest.MonkeyPatch, vnni: bool, limit: str, fast: bool) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: vnni)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert has_fast_int8() is fast
+    assert fast_precision("int8") == ("int8" if fast else "float32")
+    assert fast_precision("bfloat16") == "bfloat16"
+
+
+def test_a_processor_without_vnni_is_reported(
+    bag_of_words_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    assert load_model(bag_of_words_checkpoint, "cpu", "int8").precision == "int8"
+    assert "no VNNI instructions, so int8 is not faster here; use float32" in caplog.text
+    caplog.clear()
+    load_model(bag_of_words_checkpoint, "cpu")
+    assert "VNNI" not in caplog.text

@@ -119,7 +119,7 @@ def test_use_reaches_torch_and_what_is_started(monkeypatch: pytest.MonkeyPatch) 
         torch.set_num_threads(before)
 
 
-def test_waiting_threads_sleep_unless_told_otherwise() -> None:
+def test_waiting_threads_sleep_by_default() -> None:
     environment: dict[str, str] = {}
     threads.use_passive_waits(environment)
     assert environment == {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": str(threads.SPINS)}

@@ -219,7 +219,7 @@ def test_too_few_results_are_an_error_not_a_hang() -> None:
     batcher.close()
 
 
-def test_when_the_thread_dies_every_waiter_is_told_and_it_shows() -> None:
+def test_when_the_thread_dies_every_waiter_fails_and_it_shows() -> None:
     entered = threading.Event()
 
     def deadly(units: list[Any]) -> Sequence[Any]:
@@ -281,7 +281,7 @@ def test_who_would_wait_past_its_deadline_is_refused_at_once(batcher: Batcher, g
     run(check)
 
 
-def test_the_pace_tells_encoding_from_what_any_batch_costs() -> None:
+def test_the_pace_separates_encoding_from_what_any_batch_costs() -> None:
     pace = Pace()
     for _ in range(50):
         pace.observe(units=8, tokens=8, seconds=0.01)  # vectors from the cache: search alone

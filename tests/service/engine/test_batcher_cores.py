@@ -48,7 +48,7 @@ def run(
     test: Callable[[Batcher], Coroutine[Any, Any, None]], compute: Callable[[list[Any]], Sequence[Any]], tokens: int
 ) -> None:
     before = torch.get_num_threads()
-    torch.set_num_threads(3)  # so that all cores and one can be told apart
+    torch.set_num_threads(3)  # so that all cores and one differ
     try:
         batcher = Batcher([Lane("recommend", compute, tokens, 1000), Lane("items", compute, tokens, 1000)], cores=CORES)
         assert torch.get_num_threads() == 3
@@ -100,7 +100,7 @@ def test_one_that_comes_while_a_core_is_free_does_not_wait(watched: Watched) -> 
         await watched.enter(2)
         while batcher._computing > 1:
             await asyncio.sleep(0.001)
-        assert (await ask(batcher, ["b"]))[0] == ["b!"]  # beside "x1"
+        assert (await ask(batcher, ["b"]))[0] == ["b!"]  # while "x1" runs
         assert watched.batches[-1][2] == 1
         watched.open.set()
         assert (await first)[0] == ["x1!", "a!"]
@@ -132,7 +132,7 @@ def test_many_requests_of_many_units_all_end(watched: Watched) -> None:
     run(check, watched, 3)
 
 
-def test_when_one_thread_dies_all_waiters_are_told_and_none_takes_more() -> None:
+def test_when_one_thread_dies_all_waiters_fail_and_none_takes_more() -> None:
     entered = threading.Event()
     begun: list[str] = []
 

@@ -6,13 +6,16 @@ import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
-from service.engine import plan
+from seqrec.errors import CatalogueError
+from service.engine import execution
 from service.http.admission import Admission
+from service.http.problems import without_directories
 
 MakeClient = Callable[..., TestClient]
 
@@ -40,14 +43,14 @@ def test_beyond_the_places_it_is_429_before_the_body_is_read_and_health_still_an
 ) -> None:
     client = make_client(max_open_requests=1, deadline=30)
     opened, entered = threading.Event(), threading.Event()
-    search = plan.search
+    search = execution.search
 
     def held(*arguments: Any) -> Any:
         entered.set()
         assert opened.wait(20)
         return search(*arguments)
 
-    monkeypatch.setattr(plan, "search", held)
+    monkeypatch.setattr(execution, "search", held)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(client.post, "/recommend", json={"history": ["desk-1"]})
         assert entered.wait(20)
@@ -153,3 +156,35 @@ def test_other_encodings_than_utf8_are_refused(shared_client: TestClient, encodi
 def test_ids_in_paths_are_checked_as_everywhere(shared_client: TestClient, path: str) -> None:
     method = "DELETE" if path.startswith("/users") else "GET"
     assert shared_client.request(method, path).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("the catalogue /srv/my shop/home/a.sqlite3: damaged", "the catalogue a.sqlite3: damaged"),
+        ("copy /a/b/c to /d/e", "copy c to e"),
+        ("in redis://127.0.0.1:7101/0: away", "in redis://127.0.0.1:7101/0: away"),
+        ("unix:///run/redis.sock", "unix:///run/redis.sock"),
+    ],
+)
+def test_answers_do_not_tell_where_the_service_lives(text: str, shown: str) -> None:
+    assert without_directories(text, Path("/srv/my shop/home")) == shown
+
+
+def test_a_503_names_the_file_only(client: TestClient, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    histories = client.app.state.startup.components.histories  # type: ignore[attr-defined]
+
+    def broken(*arguments: object) -> None:
+        raise CatalogueError(f"the histories {home}/histories.sqlite3: it is damaged")
+
+    monkeypatch.setattr(histories, "add", broken)
+    answer = client.post("/events", json={"events": [{"user_id": "u", "item_id": "mug-1"}]})
+    assert answer.status_code == 503
+    assert answer.json()["detail"] == "the histories histories.sqlite3: it is damaged"
+    assert "writes fail: the histories histories.sqlite3: it is damaged" in client.get("/readyz").json()["degraded"]
+
+
+def test_the_openapi_document_has_the_status_of_a_body_that_is_not_json(shared_client: TestClient) -> None:
+    for path, operations in shared_client.get("/openapi.json").json()["paths"].items():
+        if "post" in operations:
+            assert "415" in operations["post"]["responses"], path

@@ -1,17 +1,22 @@
-"""What bad input gets over HTTP: for each kind the status, the field, and what the user is told."""
+"""Bad input over HTTP: for each kind the status, the field and the message."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from starlette.testclient import TestClient
 
 from seqrec.text.item_text import Recipe
 from service.engine.plan import no_text
+from service.http import schemas
+from service.http.problems import of_validation
 
 OK = {"title": "Oak chair"}
 
@@ -38,7 +43,7 @@ def refused(client: TestClient, path: str, body: Any, status: int = 422) -> dict
 
 
 @pytest.mark.parametrize(
-    ("body", "field", "told"),
+    ("body", "field", "message"),
     [
         ({}, "history", "history: give a history, or a user_id whose history is stored, or both"),
         ({"history": None}, "history", "history: give a history, or a user_id whose history is stored, or both"),
@@ -49,7 +54,7 @@ def refused(client: TestClient, path: str, body: Any, status: int = 422) -> dict
         ({"history": ["desk-1", 7]}, "history[1]", 'history[1]: an entry is an item id or {"attributes": {...}}'),
         ({"history": [{"title": "Oak"}]}, "history[0].attributes", "history[0].attributes: this field is required"),
         ({"history": [{"attributes": None}]}, "history[0].attributes", "expected an object, not null"),
-        ({"history": [{"attributes": {"x": [1]}}]}, "history[0].attributes.x", "a list holds strings only"),
+        ({"history": [{"attributes": {"x": [1]}}]}, "history[0].attributes.x", "a list has only strings"),
         ({"history": [{"attributes": {"x": True}}]}, "history[0].attributes.x", "not true or false"),
         ({"history": [""]}, "history[0]", "1 to 256 bytes of UTF-8, this one has 0"),
         ({"history": ["a" * 257]}, "history[0]", "this one has 257"),
@@ -72,14 +77,14 @@ def refused(client: TestClient, path: str, body: Any, status: int = 422) -> dict
         ([], None, "an object"),
     ],
 )
-def test_recommend_refuses(client: TestClient, body: Any, field: str | None, told: str) -> None:
+def test_recommend_refuses(client: TestClient, body: Any, field: str | None, message: str) -> None:
     problem = refused(client, "/recommend", body)
     assert problem.get("field") == field
-    assert told in problem["detail"]
+    assert message in problem["detail"]
 
 
 @pytest.mark.parametrize(
-    ("items", "field", "told"),
+    ("items", "field", "message"),
     [
         ([], "items", "at least 1 entry"),
         ([{"item_id": "a", "attributes": OK}] * 1001, "items", "at most 1000 items in one call, not 1001"),
@@ -114,16 +119,16 @@ def test_recommend_refuses(client: TestClient, body: Any, field: str | None, tol
         ),
     ],
 )
-def test_items_refuses_the_whole_call(client: TestClient, items: Any, field: str, told: str) -> None:
+def test_items_refuses_the_whole_call(client: TestClient, items: Any, field: str, message: str) -> None:
     before = client.get("/readyz").json()["seq"]
     problem = refused(client, "/items", {"items": items})
     assert problem["field"] == field
-    assert told in problem["detail"]
+    assert message in problem["detail"]
     assert client.get("/readyz").json()["seq"] == before
 
 
 @pytest.mark.parametrize(
-    ("body", "field", "told"),
+    ("body", "field", "message"),
     [
         ({}, None, "give either item_id or attributes, not both"),
         ({"item_id": "desk-1", "attributes": OK}, None, "give either item_id or attributes"),
@@ -133,10 +138,10 @@ def test_items_refuses_the_whole_call(client: TestClient, items: Any, field: str
         ({"item_id": "desk-1", "k": 0}, "k", "at least 1"),
     ],
 )
-def test_similar_refuses(client: TestClient, body: Any, field: str | None, told: str) -> None:
+def test_similar_refuses(client: TestClient, body: Any, field: str | None, message: str) -> None:
     problem = refused(client, "/similar", body)
     assert problem.get("field") == field
-    assert told in problem["detail"]
+    assert message in problem["detail"]
 
 
 def test_similar_to_an_unknown_item_is_not_found(client: TestClient) -> None:
@@ -155,7 +160,7 @@ def test_a_batch_names_the_request(client: TestClient) -> None:
     assert refused(client, "/recommend/batch", {"requests": []})["field"] == "requests"
 
 
-def test_several_errors_are_all_told(client: TestClient) -> None:
+def test_several_errors_are_all_reported(client: TestClient) -> None:
     problem = refused(client, "/recommend", {"history": 3, "k": 0, "kk": 1})
     assert [error["field"] for error in problem["errors"]] == ["history", "k", "kk"]
 
@@ -230,8 +235,29 @@ def test_text_of_every_kind_is_taken_as_it_is(make_client: Callable[..., TestCli
     assert found["items"][0]["attributes"] == attributes
 
 
-def test_an_item_without_text_is_told_what_the_model_reads() -> None:
+def test_an_item_without_text_gets_what_the_model_reads() -> None:
     item_text = SimpleNamespace(recipe=Recipe(("title", "brand")))
     checkpoint = SimpleNamespace(item_model=SimpleNamespace(item_text=item_text))
     towers: Any = SimpleNamespace(checkpoint=checkpoint, encoder=SimpleNamespace(cold_items=True))
     assert "it reads title, brand: give at least one of them" in no_text(towers)
+
+
+@pytest.mark.parametrize("model", [schemas.RecommendBody, schemas.SimilarBody, schemas.ItemsBody, schemas.EventsBody])
+def test_no_message_is_in_the_words_of_pydantic(model: type[schemas.Body]) -> None:
+    odd = [None, True, "x", "x" * 2000, -1, 1.5, 10**30, [], ["a"] * 65, [1], [[]], {}, {"a": 1}, [None], float("nan")]
+    for name, value in [(name, value) for name in model.model_fields for value in odd]:
+        with suppress(ValidationError):
+            model.model_validate({name: value})
+            continue
+        with pytest.raises(ValidationError) as caught:
+            model.model_validate({name: value})
+        errors = [{**error, "loc": ("body", *error["loc"])} for error in caught.value.errors()]
+        text = bytes(of_validation(errors).body).decode()
+        assert not re.search("should|Input|validation|valid string|parse", text), text
+
+
+@pytest.mark.parametrize("limit", ["x", "1.5", "0", "101", "9" * 5000])
+def test_no_message_about_a_query_is_in_the_words_of_pydantic(shared_client: TestClient, limit: str) -> None:
+    answer = shared_client.get(f"/items?q=x&limit={limit}")
+    assert answer.status_code == 422
+    assert not re.search("should|Input|validation|valid string|parse", answer.json()["detail"]), answer.text

@@ -107,7 +107,7 @@ def test_a_worker_that_slept_while_its_log_was_compacted_loads_the_newer_snapsho
         until(lambda: follower.settled and not follower.degraded)
 
 
-def test_a_log_that_cannot_be_read_for_a_while_is_told_and_what_is_applied_goes_on(
+def test_a_log_that_cannot_be_read_for_a_while_is_reported_and_what_is_applied_goes_on(
     home: Path, catalogue: Catalogue, steered: Steered
 ) -> None:
     with following(home, steered) as follower:
@@ -117,8 +117,8 @@ def test_a_log_that_cannot_be_read_for_a_while_is_told_and_what_is_applied_goes_
         head = put(catalogue, "new")
         assert follower.view().seq == seq
         assert follower.trouble is None
-        told = f"the catalogue cannot be read: the store does not answer; answers hold changes up to {seq}"
-        assert follower.degraded == [told]
+        message = f"the catalogue cannot be read: the store does not answer; answers include changes up to {seq}"
+        assert follower.degraded == [message]
         steered.error = None
         until(lambda: follower.view().seq == head)
         until(lambda: not follower.degraded)
@@ -150,7 +150,7 @@ def test_an_older_state_is_never_served_also_when_as_many_changes_have_come_sinc
             follower.view()
 
 
-def test_a_restart_tells_an_older_state_by_the_snapshots(home: Path, catalogue: Catalogue, steered: Steered) -> None:
+def test_a_restart_detects_an_older_state_by_the_snapshots(home: Path, catalogue: Catalogue, steered: Steered) -> None:
     put(catalogue, "a", "b", "c")
     make_snapshot(home, Request(force=True))
     first = [change.snapshot_id for change in catalogue.publications()][-1]
@@ -216,7 +216,7 @@ def test_another_model_s_records_in_bulk_are_shown_as_they_are_encoded_and_known
     assert max(batches) <= 64
 
 
-def test_what_goes_wrong_beside_following_does_not_end_it(home: Path, catalogue: Catalogue, steered: Steered) -> None:
+def test_what_fails_next_to_following_does_not_end_it(home: Path, catalogue: Catalogue, steered: Steered) -> None:
     def broken(state: object) -> None:
         raise OSError("no space left")
 
@@ -225,7 +225,7 @@ def test_what_goes_wrong_beside_following_does_not_end_it(home: Path, catalogue:
         until(lambda: follower.view().seq == head)
 
 
-def test_nothing_published_is_told_and_looked_at_again(home: Path, catalogue: Catalogue, steered: Steered) -> None:
+def test_nothing_published_is_reported_and_looked_at_again(home: Path, catalogue: Catalogue, steered: Steered) -> None:
     published = catalogue.publications()[0].snapshot_id
     steered.publications = lambda: []
     with following(home, steered) as follower:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from scipy.sparse import csr_array
 
@@ -19,8 +20,8 @@ from index.snapshot.snapshot import SnapshotStore
 from seqrec.checkpoint import save_checkpoint
 from seqrec.data.items import Item, make_item
 from seqrec.encoder import Encoder, load_model
-from seqrec.hybrid.cooccurrence import CooccurrenceSettings, count
-from seqrec.hybrid.event_counts import BaseCounts
+from seqrec.hybrid.cooccurrence import CooccurrenceSettings, count, with_half_life
+from seqrec.hybrid.event_counts import BaseCounts, EventCounts
 from seqrec.hybrid.lexical import Vocabulary
 from seqrec.hybrid.scoring import HybridScorer
 from seqrec.hybrid.settings import HybridSettings
@@ -57,12 +58,17 @@ def sequences_of(items: Sequence[Item], users: int, chance: random.Random) -> li
     return [[chance.choice(items).item_id for _ in range(chance.randint(1, 9))] for _ in range(users)]
 
 
+def times_of(sequences: Sequence[Sequence[str]]) -> npt.NDArray[np.float64]:
+    """Of all events: each user's rise."""
+    return np.array([100.0 * at + 7 * len(one) for one in sequences for at in range(len(one))])
+
+
 def counts_of(sequences: Sequence[Sequence[str]], settings: CooccurrenceSettings) -> BaseCounts:
     ids = sorted({item_id for sequence in sequences for item_id in sequence})
     number = {item_id: place for place, item_id in enumerate(ids)}
     rows = np.array([number[item_id] for sequence in sequences for item_id in sequence], dtype=np.int64)
     offsets = np.concatenate([[0], np.cumsum([len(sequence) for sequence in sequences])]).astype(np.int64)
-    counts = count(settings, rows, offsets, len(ids))
+    counts = count(settings, rows, offsets, len(ids), times_of(sequences))
     pairs = counts.pairs
     return BaseCounts(
         ids, counts.events, pairs.indptr.astype(np.int64), pairs.indices.astype(np.int32), np.asarray(pairs.data)
@@ -71,10 +77,14 @@ def counts_of(sequences: Sequence[Sequence[str]], settings: CooccurrenceSettings
 
 @pytest.fixture
 def encoder(tmp_path: Path) -> Encoder:
+    return encoder_of(tmp_path, SETTINGS)
+
+
+def encoder_of(folder: Path, settings: HybridSettings) -> Encoder:
     items = catalogue_of(40, random.Random(1))
-    model = Hybrid.of("bag_of_words", BagOfWords(BagOfWordsConfig(dim=16)), Vocabulary.of(items), ["title"], SETTINGS)
-    save_checkpoint(tmp_path / "checkpoint", "hybrid", model)
-    return load_model(tmp_path / "checkpoint")
+    model = Hybrid.of("bag_of_words", BagOfWords(BagOfWordsConfig(dim=16)), Vocabulary.of(items), ["title"], settings)
+    save_checkpoint(folder / "checkpoint", "hybrid", model)
+    return load_model(folder / "checkpoint")
 
 
 def live_state(home: Path, encoder: Encoder, items: Sequence[Item], counts: BaseCounts, index: str) -> LiveState:
@@ -107,7 +117,8 @@ def offline(
     assert settings is not None
     tokens = list(encoder.tokenize_items(items))
     terms: csr_array = encoder.term_vectors(tokens)
-    scorer = HybridScorer.of(settings, count(settings.cooccurrence, rows, offsets, len(items)), terms)
+    counts = count(settings.cooccurrence, rows, offsets, len(items), times_of(sequences))
+    scorer = HybridScorer.of(settings, counts.as_read(settings.cooccurrence), terms)
     past = np.array([row_of[item_id] for item_id in history], dtype=np.int64)
     query = encoder.encode_history_tokens([TokenizedHistory([tokens[row] for row in past])])
     scores = scorer.scores([past], query @ encoder.encode_item_tokens(tokens).T)[0]
@@ -143,6 +154,34 @@ def test_it_answers_as_the_offline_scorer_does(tmp_path: Path, encoder: Encoder,
         found = online(state.view, history, 10)
         assert [item_id for item_id, _ in found] == best
         np.testing.assert_allclose([score for _, score in found], [expected[item_id] for item_id in best], atol=1e-5)
+
+
+def test_with_a_half_life_it_answers_as_the_offline_scorer_does(tmp_path: Path) -> None:
+    chance = random.Random(2)
+    items = catalogue_of(40, random.Random(1))
+    sequences = sequences_of(items, 60, chance)
+    # Trained on the first half: what came since changes the scale.
+    pairs = with_half_life(SETTINGS.cooccurrence, 150.0, times_of(sequences[:30]))
+    settings = replace(SETTINGS, cooccurrence=pairs)
+    encoder = encoder_of(tmp_path, settings)
+    state = live_state(tmp_path, encoder, items, counts_of(sequences, pairs), "flat")
+    differ = 0
+    for _ in range(20):
+        history = [chance.choice(items).item_id for _ in range(chance.randint(1, 6))]
+        expected = offline(encoder, items, sequences, history)
+        found = dict(online(state.view, history, 40))
+        assert found.keys() == expected.keys()
+        np.testing.assert_allclose([found[i] for i in sorted(found)], [expected[i] for i in sorted(found)], atol=1e-5)
+        order = [list(expected)[place] for place in ranked(list(expected), list(expected.values()))]
+        assert list(found) == order
+        plain = online(live_state_of(state, counts_of(sequences, SETTINGS.cooccurrence)), history, 40)
+        differ += [item_id for item_id, _ in plain] != order
+    assert differ > 10
+
+
+def live_state_of(state: LiveState, counts: BaseCounts) -> View:
+    """The same items with other counts, which do not fade."""
+    return LiveState(state.snapshot, state.towers, EventCounts(SETTINGS.cooccurrence, counts)).view
 
 
 def test_posted_items_are_scored_by_their_words_and_counts(tmp_path: Path, encoder: Encoder) -> None:

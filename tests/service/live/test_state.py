@@ -192,7 +192,7 @@ def test_an_item_that_changes_often_does_not_fill_the_memory(towers: Towers, mon
     position = state.view.position_of("a")
     assert position is not None
     assert state.view.item(position).attributes["title"] == "desk 199"
-    assert state.view.popularity(position) == 3.0
+    assert state.view.popularity[position] == 3.0
 
 
 def test_what_another_tower_encoded_is_encoded_again(towers: Towers) -> None:
@@ -242,4 +242,25 @@ def test_popular_items_in_the_order_of_popularity_then_id(towers: Towers) -> Non
     ]
     state.apply(changes, 4)
     view = state.view
-    assert [view.item_id(position) for position in view.by_popularity()] == ["b", "a", "aa", "e"]
+    rows = search.answerable(view, SearchSpec(9))
+    hits = search.best_hits(view, rows, view.popularity[rows], 9)
+    assert [(view.item_id(hit.position), hit.score) for hit in hits] == [("b", 5), ("a", 1), ("aa", 0), ("e", 0)]
+
+
+def test_the_best_of_many_equals_are_the_first_by_id(towers: Towers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "MASK_ABOVE", 3)
+    items = [make_item(f"{n:03}", {"title": "oak"}) for n in range(100)]
+    state = LiveState(InMemorySnapshot(items, towers, 1, [0.0] * 100), towers)  # type: ignore[arg-type]
+    state.apply([put(towers, 2, make_item("0005", {"title": "new"})), put(towers, 3, make_item("zz", {}))], 3)
+    view = state.view
+    rows = search.answerable(view, SearchSpec(9))
+    for border in (0.0, 0.3):  # the equals may be the lowest, or stand between others
+        scores = np.full(len(rows), border)
+        scores[[20, 30]] = [2.0, border + 5e-7]
+        scores[50:60] = 0.1 - border
+        every = sorted(range(len(rows)), key=lambda place: view.item_id(int(rows[place])))
+        order = ranked([view.item_id(int(rows[place])) for place in every], [scores[place] for place in every])
+        expected = [(int(rows[every[place]]), float(scores[every[place]])) for place in order]
+        for k in (1, 2, 5, 40, 99, 200):
+            hits = search.best_hits(view, rows, scores, k)
+            assert [(hit.position, hit.score) for hit in hits] == expected[:k]

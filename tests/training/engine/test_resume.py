@@ -75,7 +75,7 @@ def unbroken(files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory)
     return out
 
 
-def told(out: Path) -> list[dict[str, Any]]:
+def entries_of(out: Path) -> list[dict[str, Any]]:
     """metrics.jsonl without what the clock says."""
     clock = ("seconds", "tokens_per_s")
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -91,7 +91,7 @@ def digest_of(out: Path) -> str:
 def test_both_towers_are_in_the_checkpoint(unbroken: Path) -> None:
     checkpoint = load_checkpoint(unbroken / "checkpoint")
     assert checkpoint.item_tower != checkpoint.history_tower
-    entries = told(unbroken)
+    entries = entries_of(unbroken)
     assert [entry["stage"] for entry in entries if entry["kind"] == "end"] == ["joint", "stage1", "stage2"]
 
 
@@ -104,7 +104,7 @@ def test_a_run_killed_again_and_again_ends_like_one_that_was_not(
         ("training.stages.joint:JointStage.loss", 1),  # before anything is saved
         ("torch.optim:AdamW.step", 3),  # after step 2, in the middle of a step
         ("training.engine.run:save_checkpoint", 1),  # at step 3, while the best weights are written
-        ("training.engine.state:fsync_directory", 2),  # at step 4, while the state is written
+        ("seqrec.data.files:fsync_directory", 4),  # after step 3, while the state is written
         ("training.engine.run:validation_metrics", 1),  # after step 6, in the last check of the stage
         ("training.stages.two_stage:StageOne.begin_epoch", 1),  # between two stages
         ("training.stages.two_stage:StageOne.loss", 6),  # in the second epoch
@@ -117,7 +117,7 @@ def test_a_run_killed_again_and_again_ends_like_one_that_was_not(
     with pytest.raises(InputError, match="exists already \\(a finished run\\)"):  # it died tidying up
         run.train(load_config(config), *files, out)
     assert digest_of(out) == digest_of(unbroken)
-    assert told(out) == told(unbroken)
+    assert entries_of(out) == entries_of(unbroken)
     assert not list(out.rglob(".tmp-*.pt*"))
 
 
@@ -134,13 +134,13 @@ def test_two_processes_that_were_killed_end_like_two_that_were_not(files: tuple[
     assert train_together(2, loss, 0, config, *files, tmp_path / "unbroken") == [0, 0]
     out = tmp_path / "run"
     codes = train_together(2, loss, 4, config, *files, out)
-    assert -9 in codes  # the other one may be told of it before it is killed
+    assert -9 in codes  # the other one may notice before it is killed
     assert 0 not in codes
     with pytest.raises(InputError, match="was started with 2 processes; resume it with as many"):
         run.train(load_config(config), *files, out)
     assert train_together(2, loss, 0, config, *files, out) == [0, 0]
     assert digest_of(out) == digest_of(tmp_path / "unbroken")
-    assert told(out) == told(tmp_path / "unbroken")
+    assert entries_of(out) == entries_of(tmp_path / "unbroken")
 
 
 def test_another_configuration_or_other_data_is_refused(files: tuple[Path, Path], tmp_path: Path) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import builtins
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -134,23 +132,3 @@ def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
     [loss] = board.Scalars("step/loss")
     assert (loss.step, loss.value) == (11, 2.5)
     assert set(board.Tags()["scalars"]) == {"step/loss", "step/contrastive", "validation/ndcg"}
-
-
-def test_without_tensorboard_and_matplotlib_a_run_goes_without_them(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    plain = builtins.__import__
-
-    def absent(name: str, *rest: Any, **more: Any) -> Any:
-        if name.startswith(("torch.utils.tensorboard", "matplotlib")):
-            raise ImportError(name)
-        return plain(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", absent)
-    caplog.set_level("INFO")
-    MetricsWriter(tmp_path).close()
-    shutil.copy(folder / "done" / "metrics.jsonl", tmp_path / "metrics.jsonl")
-    curves.draw(tmp_path)
-    assert "tensorboard is not installed" in caplog.text
-    assert "matplotlib is not installed" in caplog.text
-    assert {path.name for path in tmp_path.iterdir()} == {"metrics.jsonl"}

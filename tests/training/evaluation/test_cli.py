@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,15 +121,6 @@ def test_out_holds_a_report_in_words_in_json_and_in_pictures(
     with pytest.raises(InputError, match="exists already"):
         ask(*runs, "--out", str(out))
     ask(*runs, "--out", str(out), "--overwrite")
-
-
-def test_pictures_without_matplotlib_name_the_extra(
-    ask: Ask, runs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(InputError, match=r"pip install 'seqrec\[train\]'"):
-        ask(*runs, "--out", str(tmp_path / "report"))
-    ask(*runs)
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,7 @@ def test_negatives_of_one_domain_where_asked_to(world: Dataset) -> None:
     assert stage_of(domain_of(part_of(world, 5)), batch_size=64).steps_per_epoch == 1
 
 
-def test_one_user_alone_cannot_be_told_apart(world: Dataset) -> None:
+def test_one_user_alone_cannot_be_distinguished(world: Dataset) -> None:
     with pytest.raises(InputError, match="fewer than two users"):
         stage_of(domain_of(part_of(world, 1)))
 
@@ -293,7 +293,7 @@ def test_a_model_gets_its_head_and_loses_it(world: Dataset) -> None:
     assert Recformer.from_config(model.config_json(), model.item_text).lm_head is None
 
 
-def test_hidden_words_are_learnt_beside_the_rest(world: Dataset) -> None:
+def test_hidden_words_are_learned_with_the_rest(world: Dataset) -> None:
     model = small_recformer(world)
     domain = TrainingData(world, model.tokenize_items(world.items))
     vocabulary = add_language_model_head(model)
@@ -353,7 +353,7 @@ def test_held_out_items_are_ranked_among_as_many_as_asked_for(world: Dataset) ->
     assert few.metrics(encoder).ndcg > 0.3  # among seven
 
 
-def test_the_mean_over_domains_decides_and_zero_shot_is_only_told(world: Dataset) -> None:
+def test_the_mean_over_domains_decides_and_zero_shot_is_only_reported(world: Dataset) -> None:
     model = small_recformer(world).eval()
     tokens = model.tokenize_items(world.items)
     held_out = [
@@ -364,10 +364,10 @@ def test_the_mean_over_domains_decides_and_zero_shot_is_only_told(world: Dataset
         [TrainingData(world, tokens)], PretrainConfig(mlm_weight=0), 1, held_out=held_out, zero_shot=[other]
     )
     encoder = Towers("recformer", model).encoder(CPU)
-    told = stage.validate(encoder)
-    assert told is not None
-    metrics, beside = told
+    found = stage.validate(encoder)
+    assert found is not None
+    metrics, details = found
     assert metrics.users == 37
-    assert beside["domains"].keys() == {"one", "two"}
-    assert metrics.ndcg == pytest.approx(np.mean(list(beside["domains"].values())))
-    assert beside["zero_shot"] == {"never seen": other.metrics(encoder).ndcg_expected}
+    assert details["domains"].keys() == {"one", "two"}
+    assert metrics.ndcg == pytest.approx(np.mean(list(details["domains"].values())))
+    assert details["zero_shot"] == {"never seen": other.metrics(encoder).ndcg_expected}

@@ -1,4 +1,4 @@
-"""Two-stage fine-tuning: the item matrix, its losses beside the authors', and a pattern that both stages learn."""
+"""Two-stage fine-tuning: the item matrix, its losses against the authors', and a pattern that both stages learn."""
 
 from __future__ import annotations
 
@@ -146,13 +146,13 @@ def test_stage_two_reports_both_towers_and_one(world: Dataset, model: Any) -> No
     stage = StageTwo.from_context(context)
     train(stage, model, 2)
     encoder: Encoder = context.towers.encoder(CPU)
-    told = stage.validate(encoder)
-    assert told is not None
-    metrics, beside = told
+    found = stage.validate(encoder)
+    assert found is not None
+    metrics, details = found
     assert isinstance(metrics, Metrics)
     assert metrics == context.validate(encoder)
-    assert beside == {"one_tower_ndcg": context.validate(Towers("double", model).encoder(CPU)).ndcg}
-    assert beside["one_tower_ndcg"] != metrics.ndcg
+    assert details == {"one_tower_ndcg": context.validate(Towers("double", model).encoder(CPU)).ndcg}
+    assert details["one_tower_ndcg"] != metrics.ndcg
     assert StageOne.from_context(context).validate(encoder) is None
 
 

@@ -179,7 +179,7 @@ def test_less_data_and_seeds(ask: Ask, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ablations_are_told_apart(ask: Ask, tmp_path: Path) -> None:
+def test_ablations_are_distinguished(ask: Ask, tmp_path: Path) -> None:
     ask("--models", "recformer", "--only", "ablations")
     runs = {path.parent.name[:-13]: path.parent for path in (tmp_path / "out" / "cells").glob("*/config.toml")}
     configs = {name: (path / "config.toml").read_text() for name, path in runs.items()}

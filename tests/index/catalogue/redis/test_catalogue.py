@@ -197,7 +197,7 @@ def _write(catalogue: RedisCatalogue, acknowledged: dict[int, str], ended: threa
             time.sleep(0.005)
 
 
-def test_a_server_that_is_away_is_told_at_once_and_found_again(server: Server) -> None:
+def test_a_server_that_is_away_is_reported_at_once_and_found_again(server: Server) -> None:
     one = server()
     catalogue = open_or_create(one.url)
     put(catalogue, "a")
@@ -235,7 +235,7 @@ def test_a_server_that_hangs_leaves_the_outcome_unknown(server: Server) -> None:
     other.close()
 
 
-def test_a_full_memory_is_told_and_the_batch_is_not_there(server: Server) -> None:
+def test_a_full_memory_is_reported_and_the_batch_is_not_there(server: Server) -> None:
     one = server()
     catalogue = open_or_create(one.url)
     put(catalogue, "a")
@@ -315,7 +315,7 @@ def test_a_server_that_stops_syncing_is_not_trusted(server: Server) -> None:
     catalogue.close()
 
 
-def test_no_message_tells_the_password(tmp_path: Path) -> None:
+def test_no_message_contains_the_password(tmp_path: Path) -> None:
     with pytest.raises(CatalogueError) as refused:
         open_catalogue(f"unix://someone:secret@{tmp_path}/none.sock?timeout=1")
     assert "secret" not in str(refused.value)

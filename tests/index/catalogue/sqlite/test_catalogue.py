@@ -60,7 +60,7 @@ def test_a_file_where_its_directory_should_be_is_refused(tmp_path: Path) -> None
         SqliteCatalogue(tmp_path / "home" / "c.sqlite3")
 
 
-def test_damage_is_told(tmp_path: Path) -> None:
+def test_damage_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "c.sqlite3"
     catalogue = SqliteCatalogue(path)
     catalogue.put([entry(str(i)) for i in range(500)])
@@ -72,7 +72,7 @@ def test_damage_is_told(tmp_path: Path) -> None:
         list(SqliteCatalogue(path).scan())
 
 
-def test_a_full_disk_is_told_and_the_batch_is_not_there(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_the_batch_is_not_there(tmp_path: Path) -> None:
     catalogue = SqliteCatalogue(tmp_path / "c.sqlite3")
     catalogue.put([entry("a")])
     with catalogue._connections.use() as connection:
@@ -123,7 +123,7 @@ def test_a_backup_restored_in_place_is_noticed(tmp_path: Path) -> None:
         catalogue.head()
     with catalogue._connections.use() as connection:
         connection.execute("UPDATE meta SET value = 'other' WHERE name = 'catalogue_id'")
-    with pytest.raises(CatalogueReplaced, match="was replaced by another one, other"):
+    with pytest.raises(CatalogueReplaced, match="replaced by another one, other"):
         catalogue.head()
     older.close()
     catalogue.close()
@@ -146,7 +146,7 @@ def test_closing_waits_for_a_scan(tmp_path: Path) -> None:
     rows.close()  # type: ignore[attr-defined]
 
 
-def test_a_missing_fts5_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_fts5_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("index.catalogue.sqlite.catalogue._SCHEMA", "CREATE VIRTUAL TABLE words USING fts5x (text)")
     with pytest.raises(CatalogueError, match="without FTS5"):
         SqliteCatalogue(tmp_path / "c.sqlite3")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from seqrec.errors import FileFormatError, InputError
+from seqrec.errors import FileFormatError
 
 Run = Callable[..., Any]
 
@@ -171,14 +171,15 @@ def test_columns_are_not_guessed(dump: Callable[..., list[str]], run: Run) -> No
         run(*dump("user_id,parent_asin,rating,timestamp\nA1,B01,5.0\n", name="ratings.csv"))
 
 
-def test_units_of_several_years_are_not_mixed(tmp_path: Path, dump: Callable[..., list[str]], run: Run) -> None:
+def test_reviews_of_several_years_get_one_unit(
+    tmp_path: Path, dump: Callable[..., list[str]], run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
     command = dump(REVIEWS_2018)
     more = tmp_path / "more.jsonl"
     more.write_text(REVIEWS_2023, encoding="utf-8")
     command = ["amazon", "--reviews", command[2], str(more), "--metadata", command[4]]
-    with pytest.raises(InputError, match=r"2 in seconds and 1 in milliseconds.* with --time-unit milliseconds"):
-        run(*command)
-    done = run(*command, "--time-unit", "milliseconds")
+    done = run(*command)
+    assert "2 in seconds and 1 in milliseconds; all are written in milliseconds" in caplog.text
     assert [time for _, _, time in done.events] == [1514764800000, 1514764700000, 1588687728923]
 
 

@@ -31,6 +31,8 @@ Run = Callable[..., Any]
 class Given:
     """A source that is there already."""
 
+    mixes_units = False
+
     def __init__(self, events: list[Event], items: list[Item] | None = None) -> None:
         self._events, self._items = events, items or []
 
@@ -68,7 +70,7 @@ events = st.lists(
 def test_the_core_is_the_largest_there_is(
     events: list[tuple[str, str, int]], user_core: int, item_core: int, tmp_path: Path
 ) -> None:
-    """Taking one event after another that has too few beside it leaves the same set in whatever order."""
+    """Removing events with too few others one by one leaves the same set in any order."""
     left = list(events)
     while True:
         users, items = Counter(user for user, _, _ in left), Counter(item for _, item, _ in left)
@@ -91,7 +93,7 @@ def test_items_without_text(tmp_path: Path) -> None:
         "c": {"tags": ["oak"]},
         "d": {"title": "Mug"},
     }
-    items = [make_item(item_id, told) for item_id, told in attributes.items()]
+    items = [make_item(item_id, values) for item_id, values in attributes.items()]
     source = Given([Event("u", item, 1, None) for item in "edcba"], items)
     imported = import_dataset(source, tmp_path / "all", Filters(), {})
     assert imported.items_without_text == 2

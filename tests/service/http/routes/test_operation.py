@@ -22,7 +22,7 @@ from seqrec.checkpoint import save_checkpoint
 from seqrec.data.items import make_item
 from seqrec.encoder import Encoder
 from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
-from service.engine import plan as queries
+from service.engine import execution as queries
 from service.http import openapi
 
 MakeClient = Callable[..., TestClient]
@@ -103,7 +103,7 @@ def _held(may_load: threading.Event) -> Callable[..., Encoder]:
     return held
 
 
-def test_a_snapshot_that_cannot_be_loaded_is_told(make_client: MakeClient, home: Path) -> None:
+def test_a_snapshot_that_cannot_be_loaded_is_reported(make_client: MakeClient, home: Path) -> None:
     catalogue = SqliteCatalogue(home / "catalogue.sqlite3")
     catalogue.publish("no-such-snapshot")
     client = make_client(wait=False)
@@ -201,7 +201,7 @@ def test_too_late_is_504_and_too_much_is_429(make_client: MakeClient, monkeypatc
     assert client.post("/recommend", json={"history": ["desk-1"]}).status_code == 200
 
 
-def test_a_dead_compute_thread_is_told_by_healthz(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_compute_thread_is_reported_by_healthz(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     def deadly(*arguments: Any) -> Any:
         raise SystemExit("gone")
 

@@ -47,7 +47,7 @@ def test_the_answer_is_what_numpy_finds(client: TestClient, encoder: Encoder, ti
     assert (answer["snapshot"], answer["seq"]) == (ready["snapshot"], ready["seq"])
 
 
-def test_ten_unless_told_and_never_what_was_seen(client: TestClient) -> None:
+def test_ten_by_default_and_never_what_was_seen(client: TestClient) -> None:
     answer = recommend(client, history=["desk-1", "lamp-1", "desk-1"])
     assert len(answer["items"]) == 6  # of eight
     assert not {"desk-1", "lamp-1"} & set(ids(answer))

@@ -95,7 +95,7 @@ def test_time_is_now_where_none_is_given(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "field", "told"),
+    ("changed", "field", "message"),
     [
         ({"user_id": ""}, "events[1].user_id", "1 to 256 bytes"),
         ({"item_id": "a\nb"}, "events[1].item_id", "U+000A"),
@@ -108,13 +108,13 @@ def test_time_is_now_where_none_is_given(client: TestClient) -> None:
     ],
 )
 def test_what_is_wrong_with_an_event_is_named_and_nothing_stored(
-    client: TestClient, changed: dict[str, Any], field: str, told: str
+    client: TestClient, changed: dict[str, Any], field: str, message: str
 ) -> None:
     events = [event("desk-1", 1), event("mug-1", 2) | changed]
     response = client.post("/events", json={"events": events})
     assert response.status_code == 422
     assert response.json()["field"] == field
-    assert told in response.json()["detail"]
+    assert message in response.json()["detail"]
     assert recommend(client, user_id="ann")["source"] == "fallback:popular"
 
 
@@ -124,7 +124,7 @@ def test_too_many_events_at_once(make_client: MakeClient) -> None:
     assert response.json()["detail"] == "events: at most 3 in one call, not 4"
 
 
-def test_a_store_that_cannot_be_read_is_told_and_the_given_history_answers(
+def test_a_store_that_cannot_be_read_is_reported_and_the_given_history_answers(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(self: SqliteHistories, *arguments: Any) -> list[Event]:

@@ -1,0 +1,63 @@
+"""When events happened: enough to count the events of each item within any window of time, exactly.
+
+Arrays in the order of time, a base and the changes since. A window is the end of each array, found by bisection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class EventTimes:
+    """times: [m], rising; items: [m] their numbers; values: [m] what to add to the events of each, None: 1."""
+
+    times: Floats
+    items: Numbers
+    values: Floats | None = None
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    @classmethod
+    def empty(cls) -> EventTimes:
+        return cls(np.zeros(0), np.zeros(0, np.int32))
+
+    @classmethod
+    def of(cls, times: Floats, items: npt.NDArray[np.integer], values: Floats | None = None) -> EventTimes:
+        """Sorts by time, equal times by item. With values, each time and item is there once, and none with 0."""
+        order = np.lexsort((items, times))
+        times, numbers = times[order], items[order].astype(np.int32)
+        if values is None or not len(times):
+            return cls(times, numbers, values)
+        begins = np.flatnonzero(np.concatenate([[True], (np.diff(times) != 0) | (np.diff(numbers) != 0)]))
+        sums = np.add.reduceat(values[order], begins)
+        kept = sums != 0
+        return cls(times[begins][kept], numbers[begins][kept], sums[kept])
+
+    @classmethod
+    def sum_of(cls, parts: Sequence[EventTimes]) -> EventTimes:
+        """The parts in one, with values."""
+        values = [np.ones(len(part)) if part.values is None else part.values for part in parts]
+        times, items = [part.times for part in parts], [part.items for part in parts]
+        return cls.of(np.concatenate(times), np.concatenate(items), np.concatenate(values))
+
+    def repeated(self) -> EventTimes:
+        """Each event by itself, without values, which must be whole and positive."""
+        if self.values is None:
+            return self
+        counts = self.values.astype(np.int64)
+        return EventTimes(np.repeat(self.times, counts), np.repeat(self.items, counts))
+
+    def since(self, time: float, size: int) -> Floats:
+        """[size] Events of each item from `time` on."""
+        begin = int(np.searchsorted(self.times, time))
+        values = None if self.values is None else self.values[begin:]
+        return np.bincount(self.items[begin:], values, size).astype(np.float64)
