@@ -21,7 +21,7 @@ from seqrec.encoder import Vectors, load_model
 from seqrec.metric import TIE, ranked
 from service.engine.rules import Boost, Explore, Pin, Rules, prepare
 from service.live.filter_language import Filter, parse_filter
-from service.live.search import Hit, SearchSpec, allowed_mask, score_all
+from service.live.search import Hit, SearchSpec, answerable, score_all
 from service.live.state import LiveState, Towers, View
 from tests.service.live.test_filters import KINDS, N, attributes, conditions, meets, snapshot_items, state_of
 
@@ -244,7 +244,7 @@ def test_rules_are_exact_on_every_kind_of_index(towers: Towers, kind: str, data:
         and (condition is None or meets(item.attributes, condition))
     ]
     every = score_all(view, query)
-    counted = view.events_at(view.counts.events)
+    counted = view.popularity
     place = {item.item_id: view.position_of(item.item_id) for item in held.values()}
     expected = by_definition(
         wanted,
@@ -274,10 +274,12 @@ def answer_of(
     passed = view.passed(parse_filter(condition, "filter", 100)) if condition else None
     spec = SearchSpec(k, frozenset(positions([*excluded, *shown])), passed=passed)
     ruled = prepare(view, rules, positions(shown), {}, lambda: None)
-    popular: Callable[[], Any] = lambda: view.events_at(view.counts.events).astype(np.float32)  # noqa: E731
+    popular: Callable[[], Any] = lambda: view.popularity.astype(np.float32)  # noqa: E731
     sources: list[Any] = [("model", partial(score_all, view, query))]
     sources += [("popular", popular)] if rules.fallback else []
-    return ruled.fill(k, allowed_mask(view, spec), sources)
+    allowed = np.zeros(view.size, np.bool_)
+    allowed[answerable(view, spec)] = True
+    return ruled.fill(k, allowed, sources)
 
 
 @pytest.fixture

@@ -128,7 +128,7 @@ def test_a_placement_is_followed_at_once_and_a_request_overrides_it(
     assert [one["name"] for one in other.get("/placements").json()["placements"]] == ["home"]
     assert client.delete("/placements/home").status_code == 200
     response = other.post("/recommend", json={"history": [], "placement": "home"})
-    assert (response.status_code, response.json()["type"]) == (404, "/problems/placement-not-found")
+    assert (response.status_code, response.json()["type"]) == (404, "urn:problem-type:seqrec:placement-not-found")
     assert client.delete("/placements/home").status_code == 404
 
 
