@@ -388,7 +388,7 @@ def _most_popular(plan: Plan) -> list[Hit]:
     rows = answerable(view, plan.spec)
     if plan.counted:
         rows = rows[events[rows] > 0]
-    return best_hits(view, rows, events[rows], plan.spec.k)
+    return best_hits(view, events[rows], plan.spec.k, rows)
 
 
 def _explaining(plan: Plan) -> list[int]:
