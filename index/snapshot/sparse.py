@@ -55,6 +55,16 @@ class CompressedRows:
         begin, end = self.offsets[number], self.offsets[number + 1]
         return self.ids[begin:end], self.weights[begin:end]
 
+    def rows(
+        self, numbers: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """Several rows end to end: ids, weights, and [len(numbers) + 1] where each begins and the last one ends."""
+        begins = self.offsets[numbers]
+        lengths = self.offsets[numbers + 1] - begins
+        ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        places = np.arange(ends[-1]) + np.repeat(begins - ends[:-1], lengths)
+        return self.ids[places], self.weights[places], ends
+
 
 @dataclass(frozen=True, eq=False)
 class Terms:
@@ -62,6 +72,11 @@ class Terms:
 
     items: CompressedRows
     postings: CompressedRows
+
+    @property
+    def width(self) -> int:
+        """Terms of the vocabulary."""
+        return len(self.postings.offsets) - 1
 
 
 class TermWriter:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,23 +25,30 @@ def gate(settings: HybridSettings, events: Floats) -> Floats:
     return 1.0 + settings.cold_boost / (1.0 + events)
 
 
-def term_contributions(settings: HybridSettings, items: csr_array) -> csr_array:
-    """[m, v] What each item of a history, oldest first, adds to its term query; items: their term vectors [m, v]."""
-    count = items.shape[0]
+def term_weights(settings: HybridSettings, offsets: Rows, ids: npt.NDArray[Any], values: npt.NDArray[Any]) -> Floats:
+    """[m] What the term vector of each item of a history, oldest first, is multiplied by in its term query.
+
+    Item k of m has the terms ids[offsets[k]:offsets[k + 1]] with these values; all before the newest LAST weigh 0.
+    """
+    count = len(offsets) - 1
     weights = np.zeros(count)
-    recent = items[max(0, count - LAST) :]
-    recency = 1.0 / np.arange(recent.shape[0], 0, -1.0)
-    length = float(np.sqrt(((csr_array(recency[None]) @ recent).data ** 2).sum())) if count else 0.0
+    if not count:
+        return weights
+    first = max(0, count - LAST)
+    begin, lengths = offsets[first], np.diff(offsets[first:])
+    recency = 1.0 / np.arange(count - first, 0, -1.0)
+    _, places = np.unique(ids[begin:], return_inverse=True)
+    length = float(np.sqrt((np.bincount(places, values[begin:] * np.repeat(recency, lengths)) ** 2).sum()))
     if length:
-        weights[count - len(recency) :] = settings.recent_text * recency / length
-    if count:
-        weights[-1] += settings.last_text
-    return csr_array(items.multiply(weights[:, None])).astype(np.float32)
+        weights[first:] = settings.recent_text * recency / length
+    weights[-1] += settings.last_text
+    return weights
 
 
 def term_query(settings: HybridSettings, items: csr_array) -> csr_array:
     """[1, v] from the term vectors [m, v] of a history's items, oldest first: the last item, and the recent ones."""
-    return csr_array(csr_array(np.ones((1, items.shape[0]), np.float32)) @ term_contributions(settings, items))
+    weights = term_weights(settings, items.indptr, items.indices, items.data)
+    return csr_array(csr_array(weights[None].astype(np.float32)) @ items)
 
 
 def term_queries(settings: HybridSettings, histories: Sequence[Rows], items: csr_array) -> csr_array:

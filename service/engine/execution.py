@@ -134,7 +134,7 @@ def _search(view: View, vectors: npt.NDArray[np.float32], plans: Sequence[Plan])
             continue
         scored = None if settings is None else HybridSearch(view, settings, vector, plan.sparse or empty_query(view))
         if plan.ruled is not None:
-            everything = partial(score_all, view, vector) if scored is None else scored.score_all
+            everything = partial(score_all, view, vector) if scored is None else scored.all_scores
             hits[row] = _fill(plan, plan.ruled, [("model", everything), *_fallbacks(plan)])
         elif scored is not None:
             hits[row] = scored.search(plan.spec)
@@ -193,7 +193,7 @@ def _most_popular(plan: Plan) -> list[Hit]:
     rows = answerable(view, plan.spec)
     if plan.counted:
         rows = rows[events[rows] > 0]
-    return best_hits(view, rows, events[rows], plan.spec.k)
+    return best_hits(view, events[rows], plan.spec.k, rows)
 
 
 def _with_boost(hit: Hit, parts: Mapping[str, float]) -> Mapping[str, float]:

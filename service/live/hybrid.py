@@ -12,36 +12,45 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_array
+import torch
 
+from index.vectors.exact import as_tensor
 from index.vectors.factory import FLAT
 from seqrec.hybrid.cooccurrence import Floats
 from seqrec.hybrid.event_counts import HistoryCounts
 from seqrec.hybrid.lexical import LAST
-from seqrec.hybrid.scoring import term_contributions
+from seqrec.hybrid.scoring import term_weights
 from seqrec.hybrid.settings import HybridSettings
 from seqrec.text.item_text import TokenizedItem
-from service.live.search import Hit, SearchSpec, answerable, best_hits
+from service.live.search import Hit, SearchSpec, answerable, best_hits, leave_out
 from service.live.state import View
 
 Scores = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]
 
+_NO_TERMS = np.zeros(0, np.int32)
+
 DENSE_CANDIDATES = 300
 """Rows that an approximate index is asked for; HYBRID: with 300, 99 to 100 % of the exact NDCG@10 is kept."""
-TERM_CANDIDATES = 1000
+TERM_CANDIDATES = 500
+PAIR_CANDIDATES = 1000
+MOST_POSTINGS = 20_000
+"""Postings that are read for candidates; rare terms have few, and weigh most."""
+
+TermRow = tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]
+"""Terms of an item, as places in the vocabulary, and their weights."""
 
 
 @dataclass(frozen=True, eq=False)
 class SparseQuery:
     """What a history searches with in addition to its dense vector.
 
-    words: float32 [m, v], what each of its newest items adds to the term vector; read: their positions, None for plain
+    words: what each of its newest items adds to the term query, oldest first; read: their positions, None for plain
     attributes. numbers: its counted items, newest first, as the counts number them; counted: their positions; recency:
     their weights; counts: of one moment. own: positions of all its items, oldest first.
     """
 
-    words: csr_array
+    words: Sequence[TermRow]
     read: Sequence[int | None]
     numbers: Sequence[int]
     counted: Sequence[int]
@@ -50,10 +59,12 @@ class SparseQuery:
     own: Sequence[int]
 
     @cached_property
-    def terms(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-        """[t] places in the vocabulary, and their weights."""
-        total = csr_array(csr_array(np.ones((1, self.words.shape[0]), np.float32)) @ self.words)
-        return total.indices.astype(np.int32), total.data.astype(np.float32)
+    def terms(self) -> TermRow:
+        """The term query: each term once."""
+        ids = np.concatenate([_NO_TERMS, *(ids for ids, _ in self.words)])
+        terms, places = np.unique(ids, return_inverse=True)
+        values = np.concatenate([np.zeros(0, np.float32), *(values for _, values in self.words)])
+        return terms, np.bincount(places, values, len(terms)).astype(np.float32)
 
 
 def sparse_query(
@@ -63,12 +74,10 @@ def sparse_query(
 
     `pairs` False leaves co-occurrence out: what is similar, not what comes next. None where the model is no hybrid.
     """
-    encoder = view.towers.encoder
-    settings = encoder.hybrid
+    settings = view.towers.encoder.hybrid
     if settings is None:
         return None
     newest = items[-LAST:]
-    words = term_contributions(settings, encoder.term_vectors([tokens for tokens, _ in newest]))
     recency = settings.cooccurrence.recency_weights(len(items))
     counted = [
         (number, position, float(weight))
@@ -77,7 +86,7 @@ def sparse_query(
     ]
     numbers = [number for number, _, _ in counted]
     return SparseQuery(
-        words,
+        _word_parts(settings, [view.term_row(tokens, position) for tokens, position in newest]),
         [position for _, position in newest],
         numbers,
         [position for _, position, _ in counted],
@@ -85,6 +94,14 @@ def sparse_query(
         view.counts.read(numbers),
         [position for _, position in items if position is not None],
     )
+
+
+def _word_parts(settings: HybridSettings, rows: Sequence[TermRow]) -> list[TermRow]:
+    offsets = np.cumsum([0, *(len(ids) for ids, _ in rows)])
+    ids = np.concatenate([_NO_TERMS, *(ids for ids, _ in rows)])
+    values = np.concatenate([np.zeros(0, np.float32), *(values for _, values in rows)])
+    weights = term_weights(settings, offsets, ids, values).astype(np.float32)
+    return [(ids, values * weight) for (ids, values), weight in zip(rows, weights, strict=True)]
 
 
 def empty_query(view: View) -> SparseQuery:
@@ -105,61 +122,102 @@ class HybridSearch:
 
     def search(self, spec: SearchSpec) -> list[Hit]:
         """The k best that are shown, equal scores by item id."""
-        rows = answerable(self.view, spec)
-        if spec.candidates is None and self.view.snapshot.manifest.index != FLAT:
-            rows = self._few(spec, rows)
-        return best_hits(self.view, rows, self.scores(rows), spec.k)
+        view = self.view
+        rows = answerable(view, spec) if spec.candidates is not None else None
+        if rows is None and view.snapshot.manifest.index != FLAT:
+            found = self._few(spec)
+            rows = found if len(found) >= spec.k else None
+        if rows is not None:
+            return best_hits(view, self.scores(rows), spec.k, rows)
+        scores = self.all_scores()
+        leave_out(view, spec, scores)
+        return best_hits(view, scores, spec.k)
+
+    def all_scores(self) -> Scores:
+        """[size] of all positions; one pass over the dense vectors, all else by what the query has."""
+        view, out = self.view, self._all_dense()
+        places, values = self.word_scores()
+        if self.settings.cold_boost:
+            gates = view.gates(self.sparse.counts.events)
+            out *= gates
+            values = values * gates[places]
+        np.add.at(out, places, values)
+        places, counted = self.pair_scores()
+        np.add.at(out, places, counted.astype(np.float32))
+        own = np.unique(np.array(self.sparse.own, dtype=np.int64))
+        out[own] += self._repeat(own).astype(np.float32)
+        return out
 
     def scores(self, rows: Positions) -> Scores:
         """[len(rows)] of these positions."""
         text = self.dense(rows) + self.words(rows)
-        gates = self.view.gates(self.settings, self.sparse.counts.events)
-        out = text * gates[rows] + self.pairs()[rows] + self._repeat(rows)
-        return np.asarray(out, dtype=np.float32)
-
-    def score_all(self) -> Scores:
-        """[size] of everything, shown or not."""
-        return self.scores(np.arange(self.view.size))
+        if self.settings.cold_boost:
+            text *= self.view.gates(self.sparse.counts.events)[rows]
+        pairs = self._summed(*self.pair_scores())[rows]
+        return np.asarray(text + pairs + self._repeat(rows), dtype=np.float32)
 
     def dense(self, rows: Positions) -> Scores:
         """[len(rows)]"""
-        view, n = self.view, len(self.view.snapshot.item_ids)
         if not self.vector.any():
             return np.zeros(len(rows), np.float32)
-        if len(rows) * 4 > view.size:  # most of them: read the matrix as it lies
-            both = np.concatenate([view.snapshot.vectors @ self.vector, view.delta_vectors @ self.vector])
-            return np.asarray(both[rows], dtype=np.float32)
-        out = np.empty(len(rows), np.float32)
-        late = rows >= n
-        out[late] = view.delta_vectors[rows[late] - n] @ self.vector
-        out[~late] = view.snapshot.vectors[rows[~late]] @ self.vector
+        if len(rows) * 4 > self.view.size:  # most of them: read the matrix as it lies
+            return self._all_dense()[rows]
+        return np.asarray(self.view.vectors(rows.tolist()) @ self.vector, dtype=np.float32)
+
+    def _all_dense(self) -> Scores:
+        """[size]"""
+        view, n = self.view, len(self.view.snapshot.item_ids)
+        out = np.zeros(view.size, np.float32)
+        if self.vector.any():
+            query = torch.from_numpy(self.vector)
+            torch.mv(as_tensor(view.snapshot.vectors), query, out=torch.from_numpy(out[:n]))
+            np.matmul(view.delta_vectors, self.vector, out=out[n:])
         return out
 
     def words(self, rows: Positions) -> Scores:
-        """[len(rows)]"""
-        return self._all_words()[rows]
-
-    def _all_words(self) -> Scores:
-        """[size] of all positions, from the postings of the query's terms."""
-        view = self.view
-        out = np.zeros(view.size, np.float32)
-        postings = view.snapshot.terms
-        terms, term_weights = self.sparse.terms
-        if postings is None or not len(terms):
+        """[len(rows)] From the terms of each: an exact sum over a few rows needs no long postings."""
+        view, n = self.view, len(self.view.snapshot.item_ids)
+        out = np.zeros(len(rows), np.float32)
+        if view.snapshot.terms is None:
             return out
-        found = [postings.postings.row(int(term)) for term in terms]
-        n = len(view.snapshot.item_ids)
-        pairs = zip(found, term_weights, strict=True)
-        weights = np.concatenate([own * weight for (_, own), weight in pairs])
-        places = np.concatenate([own for own, _ in found])
-        out[:n] = np.bincount(places, weights, n)
-        out[n:] = view.delta_words(terms, term_weights)
+        terms, weights = self.sparse.terms
+        early = np.flatnonzero(rows < n)
+        own, values, ends = view.snapshot.terms.items.rows(rows[early])
+        query = np.zeros(view.snapshot.terms.width, np.float32)
+        query[terms] = weights
+        sums = np.concatenate([[0.0], np.cumsum(values * query[own], dtype=np.float64)])
+        out[early] = np.diff(sums[ends])
+        if len(early) < len(rows):
+            late = rows >= n
+            out[late] = view.delta_words(terms, weights)[rows[late] - n]
         return out
 
-    def pairs(self) -> Scores:
-        """[size] The co-occurrence score of all positions, weighted."""
-        places, values = self.pair_scores()
-        return np.bincount(places, values, self.view.size).astype(np.float32)
+    def word_scores(self, most: int | None = None) -> tuple[Positions, Scores]:
+        """Positions, and what each term of the query adds there, end to end; positions may repeat.
+
+        `most`: of the rarest terms only, which together have no more positions than that.
+        """
+        view, (terms, weights) = self.view, self.sparse.terms
+        if view.snapshot.terms is None or not len(terms):
+            return np.zeros(0, np.int64), np.zeros(0, np.float32)
+        postings = view.snapshot.terms.postings
+        if most is not None:
+            lengths = postings.offsets[terms + 1] - postings.offsets[terms]
+            rarest = np.argsort(lengths, kind="stable")
+            rarest = np.sort(rarest[np.cumsum(lengths[rarest]) <= most])
+            terms, weights = terms[rarest], weights[rarest]
+        found = [postings.row(term) for term in terms.tolist()]
+        late = view.delta_words(terms, weights)
+        there = np.flatnonzero(late)
+        places = np.concatenate([*(rows for rows, _ in found), len(view.snapshot.item_ids) + there])
+        values = [own * weight for (_, own), weight in zip(found, weights, strict=True)]
+        return places.astype(np.int64, copy=False), np.concatenate([*values, late[there]])
+
+    def _summed(self, places: Positions, values: npt.NDArray[np.floating]) -> Scores:
+        """[size] At each position the sum of its values. Memory that is not written to costs nothing."""
+        out = np.zeros(self.view.size, np.float32)
+        np.add.at(out, places, values.astype(np.float32))
+        return out
 
     def pair_scores(self) -> tuple[Positions, Floats]:
         """Positions, and what each item of the history adds to K there, end to end; positions may repeat."""
@@ -192,11 +250,16 @@ class HybridSearch:
         -> part: score; (position of the history's item, part, score). What is not an item's own is in the parts alone.
         """
         here = np.array([position])
-        gates = float(self.view.gates(self.settings, self.sparse.counts.events)[position])
-        own = self.view.towers.encoder.term_vectors([self.view.tokens(position)])
-        by_word = gates * (self.sparse.words @ own.T).toarray()[:, 0]
+        gates = float(self.view.gates(self.sparse.counts.events)[position]) if self.settings.cold_boost else 1.0
+        own_ids, weights = self.view.term_row(self.view.tokens(position), position)
+        of_term = dict(zip(own_ids.tolist(), weights.tolist(), strict=True))
+        by_word = [
+            gates
+            * sum(value * of_term.get(term, 0.0) for term, value in zip(*map(np.ndarray.tolist, row), strict=True))
+            for row in self.sparse.words
+        ]
         shares = [
-            (where, "words", float(value))
+            (where, "words", value)
             for where, value in zip(self.sparse.read, by_word, strict=True)
             if where is not None and value
         ]
@@ -209,7 +272,7 @@ class HybridSearch:
                 by_pair.append((where, "co-occurrence", value))
         parts = {
             "co-occurrence": sum(value for _, _, value in by_pair),
-            "words": float(by_word.sum()),
+            "words": sum(by_word),
             "dense": gates * float(self.dense(here)[0]),
             "repeat": float(self._repeat(here)[0]),
         }
@@ -223,20 +286,27 @@ class HybridSearch:
             out[rows == self.sparse.own[-1]] += self.settings.last_item
         return out
 
-    def _few(self, spec: SearchSpec, answerable: Positions) -> Positions:
-        """Candidates among those that may answer; all of them where there are hardly any."""
+    def _few(self, spec: SearchSpec) -> Positions:
+        """Candidates that may answer: the best by dense vectors, by rare words and by co-occurrence, and the delta."""
         view, n = self.view, len(self.view.snapshot.item_ids)
-        allowed = np.zeros(view.size, np.bool_)
-        allowed[answerable] = True
-        wanted = min(n, DENSE_CANDIDATES + spec.k)
-        masked = None if allowed[:n].all() else [allowed[:n]]
-        dense, _ = view.snapshot.index.search(self.vector[None], wanted, masked)
-        words = self._all_words()
-        words[~allowed] = 0
-        top = min(len(words), TERM_CANDIDATES + spec.k)
-        best = np.argpartition(words, len(words) - top)[len(words) - top :]
-        counted, _ = self.pair_scores()
-        late = np.arange(n, view.size)
-        rows = np.unique(np.concatenate([dense[0][dense[0] >= 0], best[words[best] > 0], counted, late]))
+        allowed, masked = view.shown, None
+        more = min(len(spec.excluded), DENSE_CANDIDATES)
+        if spec.passed is not None:
+            allowed = allowed & np.concatenate([spec.passed.snapshot, spec.passed.delta[: view.length]])
+            masked = [allowed[:n]]
+        dense, _ = view.snapshot.index.search(self.vector[None], min(n, DENSE_CANDIDATES + spec.k + more), masked)
+        words = self._best(*self.word_scores(MOST_POSTINGS), TERM_CANDIDATES + more)
+        counted = self._best(*self.pair_scores(), PAIR_CANDIDATES + more)
+        rows = np.unique(np.concatenate([dense[0][dense[0] >= 0], words, counted, np.arange(n, view.size)]))
         rows = rows[allowed[rows]]
-        return rows if len(rows) >= spec.k else answerable
+        kept: Positions = rows[~np.isin(rows, list(spec.excluded))] if spec.excluded else rows
+        return kept
+
+    def _best(self, places: Positions, values: npt.NDArray[np.floating], most: int) -> Positions:
+        """The positions whose values sum to most, in no order."""
+        rows = np.unique(places)
+        if len(rows) <= most:
+            return rows
+        sums = self._summed(places, values)[rows]
+        best: Positions = rows[np.argpartition(sums, len(sums) - most)[len(sums) - most :]]
+        return best

@@ -76,35 +76,40 @@ def score_all(view: View, query: npt.NDArray[np.float32]) -> npt.NDArray[np.floa
     return np.concatenate(parts).astype(np.float32, copy=False)
 
 
-def best_hits(view: View, rows: Positions, scores: npt.NDArray[np.floating], k: int) -> list[Hit]:
-    """The k best of these positions, which rise, best first. scores: [len(rows)]"""
-    k = min(k, len(rows))
+def leave_out(view: View, spec: SearchSpec, scores: npt.NDArray[np.floating]) -> None:
+    """Set the scores [size] of what may not answer to -inf; `spec` has no candidates."""
+    scores[view.hidden] = -np.inf
+    if spec.passed is not None:
+        n = len(view.snapshot.item_ids)
+        scores[:n][~spec.passed.snapshot] = -np.inf
+        scores[n:][~spec.passed.delta[: view.length]] = -np.inf
+    if spec.excluded:
+        scores[list(spec.excluded)] = -np.inf
+
+
+def best_hits(view: View, scores: npt.NDArray[np.floating], k: int, rows: Positions | None = None) -> list[Hit]:
+    """The k best of positions `rows`, which rise (None: of all), best first. scores: [len(rows)], -inf: no answer."""
+    k = min(k, len(scores))
     if not k:
         return []
     border = np.partition(scores, len(scores) - k)[len(scores) - k]
-    near = np.flatnonzero(scores >= border - 2 * TIE)
+    near = np.flatnonzero((scores >= border - 2 * TIE) & (scores > -np.inf))
+    where = near if rows is None else rows[near]
     if len(near) > k + MASK_ABOVE:
-        near = _without_many_equal(view, rows, scores, near, border, k)
-    found = [Hit(int(rows[place]), float(scores[place])) for place in near.tolist()]
+        kept = _without_many_equal(view, where, scores[near] == border, k)
+        near, where = near[kept], where[kept]
+    found = [Hit(position, score) for position, score in zip(where.tolist(), scores[near].tolist(), strict=True)]
     return _ranked(view, found, k)
 
 
-def _without_many_equal(
-    view: View,
-    rows: Positions,
-    scores: npt.NDArray[np.floating],
-    near: Positions,
-    border: np.floating,
-    k: int,
-) -> Positions:
-    """`near` with the first k by item id of those in the snapshot that equal the border, often a million zeros.
+def _without_many_equal(view: View, where: Positions, equal: npt.NDArray[np.bool_], k: int) -> npt.NDArray[np.bool_]:
+    """Which positions can answer: of those in the snapshot that equal the border, often a million zeros, the first k.
 
-    No other of them can answer. Rows of the snapshot are in the order of item ids.
+    Rows of the snapshot are in the order of item ids, by which equal scores are ranked.
     """
-    many = (scores[near] == border) & (rows[near] < len(view.snapshot.item_ids))
+    many = equal & (where < len(view.snapshot.item_ids))
     many[np.flatnonzero(many)[:k]] = False
-    kept: Positions = near[~many]
-    return kept
+    return ~many
 
 
 def search(view: View, queries: Vectors, wanted: Sequence[SearchSpec]) -> list[list[Hit]]:

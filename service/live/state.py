@@ -24,7 +24,6 @@ from seqrec.data.items import Item
 from seqrec.encoder import Encoder, Vectors
 from seqrec.hybrid.event_counts import EventChanges, EventCounts
 from seqrec.hybrid.scoring import gate
-from seqrec.hybrid.settings import HybridSettings
 from seqrec.text.item_text import TokenizedHistory, TokenizedItem, has_model_input, same_tokens
 from service.live.columns import Check
 from service.live.delta import NEVER, Delta
@@ -60,6 +59,18 @@ class Towers:
         """-> float32 [b, dim]"""
         with self._lock:
             return self.encoder.encode_history_tokens(histories)
+
+
+@dataclass(frozen=True, eq=False)
+class _ByPosition:
+    """Of what lies at each position: its events [size], for counts of items `counted` [n], and its gates [size]."""
+
+    counted: npt.NDArray[np.float64]
+    events: npt.NDArray[np.float64]
+    gates: npt.NDArray[np.float32]
+
+
+_NO_GATES = np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,17 +164,54 @@ class View:
 
     def events_at(self, events: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """[size] Events of what lies at each position, for these counts; not to be changed."""
-        last = self.__dict__.get("_events_at")
-        if last is not None and last[0] is events:
-            found: npt.NDArray[np.float64] = last[1]
-            return found
-        at = np.zeros(self.size)
-        # What a version before the log of events counted of a file; 0 in homes that are younger.
-        at[: len(self.snapshot.popularity)] = self.snapshot.popularity
-        at[len(self.snapshot.popularity) :] = self._delta.popularity[: self.length]
-        self._add_counts(at, events)
-        self.__dict__["_events_at"] = (events, at)  # a frozen dataclass; what several threads make is the same
-        return at
+        return self._by_position(events).events
+
+    def gates(self, events: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+        """[size] What the text score of each position is multiplied by, for these counts of events."""
+        return self._by_position(events).gates
+
+    def _by_position(self, counted: npt.NDArray[np.float64]) -> _ByPosition:
+        """Of the last call where the counts are the same, and made from it where a few are others."""
+        last: _ByPosition | None = self.__dict__.get("_last_by_position")
+        if last is not None and last.counted is counted:
+            return last
+        if last is None or len(last.counted) > len(counted):
+            last = None
+            changed = np.arange(len(counted))
+        else:
+            before = len(last.counted)
+            changed = np.flatnonzero(counted[:before] != last.counted)
+            changed = np.concatenate([changed, np.arange(before, len(counted))])
+        places = self.places(changed)
+        there = places >= 0
+        made = self._with_events(last, counted, places[there], counted[changed[there]])
+        if len(self._places) >= len(counted):  # else some that are new have no place yet
+            self.__dict__["_last_by_position"] = made  # a frozen dataclass; what several threads make is the same
+        return made
+
+    def _with_events(
+        self,
+        last: _ByPosition | None,
+        counted: npt.NDArray[np.float64],
+        places: npt.NDArray[np.int64],
+        events: npt.NDArray[np.float64],
+    ) -> _ByPosition:
+        former = self._former
+        settings = self.towers.encoder.hybrid
+        at = former.copy() if last is None else last.events.copy()
+        at[places] = former[places] + events
+        if settings is None or not settings.cold_boost:
+            return _ByPosition(counted, at, _NO_GATES)
+        if last is None:
+            return _ByPosition(counted, at, gate(settings, at).astype(np.float32))
+        gates = last.gates.copy()
+        gates[places] = gate(settings, at[places])
+        return _ByPosition(counted, at, gates)
+
+    @cached_property
+    def _former(self) -> npt.NDArray[np.float64]:
+        """[size] What a version before the log of events counted of a file; 0 in homes that are younger."""
+        return np.concatenate([self.snapshot.popularity, self._delta.popularity[: self.length]])
 
     def _add_counts(self, at: npt.NDArray[np.float64], events: npt.NDArray[np.float64]) -> None:
         places = self.places(np.arange(len(events)))
@@ -190,6 +238,11 @@ class View:
         return len(self.snapshot.item_ids) + self.length
 
     @cached_property
+    def hidden(self) -> npt.NDArray[np.int64]:
+        """Positions that no answer may hold."""
+        return np.flatnonzero(~self.shown)
+
+    @cached_property
     def shown(self) -> npt.NDArray[np.bool_]:
         """[size] Whether answers may hold what lies at a position."""
         return np.concatenate([self.snapshot_shown, self.delta_shown])
@@ -202,15 +255,15 @@ class View:
             places[row] = NOWHERE if position is None else position
         return places
 
-    def gates(self, settings: HybridSettings, events: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-        """[size] What the text score of each position is multiplied by, for these counts of events."""
-        last = self.__dict__.get("_gates")
-        if last is not None and last[0] is events:
-            found: npt.NDArray[np.float32] = last[1]
-            return found
-        made = gate(settings, self.events_at(events)).astype(np.float32)
-        self.__dict__["_gates"] = (events, made)
-        return made
+    def term_row(
+        self, tokens: TokenizedItem, position: int | None
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """Terms and weights of an item with these tokens; `position` None for plain attributes."""
+        terms = self.snapshot.terms
+        if terms is not None and position is not None and position < len(self.snapshot.item_ids):
+            return terms.items.row(position)
+        made = self.towers.encoder.term_vectors([tokens])
+        return made.indices.astype(np.int32), made.data
 
     def delta_words(self, terms: npt.NDArray[np.int32], weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """[length] Inner products of the delta's term vectors with a query of these terms."""

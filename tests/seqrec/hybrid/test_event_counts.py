@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqrec.errors import CatalogueError
@@ -101,9 +101,10 @@ SETTINGS = st.builds(
 )
 
 
+@settings(deadline=None)  # on a busy machine
 @given(SETTINGS, st.data())
-def test_following_equals_counting_again(settings: CooccurrenceSettings, data: st.DataObject) -> None:
-    counts, number = EventCounts(settings, BaseCounts.empty("log")), 0
+def test_following_equals_counting_again(chosen: CooccurrenceSettings, data: st.DataObject) -> None:
+    counts, number = EventCounts(chosen, BaseCounts.empty("log")), 0
     users: list[set[E]] = [set(), set(), set()]
     for _ in range(data.draw(st.integers(1, 5))):
         changed = []
@@ -115,16 +116,16 @@ def test_following_equals_counting_again(settings: CooccurrenceSettings, data: s
             changed.append(kept)
         counts.apply(changes_of(counts.seq, number, list(zip(users, changed, strict=True))))
         users = changed
-        expected = brute_force(settings, users)
+        expected = brute_force(chosen, users)
         compacted = counts.compact()
         assert as_dicts(compacted) == expected
         assert as_read(counts) == expected[1]
         for time in (-1.0, 0.0, 2.0, 2.5, 5.0, 6.0):
             assert (
-                as_windows(counts, time) == as_windows(EventCounts(settings, compacted), time) == in_window(users, time)
+                as_windows(counts, time) == as_windows(EventCounts(chosen, compacted), time) == in_window(users, time)
             )
         whole = changes_of(0, number, [(set(), user) for user in users])
-        anew = count_sequences(settings, "log", whole)
+        anew = count_sequences(chosen, "log", whole)
         assert as_dicts(anew) == expected
         assert anew.times is not None
         assert compacted.times is not None
@@ -132,7 +133,7 @@ def test_following_equals_counting_again(settings: CooccurrenceSettings, data: s
         assert anew.times.items.tolist() == compacted.times.items.tolist()
         assert (anew.log_id, anew.seq) == (compacted.log_id, compacted.seq) == ("log", number)
         if data.draw(st.booleans()):
-            counts = EventCounts(settings, compacted)
+            counts = EventCounts(chosen, compacted)
 
 
 def test_fading_counts_are_read_in_proportion_to_all_events() -> None:

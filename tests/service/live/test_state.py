@@ -243,7 +243,7 @@ def test_popular_items_in_the_order_of_popularity_then_id(towers: Towers) -> Non
     state.apply(changes, 4)
     view = state.view
     rows = search.answerable(view, SearchSpec(9))
-    hits = search.best_hits(view, rows, view.popularity[rows], 9)
+    hits = search.best_hits(view, view.popularity[rows], 9, rows)
     assert [(view.item_id(hit.position), hit.score) for hit in hits] == [("b", 5), ("a", 1), ("aa", 0), ("e", 0)]
 
 
@@ -262,5 +262,5 @@ def test_the_best_of_many_equals_are_the_first_by_id(towers: Towers, monkeypatch
         order = ranked([view.item_id(int(rows[place])) for place in every], [scores[place] for place in every])
         expected = [(int(rows[every[place]]), float(scores[every[place]])) for place in order]
         for k in (1, 2, 5, 40, 99, 200):
-            hits = search.best_hits(view, rows, scores, k)
+            hits = search.best_hits(view, scores, k, rows)
             assert [(hit.position, hit.score) for hit in hits] == expected[:k]
