@@ -80,13 +80,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"\nseqrec {argv[0]}: interrupted; nothing half-written is left", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if error.errno not in _EXPLAINED:
             raise
         where = f": {error.filename}" if error.filename else ""
         print(f"seqrec {argv[0]}: {error.strerror}{where}; nothing half-written is left", file=sys.stderr)
         sys.exit(1)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+_EXPLAINED = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
+}
+"""Errors of paths and disks, which the message of the operating system and the path explain."""
 
 
 def _interrupt(number: int, frame: object) -> None:

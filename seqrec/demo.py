@@ -23,7 +23,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from seqrec import __version__, cli
-from seqrec.data.files import new_directory, sha256_file, write_text
+from seqrec.data.files import check_output, new_directory, sha256_file, write_text
 from seqrec.errors import InputError, SeqrecError
 from seqrec.runtime.listen import listen
 from seqrec.runtime.progress import format_duration
@@ -62,6 +62,7 @@ def main(argv: Sequence[str]) -> None:
     port = _port(os.environ.get("SEQREC_PORT") or "8000")
     listen(host, port).close()  # before minutes of training
     _check_data()
+    check_output(home, "SEQREC_HOME")
     home.mkdir(parents=True, exist_ok=True)
     for left in (*home.glob(".tmp-*"), *home.glob(".old-*")):  # of a run that was killed
         shutil.rmtree(left, ignore_errors=True)

@@ -75,6 +75,10 @@ def test_every_command_refuses_an_option_it_does_not_know(command: str, capsys: 
             "seqrec train: No space left on device: var/x; nothing half-written is left",
         ),
         (OSError(errno.EACCES, os.strerror(errno.EACCES), "var"), 1, "seqrec train: Permission denied: var"),
+        (OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), "a/b"), 1, "seqrec train: Not a directory: a/b"),
+        (OSError(errno.EISDIR, os.strerror(errno.EISDIR), "a"), 1, "seqrec train: Is a directory: a"),
+        (OSError(errno.EEXIST, os.strerror(errno.EEXIST), "a"), 1, "seqrec train: File exists: a"),
+        (OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), "a"), 1, "seqrec train: File name too long: a"),
         (OSError(errno.EROFS, os.strerror(errno.EROFS)), 1, "seqrec train: Read-only file system; nothing"),
     ],
 )

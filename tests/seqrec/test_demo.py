@@ -234,6 +234,16 @@ def test_a_host_that_is_none_of_this_machine(commands: list[list[str]], monkeypa
         demo.main([])
 
 
+def test_a_home_that_is_a_file_is_named(
+    commands: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "plain").touch()
+    monkeypatch.setenv("SEQREC_HOME", str(tmp_path / "plain"))
+    with pytest.raises(InputError, match=r"plain/demo cannot be created, since .*plain is a file"):
+        demo.main([])
+    assert commands == []
+
+
 def test_without_the_repository_s_data_it_says_what_to_do(
     commands: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

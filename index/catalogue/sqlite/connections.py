@@ -41,6 +41,8 @@ class Connections:
         self._idle: deque[sqlite3.Connection] = deque()
         self._closed = False
         with self._translated():
+            if path.parent.exists() and not path.parent.is_dir():
+                raise CatalogueError(f"{path.parent} is a file, not a directory; set SEQREC_HOME to a directory")
             private_directory(path.parent)
             make_private(path)  # SQLite gives new -wal and -shm files the same permissions
             for suffix in ("-wal", "-shm"):
@@ -142,7 +144,8 @@ class Connections:
                 )
             raise CatalogueError(f"{self._name}: {advice}") from error
         except OSError as error:
-            raise CatalogueError(f"{self._name}: {error.strerror}") from error
+            where = f" ({error.filename})" if error.filename and str(error.filename) != str(self.path) else ""
+            raise CatalogueError(f"{self._name}: {error.strerror}{where}") from error
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection) -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -47,6 +49,33 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     path.write_text("not a database, " * 100)
     with pytest.raises(CatalogueError, match=r"c\.sqlite3: it is not an SQLite database"):
         SqliteCatalogue(path)
+
+
+def test_a_file_in_place_of_its_directory_is_named(tmp_path: Path) -> None:
+    (tmp_path / "home").touch()
+    with pytest.raises(CatalogueError, match=r"home is a file, not a directory; set SEQREC_HOME to a directory"):
+        SqliteCatalogue(tmp_path / "home" / "c.sqlite3")
+    with pytest.raises(CatalogueError, match=r"c\.sqlite3: Not a directory \(.*home/shop\)"):
+        SqliteCatalogue(tmp_path / "home" / "shop" / "c.sqlite3")
+
+
+def test_the_check_is_what_a_process_that_starts_would_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "c.sqlite3"
+    catalogue = SqliteCatalogue(path)
+    catalogue.put([entry("a")])
+    catalogue.check()
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+        with pytest.raises(CatalogueError, match=r"c\.sqlite3: the disk is full"):
+            catalogue.check()
+    with path.open("r+b") as file:
+        file.write(b"\xff" * path.stat().st_size)
+    with pytest.raises(CatalogueError, match=r"c\.sqlite3: "):
+        catalogue.check()
+    path.unlink()
+    with pytest.raises(CatalogueReplaced, match="was removed or replaced"):
+        catalogue.check()
+    catalogue.close()
 
 
 def test_a_directory_in_its_place_is_refused(tmp_path: Path) -> None:
