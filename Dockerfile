@@ -24,10 +24,10 @@ COPY service service
 COPY benchmarks benchmarks
 
 FROM source AS build-cpu
-RUN pip install -c constraints.txt -e '.[cpu,parquet]'
+RUN pip install -c constraints.txt -e '.[cpu,shop]'
 
 FROM source AS build-cuda
-RUN pip install -c constraints.txt -e '.[gpu,parquet]'
+RUN pip install -c constraints.txt -e '.[gpu,shop]'
 
 FROM python:3.12-slim-bookworm AS base
 # OpenMP's run-time library, which FAISS and torch compute with.

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from seqrec.errors import SeqrecError
 from seqrec.registry import load
@@ -18,6 +19,10 @@ from seqrec.runtime.malloc import tune_malloc
 from seqrec.runtime.threads import use_passive_waits
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "init": ("seqrec.shop.cli:init", "look at a shop's files and write shop.toml"),
+    "up": ("seqrec.shop.cli:up", "import, train, evaluate, index and serve what shop.toml describes"),
+    "check": ("seqrec.shop.cli:check", "what stands out in the shop's data, before training"),
+    "status": ("seqrec.shop.cli:status", "what is up to date, what is served, how good it is"),
     "demo": ("seqrec.demo:main", "train, evaluate, index and serve the bundled data set"),
     "import": ("seqrec.data.sources.cli:import_data", "turn others' data sets and checkpoints into ours"),
     "export": ("seqrec.data.sources.cli:export_data", "turn items and interactions into RecBole's files"),
@@ -33,6 +38,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("service.cli:serve", "answer over HTTP"),
     "bench": ("benchmarks.cli:bench", "measure speed and memory beside what people would use instead"),
 }
+
+PROJECT_FILE = "shop.toml"
+PROJECT_COMMANDS = ("index", "reindex", "catalogue", "events", "serve")
+"""Commands that take the service's settings from the project file in the current directory."""
 
 
 def run(command: str, argv: Sequence[str]) -> None:
@@ -63,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
+        if argv[0] in PROJECT_COMMANDS and Path(PROJECT_FILE).is_file():
+            load("seqrec.shop.project:use_project")()
         run(argv[0], argv[1:])
     except SeqrecError as error:
         print(f"seqrec {argv[0]}: {error}", file=sys.stderr)
