@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from charset_normalizer import from_bytes
 
@@ -49,19 +49,22 @@ class Dialect:
 def open_bytes(path: Path) -> IO[bytes]:
     """A file's bytes, decompressed. Raises FileFormatError if it cannot be opened or is not text."""
     try:
-        raw = path.open("rb")
+        file = cast(IO[bytes], gzip.open(path) if path.suffix == ".gz" else path.open("rb"))  # noqa: SIM115
     except FileNotFoundError:
         raise FileFormatError(path, None, "no such file") from None
     except OSError as error:
         raise FileFormatError(path, None, f"cannot be read: {error.strerror or error}") from None
-    file: IO[bytes] = io.BufferedReader(gzip.GzipFile(fileobj=raw)) if path.suffix == ".gz" else raw
     try:
         head = file.peek(1024)[:1024]  # type: ignore[attr-defined]
+        if not head:
+            raise FileFormatError(path, None, "empty")
+        check_packed(path, head)
     except (EOFError, OSError, zlib.error) as error:
+        file.close()
         raise FileFormatError(path, 1, f"cannot be decompressed: {error}") from None
-    if not head:
-        raise FileFormatError(path, None, "empty")
-    check_packed(path, head)
+    except FileFormatError:
+        file.close()
+        raise
     return file
 
 

@@ -18,11 +18,11 @@ from seqrec.data.tables.source_table import recognize
 from seqrec.data.tables.sql_table import is_url
 from seqrec.errors import InputError
 from seqrec.shop.events import UNTYPED, Events, Worth, read_events, weigh
-from seqrec.shop.guess import ColumnGuess, EventsGuess, find_link, guess_events, guess_items
-from seqrec.shop.hints import worth_of
+from seqrec.shop.guessing.columns import ColumnGuess, EventsGuess, find_link, guess_events, guess_items
+from seqrec.shop.guessing.hints import worth_of
+from seqrec.shop.guessing.profile import profile_table
 from seqrec.shop.imported import Report, events_summary, items_summary, summary_lines
 from seqrec.shop.items import ItemCounts, read_shop_items
-from seqrec.shop.profile import profile_table
 from seqrec.shop.project import EventsConfig, EventType, ItemsConfig, Project, ShopConfig, toml_string, toml_value
 
 MAX_REJECTED = 0.5

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from seqrec.data.tables.base import Rejects, Table
 from seqrec.errors import InputError
-from seqrec.shop.hints import has_hint, worth_of
-from seqrec.shop.profile import ColumnProfile, values_of
+from seqrec.shop.guessing.hints import has_hint, worth_of
+from seqrec.shop.guessing.profile import ColumnProfile, values_of
 from seqrec.shop.times import TimeFormat, find_format
 from seqrec.shop.values import id_texts, is_available
 
