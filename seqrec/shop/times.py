@@ -157,8 +157,8 @@ class TimeReader:
         factor = 1 if self.format == "order" else 10**9 // UNITS[SHORT[self.format]]
         if pa.types.is_string(column.type):
             column = pc.utf8_trim_whitespace(column)
-            whole = pc.fill_null(pc.match_substring_regex(column, r"^-?\d{1,18}$"), False)
-            number = pc.fill_null(pc.match_substring_regex(column, r"^-?\d{1,18}(\.\d*)?$"), False)
+            whole = pc.fill_null(pc.match_substring_regex(column, r"^-?(\d{1,18}|[1-8]\d{18})$"), False)
+            number = pc.fill_null(pc.match_substring_regex(column, r"^-?(\d{1,18}|[1-8]\d{18})(\.\d*)?$"), False)
             if not pc.all(whole).as_py() and pc.any(pc.and_not(number, whole)).as_py():
                 column = pc.if_else(number, column, None).cast(pa.float64())
             else:

@@ -165,11 +165,11 @@ class Utf8Stream(io.RawIOBase):
 
 def open_utf8(path: Path, encoding: Encoding) -> IO[bytes]:
     """The file's bytes in UTF-8, without a byte-order mark. Raises FileFormatError for an unknown encoding."""
-    file = open_bytes(path)
     try:
         known = codecs.lookup(encoding.name).name
     except LookupError:
         raise FileFormatError(path, None, f"no encoding {encoding.name!r}; for example utf-8, cp1252, utf-16") from None
+    file = open_bytes(path)
     if known == "utf-8" and not encoding.damaged:
         if file.peek(3)[:3] == codecs.BOM_UTF8:  # type: ignore[attr-defined]
             file.read(3)

@@ -133,7 +133,8 @@ def _guess_column(column: ColumnProfile) -> ColumnGuess:
     if column.urls > 0.5:
         return ColumnGuess(column.name, {"as": "stored"}, "URLs or files: kept with the item, not read as text", 13)
     code = has_hint(column.name, "code") and not has_hint(column.name, "price")
-    if column.numbers > 0.95 and not code and not column.is_list:
+    amounts = column.letters < 0.05 or has_hint(column.name, "price")  # "Film 2" is none
+    if column.numbers > 0.95 and amounts and not code and not column.is_list:
         setting: dict[str, Any] = {"as": "number"}
         if column.decimal:
             setting["decimal"] = ","
