@@ -283,7 +283,8 @@ def read_project(path: Path) -> Project:
     try:
         return Project(path, ShopConfig.model_validate(table))
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelled key is unknown, and another is missing: the former is the cause.
+        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
         loc = tuple(str(part) for part in first["loc"])
         key = ".".join(loc)
         raise FileFormatError(path, _line_of(text, loc), f"{key}: {_reason(first)}") from None

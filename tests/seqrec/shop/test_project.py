@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import tomllib
 from pathlib import Path
 
 import pytest
 
+from seqrec import cli
 from seqrec.errors import FileFormatError
 from seqrec.shop.project import find_project, read_project, toml_string, toml_value
 
@@ -118,3 +120,37 @@ def test_settings_of_serve_become_the_environment(tmp_path: Path, monkeypatch: p
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def test_other_commands_take_their_paths_from_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from training.config.arguments import add_data, add_run
+
+    monkeypatch.chdir(tmp_path)
+    parser = argparse.ArgumentParser()
+    add_data(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args([])
+    assert "required: --items, --interactions" in capsys.readouterr().err
+    write(tmp_path, GOOD)
+    parser = argparse.ArgumentParser()
+    add_data(parser)
+    add_run(parser, required=False)
+    arguments = parser.parse_args([])
+    assert arguments.items == Path("var/data/items.jsonl")
+    assert arguments.interactions == Path("var/data/interactions.parquet")
+    assert (arguments.on_error, arguments.out) == ("skip", Path("var/run"))
+    assert parser.parse_args(["--items", "mine.jsonl"]).items == Path("mine.jsonl")
+
+
+def test_a_broken_project_is_reported_by_every_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, GOOD.replace("[events]", "[event]"))
+    for command in ("serve", "train", "evaluate", "up", "check", "status"):
+        with pytest.raises(SystemExit) as caught:
+            cli.main([command])
+        assert caught.value.code == 1
+        assert f"seqrec {command}: shop.toml, line 12: event: no such setting" in capsys.readouterr().err
