@@ -93,7 +93,7 @@ class Events:
 def read_events(table: Table, config: EventsConfig, rejects: Rejects, progress: Callable[[int], object]) -> Events:
     """Reads all events. Rows without a user, an item or a time, and with ids or times that cannot be read, are
     rejected. `progress` gets the number of rows of each batch. Raises FileFormatError with "raise" in `rejects`."""
-    users, items = Ids(check_user_id), Ids(check_item_id)
+    users, items = Actors(config), Ids(check_item_id)
     times = TimeReader(config.time_format, config.zone)
     types: dict[str, int] = {}
     parts: list[tuple[npt.NDArray[np.generic], ...]] = []
@@ -102,7 +102,7 @@ def read_events(table: Table, config: EventsConfig, rejects: Rejects, progress: 
     read = rejected = 0
     for batch in table.batches(wanted, rejects):
         column = {name: batch.column(place) for place, name in enumerate(wanted)}
-        user = _users(column, config, users)
+        user = users.encode(column)
         item = items.encode(column[config.item])
         if config.time is None:
             time = np.arange(read, read + len(batch), dtype=np.int64)
@@ -110,7 +110,7 @@ def read_events(table: Table, config: EventsConfig, rejects: Rejects, progress: 
             time = times.read(column[config.time])
         good = (user >= 0) & (item >= 0) & (time != NULL)
         if not good.all():
-            _reject(table, config, column, (user, item, time), read, rejects, (users, items))
+            _reject(table, config, column, (user, item, time), read, rejects, (users.ids, items))
             rejected += int((~good).sum())
         kind = np.zeros(len(batch), dtype=np.int16) if config.type is None else _types(column[config.type], types)
         value = np.zeros(0, np.float32) if config.value is None else numbers(column[config.value])
@@ -126,10 +126,10 @@ def read_events(table: Table, config: EventsConfig, rejects: Rejects, progress: 
     type_names = list(types) or [UNTYPED]
     counts = np.bincount(columns[3], minlength=len(type_names)) if len(columns[3]) else np.zeros(len(type_names), int)
     return Events(
-        users.names,
+        users.ids.names,
         items.names,
         type_names,
-        columns[0],
+        users.resolved(columns[0]),
         columns[1],
         time,
         unit,
@@ -236,17 +236,42 @@ def _sessions(events: Events, gap: float) -> npt.NDArray[np.int64]:
     return sessions
 
 
-def _users(column: dict[str, pa.Array], config: EventsConfig, users: Ids) -> Codes:
-    """The user, or where it is empty the session."""
-    if config.user is None:
-        assert config.session is not None
-        return users.encode(column[config.session])
-    codes = users.encode(column[config.user])
-    if config.session is not None and (codes == -1).any():
-        sessions = id_texts(column[config.session])
-        named = pc.binary_join_element_wise("session", sessions, "-")
-        codes = np.where(codes == -1, users.encode(pc.if_else(pa.array(codes == -1), named, None)), codes)
-    return codes
+class Actors:
+    """Who acted: the user; where it is empty, the user whose session it is, or else the session."""
+
+    def __init__(self, config: EventsConfig) -> None:
+        self._user, self._session = config.user or config.session or "", config.session if config.user else None
+        self.ids = Ids(check_user_id)
+        self._sessions = Ids(check_user_id)
+        self._owner: dict[int, int] = {}  # user by session
+        self._anonymous: dict[int, int] = {}  # session by the user that stands for it
+
+    def encode(self, column: dict[str, pa.Array]) -> Codes:
+        codes = self.ids.encode(column[self._user])
+        if self._session is None:
+            return codes
+        sessions = self._sessions.encode(column[self._session])
+        named = (codes >= 0) & (sessions >= 0)
+        for pair in np.unique(np.stack([sessions[named], codes[named]]), axis=1).T.tolist():
+            self._owner.setdefault(*pair)
+        nameless = (codes == -1) & (sessions >= 0)
+        if nameless.any():
+            distinct = np.unique(sessions[nameless])
+            names = pa.array([f"session-{self._sessions.names[session]}" for session in distinct])
+            users = self.ids.encode(names)
+            self._anonymous.update(zip(users.tolist(), distinct.tolist(), strict=True))
+            codes = codes.copy()
+            codes[nameless] = users[np.searchsorted(distinct, sessions[nameless])]
+        return codes
+
+    def resolved(self, codes: Codes) -> Codes:
+        """The same when all events are read: sessions that have an owner somewhere are theirs."""
+        if not self._anonymous:
+            return codes
+        actor = np.arange(len(self.ids.names), dtype=np.int32)
+        for code, session in self._anonymous.items():
+            actor[code] = self._owner.get(session, code)
+        return actor[codes]
 
 
 def _types(column: pa.Array, known: dict[str, int]) -> npt.NDArray[np.int16]:

@@ -118,7 +118,8 @@ class EventType(Section):
 class EventsConfig(SourceConfig):
     """`time_format`: s, ms, us, ns since 1970; order (a running number); iso; datetime (typed columns); dayfirst or
     monthfirst (any spelling); or a strptime format. `zone`: of times without one. `value` and `min_value`: events of a
-    lower value are `low_value`. `session`: who acted where `user` is empty. `repeats`: the same user and item again:
+    lower value are `low_value`. `session`: where `user` is empty, the user of the session acted,
+    or the session itself. `repeats`: the same user and item again:
     keep all, one a session, the first, or the last; identical events are always one."""
 
     user: str | None = None

@@ -237,7 +237,7 @@ def _session(left: dict[str, ColumnProfile], guess: EventsGuess) -> None:
     found = next((column for name, column in left.items() if has_hint(name, "session")), None)
     if found is not None:
         del left[found.name]
-        guess.set("session", found.name, "stands for the user where that is empty")
+        guess.set("session", found.name, "where the user is empty: whose session it is, or the session itself")
 
 
 def _user_column(columns: Iterable[ColumnProfile]) -> ColumnProfile | None:

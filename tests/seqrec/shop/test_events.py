@@ -123,10 +123,10 @@ def test_broken_rows_are_named_or_counted(tmp_path: Path) -> None:
 
 def test_sessions_stand_for_unknown_users(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
-    path.write_text("u,i,t,s\na,x,1,s1\n,x,2,s2\n,y,3,s2\n,y,4,\n")
+    path.write_text("u,i,t,s\n,y,1,s1\na,x,1,s1\n,x,2,s2\n,y,3,s2\n,y,4,\n")
     rejects = Rejects("skip")
     events, _ = read(path, rejects, session="s")
-    assert [row[0] for row in rows(events)] == ["a", "session-s2", "session-s2"]
+    assert [row[0] for row in rows(events)] == ["a", "a", "session-s2", "session-s2"]
     assert rejects.counts == {"no u": 1}
 
 
