@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from seqrec.data.items import AttributeValue, Item, make_item
 from seqrec.data.sources.base import fit
@@ -40,12 +41,17 @@ def read_shop_items(
     last = _last_rows(table, config) if config.duplicates == "last" else None
     wanted = [name for name, column in config.columns.items() if column.kind != "drop"]
     converters = {name: _converter(config.columns[name], config.html) for name in wanted if name != config.id}
-    available = next((name for name, column in config.columns.items() if column.kind == "available"), None)
+    stock = next((name for name in converters if config.columns[name].kind == "available"), None)
+    texts, attributes_of = set(config.texts), [name for name in converters if name != stock]
     seen: set[str] = set()
     row = -1
     for batch in table.batches(wanted, rejects):
         ids = id_texts(batch.column(wanted.index(config.id))).to_pylist()
-        columns = {name: _python(batch.column(place)) for place, name in enumerate(wanted) if name != config.id}
+        columns = {
+            name: _converted(name, batch.column(place), converters[name], config.columns[name], counts)
+            for place, name in enumerate(wanted)
+            if name != config.id
+        }
         for place, item_id in enumerate(ids):
             row += 1
             counts.read += 1
@@ -55,8 +61,8 @@ def read_shop_items(
             try:
                 if item_id is None:
                     raise InputError(f"{config.id} is empty")
-                values = {name: columns[name][place] for name in converters}
-                item = _item(item_id, values, converters, available, config, counts)
+                attributes = {name: value for name in attributes_of if (value := columns[name][place]) is not None}
+                item = make_item(item_id, attributes, stock is None or bool(columns[stock][place]))
             except InputError as error:
                 reason = "no id" if item_id is None else "values that cannot be stored"
                 way_out = 'on_error = "skip" in [items] leaves such rows out'
@@ -64,7 +70,7 @@ def read_shop_items(
                 continue
             seen.add(item_id)
             counts.kept += 1
-            counts.without_text += not any(item.attributes.get(name) for name in config.texts)
+            counts.without_text += texts.isdisjoint(attributes)
             counts.unavailable += not item.available
             yield item
         progress(len(batch))
@@ -86,27 +92,48 @@ def _last_rows(table: Table, config: ItemsConfig) -> dict[str, int] | None:
     return last or None
 
 
-def _item(
-    item_id: str,
-    values: dict[str, Any],
-    converters: dict[str, Convert],
-    available: str | None,
-    config: ItemsConfig,
-    counts: ItemCounts,
-) -> Item:
-    attributes: dict[str, object] = {}
-    for name, value in values.items():
-        if name == available or value is None:
-            continue
-        converted = converters[name](value)
-        if converted is None:
-            counts.not_numbers[name] += config.columns[name].kind == "number"
-            continue
-        fitted = fit(name, list(converted) if isinstance(converted, tuple) else converted)
-        counts.cut += fitted != (list(converted) if isinstance(converted, tuple) else converted)
-        attributes[name] = fitted
-    open_for_sale = available is None or is_available(values[available], config.columns[available].yes)
-    return make_item(item_id, attributes, open_for_sale)
+def _converted(
+    name: str, column: pa.Array, convert: Convert, config: ColumnConfig, counts: ItemCounts
+) -> list[AttributeValue | None]:
+    """A column's attributes, None where there is none; of texts each distinct one is converted once."""
+    values, places = _distinct(column)
+    converted: list[AttributeValue | None]
+    if config.kind == "available":
+        converted = [is_available(value, config.yes) for value in [*values, None]]
+    else:
+        converted = [_fitted(name, convert(value), counts) for value in values] + [None]
+    if config.kind == "number":
+        counts.not_numbers[name] += sum(place >= 0 and converted[place] is None for place in places)
+    return [converted[place] for place in places]
+
+
+def _distinct(column: pa.Array) -> tuple[list[Any], list[int]]:
+    """Values, and the place of each row's value in them; -1 for none."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_string(column.type):
+        encoded = column.dictionary_encode()
+        return encoded.dictionary.to_pylist(), pc.fill_null(encoded.indices, -1).to_pylist()
+    if pa.types.is_decimal(column.type):
+        column = column.cast(pa.float64())
+    rows = column.to_pylist()
+    values = [value for value in rows if value is not None]
+    place = iter(range(len(values)))
+    return values, [-1 if value is None else next(place) for value in rows]
+
+
+def _fitted(name: str, value: AttributeValue | None, counts: ItemCounts) -> AttributeValue | None:
+    """Within the size of an attribute."""
+    if isinstance(value, tuple):
+        parts = fit(name, list(value))
+        assert isinstance(parts, list)
+        counts.cut += len(parts) < len(value)
+        return tuple(parts)
+    if isinstance(value, str):
+        text = str(fit(name, value))
+        counts.cut += len(text) < len(value)
+        return text
+    return value
 
 
 def _converter(column: ColumnConfig, html: bool) -> Convert:
@@ -146,12 +173,3 @@ def _written(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
-
-
-def _python(column: pa.Array) -> list[Any]:
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if pa.types.is_decimal(column.type):
-        column = column.cast(pa.float64())
-    values: list[Any] = column.to_pylist()
-    return values
