@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from seqrec.errors import SeqrecError
@@ -42,11 +43,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
 PROJECT_FILE = "shop.toml"
 PROJECT_COMMANDS = ("index", "reindex", "catalogue", "events", "serve")
 """Commands that take the service's settings from the project file in the current directory."""
+SHOP_LIBRARIES = ("pyarrow", "charset_normalizer", "dateutil")
+"""The extra `shop`, which a serving installation does without."""
 
 
 def run(command: str, argv: Sequence[str]) -> None:
     """Load and call one command of the table."""
-    load(COMMANDS[command][0])(list(argv))
+    target = COMMANDS[command][0]
+    if target.startswith("seqrec.shop."):
+        _require_shop_libraries()
+    load(target)(list(argv))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -94,6 +100,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _interrupt(number: int, frame: object) -> None:
     """SIGTERM ends a command as Ctrl-C does: what is half written is taken away. `serve` has its own way to stop."""
     raise KeyboardInterrupt
+
+
+def _require_shop_libraries() -> None:
+    """Raises SeqrecError, which names the extra."""
+    missing = [name for name in SHOP_LIBRARIES if find_spec(name) is None]
+    if missing:
+        raise SeqrecError(f"reading a shop's files needs {', '.join(missing)}: pip install 'seqrec[shop]'")
 
 
 def usage() -> str:
