@@ -34,6 +34,8 @@ class Stage:
     run: Callable[[], None]
     skipped: Callable[[], None] = lambda: None
     """Called instead of `run` if the output is up to date."""
+    always: bool = False
+    """Run each time, because it reads something that has no digest, such as a database."""
 
 
 def run_stages(stages: Sequence[Stage], state_file: Path, fresh: bool = False) -> None:
@@ -42,7 +44,7 @@ def run_stages(stages: Sequence[Stage], state_file: Path, fresh: bool = False) -
     for number, stage in enumerate(stages, 1):
         label = f"[{number}/{len(stages)}] {stage.name}"
         inputs = stage.inputs()
-        if is_fresh(stage, done, inputs):
+        if not stage.always and is_fresh(stage, done, inputs):
             _print(f"\n{label}: up to date")
             stage.skipped()
             continue

@@ -12,7 +12,6 @@ import shlex
 import shutil
 import socket
 import sys
-import time
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -112,6 +111,7 @@ def stages_of(project: Project, fresh: bool = False) -> list[Stage]:
             (project.items, project.interactions, data / REPORT),
             import_,
             lambda: show_findings(project),
+            always=is_url(project.config.items.path) or is_url(project.config.events.path),
         ),
         Stage("train", "the model that suits the data", trained_from, (project.checkpoint / "digest",), train),
         Stage(
@@ -133,10 +133,10 @@ def stages_of(project: Project, fresh: bool = False) -> list[Stage]:
 
 
 def content_digest(project: Project, what: str) -> str:
-    """Of the files that a section names; a database is read again each time."""
+    """Of the files that a section names; a database has none."""
     source: ItemsConfig | EventsConfig = project.config.items if what == "items" else project.config.events
     if is_url(source.path):
-        return str(time.time())
+        return ""
     place = project.base / source.path
     if source.format in FORMATS and place.is_dir():
         found = sorted(path for path in place.iterdir() if path.is_file())

@@ -36,7 +36,7 @@ SUFFIXES = {
 def open_table(path: str, options: TableOptions, what: Literal["items", "events"], base: Path = Path()) -> Table:
     """`base`: the folder of relative paths. Raises FileFormatError or InputError for what cannot be read."""
     if is_url(path):
-        return SqlTable(path, options.query)
+        return SqlTable(path, options.query, base)
     if options.format in FORMATS:
         return SourceTable(base / path, str(options.format), what)
     files = files_of(path, base)

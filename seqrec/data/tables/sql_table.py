@@ -20,9 +20,12 @@ def is_url(path: str) -> bool:
 
 
 class SqlTable:
-    """Rows are fetched in parts, by a server-side cursor where the driver has one. The password is never shown."""
+    """Rows are fetched in parts, by a server-side cursor where the driver has one. The password is never shown.
 
-    def __init__(self, url: str, query: str | None, tables: str = "items or events") -> None:
+    `base`: the folder of an SQLite file's relative path.
+    """
+
+    def __init__(self, url: str, query: str | None, base: Path = Path()) -> None:
         try:
             import sqlalchemy
         except ImportError:
@@ -31,8 +34,11 @@ class SqlTable:
         try:
             parsed = sqlalchemy.make_url(url)
             self.name = parsed.render_as_string(hide_password=True)
-            if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
-                raise InputError("no such SQLite file; the URL of a relative path is sqlite:///shop.db", self.name)
+            if parsed.get_backend_name() == "sqlite":
+                file = base / (parsed.database or "")
+                if not file.is_file():
+                    raise InputError("no such SQLite file; the URL of a relative path is sqlite:///shop.db", self.name)
+                parsed = parsed.set(database=str(file))
             self._engine = sqlalchemy.create_engine(parsed)
             self._query = query or self._only_table()
             with self._connection() as connection:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -223,3 +225,42 @@ def test_the_import_is_the_same_each_time(folder: Path) -> None:
         "events": first.events,
         "digests": first.digests,
     }
+
+
+def test_a_database_json_and_excel_give_the_same_shop(folder: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    pytest.importorskip("sqlalchemy")
+    items = [{"sku": f"A{n}", "title": f"Oak desk {n}", "tags": ["office", "wood"][: 1 + n % 2]} for n in range(30)]
+    events = [(f"u{u}", f"A{(u + p) % 30}", 1_700_000_000 + 60 * p) for u in range(40) for p in range(5)]
+    (folder / "items.json").write_text(json.dumps({"products": items}))
+    (folder / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    book = openpyxl.Workbook()
+    book.active.append(["customer", "sku", "bought at"])
+    for user, item, when in events:
+        book.active.append([user, item, datetime.fromtimestamp(when, UTC).replace(tzinfo=None)])
+    book.save(folder / "events.xlsx")
+    database = sqlite3.connect(folder / "shop.db")
+    database.execute("create table orders (customer text, sku text, at integer)")
+    database.executemany("insert into orders values (?, ?, ?)", events)
+    database.commit()
+    database.close()
+    query = "SELECT customer, sku, at FROM orders WHERE at > 0"
+    made = []
+    for number, options in enumerate(
+        (
+            ["--items", "items.json", "--events", "sqlite:///shop.db", "--events-query", query],
+            ["--items", "items.jsonl", "--events", "events.xlsx"],
+        )
+    ):
+        init([*options, "--out", f"shop-{number}.toml"])
+        project = read_project(folder / f"shop-{number}.toml")
+        import_shop(project)
+        events_read = read_interactions(project.interactions)
+        made.append(
+            (read_items(project.items), events_read.user_ids, events_read.item_ids, events_read.timestamps.tolist())
+        )
+    assert made[0] == made[1]
+    assert made[0][3][0] == 1_700_000_000
+    assert made[0][0][1].attributes["tags"] == ("office", "wood")
+    assert "sqlite:///shop.db" in (folder / "shop-0.toml").read_text()
+    assert read_project(folder / "shop-0.toml").config.events.query == query

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,6 +85,14 @@ def test_a_broken_state_costs_time_not_more(counted: Counted, content: str) -> N
 def test_fresh_does_all_again(counted: Counted) -> None:
     counted.go()
     assert counted.go(fresh=True) == ["a", "b", "c"]
+
+
+def test_a_stage_that_always_runs(counted: Counted) -> None:
+    counted.go()
+    stages = [replace(stage, always=stage.name == "b") for stage in counted.stages()]
+    counted.ran = []
+    run_stages(stages, counted.home / "state.json")
+    assert counted.ran == ["b"]
 
 
 def test_too_little_disk_is_said_before_a_stage_begins(counted: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
