@@ -93,51 +93,66 @@ class Events:
 def read_events(table: Table, config: EventsConfig, rejects: Rejects, progress: Callable[[int], object]) -> Events:
     """Reads all events. Rows without a user, an item or a time, and with ids or times that cannot be read, are
     rejected. `progress` gets the number of rows of each batch. Raises FileFormatError with "raise" in `rejects`."""
-    users, items = Actors(config), Ids(check_item_id)
-    times = TimeReader(config.time_format, config.zone)
-    types: dict[str, int] = {}
-    parts: list[tuple[npt.NDArray[np.generic], ...]] = []
     names = [config.user, config.session, config.item, config.time, config.type, config.value]
     wanted = list(dict.fromkeys(name for name in names if name is not None))
-    read = rejected = 0
+    reader = _Reader(table, config, rejects)
     for batch in table.batches(wanted, rejects):
-        column = {name: batch.column(place) for place, name in enumerate(wanted)}
-        user = users.encode(column)
-        item = items.encode(column[config.item])
+        reader.add({name: batch.column(place) for place, name in enumerate(wanted)}, len(batch))
+        progress(len(batch))
+    return reader.events()
+
+
+class _Reader:
+    """Collects the columns of the rows that can be read."""
+
+    def __init__(self, table: Table, config: EventsConfig, rejects: Rejects) -> None:
+        self.table, self.config, self.rejects = table, config, rejects
+        self.actors, self.items = Actors(config), Ids(check_item_id)
+        self.times = TimeReader(config.time_format, config.zone)
+        self.types: dict[str, int] = {}
+        self.parts: list[tuple[npt.NDArray[np.generic], ...]] = [_NO_ROWS]
+        self.read = self.rejected = 0
+
+    def add(self, column: dict[str, pa.Array], rows: int) -> None:
+        config = self.config
+        user, item = self.actors.encode(column), self.items.encode(column[config.item])
         if config.time is None:
-            time = np.arange(read, read + len(batch), dtype=np.int64)
+            time = np.arange(self.read, self.read + rows, dtype=np.int64)
         else:
-            time = times.read(column[config.time])
+            time = self.times.read(column[config.time])
         good = (user >= 0) & (item >= 0) & (time != NULL)
         if not good.all():
-            _reject(table, config, column, (user, item, time), read, rejects, (users.ids, items))
-            rejected += int((~good).sum())
-        kind = np.zeros(len(batch), dtype=np.int16) if config.type is None else _types(column[config.type], types)
-        value = np.zeros(0, np.float32) if config.value is None else numbers(column[config.value])
-        parts.append((user[good], item[good], time[good], kind[good], value[good] if len(value) else value))
-        read += len(batch)
-        progress(len(batch))
-    columns = [np.concatenate(part) for part in zip(*parts, strict=True)] if parts else []
-    if not parts:
-        empty = np.zeros(0, np.int32)
-        columns = [empty, empty, np.zeros(0, np.int64), np.zeros(0, np.int16), np.zeros(0, np.float32)]
-    parts.clear()
-    unit, time = ("order", columns[2]) if config.time is None or config.time_format == "order" else coarsest(columns[2])
-    type_names = list(types) or [UNTYPED]
-    counts = np.bincount(columns[3], minlength=len(type_names)) if len(columns[3]) else np.zeros(len(type_names), int)
-    return Events(
-        users.ids.names,
-        items.names,
-        type_names,
-        users.resolved(columns[0]),
-        columns[1],
-        time,
-        unit,
-        columns[3],
-        None if config.value is None else columns[4],
-        read + rejects.count - rejected,
-        type_counts={name: int(count) for name, count in zip(type_names, counts, strict=True)},
-    )
+            ids = self.actors.ids, self.items
+            _reject(self.table, config, column, (user, item, time), self.read, self.rejects, ids)
+            self.rejected += int((~good).sum())
+        kind = np.zeros(rows, dtype=np.int16) if config.type is None else _types(column[config.type], self.types)
+        value = np.zeros(0, np.float32) if config.value is None else numbers(column[config.value])[good]
+        self.parts.append((user[good], item[good], time[good], kind[good], value))
+        self.read += rows
+
+    def events(self) -> Events:
+        user, item, time, kind, value = (np.concatenate(part) for part in zip(*self.parts, strict=True))
+        self.parts.clear()
+        order = self.config.time is None or self.config.time_format == "order"
+        unit, time = ("order", time) if order else coarsest(time)
+        types = list(self.types) or [UNTYPED]
+        counts = np.bincount(kind, minlength=len(types)).tolist()
+        return Events(
+            self.actors.ids.names,
+            self.items.names,
+            types,
+            self.actors.resolved(user),
+            item,
+            time,
+            unit,
+            kind,
+            None if self.config.value is None else value,
+            self.read + self.rejects.count - self.rejected,
+            type_counts=dict(zip(types, counts, strict=True)),
+        )
+
+
+_NO_ROWS = tuple(np.zeros(0, kind) for kind in (np.int32, np.int32, np.int64, np.int16, np.float32))
 
 
 @dataclass(eq=False)
