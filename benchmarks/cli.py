@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
         "benchmarks.cold_items:main",
         "items posted with their text alone: does the next request find them?",
     ),
+    "shop": ("benchmarks.shop:main", "time and memory from 10 million exported events to counts"),
     "swap": ("benchmarks.swap:main", "requests while snapshots are swapped under them"),
     "freshness": ("benchmarks.freshness:main", "how soon one service finds what was posted to another"),
     "delta-memory": ("benchmarks.delta_memory:main", "memory of a worker after many adds, deletes and a reindex"),

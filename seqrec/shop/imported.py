@@ -139,7 +139,7 @@ def items_summary(counts: ItemCounts, rejects: Rejects) -> dict[str, Any]:
         "without_text": counts.without_text,
         "unavailable": counts.unavailable,
         "cut": counts.cut,
-        "not_numbers": dict(counts.not_numbers),
+        "not_numbers": {name: count for name, count in counts.not_numbers.items() if count},
         "examples": [str(error) for error in rejects.examples],
     }
 
