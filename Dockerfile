@@ -23,13 +23,13 @@ COPY index index
 COPY service service
 COPY benchmarks benchmarks
 
-# Serving needs no training libraries. To train in the image as well: --build-arg EXTRAS=parquet,train
+# Serving needs no training libraries. To train in the image as well: --build-arg EXTRAS=shop,train
 FROM source AS build-cpu
-ARG EXTRAS=parquet
+ARG EXTRAS=shop
 RUN pip install -c constraints.txt -e ".[cpu,$EXTRAS]"
 
 FROM source AS build-cuda
-ARG EXTRAS=parquet
+ARG EXTRAS=shop
 RUN pip install -c constraints.txt -e ".[gpu,$EXTRAS]"
 
 FROM python:3.12-slim-bookworm AS base

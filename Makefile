@@ -13,7 +13,7 @@ help: ## this list
 	@echo '  settings: SEQREC_HOME (./var), SEQREC_HOST (127.0.0.1), SEQREC_PORT (8000); PYTHON (the Python to use)'
 
 demo: $(VENV)/.installed-cpu ## train, evaluate, index and serve the bundled data set
-	@$(VENV)/bin/python -m seqrec demo
+	@SEQREC_HOME="$${SEQREC_HOME:-var}/demo" $(VENV)/bin/python -m seqrec up data/online-retail/shop.toml
 
 serve: $(VENV)/.installed-cpu ## serve what is published under SEQREC_HOME
 	@$(VENV)/bin/python -m seqrec serve
@@ -50,12 +50,12 @@ clean: ## remove .venv and caches; what lies under SEQREC_HOME stays
 # one pulls gigabytes. The marks are made last, so an installation that was broken off is taken up again.
 $(VENV)/.installed-cpu: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install $(TORCH) -c constraints.txt
-	$(PIP) install -c constraints.txt -e '.[cpu,train]'
+	$(PIP) install -c constraints.txt -e '.[cpu,shop,train]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install $(TORCH) -c constraints.txt
-	$(PIP) install -c constraints.txt -e '.[cpu,train,dev]'
+	$(PIP) install -c constraints.txt -e '.[cpu,shop,train,dev]'
 	@touch $(VENV)/.installed-cpu $@
 
 # A name on the PATH proves little (it may be a shim, or lack the module that makes environments): each is tried.

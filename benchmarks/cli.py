@@ -27,6 +27,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
         "benchmarks.cold_items:main",
         "whether new items, posted with their text alone, are found by the next request",
     ),
+    "shop": ("benchmarks.shop:main", "time and memory from 10 million exported events to counts"),
     "swap": ("benchmarks.swap:main", "correctness and latency of requests while snapshots are swapped"),
     "freshness": ("benchmarks.freshness:main", "time until one service finds what was posted to another"),
     "delta-memory": ("benchmarks.delta_memory:main", "memory of a worker after many upserts, deletes and a reindex"),

@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 
 from seqrec.errors import SeqrecError
 from seqrec.registry import load
@@ -19,6 +20,10 @@ from seqrec.runtime.malloc import tune_malloc
 from seqrec.runtime.threads import use_passive_waits
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "init": ("seqrec.shop.cli:init", "look at a shop's files and write shop.toml"),
+    "up": ("seqrec.shop.cli:up", "import, train, evaluate, index and serve what shop.toml describes"),
+    "check": ("seqrec.shop.cli:check", "what stands out in the shop's data, before training"),
+    "status": ("seqrec.shop.cli:status", "what is up to date, what is served, how good it is"),
     "demo": ("seqrec.demo:main", "train, evaluate, index and serve the bundled data set"),
     "import": ("seqrec.data.sources.cli:import_data", "convert data sets and checkpoints of other formats"),
     "export": ("seqrec.data.sources.cli:export_data", "convert items and interactions to RecBole's files"),
@@ -36,6 +41,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("benchmarks.cli:bench", "measure speed and memory, compared with alternatives"),
 }
 
+PROJECT_FILE = "shop.toml"
+PROJECT_COMMANDS = ("index", "reindex", "catalogue", "events", "serve")
+"""Commands that take the service's settings from the project file in the current directory."""
+SHOP_LIBRARIES = ("pyarrow", "charset_normalizer", "dateutil")
+"""The extra `shop`, which a serving installation does without."""
+
 
 _TRAINING_LIBRARIES = ("accelerate", "matplotlib", "tensorboard", "tomli_w", "transformers")
 """The extra `train`, which a serving installation does without. Commands of the package `training` need it."""
@@ -46,6 +57,8 @@ def run(command: str, argv: Sequence[str]) -> None:
     target = COMMANDS[command][0]
     if target.startswith("training."):
         _require_training_libraries()
+    if target.startswith("seqrec.shop."):
+        _require_shop_libraries()
     load(target)(list(argv))
 
 
@@ -72,6 +85,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
+        if argv[0] in PROJECT_COMMANDS and Path(PROJECT_FILE).is_file():
+            load("seqrec.shop.project:use_project")()
         run(argv[0], argv[1:])
     except SeqrecError as error:
         print(f"seqrec {argv[0]}: {error}", file=sys.stderr)
@@ -109,6 +124,13 @@ def _require_training_libraries() -> None:
             f"the training libraries are not installed ({', '.join(missing)}): pip install 'seqrec[train]', or in a "
             "clone: pip install -c constraints.txt -e '.[cpu,train]'"
         )
+
+
+def _require_shop_libraries() -> None:
+    """Raises SeqrecError, which names the extra."""
+    missing = [name for name in SHOP_LIBRARIES if find_spec(name) is None]
+    if missing:
+        raise SeqrecError(f"reading a shop's files needs {', '.join(missing)}: pip install 'seqrec[shop]'")
 
 
 def usage() -> str:

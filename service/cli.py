@@ -56,7 +56,7 @@ def serve(argv: Sequence[str]) -> None:
 
 
 def _require_publication(settings: Settings) -> None:
-    advice = "run `seqrec demo`, or `seqrec index build --publish`, or set SEQREC_HOME to where that was done"
+    advice = "run `seqrec up`, or `seqrec index build --publish`, or set SEQREC_HOME to where that was done"
     location = settings.redis_url or settings.home
     if location == settings.home and not (settings.home / CATALOGUE_FILE).is_file():
         raise NotReady(f"there is no catalogue in {settings.home.absolute()}; {advice}")

@@ -50,8 +50,8 @@ def test_imports_run_one_way() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_demo_imports_none_of_the_commands_it_calls(root: Path) -> None:
-    tree = ast.parse((root / "seqrec" / "demo.py").read_text(encoding="utf-8"))
+def test_up_imports_none_of_the_commands_it_calls(root: Path) -> None:
+    tree = ast.parse((root / "seqrec" / "shop" / "up.py").read_text(encoding="utf-8"))
     imported = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     assert not {name.partition(".")[0] for name in imported} & {"training", "index", "service"}

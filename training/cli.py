@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from seqrec.shop.project import find_project
 from training.config.arguments import add_data, add_run, run_config
 from training.config.schema import RunConfig
 from training.distributed import leave_processes, rank
@@ -53,7 +54,13 @@ def train(argv: list[str]) -> None:
 
 
 def _config(arguments: argparse.Namespace) -> RunConfig:
-    """Of the command's options; without --config and --preset the default recipe, or what a run begun by it has."""
+    """Of the command's options and, where they name neither, of shop.toml; without --config and --preset the default
+    recipe, or what a run begun by it has."""
+    project = find_project()
+    if project is not None and arguments.config is None:
+        preset, settings = project.training()
+        arguments.preset = arguments.preset or preset or None
+        arguments.overrides = [*settings, *arguments.overrides]
     if arguments.config is not None or arguments.preset is not None:
         return run_config(arguments)
     recipe = choose_recipe(arguments.items, arguments.interactions, arguments.on_error)
@@ -111,8 +118,14 @@ def list_runs(argv: list[str]) -> None:
         description="List training runs, the best validation result first, with the settings in which they differ. "
         "Results can only be compared for the same data and validation.",
     )
+    project = find_project()
     parser.add_argument(
-        "folders", type=Path, nargs="+", metavar="DIR", help="a run directory, or a folder that contains some"
+        "folders",
+        type=Path,
+        nargs="+" if project is None else "*",
+        default=None if project is None else [project.home],
+        metavar="DIR",
+        help="a run directory, or a folder that contains some; default: those of shop.toml",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args(argv)

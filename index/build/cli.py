@@ -20,6 +20,7 @@ from seqrec.encoder import Precision
 from seqrec.errors import SnapshotError
 from seqrec.runtime.progress import StageBars
 from seqrec.runtime.threads import choose, use
+from seqrec.shop.project import find_project
 
 
 def index(argv: list[str]) -> None:
@@ -35,9 +36,19 @@ def index(argv: list[str]) -> None:
         "changed, and write a snapshot of the catalogue. Stored items that the file lacks stay, unless --replace is "
         "given. If nothing has changed since the last snapshot, none is written.",
     )
-    build.add_argument("--checkpoint", type=Path, required=True, metavar="CKPT", help="the model to encode with")
+    project = find_project()
     build.add_argument(
-        "--items", type=Path, metavar="FILE", help="JSON Lines, .gz too; default: the catalogue as it is"
+        "--checkpoint",
+        type=Path,
+        required=project is None,
+        metavar="CKPT",
+        help="the model to encode with; default: that of shop.toml",
+    )
+    build.add_argument(
+        "--items",
+        type=Path,
+        metavar="FILE",
+        help="JSON Lines, .gz too; default: the imported items of shop.toml, without it the catalogue as it is",
     )
     build.add_argument(
         "--replace",
@@ -54,6 +65,9 @@ def index(argv: list[str]) -> None:
     )
     build.add_argument("--publish", action="store_true", help="serve the snapshot from then on")
     _add_making(build)
+    if project is not None:
+        build.set_defaults(checkpoint=project.checkpoint, items=project.items, on_error="skip")
+        build.set_defaults(interactions=project.interactions)
     add_common(build)
 
     verify = commands.add_parser("verify", help="hash every byte of a snapshot and check that it can be served")

@@ -115,7 +115,7 @@ def describe_encoding(path: Path) -> str | None:
                     found = _first_wrong_byte(data, number)
         if invalid <= valid:
             return None
-    if path.is_file() and _is_western(bytes(sample)):
+    if path.is_file() and is_western(bytes(sample)):
         likely = f"not UTF-8 but probably Windows-1252 or Latin-1 ({found})"
         return f"{likely}; {_conversion(path, 'WINDOWS-1252')}"
     where = f" ({found})" if found else ""
@@ -125,6 +125,14 @@ def describe_encoding(path: Path) -> str | None:
 
 def _check_head(path: Path, head: bytes) -> None:
     """Raises FileFormatError if a file begins like something that is not UTF-8 text."""
+    check_packed(path, head)
+    encoding = unicode_encoding(head)
+    if encoding:
+        raise FileFormatError(path, None, f"the file is {encoding}, not UTF-8; {_conversion(path, encoding)}")
+
+
+def check_packed(path: Path, head: bytes) -> None:
+    """Raises FileFormatError if a file begins like something that is not text in any encoding."""
     packed = "compressed twice" if path.suffix == ".gz" else "compressed with gzip, but its name does not end in .gz"
     if head.startswith(b"\x1f\x8b"):
         way_out = f"gunzip -c {_quoted(path, path.stem, '>')}" if path.suffix == ".gz" else f"mv {_gz_name(path)}"
@@ -141,12 +149,9 @@ def _check_head(path: Path, head: bytes) -> None:
     for magic, reason in _NO_TEXT:
         if re.match(magic, head):
             raise FileFormatError(path, None, f"this is {reason}")
-    encoding = _unicode_encoding(head)
-    if encoding:
-        raise FileFormatError(path, None, f"the file is {encoding}, not UTF-8; {_conversion(path, encoding)}")
 
 
-def _unicode_encoding(head: bytes) -> str | None:
+def unicode_encoding(head: bytes) -> str | None:
     """UTF-16 or UTF-32, by the byte-order mark or, without one, by the zero bytes of ASCII characters."""
     for mark, encoding in _UTF_MARKS:
         if head.startswith(mark):
@@ -159,7 +164,7 @@ def _unicode_encoding(head: bytes) -> str | None:
     return "UTF-16LE" if odd else "UTF-16BE"
 
 
-def _is_western(data: bytes) -> bool:
+def is_western(data: bytes) -> bool:
     """Whether most bytes beyond ASCII have ASCII neighbours, like accents; other scripts have runs of them."""
     high = len(re.findall(rb"[\x80-\xff]", data))
     single = len(re.findall(rb"(?<![\x80-\xff])[\x80-\xff](?![\x80-\xff])", data))

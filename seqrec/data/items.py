@@ -12,6 +12,7 @@ import unicodedata
 from array import array
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -224,6 +225,9 @@ def read_interactions(
     several units always raise it.
     """
     path = Path(path)
+    clean = _clean_parquet(path, known_items)
+    if clean is not None:
+        return clean
     users: list[str] = []
     items: list[str] = []
     times: list[int | float] = []
@@ -263,6 +267,18 @@ def read_interactions(
         first = int(np.flatnonzero(of_unit(timestamps, min(units, key=units.__getitem__)))[0])
         raise FileFormatError(path, lines[first], f"timestamp: timestamps are {mixed}")
     return Interactions(users, items, timestamps)
+
+
+def _clean_parquet(path: Path, known_items: Collection[str] | None) -> Interactions | None:
+    """The events of a Parquet file without a fault; None for any other file."""
+    if path.suffix != ".parquet" or find_spec("pyarrow") is None:
+        return None
+    from seqrec.data.parquet_events import read_clean_events
+
+    read = read_clean_events(path, known_items, check_user_id, check_item_id)
+    if read is None or not len(read[2]) or mixed_units(count_units(read[2])):
+        return None
+    return Interactions(*read)
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, int, _Row | InputError]]:

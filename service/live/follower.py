@@ -278,7 +278,7 @@ class Follower:
         latest = published(self._catalogue)
         self._look_up = False
         if latest is None:
-            self._trouble = "no snapshot is published; run `seqrec index build --publish`, or `seqrec demo`"
+            self._trouble = "no snapshot is published; run `seqrec index build --publish`, or `seqrec up`"
             self._retry_at = 0.0
             return
         if self._loading is not None:

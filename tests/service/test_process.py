@@ -50,7 +50,7 @@ def test_a_home_without_a_snapshot_says_what_to_do(tmp_path: Path) -> None:
     ended = run_serve(tmp_path / "nowhere")
     assert ended.returncode == 1
     assert "there is no catalogue in" in ended.stderr
-    assert "`seqrec demo`, or `seqrec index build --publish`" in ended.stderr
+    assert "`seqrec up`, or `seqrec index build --publish`" in ended.stderr
     assert not (tmp_path / "nowhere").exists()
 
 

@@ -240,8 +240,9 @@ def join(items: Sequence[Item], interactions: Interactions, rule: SplitConfig = 
     """Sorts the events of each user by time (stable). `items` must contain every event's item."""
     row_of = {item.item_id: row for row, item in enumerate(items)}
     user_of: dict[str, int] = {}
-    users = np.array([user_of.setdefault(user_id, len(user_of)) for user_id in interactions.user_ids], dtype=np.int64)
-    rows = np.array([row_of[item_id] for item_id in interactions.item_ids], dtype=np.int64)
+    length = len(interactions)
+    users = np.fromiter((user_of.setdefault(one, len(user_of)) for one in interactions.user_ids), np.int64, length)
+    rows = np.fromiter((row_of[item_id] for item_id in interactions.item_ids), np.int64, length)
     order = np.lexsort((interactions.timestamps, users))  # stable: equal keys keep file order
     back = len(np.unique(users[order[1:]][(np.diff(order) < 0) & (np.diff(users[order]) == 0)]))
     if back:
@@ -357,27 +358,32 @@ def _existing_attributes(items: Sequence[Item]) -> str:
 
 def _distinct(interactions: Interactions, path: Path, on_error: OnError) -> Interactions:
     """Events without exact duplicates: a duplicated line would put the test item into its own history."""
-    seen: set[tuple[str, str, int | float]] = set()
-    kept: list[int] = []
-    columns = zip(interactions.user_ids, interactions.item_ids, interactions.timestamps.tolist(), strict=True)
-    for number, event in enumerate(columns):
-        if event in seen:
-            if on_error == "raise":
-                user_id, item_id, timestamp = event
-                raise FileFormatError(
-                    path,
-                    None,
-                    f"user {user_id!r} has item {item_id!r} twice at timestamp {timestamp} (event {number + 1}); "
-                    "--on-error skip keeps the first",
-                )
-            continue
-        seen.add(event)
-        kept.append(number)
-    if len(kept) == len(interactions):
+    users, items = _numbered(interactions.user_ids), _numbered(interactions.item_ids)
+    order = np.lexsort((interactions.timestamps, items, users))  # stable: the first of equal events stays
+    columns = (users[order], items[order], interactions.timestamps[order])
+    again = np.zeros(len(order), dtype=np.bool_)
+    again[1:] = np.logical_and.reduce([column[1:] == column[:-1] for column in columns])
+    if not again.any():
         return interactions
-    log.warning("skipped %d duplicate events of %s", len(interactions) - len(kept), path)
+    repeated = np.sort(order[again])
+    if on_error == "raise":
+        number = int(repeated[0])
+        raise FileFormatError(
+            path,
+            None,
+            f"user {interactions.user_ids[number]!r} has item {interactions.item_ids[number]!r} twice at timestamp "
+            f"{interactions.timestamps[number].item()} (event {number + 1}); --on-error skip keeps the first",
+        )
+    log.warning("skipped %d duplicate events of %s", len(repeated), path)
+    kept = np.sort(order[~again]).tolist()
     return Interactions(
         [interactions.user_ids[number] for number in kept],
         [interactions.item_ids[number] for number in kept],
         interactions.timestamps[kept],
     )
+
+
+def _numbered(ids: Sequence[str]) -> Rows:
+    """[n] A number for each distinct id."""
+    numbers: dict[str, int] = {}
+    return np.fromiter((numbers.setdefault(one, len(numbers)) for one in ids), np.int64, len(ids))

@@ -13,6 +13,7 @@ from seqrec.data.files import check_output, new_directory, write_text
 from seqrec.encoder import Encoder, Precision, load_model
 from seqrec.errors import InputError, SeqrecError
 from seqrec.runtime.progress import StageBars
+from seqrec.shop.project import find_project
 from seqrec.text.item_text import Recipe
 from training.config.arguments import add_data
 from training.config.load import load_stored_config
@@ -94,7 +95,15 @@ def _parser() -> argparse.ArgumentParser:
         epilog="See also `seqrec suite paper`, which trains the papers' models and writes their tables.",
     )
     parser.add_argument("--suite", action=_Moved, help=argparse.SUPPRESS)
-    parser.add_argument("checkpoint", type=Path, nargs="+", metavar="CKPT", help="checkpoint directories")
+    project = find_project()
+    parser.add_argument(
+        "checkpoint",
+        type=Path,
+        nargs="+" if project is None else "*",
+        default=None if project is None else [project.checkpoint],
+        metavar="CKPT",
+        help="checkpoint directories; default: that of shop.toml",
+    )
     add_data(parser)
     parser.add_argument("--split", choices=get_args(Split), default="test", help="default: test")
     parser.add_argument("--k", type=_positive, nargs="+", default=[10], metavar="K", help="cutoffs; default: 10")
@@ -119,7 +128,8 @@ def _parser() -> argparse.ArgumentParser:
         "--show-users", type=_count, default=0, metavar="N", help="also print recommendations for N users"
     )
     split = parser.add_argument_group("split", "use the split that the model was trained with ([data] of its run)")
-    split.add_argument("--split-by", choices=get_args(SplitBy), default="leave-one-out", help="default: leave-one-out")
+    split_by = "leave-one-out" if project is None else project.config.evaluate.split
+    split.add_argument("--split-by", choices=get_args(SplitBy), default=split_by, help=f"default: {split_by}")
     split.add_argument("--targets", choices=get_args(Targets), default="first", help="time: which later items to find")
     for name, part in (("valid", "validation"), ("test", "test")):
         split.add_argument(f"--{name}-share", type=float, metavar="SHARE", help=f"time: share of events in {part}")

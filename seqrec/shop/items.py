@@ -1,0 +1,175 @@
+"""Items of any table: rows become checked items, as the models read and the service stores them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from seqrec.data.items import AttributeValue, Item, make_item
+from seqrec.data.sources.base import fit
+from seqrec.data.tables.base import Rejects, Table
+from seqrec.errors import InputError
+from seqrec.shop.project import ColumnConfig, ItemsConfig
+from seqrec.shop.values import id_texts, is_available, parse_amount, plain_text, split_list
+
+Convert = Callable[[Any], AttributeValue | None]
+
+
+@dataclass
+class ItemCounts:
+    """What happened to the rows."""
+
+    read: int = 0
+    kept: int = 0
+    duplicates: int = 0
+    without_text: int = 0
+    unavailable: int = 0
+    cut: int = 0
+    not_numbers: Counter[str] = field(default_factory=Counter)
+
+
+def read_shop_items(
+    table: Table, config: ItemsConfig, rejects: Rejects, counts: ItemCounts, progress: Callable[[int], object]
+) -> Iterator[Item]:
+    """The items in the order of the table, each id once. With duplicates = "last" the values are those of the last row,
+    at the place of the first. Raises FileFormatError with "raise" in `rejects`."""
+    last = _last_rows(table, config) if config.duplicates == "last" else None
+    wanted = [name for name, column in config.columns.items() if column.kind != "drop"]
+    converters = {name: _converter(config.columns[name], config.html) for name in wanted if name != config.id}
+    stock = next((name for name in converters if config.columns[name].kind == "available"), None)
+    texts, attributes_of = set(config.texts), [name for name in converters if name != stock]
+    seen: set[str] = set()
+    row = -1
+    for batch in table.batches(wanted, rejects):
+        ids = id_texts(batch.column(wanted.index(config.id))).to_pylist()
+        columns = {
+            name: _converted(name, batch.column(place), converters[name], config.columns[name], counts)
+            for place, name in enumerate(wanted)
+            if name != config.id
+        }
+        for place, item_id in enumerate(ids):
+            row += 1
+            counts.read += 1
+            if item_id is not None and (item_id in seen or (last is not None and last.get(item_id, row) != row)):
+                counts.duplicates += 1
+                continue
+            try:
+                if item_id is None:
+                    raise InputError(f"{config.id} is empty")
+                attributes = {name: value for name in attributes_of if (value := columns[name][place]) is not None}
+                item = make_item(item_id, attributes, stock is None or bool(columns[stock][place]))
+            except InputError as error:
+                reason = "no id" if item_id is None else "values that cannot be stored"
+                way_out = 'on_error = "skip" in [items] leaves such rows out'
+                rejects.add(reason, table.error(row, f"{error}; {way_out}") if rejects.wants_example(reason) else None)
+                continue
+            seen.add(item_id)
+            counts.kept += 1
+            counts.without_text += texts.isdisjoint(attributes)
+            counts.unavailable += not item.available
+            yield item
+        progress(len(batch))
+
+
+def _last_rows(table: Table, config: ItemsConfig) -> dict[str, int] | None:
+    """The last row of ids that occur several times; None if none does."""
+    seen: set[str] = set()
+    last: dict[str, int] = {}
+    row = -1
+    for batch in table.batches([config.id], Rejects("skip")):
+        for item_id in id_texts(batch.column(0)).to_pylist():
+            row += 1
+            if item_id is None:
+                continue
+            if item_id in seen:
+                last[item_id] = row
+            seen.add(item_id)
+    return last or None
+
+
+def _converted(
+    name: str, column: pa.Array, convert: Convert, config: ColumnConfig, counts: ItemCounts
+) -> list[AttributeValue | None]:
+    """A column's attributes, None where there is none; of texts each distinct one is converted once."""
+    values, places = _distinct(column)
+    converted: list[AttributeValue | None]
+    if config.kind == "available":
+        converted = [is_available(value, config.yes) for value in [*values, None]]
+    else:
+        converted = [_fitted(name, convert(value), counts) for value in values] + [None]
+    if config.kind == "number":
+        counts.not_numbers[name] += sum(place >= 0 and converted[place] is None for place in places)
+    return [converted[place] for place in places]
+
+
+def _distinct(column: pa.Array) -> tuple[list[Any], list[int]]:
+    """Values, and the place of each row's value in them; -1 for none."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_string(column.type):
+        encoded = column.dictionary_encode()
+        return encoded.dictionary.to_pylist(), pc.fill_null(encoded.indices, -1).to_pylist()
+    if pa.types.is_decimal(column.type):
+        column = column.cast(pa.float64())
+    rows = column.to_pylist()
+    values = [value for value in rows if value is not None]
+    place = iter(range(len(values)))
+    return values, [-1 if value is None else next(place) for value in rows]
+
+
+def _fitted(name: str, value: AttributeValue | None, counts: ItemCounts) -> AttributeValue | None:
+    """Within the size of an attribute."""
+    if isinstance(value, tuple):
+        parts = fit(name, list(value))
+        assert isinstance(parts, list)
+        counts.cut += len(parts) < len(value)
+        return tuple(parts)
+    if isinstance(value, str):
+        text = str(fit(name, value))
+        counts.cut += len(text) < len(value)
+        return text
+    return value
+
+
+def _converter(column: ColumnConfig, html: bool) -> Convert:
+    """From a value of the table to an attribute; None where there is none."""
+
+    def clean(text: str) -> str:
+        return plain_text(text) if html else text.strip()
+
+    def text(value: Any) -> AttributeValue | None:
+        if isinstance(value, list):
+            return tuple(part for one in value if one is not None and (part := clean(str(one)))) or None
+        return clean(_written(value)) or None
+
+    def parts(value: Any) -> AttributeValue | None:
+        if isinstance(value, list):
+            return text(value)
+        return tuple(part for one in split_list(_written(value), column.separator) if (part := clean(one))) or None
+
+    def number(value: Any) -> AttributeValue | None:
+        if isinstance(value, bool):
+            return int(value)
+        if isinstance(value, int | float):
+            return value if value == value and abs(value) != float("inf") else None
+        return parse_amount(_written(value), column.decimal)
+
+    def stored(value: Any) -> AttributeValue | None:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return number(value)
+        return _written(value).strip() or None
+
+    return {"text": text, "list": parts, "number": number}.get(column.kind, stored)
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(str(part) for part in value)
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)

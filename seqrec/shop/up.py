@@ -1,0 +1,252 @@
+"""`seqrec up`: imports, trains, evaluates, indexes and serves a shop, as its shop.toml says.
+
+Each stage is a command of the program, called by name, so that this package does not import the others.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shlex
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from seqrec import __version__, cli
+from seqrec.data.files import new_directory, sha256_file, write_text
+from seqrec.data.tables.open import files_of
+from seqrec.data.tables.source_table import FORMATS
+from seqrec.data.tables.sql_table import is_url
+from seqrec.errors import InputError
+from seqrec.registry import load
+from seqrec.runtime.progress import redrawn_every
+from seqrec.shop.check import check_data
+from seqrec.shop.imported import REPORT, Report, import_shop, summary_lines
+from seqrec.shop.project import EventsConfig, ItemsConfig, Project
+from seqrec.shop.stages import STATE, Stage, digest, run_stages
+
+BEGUN = "training.json"
+"""What the run directory is being trained on, so that only the same training is resumed."""
+
+
+def up(project: Project, fresh: bool = False, until: str | None = None, serve: bool = True) -> None:
+    """Runs the stages that are not up to date, up to `until`; then this process becomes the server.
+
+    Raises SeqrecError, before any stage for a bad setting or a used port.
+    """
+    home = project.home
+    serve = serve and until is None
+    project.set_environment()
+    if serve:
+        host, port = _address()
+    home.mkdir(parents=True, exist_ok=True)
+    for left in (*home.glob(".tmp-*"), *home.glob(".old-*")):  # of a run that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    stages = stages_of(project, fresh)
+    if until is not None:
+        stages = stages[: [stage.name for stage in stages].index(until) + 1]
+    _print(f"all files are in {home}; Ctrl-C stops, and the next run continues")
+    run_stages(stages, home / STATE, fresh)
+    if serve:
+        _serve(project, host, port)
+
+
+def stages_of(project: Project, fresh: bool = False) -> list[Stage]:
+    """import, train, evaluate, index."""
+    home, data = project.home, project.items.parent
+    table = home / "evaluation.md"
+    paths = ["--items", str(project.items), "--interactions", str(project.interactions), "--on-error", "skip"]
+
+    def import_() -> None:
+        with tqdm(desc="reading", unit=" rows", unit_scale=True, mininterval=redrawn_every()) as bar:
+            report = import_shop(project, bar.update)
+        _print("\n".join(summary_lines(report)))
+        show_findings(project)
+
+    def train() -> None:
+        stops = [finding.text for finding in check_data(project) if finding.level == "stop"]
+        if stops:
+            raise InputError(stops[0], str(project.path))
+        _train(project, paths, trained_from(), fresh)
+
+    def evaluate() -> None:
+        shown = str(project.config.evaluate.show_users)
+        options = ["--markdown", str(table), "--show-users", shown, *project.evaluate_options()]
+        cli.run("evaluate", [str(project.checkpoint), *paths, *options])
+
+    def index() -> None:
+        cli.run("index", ["build", "--home", str(home), "--checkpoint", str(project.checkpoint), *paths, "--publish"])
+
+    def imported_from() -> str:
+        config = project.config
+        read = [section.model_dump_json() for section in (config.items, config.events)]
+        return digest(__version__, *read, content_digest(project, "items"), content_digest(project, "events"))
+
+    def trained_from() -> str:
+        made = read_report(project).digests
+        options = project.train_options()
+        return digest(__version__, _presets(project), *options, made["texts"], made["interactions"])
+
+    def made_from_checkpoint(*more: str) -> Callable[[], str]:
+        def inputs() -> str:
+            made = read_report(project).digests
+            return digest(
+                __version__, sha256_file(project.checkpoint / "digest"), made["items"], made["interactions"], *more
+            )
+
+        return inputs
+
+    return [
+        Stage(
+            "import",
+            "read the shop's files as shop.toml says",
+            imported_from,
+            (project.items, project.interactions, data / REPORT),
+            import_,
+            lambda: show_findings(project),
+            always=is_url(project.config.items.path) or is_url(project.config.events.path),
+        ),
+        Stage("train", "the model that suits the data", trained_from, (project.checkpoint / "digest",), train),
+        Stage(
+            "evaluate",
+            "rank all items for what each user did last, compared with popularity and item-kNN",
+            made_from_checkpoint(*project.evaluate_options()),
+            (table,),
+            evaluate,
+            lambda: _print(table.read_text(encoding="utf-8")),
+        ),
+        Stage(
+            "index",
+            "encode the items, build the index, verify and publish it",
+            made_from_checkpoint(),
+            (home / "catalogue.sqlite3", home / "snapshots"),
+            index,
+        ),
+    ]
+
+
+def content_digest(project: Project, what: str) -> str:
+    """Of the files that a section names; a database has none."""
+    source: ItemsConfig | EventsConfig = project.config.items if what == "items" else project.config.events
+    if is_url(source.path):
+        return ""
+    place = project.base / source.path
+    if source.format in FORMATS and place.is_dir():
+        found = sorted(path for path in place.iterdir() if path.is_file())
+    else:
+        found = files_of(source.path, project.base)
+    return digest(*(f"{path.name} {sha256_file(path)}" for path in found))
+
+
+def read_report(project: Project) -> Report:
+    return Report(**json.loads((project.items.parent / REPORT).read_text(encoding="utf-8")))
+
+
+def show_findings(project: Project) -> None:
+    for finding in check_data(project):
+        _print(f"{finding.level}: {finding.text}")
+
+
+def _train(project: Project, paths: Sequence[str], begun: str, fresh: bool) -> None:
+    run, note = project.run, project.home / BEGUN
+    same = not fresh and _read_json(note).get("inputs") == begun
+    state = _read_json(run / "run.json").get("state") if same else None
+    if state != "done":
+        write_text(note, json.dumps({"inputs": begun}) + "\n")
+        resumed = [] if state == "running" else ["--overwrite"]
+        cli.run("train", [*paths, *project.train_options(), "--out", str(run), *resumed])
+    # A copy, so that an interrupted training does not change what is served.
+    with new_directory(project.checkpoint, replace=True) as directory:
+        shutil.copytree(run / "checkpoint", directory, dirs_exist_ok=True)
+
+
+def _presets(project: Project) -> str:
+    """A digest of the preset, or of those that may be chosen by the data."""
+    name = project.config.train.preset
+    folder = files("training.config") / "presets"
+    presets = [path for path in folder.iterdir() if path.name == f"{name}.toml" or (not name and "hybrid" in path.name)]
+    return digest(*(path.read_text(encoding="utf-8") for path in sorted(presets, key=lambda path: path.name)))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _address() -> tuple[str, int]:
+    """Host and port of the service's settings, checked before minutes of training. Raises InputError."""
+    settings = load("service.settings:load_settings")()
+    check_address(settings.host, settings.port)
+    return settings.host, settings.port
+
+
+def check_address(host: str, port: int) -> None:
+    """Raises InputError if nothing can listen there."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror as error:
+        raise InputError(f"{host!r} is not an address to listen on: {error.strerror}", "SEQREC_HOST") from None
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+            probe.listen(1)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise InputError(
+                    f"port {port} of {host} is used by another program (another shop?); "
+                    f"stop it or choose another port, e.g. SEQREC_PORT={port % 65535 + 1}",
+                    "SEQREC_PORT",
+                ) from None
+            if error.errno == errno.EACCES:
+                raise InputError(f"port {port} needs privileges; set a port above 1023", "SEQREC_PORT") from None
+            raise InputError(f"{host!r} is not an address of this machine: {error.strerror}", "SEQREC_HOST") from None
+
+
+def _serve(project: Project, host: str, port: int) -> None:
+    """Replaces this process by the server, so that the server receives signals directly."""
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    url = f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+    example = example_history(project)
+    body = json.dumps({"history": list(example), "k": 5}, ensure_ascii=False)
+    _print(f"\nserving at {url} : open it in a browser, or get recommendations for")
+    for item_id, text in example.items():
+        _print(f"  {item_id}  {text}")
+    _print(
+        f"\n  curl -s {url}/recommend -H 'content-type: application/json' -d {shlex.quote(body)}\n\nCtrl-C stops it.\n"
+    )
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "seqrec", "serve"])
+
+
+def example_history(project: Project) -> dict[str, str]:
+    """The items of [serve] example, or two of the most frequent user's first ones, with their first text."""
+    wanted = project.config.serve.example
+    if not wanted:
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(project.interactions) as file:
+            items = next(file.iter_batches(1000, columns=["item_id"])).column(0).to_pylist()
+        wanted = tuple(dict.fromkeys(items))[:2]
+    name = next(iter(project.config.items.texts), None)
+    found: dict[str, str] = {}
+    with project.items.open(encoding="utf-8") as file:
+        for line in file:
+            item = json.loads(line)
+            if item["item_id"] in wanted:
+                found[item["item_id"]] = str(item["attributes"].get(name, ""))
+    return {item_id: found[item_id] for item_id in wanted if item_id in found}
+
+
+def _print(text: str) -> None:
+    print(text, flush=True)

@@ -1,0 +1,266 @@
+"""`seqrec init` on exports with the warts of real ones: what it takes each column for, and what the import makes."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from seqrec.data.items import read_interactions, read_items
+from seqrec.errors import FileFormatError, InputError
+from seqrec.shop.cli import init
+from seqrec.shop.imported import import_shop
+from seqrec.shop.project import Project, read_project
+from tests.seqrec.shop import exports
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def kinds(project: Project) -> dict[str, str]:
+    return {name: column.kind for name, column in project.config.items.columns.items()}
+
+
+def test_semicolons_latin_1_and_decimal_commas(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exports.semicolons(folder)
+    init(["--items", "artikel.csv", "--events", "bestellungen.csv"])
+    out = capsys.readouterr().out
+    project = read_project(folder / "shop.toml")
+    items, events = project.config.items, project.config.events
+    assert (items.encoding, items.delimiter) == ("cp1252", ";")
+    assert kinds(project) == {
+        "Artikelnummer": "id",
+        "Bezeichnung": "text",
+        "Warengruppe": "list",
+        "Beschreibung": "text",
+        "Lagerbestand": "available",
+        "Preis": "number",
+        "EAN": "stored",
+        "Bild": "stored",
+    }
+    assert items.columns["Preis"].decimal == ","
+    assert items.texts == ("Bezeichnung", "Warengruppe", "Beschreibung")
+    assert (events.user, events.item, events.time) == ("Kundennummer", "Artikelnummer", "Datum")
+    assert (events.time_format, events.zone, events.value) == ("%d.%m.%Y %H:%M", "UTC", "Menge")
+    assert events.on_error == "skip"
+    text = (folder / "shop.toml").read_text(encoding="utf-8")
+    assert "HTML in" in text
+    assert "rows repeat an id; the last one counts" in text
+    assert "the first items, as the models read them (Bezeichnung, Warengruppe, Beschreibung):" in out
+    assert "one history:" in out
+    report = import_shop(project)
+    made = {item.item_id: item for item in read_items(project.items)}
+    assert report.items["kept"] == len(made)
+    first = next(iter(made.values()))
+    assert str(first.attributes["Bezeichnung"]).endswith("(neu)")
+    priced = [item.attributes["Preis"] for item in made.values()]
+    assert all(isinstance(price, int | float) for price in priced)
+    assert max(priced) > 1234  # type: ignore[type-var]
+    descriptions = [str(item.attributes["Beschreibung"]) for item in made.values() if "Beschreibung" in item.attributes]
+    assert any(text.startswith("Schönes") and text.endswith("& mehr") for text in descriptions)
+    assert 'Zwei Zeilen; mit "Zitat"' in descriptions
+    assert not all(item.available for item in made.values())
+    assert len(read_interactions(project.interactions, made)) == report.events["kept"]
+    left = report.events["left_out"]
+    assert report.events["read"] == report.events["kept"] + sum(left.values())
+    assert left["no Kundennummer"] > 0
+    assert left["items that are not in the catalogue"] > 0
+
+
+def test_views_carts_and_purchases_with_times_of_two_zones(folder: Path) -> None:
+    exports.event_log(folder)
+    init(["--items", "products.tsv", "--events", "log"])
+    project = read_project(folder / "shop.toml")
+    events = project.config.events
+    assert kinds(project) == {
+        "handle": "id",
+        "name": "text",
+        "vendor": "text",
+        "tags": "list",
+        "status": "available",
+        "image_src": "stored",
+    }
+    assert (events.user, events.session, events.type) == ("visitor_id", "session_id", "event_type")
+    assert (events.time_format, events.repeats) == ("iso", "session")
+    assert {name: (rule.counts, rule.negative) for name, rule in events.types.items()} == {
+        "product_view": (True, False),
+        "add_to_cart": (True, False),
+        "purchase": (True, False),
+        "refund": (False, True),
+    }
+    report = import_shop(project)
+    table = pq.read_table(project.interactions)
+    assert set(table.column("type").to_pylist()) == {"product_view", "add_to_cart", "purchase"}
+    assert report.events["negatives"] == len(pq.read_table(project.items.parent / "negatives.parquet"))
+    assert report.events["left_out"]["repeated within a session"] > 0
+    users = {user for user in table.column("user_id").to_pylist() if not user.startswith("session-")}
+    assert len(users) == 60  # events without a visitor are those of the visitor of their session
+
+
+def test_parquet_with_datetimes_and_nulls(folder: Path) -> None:
+    exports.parquet(folder)
+    init(["--items", "catalog.parquet", "--events", "ratings.parquet"])
+    project = read_project(folder / "shop.toml")
+    events = project.config.events
+    assert kinds(project) == {
+        "movie_id": "id",
+        "title": "text",
+        "genres": "list",
+        "in_stock": "available",
+        "price": "number",
+    }
+    assert (events.user, events.item, events.time, events.value) == ("uid", "mid", "rated_at", "stars")
+    assert events.time_format == "datetime"
+    report = import_shop(project)
+    made = read_items(project.items)
+    assert made[0].item_id == "1"
+    assert report.items["without_text"] == 0  # genres are text too
+    assert set(report.events["left_out"]) == {"no uid", "no rated_at"}
+    users = set(read_interactions(project.interactions).user_ids)
+    assert all(user.isdecimal() for user in users)
+
+
+def test_the_bundled_shop_is_guessed_right(online_retail: Path, folder: Path) -> None:
+    init(["--items", str(online_retail / "items.jsonl.gz"), "--events", str(online_retail / "interactions.csv.gz")])
+    project = read_project(folder / "shop.toml")
+    assert kinds(project) == {"item_id": "id", "title": "text", "price": "number"}
+    events = project.config.events
+    assert (events.user, events.item, events.time, events.time_format) == ("user_id", "item_id", "timestamp", "s")
+
+
+def test_a_movielens_folder(folder: Path) -> None:
+    data = folder / "ml"
+    data.mkdir()
+    movies = "".join(f"{n},Film {n} ({1990 + n}),{'Crime|' * (n % 2)}Drama\n" for n in range(1, 8))
+    (data / "movies.csv").write_text("movieId,title,genres\n" + movies)
+    ratings = "".join(f"{u},{1 + (u + p) % 7},{p}.5,{964982703 + p}\n" for u in range(30) for p in range(4))
+    (data / "ratings.csv").write_text("userId,movieId,rating,timestamp\n" + ratings)
+    init(["ml"])
+    project = read_project(folder / "shop.toml")
+    assert project.config.items.format == "movielens"
+    assert kinds(project) == {"item_id": "id", "title": "text", "genres": "list", "year": "number"}
+    assert project.config.events.value == "rating"
+    report = import_shop(project)
+    assert (report.items["kept"], report.events["kept"]) == (7, 120)
+
+
+def test_columns_with_names_that_toml_must_quote(folder: Path) -> None:
+    (folder / "a.csv").write_text(
+        '"Art. Nr","Titel ""kurz""",größe\n' + "".join(f"A{n},Tisch {n} aus Holz,L\n" for n in range(9))
+    )
+    (folder / "b.csv").write_text("wer,Art. Nr\n" + "".join(f"u{n % 30},A{n % 9}\n" for n in range(200)))
+    init(["--items", "a.csv", "--events", "b.csv"])
+    project = read_project(folder / "shop.toml")
+    assert kinds(project)["Art. Nr"] == "id"
+    assert kinds(project)['Titel "kurz"'] == "text"
+    assert project.config.events.time is None
+    assert import_shop(project).events["unit"] == "order"
+
+
+def test_one_line_changes_a_guess(folder: Path) -> None:
+    exports.parquet(folder)
+    init(["--items", "catalog.parquet", "--events", "ratings.parquet"])
+    text = (folder / "shop.toml").read_text(encoding="utf-8")
+    (folder / "shop.toml").write_text(text.replace('price = "number"', 'price = "drop"'), encoding="utf-8")
+    import_shop(read_project(folder / "shop.toml"))
+    assert all("price" not in item.attributes for item in read_items(Path("var/data/items.jsonl")))
+
+
+@pytest.mark.parametrize(
+    ("items", "events", "reason"),
+    [
+        ("id,title\n", "user,id,time\n", "there is no row in it"),
+        ("id,title\n1,a\n2,b\n", "user,id,time\nu,8,1700000000\nv,9,1700000001\n", "no column of the events has ids"),
+        ("colour\nred\nred\nred\n", "user,id\nu,1\n", "no column has a different value in every row"),
+    ],
+)  # fmt: skip
+def test_files_that_are_not_of_one_shop(folder: Path, items: str, events: str, reason: str) -> None:
+    (folder / "a.csv").write_text(items)
+    (folder / "b.csv").write_text(events)
+    with pytest.raises(InputError, match=reason):
+        init(["--items", "a.csv", "--events", "b.csv"])
+    assert not (folder / "shop.toml").exists()
+
+
+def test_an_existing_project_is_kept(folder: Path) -> None:
+    exports.parquet(folder)
+    (folder / "shop.toml").write_text("mine")
+    with pytest.raises(InputError, match=r"shop\.toml exists already; add --overwrite"):
+        init(["--items", "catalog.parquet", "--events", "ratings.parquet"])
+    assert (folder / "shop.toml").read_text() == "mine"
+
+
+def test_an_import_that_fails_keeps_the_one_before(folder: Path) -> None:
+    exports.parquet(folder)
+    init(["--items", "catalog.parquet", "--events", "ratings.parquet"])
+    project = read_project(folder / "shop.toml")
+    import_shop(project)
+    before = project.items.read_bytes()
+    text = (folder / "shop.toml").read_text(encoding="utf-8").replace('on_error = "skip"', 'on_error = "raise"')
+    (folder / "shop.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(FileFormatError, match=r"ratings\.parquet: row \d+: (uid|rated_at) is empty"):
+        import_shop(read_project(folder / "shop.toml"))
+    assert project.items.read_bytes() == before
+    assert not list(project.home.glob(".tmp-*"))
+    (folder / "shop.toml").write_text(text.replace('title = "text"', 'titel = "text"'), encoding="utf-8")
+    with pytest.raises(FileFormatError, match="no column 'titel'; there are movie_id, title"):
+        import_shop(read_project(folder / "shop.toml"))
+
+
+def test_the_import_is_the_same_each_time(folder: Path) -> None:
+    exports.event_log(folder)
+    init(["--items", "products.tsv", "--events", "log"])
+    project = read_project(folder / "shop.toml")
+    first = import_shop(project)
+    assert import_shop(project) == first
+    assert json.loads((project.items.parent / "import.json").read_text()) == {
+        "items": first.items,
+        "events": first.events,
+        "digests": first.digests,
+    }
+
+
+def test_a_database_json_and_excel_give_the_same_shop(folder: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    pytest.importorskip("sqlalchemy")
+    items = [{"sku": f"A{n}", "title": f"Oak desk {n}", "tags": ["office", "wood"][: 1 + n % 2]} for n in range(30)]
+    events = [(f"u{u}", f"A{(u + p) % 30}", 1_700_000_000 + 60 * p) for u in range(40) for p in range(5)]
+    (folder / "items.json").write_text(json.dumps({"products": items}))
+    (folder / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    book = openpyxl.Workbook()
+    book.active.append(["customer", "sku", "bought at"])
+    for user, item, when in events:
+        book.active.append([user, item, datetime.fromtimestamp(when, UTC).replace(tzinfo=None)])
+    book.save(folder / "events.xlsx")
+    database = sqlite3.connect(folder / "shop.db")
+    database.execute("create table orders (customer text, sku text, at integer)")
+    database.executemany("insert into orders values (?, ?, ?)", events)
+    database.commit()
+    database.close()
+    query = "SELECT customer, sku, at FROM orders WHERE at > 0"
+    made = []
+    for number, options in enumerate(
+        (
+            ["--items", "items.json", "--events", "sqlite:///shop.db", "--events-query", query],
+            ["--items", "items.jsonl", "--events", "events.xlsx"],
+        )
+    ):
+        init([*options, "--out", f"shop-{number}.toml"])
+        project = read_project(folder / f"shop-{number}.toml")
+        import_shop(project)
+        events_read = read_interactions(project.interactions)
+        made.append(
+            (read_items(project.items), events_read.user_ids, events_read.item_ids, events_read.timestamps.tolist())
+        )
+    assert made[0] == made[1]
+    assert made[0][3][0] == 1_700_000_000
+    assert made[0][0][1].attributes["tags"] == ("office", "wood")
+    assert "sqlite:///shop.db" in (folder / "shop-0.toml").read_text()
+    assert read_project(folder / "shop-0.toml").config.events.query == query

@@ -1,0 +1,111 @@
+"""Times of every spelling are the same moment; a column decides its format."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from seqrec.errors import InputError
+from seqrec.shop.times import NULL, TimeFormat, TimeReader, coarsest, find_format
+
+MOMENT = int(datetime(2021, 1, 2, 10, 30, tzinfo=UTC).timestamp())
+
+
+def guess(*values: object, rest: tuple[object, ...] = ()) -> TimeFormat | None:
+    return find_format([pa.array(values)], lambda: [pa.array(rest or values)])
+
+
+@pytest.mark.parametrize(
+    ("text", "format"),
+    [
+        ("2021-01-02T10:30:00Z", "iso"),
+        ("2021-01-02 11:30:00+01:00", "iso"),
+        ("2021-01-02T11:30:00.000+0100", "iso"),
+        ("2021-01-02 10:30:00 UTC", "iso"),
+        ("2021-01-02 10:30", "iso"),
+        ("1609583400", "s"),
+        ("1609583400.0", "s"),
+        ("1609583400000", "ms"),
+        ("1609583400000000", "us"),
+        ("1609583400000000000", "ns"),
+        ("02.01.2021 10:30", "%d.%m.%Y %H:%M"),
+        ("02/01/2021 10:30:00", "%d/%m/%Y %H:%M:%S"),
+        ("02-01-21 10:30", "%d-%m-%y %H:%M"),
+        ("2 Jan 2021 10:30", "dayfirst"),
+        ("Sat, 2 Jan 2021 10:30:00 +0000", "dayfirst"),
+    ],
+)
+def test_every_spelling_of_one_moment(text: str, format: str) -> None:
+    found = guess(text)
+    assert found is not None
+    assert found.name == format
+    times = TimeReader(found.name, "UTC").read(pa.array([text, f" {text} ", "rubbish", None]))
+    assert times.tolist() == [MOMENT * 10**9, MOMENT * 10**9, NULL, NULL]
+
+
+def test_typed_columns() -> None:
+    for kind in (pa.timestamp("s"), pa.timestamp("ns", "Europe/Berlin")):
+        column = pa.array([MOMENT, None]).cast(pa.timestamp("s")).cast(kind)
+        found = find_format([column], list)
+        assert found is not None
+        assert found.name == "datetime"
+        assert TimeReader("datetime", "UTC").read(column).tolist()[1] == NULL
+    numbers = TimeReader("s", "UTC").read(pa.array([MOMENT + 0.5, None]))
+    assert numbers.tolist() == [MOMENT * 10**9 + 500_000_000, NULL]
+    assert TimeReader("order", "UTC").read(pa.array([7, None])).tolist() == [7, NULL]
+
+
+def test_times_without_a_zone_are_of_the_shop_s() -> None:
+    reader = TimeReader("iso", "Europe/Berlin")
+    summer, winter, both, gap = (
+        "2021-07-01 12:00",
+        "2021-01-01 12:00",
+        "2021-10-31 02:30",
+        "2021-03-28 02:30",
+    )
+    times = reader.read(pa.array([summer, winter, both, gap]))
+    assert [str(np.datetime64(int(time), "ns"))[:16] for time in times[:3]] == [
+        "2021-07-01T10:00",
+        "2021-01-01T11:00",
+        "2021-10-31T00:30",
+    ]
+    mixed = reader.read(pa.array([summer, "2021-07-01T12:00:00Z"]))
+    assert mixed[1] - mixed[0] == 2 * 3600 * 10**9
+
+
+def test_the_whole_column_decides_between_day_and_month() -> None:
+    found = guess("01/02/2021", rest=("01/02/2021", "03/25/2021"))
+    assert found is not None
+    assert found.name == "%m/%d/%Y"
+    assert "the month comes first" in found.why
+    open_ = guess("01/02/2021")
+    assert open_ is not None
+    assert "no number above 12 shows whether day or month comes first" in open_.doubt
+    american = guess("01/02/2021 1:05 PM")
+    assert american is not None
+    assert american.name == "%m/%d/%Y %I:%M %p"
+
+
+def test_columns_that_are_no_times() -> None:
+    assert guess("red", "blue") is None
+    assert guess("12.50", "3.99") is None
+    assert guess(0.5, 1.25) is None
+    order = guess(0, 1, 2)
+    assert order is not None
+    assert order.name == "order"
+
+
+def test_the_coarsest_unit_that_loses_nothing() -> None:
+    assert coarsest(np.array([3 * 10**9]))[0] == "s"
+    unit, times = coarsest(np.array([3 * 10**9, 5 * 10**6]))
+    assert (unit, times.tolist()) == ("ms", [3000, 5])
+
+
+def test_settings_that_are_none() -> None:
+    with pytest.raises(InputError, match=r"events\.zone: 'Berlin' is not a time zone, such as Europe/Berlin"):
+        TimeReader("iso", "Berlin")
+    with pytest.raises(InputError, match=r"events\.time_format: 'german' is none of s, ms"):
+        TimeReader("german", "UTC")
