@@ -4,6 +4,7 @@ SeqrecError
 ├── InputError               wrong input; `field` is its place
 │   └── FileFormatError      wrong input in a line of a file
 ├── ItemNotFound             no such item in the catalogue
+├── UserNotFound             nothing is stored of this user
 ├── CheckpointError          a checkpoint is missing, truncated, altered or of another format
 ├── SnapshotError            the same for a snapshot
 ├── CatalogueError           the catalogue cannot be read or written
@@ -54,6 +55,13 @@ class ItemNotFound(SeqrecError):
     def __init__(self, item_id: str, where: str = "in the catalogue") -> None:
         super().__init__(f"no item {item_id!r} {where}")
         self.item_id = item_id
+
+
+class UserNotFound(SeqrecError):
+    """Nothing is stored of this user."""
+
+    def __init__(self, user_id: str) -> None:
+        super().__init__(f"no events are stored of the user {user_id!r}")
 
 
 class CheckpointError(SeqrecError):

@@ -75,6 +75,10 @@ class HistoryStore(Protocol):
         """Take one event back, durably; False if there is none of this id."""
         ...
 
+    def sample(self, limit: int) -> list[str]:
+        """At most `limit` different users, others each time; all of them if there are no more. No even chances."""
+        ...
+
     def scan(self) -> Iterator[Event]:
         """All events, user by user, each user's as `recent` has them. Not one view: users come and go meanwhile."""
         ...

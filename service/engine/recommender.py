@@ -250,10 +250,19 @@ class Recommender:
             position = view.position_of(item_id)
             return seq, entry.item, position is not None and view.is_shown(position)
 
-    async def find(self, words: str, limit: int, trace: Trace) -> list[Item]:
-        """Items whose attributes contain the words, best match first. Raises DeadlineExceeded, CatalogueError."""
+    async def read(self, function: Callable[..., T], *arguments: Any, trace: Trace) -> T:
+        """Call a function that reads a store, on a thread for stores. Raises DeadlineExceeded, CatalogueError."""
         async with self._deadline(trace):
-            return await self._on_threads("read", trace, _found_items, self._catalogue, words, limit)
+            return await self._on_threads("read", trace, function, *arguments)
+
+    async def inspect(self, function: Callable[..., T], *arguments: Any, trace: Trace) -> T:
+        """Call `function(view, *arguments, deadline)` with the view of now, where long work holds up no short request.
+
+        Raises NotReady, DeadlineExceeded, and what the function raises.
+        """
+        async with self._deadline(trace) as deadline:
+            view = await self._view(0, trace, deadline)
+            return await self._on_threads("filter", trace, function, view, *arguments, deadline)
 
     def _deadline(self, trace: Trace) -> Deadline:
         return Deadline(self._settings.deadline, trace.arrived)
@@ -419,9 +428,3 @@ def _encode_items(units: Sequence[tuple[Towers, TokenizedItem]]) -> list[Any]:
         for row, vector in zip(rows, towers.encode_items([units[row][1] for row in rows]), strict=True):
             vectors[row] = vector
     return vectors
-
-
-def _found_items(catalogue: Catalogue, words: str, limit: int) -> list[Item]:
-    item_ids = catalogue.find(words, limit)
-    found = catalogue.get_many(item_ids)
-    return [found[item_id][1].item for item_id in item_ids if item_id in found]

@@ -31,6 +31,7 @@ from seqrec.errors import (
     Overloaded,
     SeqrecError,
     SnapshotError,
+    UserNotFound,
 )
 from service.jobs import JobNotFound
 
@@ -63,6 +64,7 @@ BUSY = Kind(429, "overloaded", "The service is busy", "Retry after the seconds i
 KINDS: list[tuple[type[SeqrecError], Kind]] = [
     (InputError, INVALID),
     (ItemNotFound, Kind(404, "item-not-found", "No such item", "GET /items?q=words finds items.")),
+    (UserNotFound, Kind(404, "user-not-found", "No such user", "GET /users names some; POST /events makes new ones.")),
     (JobNotFound, Kind(404, "job-not-found", "No such job", "POST /reindex starts a job and answers with its id.")),
     (NotReady, Kind(503, "not-ready", "Not ready", "GET /readyz says why; try again when it answers 200.")),
     (Overloaded, BUSY),
