@@ -48,12 +48,16 @@ export function why(item, names) {
     const kind = reason.part ?? "similarity";
     if (!best.has(kind)) best.set(kind, reason);
   }
-  const clauses = [...best].slice(0, 2).map(([kind, reason], row) => {
-    const says = kind === "similarity" ? "is similar to" : PARTS[kind]?.tells ?? partName(kind);
-    const { title } = describe(names.get(reason.item_id) ?? reason);
-    return h("span", {}, row ? "; " : "", says, " ", h("b", { dir: "auto" }, title));
+  const told = new Map(); // item of the history: what is said of it
+  for (const [kind, { item_id: id }] of [...best].slice(0, 2)) {
+    told.set(id, [...(told.get(id) ?? []), kind === "similarity" ? "is similar to" : PARTS[kind]?.tells ?? partName(kind)]);
+  }
+  const clauses = [...told].map(([id, says], row) => {
+    const text = says.join(" and ");
+    const { title } = describe(names.get(id) ?? { item_id: id });
+    return h("span", {}, row ? "; " : "", row ? text : text[0].toUpperCase() + text.slice(1), " ", h("b", { dir: "auto" }, title));
   });
-  return clauses.length ? h("p", { class: "why" }, h("span", { class: "hidden" }, "Because it "), clauses) : null;
+  return clauses.length ? h("p", { class: "why" }, clauses) : null;
 }
 
 /** A card. `add(item)` puts it into the history; `large` for the first one. */
@@ -70,7 +74,7 @@ export function productCard(item, { rank, best, names, add, large = false, note 
       h(
         "div",
         { class: "lines" },
-        h("h3", {}, h("button", { type: "button", class: "card-title", dir: "auto", onclick: open }, title)),
+        h("h3", {}, h("button", { type: "button", class: "card-title", onclick: open }, h("span", { class: "clamp", dir: "auto" }, title))),
         meta(item),
       ),
       rank && h("span", { class: "rank", "aria-hidden": "true" }, rank),

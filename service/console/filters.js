@@ -40,6 +40,9 @@ export function filterOf(rows) {
     } else if (values.length) condition[operator] = values;
     if (Object.keys(condition).length) filter[name] = { ...filter[name], ...condition };
   }
+  for (const [name, condition] of Object.entries(filter)) {
+    if (Object.keys(condition).join() === "any") filter[name] = condition.any; // the short form
+  }
   return filter;
 }
 

@@ -68,6 +68,12 @@ class SnapshotsAnswer(Answer):
     snapshots: list[SnapshotView] = Field(description="newest first")
 
 
+class EvaluationAnswer(Answer):
+    markdown: str | None = Field(
+        description="evaluation.md in SEQREC_HOME, as `seqrec evaluate --markdown` writes it; null: there is none"
+    )
+
+
 class JobsAnswer(Answer):
     jobs: list[JobView] = Field(description="newest first")
 

@@ -9,6 +9,7 @@ import { asText, describe, findItems, forget, remember, tile } from "../items.js
 const SHOWN = 48;
 const FACET_VALUES = 12;
 const SIMILAR = 8;
+const USUAL = 8; // attributes that the form of a new item begins with
 
 export async function render(main, { rest, query: given, signal }) {
   if (rest[0] === "new" && rest.length === 1 && given.has("add")) return addPage(main, signal);
@@ -95,7 +96,7 @@ async function searchPage(main, given, signal) {
 // --- one item ---
 
 async function itemPage(main, id, signal) {
-  const place = h("div");
+  const place = h("div", { class: "stack" });
   main.replaceChildren(h("p", { class: "crumbs" }, h("a", { href: "#/items" }, "Items")), h("h1", { class: "hidden", tabindex: "-1" }, id), place);
   await fill(place, signal, draw, [h("div", { class: "skeleton head-skeleton" }), h("div", { class: "skeleton panel-skeleton" })]);
 
@@ -161,8 +162,14 @@ async function similarTo(body, signal) {
 
 async function addPage(main, signal) {
   const done = h("div");
-  main.replaceChildren(h("p", { class: "crumbs" }, h("a", { href: "#/items" }, "Items")), pageHead("Add an item", "Its text is enough: the next request can recommend it."), panel("New item", attributeForm({ item: { item_id: "", attributes: { title: "" }, available: true }, isNew: true, submit, label: "Add the item" })), done);
-  main.querySelector("#item-id").focus();
+  const form = h("div");
+  main.replaceChildren(h("p", { class: "crumbs" }, h("a", { href: "#/items" }, "Items")), pageHead("Add an item", "Its text is enough: the next request can recommend it."), h("div", { class: "columns even" }, panel("New item", form), done));
+  await fill(form, signal, async () => {
+    const { attributes } = await attributesOf({}, 0, signal);
+    const usual = attributes.filter((one, row) => row < USUAL).map(({ name, type }) => [name, { number: NaN, list: [] }[type] ?? ""]);
+    return attributeForm({ item: { item_id: "", attributes: Object.fromEntries(usual.length ? usual : [["title", ""]]), available: true }, isNew: true, submit, label: "Add the item" });
+  }, skeletons(4, "row-skeleton"));
+  main.querySelector("#item-id")?.focus();
 
   async function submit(item) {
     const answer = await post("items", { items: [item] }, signal);
@@ -205,7 +212,7 @@ function attributeForm({ item, isNew = false, submit, label }) {
       { class: "attribute-row" },
       h("input", { class: "name", value: name, placeholder: "name", "aria-label": "Name of the attribute", spellcheck: "false" }),
       h("select", { class: "type", "aria-label": `Type of ${label}` }, ["text", "number", "list"].map((one) => h("option", { value: one, selected: one === type }, one))),
-      h("textarea", { class: "value", rows: String(Math.min(6, 1 + Math.floor(asText(value).length / 60))), dir: "auto", "aria-label": `Value of ${label}`, value: Array.isArray(value) ? value.join("\n") : String(value) }),
+      h("textarea", { class: "value", rows: String(Math.min(6, 1 + Math.floor(asText(value).length / 60))), dir: "auto", "aria-label": `Value of ${label}`, value: Array.isArray(value) ? value.join("\n") : Number.isNaN(value) ? "" : String(value), placeholder: type === "list" ? "one a line" : null }),
       iconButton(`Remove ${label}`, "close", () => {
         row.remove();
         form.querySelector("button").focus();
@@ -219,7 +226,7 @@ function attributeForm({ item, isNew = false, submit, label }) {
     const inputs = new Map([["item_id", id]]);
     for (const row of rows.children) {
       const [name, type, value] = [".name", ".type", ".value"].map((part) => row.querySelector(part));
-      if (!name.value && !value.value) continue;
+      if (!value.value.trim() && (isNew || !name.value)) continue; // left empty
       const field = `attributes.${name.value}`;
       if (inputs.has(field)) throw new Problem(0, "The same attribute twice", { detail: `There are two named ${name.value}.`, field });
       inputs.set(field, value);

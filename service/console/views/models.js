@@ -11,15 +11,23 @@ export async function render(main, { signal }) {
   const served = h("div");
   const table = h("div");
   const jobs = h("div");
+  const evaluation = h("div");
+  let watching = false;
   const start = button("Reindex now", reindex, { kind: "primary" });
-  main.replaceChildren(pageHead("Models", "A snapshot is the catalogue as one model encoded it. The service answers from the published one, and from every change since.", start), served, panel("Snapshots", table), panel("Reindex jobs", jobs));
+  main.replaceChildren(pageHead("Models", "A snapshot is the catalogue as one model encoded it. The service answers from the published one, and from every change since.", start), served, panel("Evaluation", evaluation), panel("Snapshots", table), panel("Reindex jobs", jobs));
   const draw = () => Promise.all([
     fill(table, signal, snapshots, served.childElementCount ? [] : skeletons(3, "row-skeleton")),
     fill(jobs, signal, async () => jobTable((await get("reindex", signal)).jobs)),
   ]);
   if (!served.childElementCount) served.replaceChildren(h("div", { class: "skeleton panel-skeleton" }));
-  await draw();
+  await Promise.all([draw(), fill(evaluation, signal, figures, skeletons(4, "row-skeleton"))]);
   watch();
+
+  async function figures() {
+    const { markdown } = await get("evaluation", signal);
+    if (markdown) return h("div", { class: "markdown" }, blocks(markdown));
+    return h("p", { class: "hint" }, "None is in SEQREC_HOME. To show one here: ", h("code", {}, "seqrec evaluate CHECKPOINT --items FILE --interactions FILE --markdown $SEQREC_HOME/evaluation.md"));
+  }
 
   async function snapshots() {
     const { snapshots: all } = await get("snapshots", signal);
@@ -50,8 +58,6 @@ export async function render(main, { signal }) {
       start.disabled = false;
     }
   }
-
-  let watching = false;
 
   /** Follows a running job until it ends; then the snapshots are read again. */
   async function watch() {
@@ -85,6 +91,22 @@ function nowServed(one) {
   if (!one) return h("p", { class: "note warn" }, h("b", {}, "Nothing of this home is served. "), "The published snapshot may be on another host, or none was published.");
   const facts = { Model: one.model, Checkpoint: one.checkpoint?.slice(0, 12), Items: number(one.items ?? 0), Dimensions: number(one.dim ?? 0), Metric: one.metric, Precision: one.precision, Index: one.index, "Recall@10 of the index": number(one.recall ?? 0, 3) };
   return panel("Served now", h("p", { class: "lead" }, h("code", {}, one.id), ` · made ${made(one)} UTC, from change ${number(one.seq)}`), h("dl", { class: "facts-grid" }, Object.entries(facts).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))));
+}
+
+/** The tables and paragraphs of a report; the best figure of a column of the first table is bold. */
+function blocks(markdown) {
+  return markdown.split(/\n\s*\n/).map((block) => block.trim()).filter(Boolean).map((block) => {
+    const lines = block.split("\n");
+    if (!lines.every((line) => line.startsWith("|"))) return h("p", { class: "hint" }, lines.join(" ").replaceAll("**", ""));
+    const cells = lines.filter((line) => !/^[|\s:-]+$/.test(line)).map((line) => line.split("|").slice(1, -1).map((cell) => cell.trim()));
+    return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Figures" }, figuresTable(cells));
+  });
+}
+
+function figuresTable([header, ...rows]) {
+  const best = header.map((name, column) => (/ndcg|recall|mrr|hit/i.test(name) ? Math.max(...rows.map((row) => Number(row[column]))) : NaN));
+  const cell = (text, column) => h("td", {}, column && Number(text) === best[column] ? h("b", {}, text) : text.replaceAll("**", ""));
+  return h("table", { class: "list evaluation" }, h("thead", {}, h("tr", {}, header.map((text) => h("th", { scope: "col" }, text)))), h("tbody", {}, rows.map(([name, ...values]) => h("tr", {}, h("th", { scope: "row" }, name.replaceAll("**", "")), values.map((text, at) => cell(text, at + 1))))));
 }
 
 export function jobTable(jobs) {

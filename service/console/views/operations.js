@@ -30,7 +30,7 @@ const STAGES = {
 const readings = []; // kept while other views are shown, so that coming back shows what was
 
 export async function render(main, { signal }) {
-  const place = h("div", {}, h("div", { class: "tiles" }, skeletons(6, "tile-skeleton")));
+  const place = h("div", { class: "stack" }, h("div", { class: "tiles" }, skeletons(6, "tile-skeleton")));
   main.replaceChildren(pageHead("Operations", "Measured by the service itself, read every two seconds.", h("a", { class: "button", href: "metrics" }, "Raw metrics")), place);
   let timer = 0;
   signal.addEventListener("abort", () => clearTimeout(timer));
@@ -150,7 +150,7 @@ function state_(state) {
     "Compute threads": number(now.gauge("seqrec_threads") ?? 0),
     "Tokens computed": number(now.sum("seqrec_batch_tokens_total")),
     "Snapshot swaps": number(now.sum("seqrec_swaps_total")),
-    "Catalogue": state.catalogue ?? "–",
+    Catalogue: (state.catalogue ?? "–").slice(0, 12),
   };
   return h("dl", { class: "facts-grid" }, Object.entries(facts).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
 }

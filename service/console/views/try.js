@@ -1,7 +1,7 @@
 // Try: what would be recommended to a shopper, or after any history, with any filter; and two of these side by side.
 
 import { get, post, query, userPath } from "../api.js";
-import { itemRow, legend, openItem, productCard, reasonsOf, scoreBar, why } from "../cards.js";
+import { itemRow, legend, openItem, productCard, reasonsOf, scoreBar } from "../cards.js";
 import { announce, button, debounce, empty, fill, h, iconButton, number, pageHead, panel, plural, skeletons } from "../dom.js";
 import { filterBuilder } from "../filters.js";
 import { describe, imageOf, imagesAllowed, itemPicker, itemsOf, remember, tile } from "../items.js";
@@ -57,7 +57,8 @@ export async function render(main, { query: given, signal }) {
   const strip = h("ol", { class: "strip", "aria-label": "History, oldest first" });
   const historyNote = h("p", { class: "hint" });
   const results = h("div", { class: "results" });
-  const facts = h("p", { class: "facts", "data-facts": "" });
+  const facts = h("p", { class: "facts" });
+  const answered = h("p", { class: "hint answered" });
   const legendPlace = h("div");
   const title = h("h2", { id: "results-title" }, "Recommended next");
   const filterPlace = h("div");
@@ -80,8 +81,8 @@ export async function render(main, { query: given, signal }) {
   main.replaceChildren(
     head,
     h("section", { "aria-label": "Shoppers of the data" }, shopperRow),
-    h("section", { class: "history panel", "aria-label": "History" }, h("div", { class: "row spread" }, h("div", { class: "row" }, h("h2", {}, "History"), tabs, historyNote), h("div", { class: "row grow end" }, add, button("Empty it", clear, { kind: "quiet" }))), strip),
-    h("div", { class: "columns" }, h("section", { class: "main-column", "aria-labelledby": "results-title" }, h("div", { class: "row spread results-head" }, title, facts), legendPlace, images, results), h("aside", { class: "side-column", "aria-label": "Filter and request" }, panel("Only items where", filterPlace), panel("The request", request))),
+    h("section", { class: "history panel", "aria-label": "History" }, h("div", { class: "row spread" }, h("div", { class: "row" }, h("h2", {}, "History"), tabs, historyNote), h("div", { class: "row grow end history-tools" }, add, button("Empty", clear, { kind: "quiet", "aria-label": "Empty the history" }))), strip),
+    h("div", { class: "columns" }, h("section", { class: "main-column", "aria-labelledby": "results-title" }, h("div", { class: "row spread results-head" }, title, facts), legendPlace, images, results), h("aside", { class: "side-column", "aria-label": "Filter and request" }, panel("Only items where", filterPlace), panel("The request", request, answered))),
   );
   shopperRow.replaceChildren(...skeletons(SHOPPERS, "chip-skeleton"));
   strip.replaceChildren(...skeletons(6, "strip-skeleton"));
@@ -120,16 +121,20 @@ export async function render(main, { query: given, signal }) {
       changed();
       announce(`The history of shopper ${user}`);
     } catch (problem) {
-      if (problem.status === undefined) throw problem;
+      if (problem.status === undefined && problem.name !== "AbortError") throw problem;
       historyNote.textContent = problem.detail ?? problem.title;
     }
   }
 
   async function surprise() {
-    const { users } = await get(`users${query({ limit: 1, events: 1 })}`, signal);
-    if (users.length) return pickShopper(users[0].user_id);
-    historyNote.textContent = "No events are stored yet, so there is nobody to surprise you with.";
-    return undefined;
+    try {
+      const { users } = await get(`users${query({ limit: 1, events: 1 })}`, signal);
+      if (users.length) await pickShopper(users[0].user_id);
+      else historyNote.textContent = "No events are stored yet, so there is nobody to surprise you with.";
+    } catch (problem) {
+      if (problem.status === undefined && problem.name !== "AbortError") throw problem;
+      historyNote.textContent = problem.detail ?? problem.title;
+    }
   }
 
   // --- the history ---
@@ -263,10 +268,11 @@ export async function render(main, { query: given, signal }) {
   }
 
   function showFacts({ source, snapshot, seq, unknown, degraded = [] }, ms) {
-    const told = [`${ms.toFixed(0)} ms`, `snapshot ${snapshot}`, `change ${number(seq)}`];
-    if (source !== "model") told.unshift("popular items: the history has nothing to go by");
-    if (unknown?.length) told.push(`not in the catalogue: ${unknown.slice(0, 3).join(", ")}`);
-    facts.replaceChildren(...[...told, ...degraded].map((text, row) => h("span", { "data-fact": row === 0 ? source : null }, text)));
+    const told = source === "model" ? [] : ["Popular items: the history has nothing to go by"];
+    answered.textContent = `Answered in ${ms.toFixed(0)} ms by snapshot ${snapshot}, with every change up to ${number(seq)}.`;
+    if (unknown?.length) told.push(`Not in the catalogue: ${unknown.slice(0, 3).join(", ")}`);
+    facts.dataset.source = source;
+    facts.replaceChildren(...[...told, ...degraded].map((text) => h("span", {}, text)));
   }
 
   async function recommend() {
@@ -309,11 +315,12 @@ export async function render(main, { query: given, signal }) {
     const moves = b.items.filter((item) => inA.has(item.item_id)).map((item) => ({ item, by: inA.get(item.item_id) - inB.get(item.item_id) }));
     const most = moves.reduce((top, one) => (Math.abs(one.by) > Math.abs(top?.by ?? 0) ? one : top), null);
     const told = [`${both} in both`, `${b.items.length - both} new in B`];
-    if (most) told.push(`moved most: ${describe(most.item).title}, ${most.by > 0 ? "up" : "down"} ${Math.abs(most.by)}`);
+    if (both === a.items.length && both === b.items.length && !most) told.push("the same so far: change the history or the filter of B");
+    if (most?.by) told.push(`moved most: ${describe(most.item).title}, ${most.by > 0 ? "up" : "down"} ${Math.abs(most.by)}`);
     const column = (answer, row) => {
       const other = row ? inA : inB;
       const best = answer.items[0]?.score ?? 0;
-      return h("section", { class: "compare-column", "aria-label": `Side ${NAMES[row]}` }, h("h3", {}, h("span", { class: "badge" }, NAMES[row]), " ", summary(sides[row])), answer.items.length === 0 && h("p", { class: "hint" }, "Nothing is left to recommend."), h("ol", { class: "item-rows" }, answer.items.map((item, place) => itemRow(item, { rank: place + 1, onclick: () => openItem(item, { names, add: addItem }), note: why(item, names), side: h("span", { class: "row-end" }, row ? moved(other, item, place) : other.has(item.item_id) ? null : h("span", { class: "move gone" }, "not in B"), scoreBar(item, best)) }))));
+      return h("section", { class: "compare-column", "aria-label": `Side ${NAMES[row]}` }, h("h3", {}, h("span", { class: "badge" }, NAMES[row]), " ", summary(sides[row])), answer.items.length === 0 && h("p", { class: "hint" }, "Nothing is left to recommend."), h("ol", { class: "item-rows" }, answer.items.map((item, place) => itemRow(item, { rank: place + 1, onclick: () => openItem(item, { names, add: addItem }), side: h("span", { class: "row-end" }, row ? moved(other, item, place) : other.has(item.item_id) ? null : h("span", { class: "move gone" }, "not in B"), scoreBar(item, best)) }))));
     };
     return [h("p", { class: "moved", role: "status" }, told.join(" · ")), h("div", { class: "compare" }, column(a, 0), column(b, 1))];
   }

@@ -8,7 +8,7 @@ import { describe, itemsOf, remember, tile } from "../items.js";
 const SAMPLE = 12;
 const LAST = 4;
 const EVENTS = 1000;
-const SHOWN = 60; // events of the timeline, until more are asked for
+const SHOWN = 30; // events of the timeline, until more are asked for
 const K = 6;
 
 export async function render(main, { rest, signal }) {
@@ -60,7 +60,7 @@ async function userPage(main, user, signal) {
     remember(items);
     const names = await reasonsOf(items, signal);
     const note = source === "model" ? null : h("p", { class: "hint" }, "Nothing is stored that the model can go by, so these are the popular items.");
-    return [legend(items) ?? "", note ?? "", h("ol", { class: "cards" }, items.map((item, row) => productCard(item, { rank: row + 1, best: items[0].score, names })))];
+    return [h("div", { class: "legend-row" }, legend(items), note), h("ol", { class: "cards" }, items.map((item, row) => productCard(item, { rank: row + 1, best: items[0].score, names })))];
   }
 
   async function events() {

@@ -19,6 +19,7 @@ from service.engine.browse import MOST_READ, AttributeSummary, project, read_use
 from service.http.browse_schemas import (
     AttributesAnswer,
     AttributeView,
+    EvaluationAnswer,
     EventView,
     MapAnswer,
     SnapshotsAnswer,
@@ -30,6 +31,9 @@ from service.http.browse_schemas import (
 from service.http.dependencies import ComponentsDep, FilterDep, TraceDep, problems
 
 router = APIRouter(tags=["browse"])
+
+_MOST_CHARACTERS = 100_000
+"""Of an evaluation."""
 
 
 @router.get("/attributes", responses=problems(422, 503, 504))
@@ -90,6 +94,20 @@ async def snapshots(components: ComponentsDep, trace: TraceDep) -> SnapshotsAnsw
     """The snapshots in SEQREC_HOME of the process that answers, and which one is published."""
     publications = await components.recommender.read(_published, components.catalogue, trace=trace)
     return SnapshotsAnswer(snapshots=await asyncio.to_thread(_snapshots, components.settings.home, publications))
+
+
+@router.get("/evaluation", responses=problems(503))
+async def evaluation(components: ComponentsDep) -> EvaluationAnswer:
+    """The figures of the last evaluation that was written to SEQREC_HOME."""
+    return EvaluationAnswer(markdown=await asyncio.to_thread(_text_of, components.settings.home / "evaluation.md"))
+
+
+def _text_of(path: Path) -> str | None:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.read(_MOST_CHARACTERS)
+    except OSError:
+        return None
 
 
 def _attribute(one: AttributeSummary, most: int) -> AttributeView:
