@@ -9,6 +9,7 @@ const BRANDS = ["brand", "manufacturer", "author", "artist", "vendor"];
 const TEXTS = ["description", "summary", "text", "about", "overview"];
 const IMAGES = ["image", "image_url", "image_link", "img", "picture", "thumbnail", "photo"];
 const IS_IMAGE = /^https?:\/\/\S+\.(?:avif|gif|jpe?g|png|svg|webp)(?:[?#]\S*)?$/i;
+const IS_URL = /^https?:[/]{2}./i;
 const TINTS = 6;
 const AT_ONCE = 100; // the most ids that GET /items takes
 
@@ -53,7 +54,7 @@ function money(value) {
 export function imageOf(attributes) {
   const values = Object.entries(attributes).map(([name, value]) => [name.toLowerCase(), Array.isArray(value) ? value[0] : value]);
   const found =
-    values.find(([name, value]) => IMAGES.includes(name) && /^https?:\/\//i.test(value)) ??
+    values.find(([name, value]) => IMAGES.includes(name) && IS_URL.test(value)) ??
     values.find(([, value]) => IS_IMAGE.test(value));
   return found ? String(found[1]) : "";
 }

@@ -51,7 +51,7 @@ class AttributeSummary:
         else:
             self.types["list" if isinstance(value, tuple) else "text"] += 1
         if not self.many:
-            self.values.update(dict.fromkeys(value) if isinstance(value, tuple) else (value,))
+            self.values.update(set(value) if isinstance(value, tuple) else (value,))
             if len(self.values) > _DISTINCT:
                 self.many = True
                 self.values.clear()
