@@ -53,6 +53,7 @@ async function show() {
     main.replaceChildren(pageHead("There is no such page", "The address names no view of the console."), h("a", { href: "#/try" }, "Go to Try"));
     return;
   }
+  main.setAttribute("aria-busy", "true");
   try {
     const view = await import(`./views/${name}.js`);
     if (signal.aborted) return;
@@ -62,11 +63,14 @@ async function show() {
     if (signal.aborted || problem.name === "AbortError") return;
     if (!(problem instanceof Problem)) {
       main.replaceChildren(pageHead(known[1]), problemBox({ title: "This view could not be shown", detail: String(problem.message) }, show));
+      main.removeAttribute("aria-busy");
       throw problem;
     }
     main.replaceChildren(pageHead(known[1]), problemBox(problem, show));
   }
-  if (!first && !signal.aborted) {
+  if (signal.aborted) return;
+  main.removeAttribute("aria-busy");
+  if (!first) {
     window.scrollTo(0, 0);
     main.querySelector("h1")?.focus({ preventScroll: true });
     announce(main.querySelector("h1")?.textContent ?? "");

@@ -103,6 +103,8 @@ class Browser:
         raise AssertionError(f"{selector} is not reached by {most} tabs")
 
     def click(self, selector: str) -> None:
+        # To the middle: at the edges something that stays in place may cover it.
+        self.run("document.querySelector(arguments[0])?.scrollIntoView({block: 'center'})", selector)
         self._post(f"/element/{self._find(selector)}/click")
 
     def type(self, selector: str, text: str) -> None:

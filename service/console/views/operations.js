@@ -34,12 +34,19 @@ export async function render(main, { signal }) {
   main.replaceChildren(pageHead("Operations", "Measured by the service itself, read every two seconds.", h("a", { class: "button", href: "metrics" }, "Raw metrics")), place);
   let timer = 0;
   signal.addEventListener("abort", () => clearTimeout(timer));
-  for (;;) {
-    await draw();
-    if (signal.aborted) return;
+  await draw();
+  watch();
+
+  async function watch() {
+    while (!signal.aborted) {
+      await pause();
+      if (!signal.aborted) await draw();
+    }
+  }
+
+  async function pause() {
     if (document.hidden) await new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
     else await new Promise((resolve) => (timer = setTimeout(resolve, POLL)));
-    if (signal.aborted) return;
   }
 
   async function draw() {

@@ -88,7 +88,11 @@ export async function render(main, { query: given, signal }) {
   strip.replaceChildren(...skeletons(6, "strip-skeleton"));
   results.replaceChildren(h("ul", { class: "cards" }, skeletons(K, "card-skeleton")));
 
-  const recommendSoon = debounce(recommend, 60);
+  const afterPause = debounce(recommend, 60);
+  const recommendSoon = () => {
+    results.setAttribute("aria-busy", "true");
+    afterPause();
+  };
 
   // --- shoppers ---
 
@@ -166,7 +170,8 @@ export async function render(main, { query: given, signal }) {
   function move(from, to, focus) {
     if (to < 0 || to >= now().history.length) return;
     edit((history) => history.splice(to, 0, ...history.splice(from, 1)));
-    strip.children[to]?.querySelector(focus)?.focus();
+    const tools = strip.children[to];
+    (tools.querySelector(`${focus}:enabled`) ?? tools.querySelector(".icon-button:enabled")).focus(); // at an end one cannot go on
     announce(`Moved to place ${to + 1}`);
   }
 

@@ -1,6 +1,6 @@
 """The pictures of docs/images.
 
-`pytest tests/e2e/console/test_pictures.py --pictures http://127.0.0.1:8000` makes them anew, of the service there, which
+`pytest tests/e2e/console/test_pictures.py --pictures http://127.0.0.1:8000` makes them anew, of the service that
 `make demo` starts. Without the option they are taken of the tests' own service, and thrown away.
 """
 
