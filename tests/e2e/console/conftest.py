@@ -64,7 +64,20 @@ def service(
     driver: httpx.Client, tmp_path_factory: pytest.TempPathFactory, online_retail: Path, request: pytest.FixtureRequest
 ) -> Iterator[str]:
     """The address. It takes `driver`: without a browser it need not start."""
+    if given := request.config.getoption("--console"):
+        yield str(given).rstrip("/")
+        return
     home = tmp_path_factory.mktemp("console")
+    build_home(home, online_retail)
+    server = Server(home, home / "server.log").start()
+    try:
+        yield str(server.client.base_url).rstrip("/")
+    finally:
+        server.stop()
+
+
+def build_home(home: Path, online_retail: Path) -> None:
+    """The bundled items and some of the events, published with a model that needs no training."""
     items = list(read_items(online_retail / "items.jsonl.gz"))
     settings = HybridSettings(cooccurrence=CooccurrenceSettings(window=40, last=5), pairs=1.0, last_text=1.0, dense=0.3)
     model = Hybrid.of("bag_of_words", BagOfWords(BagOfWordsConfig(dim=32)), Vocabulary.of(items), ["title"], settings)
@@ -74,11 +87,6 @@ def service(
         events.write_text("".join(line for _, line in zip(range(EVENTS), file, strict=False)), encoding="utf-8")
     files = ["--items", str(online_retail / "items.jsonl.gz"), "--interactions", str(events)]
     seqrec(home, "index", "build", "--checkpoint", str(home / "checkpoint"), *files, "--publish")
-    server = Server(home, home / "server.log").start()
-    try:
-        yield str(server.client.base_url).rstrip("/")
-    finally:
-        server.stop()
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The pictures of docs/images.
 
-`pytest tests/e2e/console/test_pictures.py --pictures http://127.0.0.1:8000` makes them anew, of the service that
-`make demo` starts. Without the option they are taken of the tests' own service, and thrown away.
+`pytest tests/e2e/console/test_pictures.py --console http://127.0.0.1:8000 --pictures` makes them while `make demo` runs.
+Without --pictures they are thrown away.
 """
 
 from __future__ import annotations
@@ -38,23 +38,16 @@ PICTURES: dict[str, tuple[str, tuple[int, int], str]] = {
 
 
 @pytest.fixture(scope="module")
-def pictured(request: pytest.FixtureRequest) -> str:
-    """The address of the service that the pictures show."""
-    given: str | None = request.config.getoption("--pictures")
-    return given.rstrip("/") if given else str(request.getfixturevalue("service"))
-
-
-@pytest.fixture(scope="module")
 def folder(request: pytest.FixtureRequest, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "docs" / "images" if request.config.getoption("--pictures") else tmp_path_factory.mktemp("pictures")
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_a_picture(name: str, browser: Browser, pictured: str, folder: Path) -> None:
+def test_a_picture(name: str, browser: Browser, service: str, folder: Path) -> None:
     route, (width, height), scheme = PICTURES[name]
     browser.size(width, height, phone=width < 500)
     browser.scheme(scheme)
-    console = Console(browser, pictured)
+    console = Console(browser, service)
     console.open(route)
     if name.startswith("console-operations"):  # a line needs some readings
         points = "return document.querySelector('.spark polyline').getAttribute('points').split(' ').length"
