@@ -5,6 +5,7 @@ SeqrecError
 │   └── FileFormatError      wrong input in a line of a file
 ├── ItemNotFound             no such item in the catalogue
 ├── PlacementNotFound        no placement of this name
+├── UserNotFound             nothing is stored of this user
 ├── CheckpointError          a checkpoint is missing, truncated, altered or of another format
 ├── SnapshotError            the same for a snapshot
 ├── CatalogueError           the catalogue cannot be read or written
@@ -61,6 +62,13 @@ class PlacementNotFound(SeqrecError):
     def __init__(self, name: str) -> None:
         super().__init__(f"no placement {name!r}")
         self.name = name
+
+
+class UserNotFound(SeqrecError):
+    """Nothing is stored of this user."""
+
+    def __init__(self, user_id: str) -> None:
+        super().__init__(f"no events are stored of the user {user_id!r}")
 
 
 class CheckpointError(SeqrecError):

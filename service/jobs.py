@@ -87,10 +87,13 @@ class Reindexer:
             except OSError as error:
                 raise SnapshotError(f"no job can be started in {self._directory}: {error.strerror}") from error
 
-    def _running_job(self) -> Job | None:
+    def jobs(self) -> list[Job]:
+        """The newest jobs, newest first."""
         paths = sorted(self._directory.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-        jobs = (self.job(path.stem) for path in paths[:_LOOK_BACK] if _ID.fullmatch(path.stem))
-        return next((job for job in jobs if job.state in ("queued", "running")), None)
+        return [self.job(path.stem) for path in paths[:_LOOK_BACK] if _ID.fullmatch(path.stem)]
+
+    def _running_job(self) -> Job | None:
+        return next((job for job in self.jobs() if job.state in ("queued", "running")), None)
 
     def _begin(self, by: str) -> Job:
         for old in sorted(self._directory.glob("*.json"), key=lambda path: path.stat().st_mtime)[:-_KEEP]:

@@ -37,6 +37,8 @@ TINY = [
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="run the proofs of tests/e2e long, with other random numbers")
+    parser.addoption("--console", metavar="URL", help="run tests/e2e/console with the service at URL")
+    parser.addoption("--pictures", action="store_true", help="make docs/images/console*.png with tests/e2e/console")
     parser.addoption("--checkpoint", type=Path, help="run tests/e2e with this model, not a small untrained one")
 
 

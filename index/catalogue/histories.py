@@ -76,6 +76,10 @@ class HistoryStore(Protocol):
         """Remove one event, durably. -> whether there was one with this id."""
         ...
 
+    def sample(self, limit: int) -> list[str]:
+        """At most `limit` different users, others each time; all of them if there are no more. No even chances."""
+        ...
+
     def scan(self) -> Iterator[Event]:
         """All events, user by user, each user's as in `recent`. Not a consistent view: users may change meanwhile."""
         ...

@@ -9,6 +9,19 @@ export class Problem extends Error {
   }
 }
 
+const OFFLINE_POLL = 2000;
+const LOADING_POLL = 1000;
+
+/** Events: "state" with `detail` {kind: "ready" | "loading" | "offline", text}. */
+export const connection = new EventTarget();
+let kind = "ready";
+
+function setState(now, text = "") {
+  if (now === kind && now === "ready") return;
+  kind = now;
+  connection.dispatchEvent(new CustomEvent("state", { detail: { kind: now, text } }));
+}
+
 async function send(method, path, body, signal) {
   let response;
   let text;
@@ -22,56 +35,54 @@ async function send(method, path, body, signal) {
     text = await response.text();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem(0, "The service cannot be reached", { advice: "Is it still running? Then try again." });
+    throw new Problem(0, "The service cannot be reached", { advice: "Is it still running? The console keeps trying." });
   }
   let data = null;
   try {
     data = JSON.parse(text);
   } catch {
-    // A proxy answers in HTML, and some answers have no body: the status says enough.
+    data = text; // /metrics is text; a proxy may answer in HTML
   }
   if (!response.ok) {
-    throw new Problem(response.status, data?.title ?? `HTTP ${response.status} ${response.statusText}`, data ?? {});
+    const told = typeof data === "object" && data ? data : {};
+    throw new Problem(response.status, told.title ?? `HTTP ${response.status} ${response.statusText}`, told);
   }
   return data;
 }
 
 let readiness = null;
 
-/** Resolves when /readyz says yes: to whether it had to wait. One poll for everyone who waits. */
+/** Resolves when /readyz answers 200: to whether it had to wait. One poll for everyone who waits. */
 function untilReady() {
   readiness ??= (async () => {
-    const notice = document.getElementById("loading");
-    let waited = false;
-    for (;;) {
+    for (let waited = false; ; waited = true) {
       try {
         await send("GET", "readyz");
-        break;
+        readiness = null;
+        setState("ready");
+        return waited;
       } catch (problem) {
-        notice.textContent = problem.status === 0 ? problem.title : `The model is loading. ${problem.detail ?? ""}`;
-        notice.hidden = false;
-        waited = true;
+        const offline = problem.status === 0;
+        setState(offline ? "offline" : "loading", offline ? problem.title : problem.detail ?? "");
+        await new Promise((resolve) => setTimeout(resolve, offline ? OFFLINE_POLL : LOADING_POLL));
       }
-      await new Promise((resolve) => setTimeout(resolve, 1000));
     }
-    notice.hidden = true;
-    readiness = null;
-    return waited;
   })();
   return readiness;
 }
 
 /**
- * The answer and how long it took, in ms. While the service is loading it waits and asks again, which is safe for
- * every call there is: items are put and deleted by id.
+ * The answer. While the service is loading it waits and asks again, which is safe for every call there is: items are
+ * put and deleted by id. Raises Problem; without a connection at once, while the console goes on trying to reach it.
  */
 export async function call(method, path, body, signal) {
   for (let retried = false; ; retried = true) {
-    const start = performance.now();
     try {
       const data = await send(method, path, body, signal);
-      return { data, ms: performance.now() - start };
+      if (kind === "offline") setState("ready");
+      return data;
     } catch (problem) {
+      if (problem.status === 0) untilReady();
       if (problem.status !== 503) throw problem;
       const waited = await untilReady();
       signal?.throwIfAborted();
@@ -79,3 +90,32 @@ export async function call(method, path, body, signal) {
     }
   }
 }
+
+export const get = (path, signal) => call("GET", path, undefined, signal);
+export const post = (path, body, signal) => call("POST", path, body, signal);
+export const remove = (path) => call("DELETE", path);
+
+/** The metrics, which never wait for readiness. */
+export const metricsText = (signal) => send("GET", "metrics", undefined, signal);
+
+/** /readyz as it is, also where it answers 503. */
+export async function readyz(signal) {
+  const response = await fetch("readyz", { signal });
+  return response.json();
+}
+
+/** A query string of what is given; objects as JSON, lists repeated. */
+export function query(values) {
+  const parts = new URLSearchParams();
+  for (const [name, value] of Object.entries(values)) {
+    if (Array.isArray(value)) for (const one of value) parts.append(name, one);
+    else if (value && typeof value === "object") {
+      if (Object.keys(value).length) parts.set(name, JSON.stringify(value));
+    } else if (value !== undefined && value !== null && value !== "") parts.set(name, value);
+  }
+  const text = parts.toString();
+  return text ? `?${text}` : "";
+}
+
+export const itemPath = (id) => `items/${encodeURIComponent(id)}`;
+export const userPath = (id) => `users/${encodeURIComponent(id)}`;

@@ -251,22 +251,32 @@ class Recommender:
             position = view.position_of(item_id)
             return seq, entry.item, position is not None and view.is_shown(position)
 
-    async def find(
-        self, words: str, limit: int, fields: Sequence[str] | None, trace: Trace
-    ) -> tuple[list[Item], list[str]]:
-        """Items whose attributes contain the words, best match first, and what could not be taken into account.
+    async def read(self, function: Callable[..., T], *arguments: Any, trace: Trace) -> T:
+        """Call a function that reads a store, on a thread for stores. Raises DeadlineExceeded, CatalogueError."""
+        async with self._deadline(trace):
+            return await self._on_threads("read", trace, function, *arguments)
 
-        Raises DeadlineExceeded, CatalogueError.
+    async def inspect(self, function: Callable[..., T], *arguments: Any, trace: Trace) -> T:
+        """Call `function(view, *arguments, deadline)` with the view of now, where long work holds up no short request.
+
+        Raises NotReady, DeadlineExceeded, and what the function raises.
         """
         async with self._deadline(trace) as deadline:
-            budget = AttributeBudget(self._settings.max_answer_bytes)
-            found = await self._on_threads("read", trace, _found_items, self._catalogue, words, limit)
-            items, left_out = budget.read(len(found), found.__getitem__, fields)
-            degraded = budget.left_out_message(left_out)
-            state = self._follower.state
-            if state is not None and state.view.unseen_attributes(fields or ()):
+            view = await self._view(0, trace, deadline)
+            return await self._on_threads("filter", trace, function, view, *arguments, deadline)
+
+    async def limited(
+        self, items: Sequence[Item], fields: Sequence[str] | None, trace: Trace
+    ) -> tuple[list[Item], list[str]]:
+        """Items with the attributes `fields` (None: all), within the budget of an answer, and what was left out."""
+        budget = AttributeBudget(self._settings.max_answer_bytes)
+        limited, left_out = budget.read(len(items), items.__getitem__, fields)
+        degraded = budget.left_out_message(left_out)
+        state = self._follower.state
+        if state is not None and state.view.unseen_attributes(fields or ()):
+            async with self._deadline(trace) as deadline:
                 degraded += await self._on_threads("filter", trace, unknown_fields, state.view, fields, deadline)
-            return items, degraded
+        return limited, degraded
 
     def _deadline(self, trace: Trace) -> Deadline:
         return Deadline(self._settings.deadline, trace.arrived)
@@ -422,9 +432,3 @@ def _answers(
         deadline.check()
         answers.append(answer(plan, result, budget, deadline))
     return answers
-
-
-def _found_items(catalogue: Catalogue, words: str, limit: int) -> list[Item]:
-    item_ids = catalogue.find(words, limit)
-    found = catalogue.get_many(item_ids)
-    return [found[item_id][1].item for item_id in item_ids if item_id in found]

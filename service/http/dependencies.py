@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
 
+from seqrec.errors import InputError
 from service.components import Components, StartupTask
 from service.engine.recommender import Trace
 from service.http.problems import MEDIA_TYPE
+from service.live.filter_language import Filter, parse_filter
 
 
 # Async: FastAPI would run a plain function on a thread.
@@ -27,9 +30,26 @@ async def _trace(request: Request) -> Trace:
     return trace
 
 
+async def _filter(
+    request: Request,
+    filter: Annotated[str | None, Query(description="conditions on attributes as in POST /recommend, in JSON")] = None,
+) -> Filter | None:
+    if not filter:
+        return None
+    startup: StartupTask = request.app.state.startup
+    try:
+        value = json.loads(filter)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise InputError('conditions are a JSON object such as {"brand": "Acme"}', "filter")
+    return parse_filter(value, "filter", startup.components.settings.max_ids) if value else None
+
+
 StartupDep = Annotated[StartupTask, Depends(_startup)]
 ComponentsDep = Annotated[Components, Depends(_components)]
 TraceDep = Annotated[Trace, Depends(_trace)]
+FilterDep = Annotated[Filter | None, Depends(_filter)]
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

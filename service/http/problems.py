@@ -34,6 +34,7 @@ from seqrec.errors import (
     PlacementNotFound,
     SeqrecError,
     SnapshotError,
+    UserNotFound,
 )
 from service.jobs import JobNotFound
 from service.validation import reason
@@ -72,6 +73,7 @@ KINDS: list[tuple[type[SeqrecError], Kind]] = [
         PlacementNotFound,
         Kind(404, "placement-not-found", "No such placement", "GET /placements lists the placements."),
     ),
+    (UserNotFound, Kind(404, "user-not-found", "No such user", "GET /users names some; POST /events makes new ones.")),
     (JobNotFound, Kind(404, "job-not-found", "No such job", "POST /reindex starts a job and answers with its id.")),
     (NotReady, Kind(503, "not-ready", "Not ready", "GET /readyz says why; try again when it answers 200.")),
     (Overloaded, BUSY),

@@ -95,6 +95,22 @@ class HistoryContract:
         assert list(store.scan()) == [Event("v", "c", 1.0)]
         assert store.add([Event("u", "a", 1.0, "e")]) == 1  # nothing of it is remembered, event ids neither
 
+    def test_a_sample_has_different_users_and_all_of_them_where_there_are_few(self, store: HistoryStore) -> None:
+        assert store.sample(3) == []
+        store.add([Event("busy", f"i{n}", float(n)) for n in range(200)])
+        store.add([Event(f"u{n}", "a", 1.0) for n in range(9)])
+        everybody = {"busy", *(f"u{n}" for n in range(9))}
+        assert set(store.sample(50)) == everybody
+        assert len(store.sample(50)) == 10
+        for limit in (0, 1, 4):
+            some = store.sample(limit)
+            assert len(set(some)) == len(some) == limit
+            assert set(some) <= everybody
+        drawn = {tuple(sorted(store.sample(4))) for _ in range(30)}
+        assert len(drawn) > 1
+        store.delete("busy")
+        assert set(store.sample(50)) == everybody - {"busy"}
+
     def test_scan_goes_user_by_user(self, store: HistoryStore) -> None:
         store.add([Event("v", "b", 2.0), Event("u", "c", 3.0), Event("v", "a", 1.0, "e")])
         assert list(store.scan()) == [Event("u", "c", 3.0), Event("v", "a", 1.0, "e"), Event("v", "b", 2.0)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 import shutil
 import subprocess
@@ -33,14 +35,22 @@ def chromedriver() -> Iterator[httpx.Client]:
 class Browser:
     """One session with a profile of its own, and the few commands that the tests need."""
 
-    KEYS = {"down": "\ue015", "enter": "\ue007", "tab": "\ue004", "backspace": "\ue003"}
+    KEYS = {
+        "down": "\ue015",
+        "right": "\ue014",
+        "enter": "\ue007",
+        "tab": "\ue004",
+        "space": " ",
+        "escape": "\ue00c",
+        "backspace": "\ue003",
+    }
 
     def __init__(self, driver: httpx.Client, profile: Path) -> None:
         self._driver = driver
         flags = ["headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-component-update"]
         flags += ["disable-background-networking", "disable-sync", "window-size=1400,1000", f"user-data-dir={profile}"]
         chrome = {"binary": shutil.which("chromium"), "args": [f"--{flag}" for flag in flags]}
-        wanted = {"goog:chromeOptions": chrome, "goog:loggingPrefs": {"browser": "ALL"}}
+        wanted = {"goog:chromeOptions": chrome, "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"}}
         self._session = ""
         self._session = "/session/" + self._post("/session", capabilities={"alwaysMatch": wanted})["sessionId"]
 
@@ -66,7 +76,35 @@ class Browser:
         log = [line["message"] for line in self._post("/se/log", type="browser") if line["level"] == "SEVERE"]
         return [message for message in log if "the server responded" not in message]
 
+    def requested(self) -> list[str]:
+        """URLs of all requests since the last call."""
+        messages = [json.loads(line["message"])["message"] for line in self._post("/se/log", type="performance")]
+        sent = [one for one in messages if one["method"] == "Network.requestWillBeSent"]
+        return [one["params"]["request"]["url"] for one in sent]
+
+    def size(self, width: int, height: int = 900, phone: bool = False) -> None:
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone}
+        self.cdp("Emulation.setDeviceMetricsOverride", **metrics)
+
+    def scheme(self, name: str) -> None:
+        """`light` or `dark`, as the reader's system would ask for."""
+        self.cdp("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}])
+
+    def screenshot(self) -> bytes:
+        """What is seen of the page, as PNG."""
+        return base64.b64decode(self.cdp("Page.captureScreenshot", format="png")["data"])
+
+    def tab_to(self, selector: str, most: int = 80) -> None:
+        """Press Tab until what has the focus matches."""
+        for _ in range(most):
+            self.press("tab")
+            if self.run("return document.activeElement.matches(arguments[0])", selector):
+                return
+        raise AssertionError(f"{selector} is not reached by {most} tabs")
+
     def click(self, selector: str) -> None:
+        # To the middle: at the edges something that stays in place may cover it.
+        self.run("document.querySelector(arguments[0])?.scrollIntoView({block: 'center'})", selector)
         self._post(f"/element/{self._find(selector)}/click")
 
     def type(self, selector: str, text: str) -> None:
@@ -86,7 +124,7 @@ class Browser:
         found: list[str] = self.run(script, selector)
         return found
 
-    def wait(self, what: Callable[[], Any], seconds: float = 10) -> Any:
+    def wait(self, what: Callable[[], Any], seconds: float = 30) -> Any:
         end = time.monotonic() + seconds
         while not (value := what()):
             assert time.monotonic() < end, f"not within {seconds} s; the page says: {self.texts('main')}"

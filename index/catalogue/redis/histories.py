@@ -73,6 +73,9 @@ class RedisHistories:
     def remove(self, user_id: str, event_id: str) -> bool:
         return is_unicode(user_id) and is_unicode(event_id) and self._write(REMOVE, user_id, event_id) == 1
 
+    def sample(self, limit: int) -> list[str]:
+        return [user.decode() for user in self._redis.read(("SRANDMEMBER", f"{self._base}users", max(limit, 0)))[0]]
+
     def scan(self) -> Iterator[Event]:
         for user in sorted(self._users()):
             yield from self.recent(user.decode(), 2**62)

@@ -9,6 +9,7 @@ Deleted rows are overwritten.
 
 from __future__ import annotations
 
+import random
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -127,6 +128,25 @@ class SqliteHistories:
             )
         self._erasure.begin()
         return True
+
+    def sample(self, limit: int) -> list[str]:
+        """Users of random events, then users in the order of their ids: O(limit) look-ups however many there are."""
+        users: dict[str, None] = {}
+        with self._connections.reading() as connection:
+            low, high = connection.execute("SELECT min(number), max(number) FROM events").fetchone()
+            for _ in range(limit if high is not None else 0):
+                row = connection.execute(
+                    "SELECT user_id FROM events WHERE number >= ? ORDER BY number LIMIT 1",
+                    (random.randint(low, high),),
+                ).fetchone()
+                users[row[0]] = None
+            last = ""  # no user has this id
+            while len(users) < limit and high is not None:
+                (last,) = connection.execute("SELECT min(user_id) FROM events WHERE user_id > ?", (last,)).fetchone()
+                if last is None:
+                    break
+                users[last] = None
+        return list(users)
 
     def scan(self) -> Iterator[Event]:
         with self._connections.reading() as connection:

@@ -7,8 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from seqrec.data.items import MAX_ATTRIBUTES
+from service.engine.browse import find_items as find_items_in
+from service.engine.browse import read_found, read_items
 from service.engine.plan import ONLY_IDS, UNAVAILABLE
-from service.http.dependencies import READ, ComponentsDep, TraceDep, problems
+from service.http.dependencies import READ, ComponentsDep, FilterDep, TraceDep, problems
 from service.http.schemas import DeleteAnswer, FoundItem, FoundItems, ItemsBody, PutAnswer, StoredItem
 
 router = APIRouter(tags=["items"])
@@ -33,15 +35,30 @@ async def put_items(body: ItemsBody, components: ComponentsDep, trace: TraceDep)
 async def find_items(
     components: ComponentsDep,
     trace: TraceDep,
-    q: Annotated[str, Query(max_length=1000, description="words; the last one may be a prefix")],
+    filter: FilterDep,
+    q: Annotated[
+        str | None,
+        Query(max_length=1000, description="words; the last may be the beginning of one; none: popular items"),
+    ] = None,
+    id: Annotated[list[str] | None, Query(max_length=100, description="these items, instead of words")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     fields: Annotated[
         list[str] | None,
         Query(max_length=MAX_ATTRIBUTES, description="as in POST /recommend; repeat it for several attributes"),
     ] = None,
 ) -> FoundItems:
-    """Search for items whose attributes contain all words."""
-    items, degraded = await components.recommender.find(q, limit, fields, trace)
+    """Items whose attributes hold all the words and pass the filter, the most popular items, or some by their ids.
+
+    With a filter the best 1,000 that have the words are looked at. Ids that are in no catalogue are left out.
+    """
+    recommender, catalogue = components.recommender, components.catalogue
+    if id is not None:
+        items = await recommender.read(read_items, catalogue, id, trace=trace)
+    elif q and filter is None:
+        items = await recommender.read(read_found, catalogue, q, limit, trace=trace)
+    else:
+        items = await recommender.inspect(find_items_in, catalogue, q or "", filter, limit, trace=trace)
+    items, degraded = await recommender.limited(items, fields, trace)
     return FoundItems(
         items=[
             FoundItem(item_id=item.item_id, attributes=dict(item.attributes), available=item.available)

@@ -12,12 +12,18 @@ from fastapi.responses import FileResponse
 
 from seqrec.errors import CatalogueReplaced, DeadlineExceeded, NotReady
 from service.components import Components
+from service.http.browse_schemas import JobsAnswer
 from service.http.dependencies import ComponentsDep, StartupDep, problems
 from service.http.problems import without_directories
 from service.http.schemas import Health, JobView, Readiness
 from service.metrics import Metrics
 
 CONSOLE = Path(__file__).parents[2] / "console"
+
+_CONSOLE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src {}; base-uri 'none'; "
+    "form-action 'none'"
+)
 
 router = APIRouter(tags=["operation"])
 
@@ -26,6 +32,13 @@ router = APIRouter(tags=["operation"])
 async def reindex(components: ComponentsDep) -> JobView:
     """Make a new snapshot of the catalogue in the background and serve it. If a job is running, returns that one."""
     return JobView(**asdict(await asyncio.to_thread(components.reindexer.start)))
+
+
+@router.get("/reindex")
+async def reindex_jobs(components: ComponentsDep) -> JobsAnswer:
+    """The newest reindex jobs of this host."""
+    jobs = await asyncio.to_thread(components.reindexer.jobs)
+    return JobsAnswer(jobs=[JobView(**asdict(job)) for job in jobs])
 
 
 @router.get("/reindex/{job_id}", responses=problems(404, 422, 429, 503))
@@ -89,8 +102,10 @@ async def metrics(request: Request) -> Response:
 
 
 @router.get("/", include_in_schema=False)
-async def console() -> FileResponse:
-    return FileResponse(CONSOLE / "index.html")
+async def console(images: bool = False) -> FileResponse:
+    """The console. It asks no other host for anything; `images`: but for the images that items name."""
+    policy = _CONSOLE_POLICY.format("'self' https: http:" if images else "'self'")
+    return FileResponse(CONSOLE / "index.html", headers={"content-security-policy": policy})
 
 
 def _durability_warnings(components: Components) -> list[str]:

@@ -1,0 +1,166 @@
+// Elements, icons and the faces of states. Text only ever becomes text nodes, so no text of an item can become markup.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/** An element. Properties that begin with "on" are listeners; true, false and null set or leave out an attribute. */
+export function h(tag, properties = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (name === "value") node.value = value;
+    else if (value === true) node.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) node.setAttribute(name, value);
+  }
+  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  return node;
+}
+
+export function svg(tag, attributes = {}, ...children) {
+  const node = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+
+const ICONS = {
+  try: "M12 3l1.9 5.1L19 10l-5.1 1.9L12 17l-1.9-5.1L5 10l5.1-1.9zM19 16l.8 2.2L22 19l-2.2.8L19 22l-.8-2.2L16 19l2.2-.8z",
+  items: "M4 4h7v7H4zM13 4h7v7h-7zM4 13h7v7H4zM13 13h7v7h-7z",
+  users: "M12 12a4 4 0 100-8 4 4 0 000 8zM4 20a8 8 0 0116 0",
+  models: "M12 3l8 4.5-8 4.5-8-4.5zM4 12l8 4.5 8-4.5M4 16.5L12 21l8-4.5",
+  operations: "M3 12h4l3-8 4 16 3-8h4",
+  map: "M6 7h.01M10 16h.01M17 6h.01M14 11h.01M19 15h.01M8 12h.01M12 19h.01",
+  plus: "M12 5v14M5 12h14",
+  close: "M6 6l12 12M18 6L6 18",
+  left: "M14 6l-6 6 6 6",
+  right: "M10 6l6 6-6 6",
+  copy: "M9 9h11v11H9zM5 15H4V4h11v1",
+  search: "M11 18a7 7 0 100-14 7 7 0 000 14zM16 16l5 5",
+  shuffle: "M4 7h3c5 0 5 10 10 10h3M4 17h3c2 0 3.200-1.700 4.200-3.700M13 10.600C14 8.600 15 7 17 7h3M18 4l3 3-3 3M18 14l3 3-3 3",
+  compare: "M9 4v16M15 4v16M4 8h5M15 12h5M4 14h5M15 18h5",
+  text: "M5 6h14M12 6v13",
+};
+
+export function icon(name) {
+  const attributes = { viewBox: "0 0 24 24", class: `icon icon-${name}`, "aria-hidden": "true", focusable: "false" };
+  return svg("svg", attributes, svg("path", { d: ICONS[name] }));
+}
+
+export function button(label, onclick, { glyph, kind = "", ...more } = {}) {
+  return h("button", { type: "button", class: kind, onclick, ...more }, glyph && icon(glyph), label && h("span", {}, label));
+}
+
+/** A button that is an icon alone; `label` is its name. */
+export function iconButton(label, glyph, onclick, more = {}) {
+  return h("button", { type: "button", class: "icon-button", "aria-label": label, title: label, onclick, ...more }, icon(glyph));
+}
+
+/** Sets a custom property; the style attribute of markup is forbidden by the page's policy. */
+export function withStyle(node, properties) {
+  for (const [name, value] of Object.entries(properties)) node.style.setProperty(name, value);
+  return node;
+}
+
+export const debounce = (work, ms) => {
+  let timer = 0;
+  return (...given) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => work(...given), ms);
+  };
+};
+
+export const number = (value, digits = 0) =>
+  Number(value).toLocaleString("en", { maximumFractionDigits: digits, minimumFractionDigits: digits });
+export const plural = (count, one, many = `${one}s`) => `${number(count)} ${count === 1 ? one : many}`;
+
+export function duration(seconds) {
+  if (!Number.isFinite(seconds)) return "–";
+  if (seconds < 1) return `${(seconds * 1000).toFixed(seconds < 0.01 ? 1 : 0)} ms`;
+  return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
+}
+
+export function bytes(count) {
+  const units = ["B", "kB", "MB", "GB", "TB"];
+  let at = 0;
+  for (; count >= 1000 && at < units.length - 1; at += 1) count /= 1000;
+  return `${count.toFixed(at && count < 10 ? 1 : 0)} ${units[at]}`;
+}
+
+export const date = (seconds, options = { dateStyle: "medium" }) => {
+  const day = new Date(seconds * 1000);
+  return Number.isNaN(day.getTime()) ? String(seconds) : day.toLocaleString("en-GB", { timeZone: "UTC", ...options });
+};
+
+/** Says something to screen readers. */
+export function announce(text) {
+  document.getElementById("announcer").textContent = text;
+}
+
+// --- the faces of states ---
+
+export function empty(title, text, ...actions) {
+  return h("div", { class: "state" }, h("h3", {}, title), text && h("p", {}, text), h("div", { class: "row center" }, actions));
+}
+
+export function problemBox(problem, retry) {
+  const lines = [problem.detail, problem.advice].filter((line) => line && line !== problem.title);
+  return h(
+    "div",
+    { class: "problem", role: "alert" },
+    h("strong", {}, problem.title),
+    lines.map((line) => h("p", { dir: "auto" }, line)),
+    problem.field && !problem.detail?.includes(problem.field) && h("p", {}, "Field: ", h("code", {}, problem.field)),
+    retry && button("Try again", retry),
+  );
+}
+
+export const skeletons = (count, kind) =>
+  Array.from({ length: count }, () => h("div", { class: `skeleton ${kind}`, "aria-hidden": "true" }));
+
+/**
+ * Fills `place` with what `work` resolves to. `waiting`: nodes shown meanwhile. A failure shows its reason and a
+ * button that tries again; a call of the same place that was overtaken shows nothing.
+ */
+export async function fill(place, signal, work, waiting = []) {
+  const run = Symbol("run");
+  place.run = run;
+  place.setAttribute("aria-busy", "true");
+  if (waiting.length) place.replaceChildren(...waiting);
+  try {
+    const made = await work();
+    if (place.run === run && !signal.aborted) place.replaceChildren(...[made].flat());
+  } catch (problem) {
+    if (signal.aborted || place.run !== run || problem.name === "AbortError") return;
+    if (problem.status === undefined) throw problem;
+    place.replaceChildren(problemBox(problem, () => fill(place, signal, work, waiting)));
+  } finally {
+    if (place.run === run) place.removeAttribute("aria-busy");
+  }
+}
+
+/** Asks before something is removed; resolves to whether it was confirmed. */
+export function confirmed(title, text, action) {
+  return new Promise((resolve) => {
+    const dialog = h(
+      "dialog",
+      { class: "small", "aria-label": title, onclose: () => { dialog.remove(); resolve(dialog.returnValue === "yes"); } },
+      h("h2", {}, title),
+      h("p", {}, text),
+      h("div", { class: "row end" }, button("Cancel", () => dialog.close("no")), button(action, () => dialog.close("yes"), { kind: "danger" })),
+    );
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+}
+
+export function pageHead(title, text, ...actions) {
+  return h(
+    "div",
+    { class: "head" },
+    h("div", {}, h("h1", { tabindex: "-1" }, title), text && h("p", { class: "lead" }, text)),
+    actions.length > 0 && h("div", { class: "row" }, actions),
+  );
+}
+
+export function panel(title, ...children) {
+  return h("section", { class: "panel", "aria-label": title }, h("h2", {}, title), children);
+}

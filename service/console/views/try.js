@@ -1,0 +1,363 @@
+// Try: what would be recommended to a shopper, or after any history, with any filter; and two of these side by side.
+
+import { get, post, query, userPath } from "../api.js";
+import { itemRow, legend, openItem, productCard, reasonsOf, scoreBar } from "../cards.js";
+import { announce, button, debounce, empty, fill, h, iconButton, number, pageHead, panel, plural, skeletons } from "../dom.js";
+import { filterBuilder } from "../filters.js";
+import { describe, imageOf, imagesAllowed, itemPicker, itemsOf, remember, tile } from "../items.js";
+import { requestPanel } from "../request.js";
+
+const K = 11; // with the first card twice as wide: 12 places
+const SHOPPERS = 8;
+const STRIP = 30; // newest events of a shopper that the strip shows
+const NAMES = ["A", "B"];
+
+/** One side: `user` while the strip is that user's stored history, `history` as it is shown, oldest first. */
+const side = (user = null, history = [], filter = {}) => ({ user, history, filter });
+const copyOf = (one) => side(one.user, [...one.history], structuredClone(one.filter));
+
+/** What a side asks the API for. */
+function bodyOf({ user, history, filter }) {
+  const body = user ? { user_id: user } : { history: history.map((item) => item.item_id ?? { attributes: item.attributes }) };
+  if (Object.keys(filter).length) body.filter = filter;
+  return { ...body, k: K, explain: true };
+}
+
+async function shopperHistory(user, signal) {
+  const { events } = await get(`${userPath(user)}?limit=${STRIP}`, signal);
+  return itemsOf(events.map((event) => event.item_id), signal);
+}
+
+/** The side that the address describes; "2" at the end of its names for the second one. */
+async function sideOf(given, suffix, signal) {
+  const json = (name) => {
+    try {
+      return JSON.parse(given.get(name + suffix) ?? "null");
+    } catch {
+      return null;
+    }
+  };
+  const filter = json("filter");
+  const user = given.get(`user${suffix}`);
+  const entries = json("history");
+  const history = Array.isArray(entries) ? entries : [];
+  const items = user ? await shopperHistory(user, signal) : await itemsOf(history.filter((one) => typeof one === "string"), signal);
+  const byId = new Map(items.map((item) => [item.item_id, item]));
+  const shown = user ? items : history.map((one) => (typeof one === "string" ? byId.get(one) : { attributes: one?.attributes ?? {} }));
+  return side(user, shown, filter && typeof filter === "object" && !Array.isArray(filter) ? filter : {});
+}
+
+function addressOf(one, suffix) {
+  const history = one.history.map((item) => item.item_id ?? { attributes: item.attributes });
+  return { [`user${suffix}`]: one.user, [`history${suffix}`]: one.user ? undefined : JSON.stringify(history), [`filter${suffix}`]: one.filter };
+}
+
+export async function render(main, { query: given, signal }) {
+  const shopperRow = h("ul", { class: "shoppers", "aria-label": "Shoppers" });
+  const strip = h("ol", { class: "strip", "aria-label": "History, oldest first" });
+  const historyNote = h("p", { class: "hint" });
+  const results = h("div", { class: "results" });
+  const facts = h("p", { class: "facts" });
+  const answered = h("p", { class: "hint answered" });
+  const legendPlace = h("div");
+  const title = h("h2", { id: "results-title" }, "Recommended next");
+  const filterPlace = h("div");
+  const request = requestPanel();
+  const tabs = h("div", { class: "segmented", role: "group", "aria-label": "Which side is edited", hidden: true });
+  const images = h("p", { class: "hint", hidden: true });
+  const compareButton = button("Compare", toggleCompare, { glyph: "compare", "aria-pressed": "false" });
+  const head = pageHead(
+    "What would a shopper want next?",
+    "Pick a real shopper, or build a history of your own.",
+    button("Surprise me", surprise, { glyph: "shuffle", kind: "primary" }),
+    compareButton,
+  );
+  const add = itemPicker({ label: "Add to the history", placeholder: "Add an item, or any text", picked: addItem, pasted: addLines, signal });
+
+  let sides = [side()];
+  let active = 0;
+  const now = () => sides[active];
+
+  main.replaceChildren(
+    head,
+    h("section", { "aria-label": "Shoppers of the data" }, shopperRow),
+    h("section", { class: "history panel", "aria-label": "History" }, h("div", { class: "row spread" }, h("div", { class: "row" }, h("h2", {}, "History"), tabs, historyNote), h("div", { class: "row grow end history-tools" }, add, button("Empty", clear, { kind: "quiet", "aria-label": "Empty the history" }))), strip),
+    h("div", { class: "columns" }, h("section", { class: "main-column", "aria-labelledby": "results-title" }, h("div", { class: "row spread results-head" }, title, facts), legendPlace, images, results), h("aside", { class: "side-column", "aria-label": "Filter and request" }, panel("Only items where", filterPlace), panel("The request", request, answered))),
+  );
+  shopperRow.replaceChildren(...skeletons(SHOPPERS, "chip-skeleton"));
+  strip.replaceChildren(...skeletons(6, "strip-skeleton"));
+  results.replaceChildren(h("ul", { class: "cards" }, skeletons(K, "card-skeleton")));
+
+  const afterPause = debounce(recommend, 60);
+  const recommendSoon = () => {
+    results.setAttribute("aria-busy", "true");
+    afterPause();
+  };
+
+  // --- shoppers ---
+
+  const shoppers = get(`users${query({ limit: SHOPPERS, events: 3 })}`, signal).then(({ users }) => users);
+
+  async function showShoppers() {
+    try {
+      const users = await shoppers;
+      await itemsOf(users.flatMap(({ events }) => events.map((event) => event.item_id)), signal);
+      const chips = await Promise.all(users.map(async ({ user_id: user, events }) => {
+        const [last] = await itemsOf([events.at(-1).item_id], signal);
+        return h("li", {}, h("button", { type: "button", class: "shopper", "data-user": user, "aria-pressed": "false", onclick: () => pickShopper(user) }, h("b", { dir: "auto" }, user), h("span", { dir: "auto" }, describe(last).title)));
+      }));
+      shopperRow.replaceChildren(...chips);
+      if (!chips.length) shopperRow.replaceChildren(h("li", { class: "hint" }, "No events are stored yet: build a history below, or send events with POST /events."));
+      markShopper();
+    } catch (problem) {
+      if (problem.status === undefined && problem.name !== "AbortError") throw problem;
+      if (!signal.aborted) shopperRow.replaceChildren(h("li", { class: "hint" }, `Shoppers could not be read: ${problem.detail ?? problem.title}`));
+    }
+  }
+
+  function markShopper() {
+    for (const chip of shopperRow.querySelectorAll("button")) chip.setAttribute("aria-pressed", String(chip.dataset.user === now().user));
+  }
+
+  async function pickShopper(user) {
+    try {
+      sides[active] = side(user, await shopperHistory(user, signal), now().filter);
+      changed();
+      announce(`The history of shopper ${user}`);
+    } catch (problem) {
+      if (problem.status === undefined && problem.name !== "AbortError") throw problem;
+      historyNote.textContent = problem.detail ?? problem.title;
+    }
+  }
+
+  async function surprise() {
+    try {
+      const { users } = await get(`users${query({ limit: 1, events: 1 })}`, signal);
+      if (users.length) await pickShopper(users[0].user_id);
+      else historyNote.textContent = "No events are stored yet, so there is nobody to surprise you with.";
+    } catch (problem) {
+      if (problem.status === undefined && problem.name !== "AbortError") throw problem;
+      historyNote.textContent = problem.detail ?? problem.title;
+    }
+  }
+
+  // --- the history ---
+
+  function edit(change) {
+    const one = now();
+    one.user = null; // it is no longer what is stored of the shopper
+    change(one.history);
+    changed();
+  }
+
+  function addItem(item) {
+    edit((history) => history.push(item));
+    announce(`Added ${describe(item).title}`);
+    strip.scrollLeft = strip.scrollWidth;
+  }
+
+  async function addLines(lines) {
+    const items = await itemsOf(lines, signal);
+    edit((history) => history.push(...items.map((item, row) => (item.gone ? { attributes: { title: lines[row] } } : item))));
+    announce(`Added ${plural(lines.length, "entry", "entries")}`);
+  }
+
+  function clear() {
+    edit((history) => history.splice(0));
+    add.querySelector("input").focus();
+  }
+
+  function move(from, to, focus) {
+    if (to < 0 || to >= now().history.length) return;
+    edit((history) => history.splice(to, 0, ...history.splice(from, 1)));
+    const tools = strip.children[to];
+    (tools.querySelector(`${focus}:enabled`) ?? tools.querySelector(".icon-button:enabled")).focus(); // at an end one cannot go on
+    announce(`Moved to place ${to + 1}`);
+  }
+
+  function drop(row) {
+    edit((history) => history.splice(row, 1));
+    (strip.children[Math.min(row, now().history.length - 1)]?.querySelector(".drop") ?? add.querySelector("input")).focus();
+  }
+
+  let dragged = -1;
+
+  function entry(item, row) {
+    const name = describe(item).title;
+    return h(
+      "li",
+      {
+        class: "entry",
+        draggable: "true",
+        ondragstart: (event) => {
+          dragged = row;
+          event.dataTransfer.effectAllowed = "move";
+          event.dataTransfer.setData("text/plain", name);
+        },
+        ondragover: (event) => dragged >= 0 && event.preventDefault(),
+        ondrop: (event) => {
+          event.preventDefault();
+          if (dragged >= 0 && dragged !== row) move(dragged, row, ".drop");
+          dragged = -1;
+        },
+        ondragend: () => (dragged = -1),
+      },
+      tile(item),
+      h("span", { class: "lines" }, h("span", { class: "title", dir: "auto", title: name }, name), h("span", { class: "meta" }, item.item_id === undefined ? "your text" : item.gone ? "not in the catalogue" : item.item_id)),
+      h("span", { class: "entry-tools" }, iconButton(`Move ${name} earlier`, "left", () => move(row, row - 1, ".earlier"), { class: "icon-button earlier", disabled: row === 0 }), iconButton(`Move ${name} later`, "right", () => move(row, row + 1, ".later"), { class: "icon-button later", disabled: row === now().history.length - 1 }), iconButton(`Remove ${name}`, "close", () => drop(row), { class: "icon-button drop" })),
+    );
+  }
+
+  function drawHistory() {
+    const { user, history } = now();
+    strip.replaceChildren(...history.map(entry), h("li", { class: "next", "aria-hidden": "true" }, history.length ? "next?" : "Empty: what is popular comes next"));
+    historyNote.textContent = user ? `Shopper ${user}, ${history.length === STRIP ? `the newest ${STRIP}` : plural(history.length, "event")}` : history.length ? plural(history.length, "item") : "";
+    strip.scrollLeft = strip.scrollWidth;
+    markShopper();
+  }
+
+  // --- filter, request, sides ---
+
+  function drawFilter() {
+    const one = now();
+    filterPlace.replaceChildren(filterBuilder({ filter: one.filter, signal, changed: (filter) => {
+      one.filter = filter;
+      remembered();
+      recommendSoon();
+    } }));
+  }
+
+  function toggleCompare() {
+    sides = sides.length === 1 ? [sides[0], copyOf(sides[0])] : [sides[active]];
+    active = sides.length - 1;
+    compareButton.setAttribute("aria-pressed", String(sides.length > 1));
+    drawTabs();
+    drawFilter();
+    changed();
+    announce(sides.length > 1 ? "Side B is a copy of A. What you change now is B." : "One side");
+  }
+
+  function drawTabs() {
+    tabs.hidden = sides.length === 1;
+    tabs.replaceChildren(...(sides.length > 1 ? NAMES : []).map((name, row) => h("button", { type: "button", "aria-pressed": String(row === active), onclick: () => {
+      active = row;
+      drawTabs();
+      drawFilter();
+      drawHistory();
+      request.show(bodyOf(now()));
+      tabs.children[row].focus();
+    } }, name)));
+  }
+
+  function changed() {
+    drawHistory();
+    remembered();
+    recommendSoon();
+  }
+
+  /** Keeps the address in step, so that it can be copied. */
+  function remembered() {
+    request.show(bodyOf(now()));
+    const values = sides.reduce((all, one, row) => ({ ...all, ...addressOf(one, row ? "2" : "") }), {});
+    history.replaceState(null, "", `${location.search}#/try${query(values)}`);
+  }
+
+  // --- results ---
+
+  async function answers() {
+    const began = performance.now();
+    const all = await Promise.all(sides.map((one) => post("recommend", bodyOf(one), signal)));
+    const ms = performance.now() - began;
+    for (const { items } of all) remember(items);
+    return { all, ms, names: await reasonsOf(all.flatMap(({ items }) => items), signal) };
+  }
+
+  function showFacts({ source, snapshot, seq, unknown, degraded = [] }, ms) {
+    const told = source === "model" ? [] : ["Popular items: the history has nothing to go by"];
+    answered.textContent = `Answered in ${ms.toFixed(0)} ms by snapshot ${snapshot}, with every change up to ${number(seq)}.`;
+    if (unknown?.length) told.push(`Not in the catalogue: ${unknown.slice(0, 3).join(", ")}`);
+    facts.dataset.source = source;
+    facts.replaceChildren(...[...told, ...degraded].map((text) => h("span", {}, text)));
+  }
+
+  async function recommend() {
+    await fill(results, signal, async () => {
+      try {
+        const { all, ms, names } = await answers();
+        showFacts(all[0], ms);
+        legendPlace.replaceChildren(legend(all.flatMap(({ items }) => items)) ?? "");
+        offerImages(all.flatMap(({ items }) => items));
+        title.textContent = sides.length > 1 ? "Side by side" : now().user ? `Next for shopper ${now().user}` : now().history.length ? "Recommended next" : "Popular now";
+        announce(`${all[0].items.length} recommendations. First: ${all[0].items.length ? describe(all[0].items[0]).title : "none"}`);
+        return all.length > 1 ? compared(all, names) : cards(all[0], names);
+      } catch (problem) {
+        facts.replaceChildren();
+        throw problem;
+      }
+    });
+  }
+
+  function cards({ items }, names) {
+    if (!items.length) {
+      return empty("Nothing is left to recommend", "No item passes the filter, or the history already has all that do.", button("Clear the filter", () => filterPlace.firstChild.clear(), { kind: "primary" }));
+    }
+    const best = items[0].score;
+    return h("ol", { class: "cards", "aria-labelledby": "results-title" }, items.map((item, row) => productCard(item, { rank: row + 1, best, names, add: addItem, large: row === 0 })));
+  }
+
+  function offerImages(items) {
+    const some = items.some((item) => imageOf(item.attributes));
+    images.hidden = !some;
+    if (!some) return;
+    const search = imagesAllowed ? "" : "?images=1";
+    images.replaceChildren(imagesAllowed ? "Images are loaded from the hosts that the items name. " : "The items name images on other hosts, which are not loaded unless you allow it. ", button(imagesAllowed ? "Stop loading them" : "Show images", () => location.assign(`${location.pathname}${search}${location.hash}`), { kind: "link" }));
+  }
+
+  function compared([a, b], names) {
+    const placeIn = (items) => new Map(items.map((item, row) => [item.item_id, row]));
+    const [inA, inB] = [placeIn(a.items), placeIn(b.items)];
+    const both = a.items.filter((item) => inB.has(item.item_id)).length;
+    const moves = b.items.filter((item) => inA.has(item.item_id)).map((item) => ({ item, by: inA.get(item.item_id) - inB.get(item.item_id) }));
+    const most = moves.reduce((top, one) => (Math.abs(one.by) > Math.abs(top?.by ?? 0) ? one : top), null);
+    const told = [`${both} in both`, `${b.items.length - both} new in B`];
+    if (both === a.items.length && both === b.items.length && !most) told.push("the same so far: change the history or the filter of B");
+    if (most?.by) told.push(`moved most: ${describe(most.item).title}, ${most.by > 0 ? "up" : "down"} ${Math.abs(most.by)}`);
+    const column = (answer, row) => {
+      const other = row ? inA : inB;
+      const best = answer.items[0]?.score ?? 0;
+      return h("section", { class: "compare-column", "aria-label": `Side ${NAMES[row]}` }, h("h3", {}, h("span", { class: "badge" }, NAMES[row]), " ", summary(sides[row])), answer.items.length === 0 && h("p", { class: "hint" }, "Nothing is left to recommend."), h("ol", { class: "item-rows" }, answer.items.map((item, place) => itemRow(item, { rank: place + 1, onclick: () => openItem(item, { names, add: addItem }), side: h("span", { class: "row-end" }, row ? moved(other, item, place) : other.has(item.item_id) ? null : h("span", { class: "move gone" }, "not in B"), scoreBar(item, best)) }))));
+    };
+    return [h("p", { class: "moved", role: "status" }, told.join(" · ")), h("div", { class: "compare" }, column(a, 0), column(b, 1))];
+  }
+
+  function moved(before, item, place) {
+    if (!before.has(item.item_id)) return h("span", { class: "move new" }, "new");
+    const by = before.get(item.item_id) - place;
+    return by === 0 ? h("span", { class: "move same" }, "same") : h("span", { class: `move ${by > 0 ? "up" : "down"}` }, `${by > 0 ? "▲" : "▼"} ${Math.abs(by)}`, h("span", { class: "hidden" }, by > 0 ? " places up" : " places down"));
+  }
+
+  function summary({ user, history, filter }) {
+    const conditions = Object.keys(filter).length;
+    return [user ? `shopper ${user}` : plural(history.length, "item"), conditions ? plural(conditions, "condition") : "no filter"].join(", ");
+  }
+
+  // --- begin ---
+
+  const shown = showShoppers();
+  if (given.has("user") || given.has("history") || given.has("filter")) {
+    sides = [await sideOf(given, "", signal)];
+    if (given.has("user2") || given.has("history2")) sides.push(await sideOf(given, "2", signal));
+    active = sides.length - 1;
+    compareButton.setAttribute("aria-pressed", String(sides.length > 1));
+  } else {
+    const users = await shoppers.catch(() => []);
+    const longest = users.filter(({ events }) => events.length > 1)[0] ?? users[0];
+    if (longest) sides = [side(longest.user_id, await shopperHistory(longest.user_id, signal))];
+  }
+  if (signal.aborted) return;
+  drawTabs();
+  drawFilter();
+  drawHistory();
+  remembered();
+  await Promise.all([recommend(), shown]);
+}

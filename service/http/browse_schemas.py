@@ -1,0 +1,89 @@
+"""The HTTP bodies of the endpoints for looking around."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from service.http.schemas import Answer, JobView
+
+
+class ValueView(Answer):
+    value: str | float
+    count: int = Field(description="items that have it")
+
+
+class AttributeView(Answer):
+    name: str
+    type: Literal["text", "number", "list"] = Field(description="of most items that have it")
+    count: int = Field(description="items that have it")
+    distinct: int | None = Field(description="different values; null: more than are counted")
+    minimum: float | None = Field(default=None, description="of the numbers; null where there is none")
+    maximum: float | None = None
+    values: list[ValueView] = Field(description="the most frequent ones")
+
+
+class AttributesAnswer(Answer):
+    items: int = Field(description="items that answers may contain and that pass the filter")
+    read: int = Field(description="items that were counted: all, or of many 20,000 evenly spaced ones")
+    attributes: list[AttributeView] = Field(description="the most common first")
+
+
+class EventView(Answer):
+    item_id: str
+    timestamp: float = Field(description="Unix seconds")
+    event_id: str | None = None
+
+
+class UserView(Answer):
+    user_id: str
+    events: list[EventView] = Field(description="the newest ones, oldest first")
+
+
+class UsersAnswer(Answer):
+    users: list[UserView]
+
+
+class SnapshotView(Answer):
+    id: str
+    served: bool = Field(description="whether it is the published one")
+    published: bool = Field(description="whether it was published before, so that a rollback may lead to it")
+    created: str | None = Field(default=None, description="ISO 8601, UTC")
+    seq: int | None = Field(default=None, description="the last change of the catalogue that is in it")
+    items: int | None = None
+    model: str | None = None
+    checkpoint: str | None = Field(default=None, description="digest")
+    hybrid: bool | None = None
+    dim: int | None = None
+    metric: str | None = None
+    precision: str | None = None
+    index: str | None = None
+    recall: float | None = Field(default=None, description="recall@10 of the index against exact search")
+    bytes: int | None = None
+    problem: str | None = Field(default=None, description="why it cannot be read")
+
+
+class SnapshotsAnswer(Answer):
+    snapshots: list[SnapshotView] = Field(description="newest first")
+
+
+class EvaluationAnswer(Answer):
+    markdown: str | None = Field(
+        description="evaluation.md in SEQREC_HOME, as `seqrec evaluate --markdown` writes it; null: there is none"
+    )
+
+
+class JobsAnswer(Answer):
+    jobs: list[JobView] = Field(description="newest first")
+
+
+class MapAnswer(Answer):
+    """Item `ids[i]` is at `x[i]`, `y[i]`, both from -1 to 1."""
+
+    items: int = Field(description="items that answers may contain; of more than `limit`, evenly spaced ones are here")
+    explained: tuple[float, float] = Field(description="share of the variance that x and y show")
+    ids: list[str]
+    x: list[float]
+    y: list[float]
+    values: list[str | float | None] = Field(description="of the attribute, of a list the first; empty without one")

@@ -1,0 +1,117 @@
+"""A service with a hybrid model on the bundled data, and a browser that may talk to nobody else."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from benchmarks.service_process import seqrec
+from seqrec.checkpoint import save_checkpoint
+from seqrec.data.encoding import open_text
+from seqrec.data.items import read_items
+from seqrec.hybrid.cooccurrence import CooccurrenceSettings
+from seqrec.hybrid.lexical import Vocabulary
+from seqrec.hybrid.settings import HybridSettings
+from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
+from seqrec.models.hybrid import Hybrid
+from tests.e2e.browser import PROGRAMS, Browser, chromedriver
+from tests.e2e.processes import Server
+
+EVENTS = 40_000
+"""Of the bundled ones, those of the first users: enough for recommendations, few enough to be read in seconds."""
+
+
+@dataclass(frozen=True)
+class Console:
+    """A browser and the address of the service."""
+
+    browser: Browser
+    url: str
+
+    def open(self, route: str = "", query: str = "") -> None:
+        """Load the page anew at this route, and wait until it has drawn it."""
+        self.browser.open("about:blank")
+        self.browser.open(f"{self.url}/{query}#/{route}")
+        self.settled()
+
+    def go(self, route: str) -> None:
+        """Change the route as a link does."""
+        self.browser.run("location.hash = arguments[0]", f"/{route}")
+        self.settled()
+
+    def settled(self) -> None:
+        settled = "return document.querySelector('main h1:not(.hidden)') && !document.querySelector('[aria-busy]')"
+        self.browser.wait(lambda: self.browser.run(settled))
+
+
+@pytest.fixture(scope="session")
+def driver() -> Iterator[httpx.Client]:
+    missing = [name for name in PROGRAMS if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"needs a browser: {' and '.join(missing)} not found on the PATH")
+    with chromedriver() as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def service(
+    driver: httpx.Client, tmp_path_factory: pytest.TempPathFactory, online_retail: Path, request: pytest.FixtureRequest
+) -> Iterator[str]:
+    """The address. It takes `driver`: without a browser it need not start."""
+    if given := request.config.getoption("--console"):
+        yield str(given).rstrip("/")
+        return
+    home = tmp_path_factory.mktemp("console")
+    build_home(home, online_retail)
+    server = Server(home, home / "server.log").start()
+    try:
+        yield str(server.client.base_url).rstrip("/")
+    finally:
+        server.stop()
+
+
+def build_home(home: Path, online_retail: Path) -> None:
+    """The bundled items and some of the events, published with a model that needs no training."""
+    items = list(read_items(online_retail / "items.jsonl.gz"))
+    settings = HybridSettings(cooccurrence=CooccurrenceSettings(window=40, last=5), pairs=1.0, last_text=1.0, dense=0.3)
+    model = Hybrid.of("bag_of_words", BagOfWords(BagOfWordsConfig(dim=32)), Vocabulary.of(items), ["title"], settings)
+    save_checkpoint(home / "checkpoint", "hybrid", model)
+    events = home / "events.csv"
+    with open_text(online_retail / "interactions.csv.gz") as file:
+        events.write_text("".join(line for _, line in zip(range(EVENTS), file, strict=False)), encoding="utf-8")
+    files = ["--items", str(online_retail / "items.jsonl.gz"), "--interactions", str(events)]
+    seqrec(home, "index", "build", "--checkpoint", str(home / "checkpoint"), *files, "--publish")
+
+
+@pytest.fixture
+def browser(driver: httpx.Client, tmp_path: Path) -> Iterator[Browser]:
+    """Fails the test where the page's console complains, or where any other host was asked for anything."""
+    browser = Browser(driver, tmp_path / "profile")
+    try:
+        yield browser
+        assert browser.errors() == []
+        asked = {urlsplit(url).netloc for url in browser.requested() if url.startswith(("http", "ws"))}
+        assert {name for name in asked if not name.startswith("127.0.0.1:")} == set()
+    finally:
+        browser.close()
+
+
+@pytest.fixture(params=["desktop", "phone"])
+def console(browser: Browser, service: str, request: pytest.FixtureRequest) -> Console:
+    if request.param == "phone":
+        browser.size(390, 844, phone=True)
+    else:
+        browser.size(1440, 900)
+    return Console(browser, service)
+
+
+@pytest.fixture
+def desktop(browser: Browser, service: str) -> Console:
+    browser.size(1440, 900)
+    return Console(browser, service)

@@ -1,0 +1,211 @@
+"""Looking around: attributes and their values, users, snapshots, the map; what the console is made from."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.engine import browse
+
+
+def get(client: TestClient, path: str, **params: Any) -> dict[str, Any]:
+    response = client.get(path, params=params)
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def add(client: TestClient, item_id: str, attributes: dict[str, Any], available: bool = True) -> None:
+    item = {"item_id": item_id, "attributes": attributes, "available": available}
+    assert client.post("/items", json={"items": [item]}).status_code == 200
+
+
+def found(client: TestClient, **params: Any) -> list[str]:
+    return [item["item_id"] for item in get(client, "/items", **params)["items"]]
+
+
+class TestAttributes:
+    def test_types_values_and_counts(self, shared_client: TestClient) -> None:
+        answer = get(shared_client, "/attributes")
+        assert (answer["items"], answer["read"]) == (8, 8)
+        by_name = {one["name"]: one for one in answer["attributes"]}
+        assert list(by_name) == ["title", "brand", "price", "tags"]  # the most common first
+        assert {name: one["type"] for name, one in by_name.items()} == {
+            "title": "text",
+            "brand": "text",
+            "price": "number",
+            "tags": "list",
+        }
+        assert by_name["brand"]["count"] == 8
+        assert by_name["brand"]["distinct"] == 4
+        assert by_name["brand"]["values"][0] == {"value": "Potter", "count": 3}
+        assert (by_name["price"]["minimum"], by_name["price"]["maximum"]) == (30.5, 120)
+        assert by_name["tags"]["values"] == [{"value": "kitchen", "count": 2}, {"value": "gift", "count": 1}]
+        assert by_name["title"]["minimum"] is None
+
+    def test_a_filter_narrows_what_is_counted(self, shared_client: TestClient) -> None:
+        answer = get(shared_client, "/attributes", filter=json.dumps({"price": {"gte": 60}}), values=1)
+        assert answer["items"] == 3
+        brand = next(one for one in answer["attributes"] if one["name"] == "brand")
+        assert brand["values"] == [{"value": "Acme", "count": 2}]
+        assert brand["distinct"] == 2
+
+    def test_what_changed_counts_at_once_and_what_is_hidden_does_not(self, client: TestClient) -> None:
+        add(client, "new", {"title": "Kite", "colour": "red"})
+        add(client, "hidden", {"title": "Kite", "smell": "pine"}, available=False)
+        answer = get(client, "/attributes")
+        names = {one["name"] for one in answer["attributes"]}
+        assert answer["items"] == 9
+        assert "colour" in names
+        assert "smell" not in names
+        assert get(client, "/attributes", filter='{"colour": "red"}')["items"] == 1
+
+    def test_of_many_items_some_are_read_and_of_many_values_none_is_listed(
+        self, client: TestClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(browse, "_spaced", lambda positions: positions[:5])
+        monkeypatch.setattr(browse, "_DISTINCT", 4)
+        answer = get(client, "/attributes")
+        assert (answer["items"], answer["read"]) == (8, 5)
+        title = next(one for one in answer["attributes"] if one["name"] == "title")
+        assert (title["count"], title["distinct"], title["values"]) == (5, None, [])
+
+    @pytest.mark.parametrize("text", ["[]", "{", "3", '{"a": {"about": 1}}', "[" * 9_000])
+    def test_a_filter_that_is_none_is_refused(self, shared_client: TestClient, text: str) -> None:
+        for path in ("/attributes", "/items"):
+            response = shared_client.get(path, params={"filter": text})
+            assert response.status_code == 422, response.text
+            assert response.json()["field"].startswith("filter")
+
+
+class TestItems:
+    def test_without_words_the_popular_ones(self, shared_client: TestClient) -> None:
+        assert found(shared_client, limit=3) == ["mug-1", "desk-1", "lamp-1"]
+        assert len(found(shared_client)) == 8
+
+    def test_words_and_filter_together(self, shared_client: TestClient) -> None:
+        assert set(found(shared_client, q="desk")) == {"desk-1", "desk-2", "lamp-1"}
+        assert set(found(shared_client, q="desk", filter='{"brand": "Acme"}')) == {"desk-1", "desk-2"}
+        assert found(shared_client, filter='{"brand": "Lumen"}') == ["lamp-1", "lamp-2"]
+        assert found(shared_client, q="desk", filter='{"brand": "nobody"}') == []
+
+    def test_by_id_in_the_order_given(self, shared_client: TestClient) -> None:
+        assert found(shared_client, id=["pot/1", "gone", "ערב", "pot/1"]) == ["pot/1", "ערב"]
+        assert shared_client.get("/items", params={"id": ["x"] * 101}).status_code == 422
+
+    def test_a_hidden_item_is_found_by_words_not_among_the_popular(self, client: TestClient) -> None:
+        add(client, "desk-1", {"title": "Oak desk"}, available=False)
+        assert "desk-1" not in found(client)
+        assert "desk-1" in found(client, q="oak")
+        assert "desk-1" in found(client, q="oak", filter='{"title": "Oak desk"}')
+
+
+class TestUsers:
+    def test_the_events_of_a_user(self, client: TestClient) -> None:
+        events = [
+            {"user_id": "ann/1", "item_id": "desk-1", "timestamp": 20.0, "event_id": "e"},
+            {"user_id": "ann/1", "item_id": "gone", "timestamp": 10.0},
+        ]
+        client.post("/events", json={"events": events})
+        stored = {
+            "user_id": "ann/1",
+            "events": [
+                {"item_id": "gone", "timestamp": 10.0},
+                {"item_id": "desk-1", "timestamp": 20.0, "event_id": "e"},
+            ],
+        }
+        assert get(client, "/users/ann%2F1") == stored
+        assert [event["item_id"] for event in get(client, "/users/ann/1", limit=1)["events"]] == ["desk-1"]
+
+    def test_a_sample(self, client: TestClient) -> None:
+        events = [{"user_id": f"u{n}", "item_id": "desk-1", "timestamp": float(m)} for n in range(5) for m in range(4)]
+        client.post("/events", json={"events": events})
+        users = get(client, "/users", limit=3, events=2)["users"]
+        assert len({user["user_id"] for user in users}) == 3
+        assert [event["timestamp"] for event in users[0]["events"]] == [2.0, 3.0] or users[0]["user_id"] == "user"
+        everybody = {user["user_id"] for user in get(client, "/users", limit=100)["users"]}
+        assert {f"u{n}" for n in range(5)} <= everybody
+
+    def test_an_unknown_or_impossible_user(self, shared_client: TestClient) -> None:
+        response = shared_client.get("/users/nobody")
+        assert response.status_code == 404
+        assert response.json()["type"].endswith("user-not-found")
+        assert shared_client.get("/users/" + quote("a" * 300)).status_code == 422
+        assert shared_client.get("/users", params={"limit": 0}).status_code == 422
+
+
+def test_snapshots_and_jobs(client: TestClient, home: Path) -> None:
+    [only] = get(client, "/snapshots")["snapshots"]
+    assert only["served"]
+    assert only["published"]
+    assert (only["items"], only["model"], only["problem"]) == (8, "bag_of_words", None)
+    assert only["bytes"] > 1000
+    assert get(client, "/reindex") == {"jobs": []}
+
+    add(client, "new", {"title": "Kite"})  # a snapshot of the same content would replace the first one
+    job = client.post("/reindex").json()
+    end = time.monotonic() + 60
+    while (jobs := get(client, "/reindex")["jobs"])[0]["state"] not in ("done", "failed"):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    assert [(one["id"], one["state"]) for one in jobs] == [(job["id"], "done")]
+    newest, oldest = get(client, "/snapshots")["snapshots"]
+    assert newest["id"] == jobs[0]["snapshot"]
+    assert (newest["served"], oldest["served"], oldest["published"]) == (True, False, True)
+
+    (home / "snapshots" / oldest["id"] / "manifest.json").write_text("{}")
+    broken = get(client, "/snapshots")["snapshots"][1]
+    assert "manifest" in broken["problem"]
+    assert broken["items"] is None
+
+
+def test_the_figures_of_an_evaluation(client: TestClient, home: Path) -> None:
+    assert get(client, "/evaluation") == {"markdown": None}
+    (home / "evaluation.md").write_text("| a |\n", encoding="utf-8")
+    assert get(client, "/evaluation") == {"markdown": "| a |\n"}
+
+
+def test_the_map_puts_items_that_read_alike_close_together(client: TestClient) -> None:
+    add(client, "hidden", {"title": "Oak desk"}, available=False)
+    answer = get(client, "/map", attribute="brand")
+    assert sorted(answer["ids"]) == sorted(["desk-1", "desk-2", "lamp-1", "lamp-2", "mug-1", "mug-2", "pot/1", "ערב"])
+    assert answer["items"] == len(answer["x"]) == len(answer["y"]) == len(answer["values"]) == 8
+    places = dict(zip(answer["ids"], zip(answer["x"], answer["y"], strict=True), strict=True))
+    assert max(abs(value) for place in places.values() for value in place) == 1
+
+    def apart(a: str, b: str) -> float:
+        return sum((one - other) ** 2 for one, other in zip(places[a], places[b], strict=True))
+
+    assert apart("mug-1", "mug-2") < apart("mug-1", "desk-1")
+    first, second = answer["explained"]
+    assert 1 > first >= second > 0
+    assert dict(zip(answer["ids"], answer["values"], strict=True))["desk-1"] == "Acme"
+    some = get(client, "/map", limit=3)
+    assert len(some["ids"]) == 3
+    assert some["values"] == []
+
+
+def test_what_the_catalogue_can_answer_needs_no_model(make_client: Any, tmp_path: Path, home: Path) -> None:
+    for path in (home / "snapshots").iterdir():
+        path.rename(home / path.name)  # nothing can be loaded
+    client = make_client(wait=False)
+    assert set(found(client, q="desk")) == {"desk-1", "desk-2", "lamp-1"}
+    assert get(client, "/users")["users"]
+    response = client.get("/attributes")
+    assert response.status_code == 503
+    assert response.json()["type"].endswith("not-ready")
+
+
+def test_the_console_may_load_images_of_other_hosts_only_where_the_address_says_so(shared_client: TestClient) -> None:
+    plain = shared_client.get("/").headers.get_list("content-security-policy")
+    assert any("img-src 'self';" in policy and "default-src 'none'" in policy for policy in plain)
+    allowed = shared_client.get("/", params={"images": "1"}).headers.get_list("content-security-policy")
+    assert any("img-src 'self' https: http:;" in policy for policy in allowed)
+    for policy in [*plain, *allowed]:
+        assert "unsafe" not in policy
