@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "reindex": ("index.build.cli:reindex", "make a new snapshot of the catalogue and publish it"),
     "catalogue": ("index.backup.cli:catalogue", "dump, restore and show the catalogue"),
     "events": ("index.events.cli:events", "store what users did from files"),
+    "keys": ("index.keys.cli:keys", "create, list and revoke API keys"),
     "serve": ("service.cli:serve", "answer over HTTP"),
     "bench": ("benchmarks.cli:bench", "measure speed and memory beside what people would use instead"),
 }

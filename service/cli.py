@@ -8,15 +8,18 @@ import logging
 import math
 import signal
 import socket
+import ssl
 from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
 from index.catalogue.open import CATALOGUE_FILE, open_catalogue
+from index.keys.open import open_keys
 from seqrec.errors import InputError, NotReady
 from seqrec.runtime.malloc import limit_arenas
 from seqrec.runtime.threads import choose, use
-from service.settings import Settings, load_settings
+from service import logs
+from service.settings import Settings, is_loopback, load_settings
 from service.workers import quiet_libraries, run_workers, worker_count
 
 log = logging.getLogger(__name__)
@@ -39,8 +42,9 @@ def serve(argv: Sequence[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).parse_args(argv)
     settings = load_settings()
-    logging.getLogger().setLevel(settings.log_level.upper())
+    logs.set_up(settings)
     quiet_libraries()
+    _check_certificate(settings)
     listener = _listen(settings)
     try:
         count = worker_count(settings)
@@ -48,6 +52,7 @@ def serve(argv: Sequence[str]) -> None:
         use(threads, export_env=True)
         log.info("computing with %s%s", threads, " each" if count > 1 else "")
         _require_publication(settings)
+        _require_keys(settings)
         _run(settings, listener, count)
     finally:
         listener.close()
@@ -89,6 +94,36 @@ def _require_publication(settings: Settings) -> None:
             raise NotReady(f"no snapshot is published in {settings.home.absolute()}; {advice}")
 
 
+def _require_keys(settings: Settings) -> None:
+    """Raises InputError where everybody on the network could do everything."""
+    if settings.anonymous:
+        return
+    with closing(open_keys(settings.redis_url or settings.home, settings.accept_weaker)) as store:
+        if store.all():
+            return
+    where = "" if is_loopback(settings.host) else f" {settings.host!r} can be reached from other machines."
+    raise InputError(
+        f"there are no API keys.{where} Create one with `seqrec keys create NAME --scope admin`, or listen on "
+        "127.0.0.1, or serve everybody with SEQREC_ALLOW_ANONYMOUS=true",
+        "SEQREC_ALLOW_ANONYMOUS" if is_loopback(settings.host) else "SEQREC_HOST",
+    )
+
+
+def _check_certificate(settings: Settings) -> None:
+    """Raises InputError for files that cannot be used, before a worker would fail with them."""
+    if settings.tls_cert is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key, lambda: "")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InputError(
+            f"{settings.tls_cert} and {settings.tls_key} cannot be used ({reason}); a PEM certificate chain and its "
+            "private key without a password are needed",
+            "SEQREC_TLS_CERT",
+        ) from None
+
+
 def _run(settings: Settings, listener: socket.socket, count: int) -> None:
     options = {
         "lifespan": "on",
@@ -98,9 +133,11 @@ def _run(settings: Settings, listener: socket.socket, count: int) -> None:
         "access_log": False,
         "timeout_graceful_shutdown": math.ceil(max(settings.deadline, settings.write_deadline)) + _GRACE_SECONDS,
         "server_header": False,
+        "ssl_certfile": settings.tls_cert,
+        "ssl_keyfile": settings.tls_key,
     }
     if count > 1:
-        _log_listening(listener, f" with {count} workers")
+        _log_listening(settings, listener, f" with {count} workers")
         run_workers(settings, listener, count, options)
     else:
         _run_one(settings, listener, options)
@@ -118,12 +155,13 @@ def _run_one(settings: Settings, listener: socket.socket, options: dict[str, Any
     signal.signal(signal.SIGHUP, lambda *_: log.info("SIGHUP restarts workers; this service has a single process"))
     limit_arenas()
     server = uvicorn.Server(uvicorn.Config(create_app(settings), **options))
-    _log_listening(listener)
+    _log_listening(settings, listener)
     server.run(sockets=[listener])
     if not server.started:
         raise NotReady("the service could not start; its log has the reason")
 
 
-def _log_listening(listener: socket.socket, how: str = "") -> None:
+def _log_listening(settings: Settings, listener: socket.socket, how: str = "") -> None:
     host, port = listener.getsockname()[:2]
-    log.info("listening on http://%s:%d%s", f"[{host}]" if ":" in host else host, port, how)
+    scheme = "http" if settings.tls_cert is None else "https"
+    log.info("listening on %s://%s:%d%s", scheme, f"[{host}]" if ":" in host else host, port, how)

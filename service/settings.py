@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import socket
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from seqrec.errors import InputError
@@ -38,6 +41,22 @@ class Settings(BaseSettings):
         ge=1,
         le=256,
         description="processes that answer; unset: one, or one a GPU, which is the most there",
+    )
+    tls_cert: Path | None = Field(default=None, description="certificate chain (PEM): serve HTTPS, with SEQREC_TLS_KEY")
+    tls_key: Path | None = Field(default=None, description="private key (PEM, without a password) of SEQREC_TLS_CERT")
+    allow_anonymous: bool | None = Field(
+        default=None,
+        description="serve requests without an API key while there are no keys; unset: only on a loopback address",
+    )
+    limits_url: str | None = Field(
+        default=None,
+        pattern="^(redis|rediss|unix)://",
+        description="a Redis that counts rates and quotas of keys for all workers and hosts; unset: each worker counts",
+    )
+    cors_origins: str | None = Field(
+        default=None,
+        description="origins whose pages may call the service, such as https://shop.example, separated by commas, * "
+        "for all; unset: none but its own",
     )
     device: str | None = Field(default=None, description="cpu or cuda; unset: a GPU where there is one")
     precision: Literal["float32", "bfloat16", "int8"] | None = Field(
@@ -110,13 +129,41 @@ class Settings(BaseSettings):
     reindex_min: int = Field(
         default=10_000, ge=1, description="changes below which no reindex starts by itself, whatever their share"
     )
+    log_format: Literal["text", "json"] = Field(default="text", description="form of log lines")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="what is logged")
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise PydanticCustomError("tls_pair", "SEQREC_TLS_CERT and SEQREC_TLS_KEY are set together or not at all")
+        return self
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether requests without a key are served while there are no keys."""
+        return is_loopback(self.host) if self.allow_anonymous is None else self.allow_anonymous
+
+    @property
+    def origin_list(self) -> frozenset[str]:
+        """Origins whose pages may call the service, apart from its own."""
+        return frozenset(one.strip().lower().rstrip("/") for one in (self.cors_origins or "").split(",") if one.strip())
 
     @property
     def host_list(self) -> frozenset[str]:
         """Names that a Host header may have, apart from addresses and names without a dot."""
         names = [] if self.allowed_hosts is None else self.allowed_hosts.split(",")
         return frozenset(name.strip().lower() for name in [*names, self.host] if name.strip())
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address: every address that the name stands for is a loopback one."""
+    if not host:
+        return False  # all interfaces
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError:
+        return False
+    return all(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
 
 
 def load_settings() -> Settings:
@@ -129,5 +176,7 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:
+            raise InputError(first["msg"]) from None
         name = PREFIX + str(first["loc"][0]).upper().removeprefix(PREFIX)
         raise InputError(f"{first['msg']}, not {first['input']!r}", name) from None

@@ -27,15 +27,24 @@ async def _trace(request: Request) -> Trace:
     return trace
 
 
+async def _audit(request: Request) -> dict[str, object]:
+    details: dict[str, object] = request.state.audit
+    return details
+
+
 StartupDep = Annotated[StartupTask, Depends(_startup)]
 ComponentsDep = Annotated[Components, Depends(_components)]
 TraceDep = Annotated[Trace, Depends(_trace)]
+AuditDep = Annotated[dict[str, object], Depends(_audit)]
+"""What a request changes, for its line in the audit log; an endpoint adds to it."""
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The error responses of an endpoint, for the OpenAPI document."""
     descriptions = {
         400: "The body is not JSON",
+        401: "No valid API key, where keys are needed",
+        403: "The API key lacks the scope, or the request comes from a page of another site",
         404: "It does not exist",
         413: "The body is too large",
         422: "The request is not valid; `field` names the value",

@@ -317,6 +317,14 @@ class JobView(Answer):
     error: str | None = None
 
 
+class KeyView(Answer):
+    name: str | None = Field(default=None, description="absent where the service needs no keys")
+    scopes: list[str] = Field(description="`admin` includes all")
+    expires: float | None = Field(default=None, description="Unix seconds")
+    rate: str | None = Field(default=None, examples=["100/second"])
+    quota: str | None = Field(default=None, examples=["1000000/day"])
+
+
 class Health(Answer):
     status: Literal["alive", "dead"]
     detail: str | None = None

@@ -10,10 +10,12 @@ from pathlib import Path
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 
+from index.keys.base import SCOPES, ApiKey
 from seqrec.errors import CatalogueReplaced, DeadlineExceeded, NotReady
 from service.components import Components
-from service.http.dependencies import ComponentsDep, StartupDep, problems
-from service.http.schemas import Health, JobView, Readiness
+from service.http.dependencies import AuditDep, ComponentsDep, StartupDep, problems
+from service.http.schemas import Health, JobView, KeyView, Readiness
+from service.keys.key_ring import KeyRing
 from service.metrics import Metrics
 
 CONSOLE = Path(__file__).parents[2] / "console"
@@ -22,9 +24,11 @@ router = APIRouter(tags=["operation"])
 
 
 @router.post("/reindex", status_code=202, responses=problems(503))
-async def reindex(components: ComponentsDep) -> JobView:
+async def reindex(components: ComponentsDep, audit: AuditDep) -> JobView:
     """Make a new snapshot of the catalogue in the background and serve it. One at a time: a running one is answered."""
-    return JobView(**asdict(await asyncio.to_thread(components.reindexer.start)))
+    job = await asyncio.to_thread(components.reindexer.start)
+    audit["job"] = job.id
+    return JobView(**asdict(job))
 
 
 @router.get("/reindex/{job_id}", responses=problems(404, 422))
@@ -47,7 +51,7 @@ async def healthz(startup: StartupDep, response: Response) -> Health:
 
 
 @router.get("/readyz", responses={503: {"model": Readiness, "description": "Not yet; `detail` says why"}})
-async def readyz(startup: StartupDep, response: Response) -> Readiness:
+async def readyz(request: Request, startup: StartupDep, response: Response) -> Readiness:
     """Whether requests are answered: a snapshot is loaded, warmed and caught up, and the catalogue is the same."""
     try:
         components = startup.components
@@ -63,7 +67,8 @@ async def readyz(startup: StartupDep, response: Response) -> Readiness:
     if not components.recommender.batcher.alive:
         response.status_code = 503
         return Readiness(status="not ready", detail="a compute thread died", worker=os.getpid())
-    degraded = components.degraded
+    ring: KeyRing = request.app.state.keys
+    degraded = [*components.degraded, *([] if ring.trouble is None else [f"API keys are not followed: {ring.trouble}"])]
     return Readiness(
         status="ready",
         detail=degraded[0] if degraded else None,
@@ -75,6 +80,17 @@ async def readyz(startup: StartupDep, response: Response) -> Readiness:
         seq=view.seq,
         head=components.follower.head,
         worker=os.getpid(),
+    )
+
+
+@router.get("/key", response_model_exclude_none=True)
+async def key(request: Request) -> KeyView:
+    """The API key of this request: its scopes and when it ends. Any valid key may ask, of itself only."""
+    found: ApiKey | None = request.state.key
+    if found is None:
+        return KeyView(scopes=list(SCOPES))
+    return KeyView(
+        name=found.name, scopes=sorted(found.scopes), expires=found.expires, rate=found.rate, quota=found.quota
     )
 
 

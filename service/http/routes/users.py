@@ -10,7 +10,7 @@ from fastapi import Path as InPath
 
 from index.catalogue.histories import Event, make_event
 from seqrec.errors import InputError
-from service.http.dependencies import WRITE, ComponentsDep, TraceDep, problems
+from service.http.dependencies import WRITE, AuditDep, ComponentsDep, TraceDep, problems
 from service.http.schemas import DeleteUserAnswer, EventsAnswer, EventsBody
 
 router = APIRouter(tags=["users"])
@@ -20,7 +20,7 @@ _AHEAD_SECONDS = 86_400
 
 
 @router.post("/events", responses=WRITE)
-async def post_events(body: EventsBody, components: ComponentsDep, trace: TraceDep) -> EventsAnswer:
+async def post_events(body: EventsBody, components: ComponentsDep, trace: TraceDep, audit: AuditDep) -> EventsAnswer:
     """Store what users had, all or nothing; durable once answered. An `event_id` makes sending again safe.
 
     Events may come late and in any order: histories are in the order of their timestamps. An item that is in no
@@ -28,6 +28,7 @@ async def post_events(body: EventsBody, components: ComponentsDep, trace: TraceD
     """
     if len(body.events) > components.settings.max_items:
         raise InputError(f"at most {components.settings.max_items} in one call, not {len(body.events)}", "events")
+    audit["events"] = len(body.events)
     now = time.time()
     events: list[Event] = []
     for row, posted in enumerate(body.events):
@@ -54,6 +55,8 @@ async def delete_user(
     user_id: Annotated[str, InPath(description="may hold a slash, plain or encoded")],
     components: ComponentsDep,
     trace: TraceDep,
+    audit: AuditDep,
 ) -> DeleteUserAnswer:
     """Remove everything that is stored of a user."""
-    return DeleteUserAnswer(deleted=await components.recommender.delete_user(user_id, trace))
+    audit["events"] = deleted = await components.recommender.delete_user(user_id, trace)
+    return DeleteUserAnswer(deleted=deleted)

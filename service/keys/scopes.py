@@ -1,0 +1,48 @@
+"""Which scope an endpoint needs. The middleware and the OpenAPI document read the same table."""
+
+from __future__ import annotations
+
+from index.keys.base import Scope
+
+_READS = {"GET", "HEAD", "OPTIONS"}
+_RECOMMEND, _WRITE, _ADMIN, _METRICS = (frozenset[Scope]({name}) for name in ("recommend", "write", "admin", "metrics"))
+ANY: frozenset[Scope] = _RECOMMEND | _WRITE | _ADMIN | _METRICS
+
+FREE = frozenset({"healthz", "readyz", "", "static", "docs", "static-offline-docs", "openapi.json", "favicon.ico"})
+"""Probes, and pages that hold no data: the console, which logs in by key, and the description of the API."""
+
+# First segment of the path: the scopes that may read, and the scopes that may do anything else.
+_TABLE: dict[str, tuple[frozenset[Scope], frozenset[Scope]]] = {
+    "recommend": (_RECOMMEND, _RECOMMEND),
+    "similar": (_RECOMMEND, _RECOMMEND),
+    "popular": (_RECOMMEND, _RECOMMEND),
+    "items": (_RECOMMEND | _WRITE, _WRITE),
+    "events": (_WRITE, _WRITE),
+    "users": (_WRITE, _WRITE),
+    "reindex": (_ADMIN, _ADMIN),
+    "metrics": (_METRICS, _METRICS),
+    "key": (ANY, ANY),
+}
+
+
+def accepted_scopes(method: str, path: str) -> frozenset[Scope] | None:
+    """The scopes of which a key needs one, None where no key is needed. What is not in the table needs `admin`."""
+    segment = first_segment(path)
+    if segment in FREE:
+        return None
+    read, other = _TABLE.get(segment, (_ADMIN, _ADMIN))
+    return read if method in _READS else other
+
+
+def is_listed(path: str) -> bool:
+    return first_segment(path) in FREE or first_segment(path) in _TABLE
+
+
+def is_write(method: str, path: str) -> bool:
+    """Whether it may change something that is stored: these requests are in the audit log."""
+    accepted = accepted_scopes(method, path)
+    return method not in _READS and accepted is not None and "recommend" not in accepted
+
+
+def first_segment(path: str) -> str:
+    return path.split("/", 2)[1] if path.startswith("/") else path
