@@ -72,6 +72,7 @@ def create_app(settings: Settings, end: Callable[[], object] = lambda: None) -> 
         description=openapi.DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
+        generate_unique_id_function=openapi.operation_id,
     )
     app.state.metrics = metrics
     app.state.keys = ring

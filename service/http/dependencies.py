@@ -47,8 +47,10 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         403: "The API key lacks the scope, or the request comes from a page of another site",
         404: "It does not exist",
         413: "The body is too large",
+        415: "The body is not sent as JSON",
+        421: "The request is for a host name that is not this service's",
         422: "The request is not valid; `field` names the value",
-        429: "The service is busy; retry after the seconds in Retry-After",
+        429: "The service is busy, or the key's rate or quota is reached; retry after the seconds in Retry-After",
         503: "Not ready, or the catalogue cannot be used; with Retry-After where a retry can help",
         504: "No answer within the deadline",
     }

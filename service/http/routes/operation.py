@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, PlainTextResponse
 
 from index.keys.base import SCOPES, ApiKey
 from seqrec.errors import CatalogueReplaced, DeadlineExceeded, NotReady
@@ -94,9 +94,9 @@ async def key(request: Request) -> KeyView:
     )
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
-    """For Prometheus."""
+    """The service's metrics in the text format of Prometheus; with several workers, of all of them."""
     counted: Metrics = request.app.state.metrics
     return Response(await asyncio.to_thread(counted.text), media_type="text/plain; version=0.0.4; charset=utf-8")
 
