@@ -25,6 +25,7 @@ from service.keys.key_limits import KeyLimits
 from service.keys.key_ring import KeyRing
 from service.metrics import Metrics, shared_directory
 from service.settings import Settings, load_settings
+from service.tracing import open_tracing
 from service.workers import end_with_parent, end_worker, quiet_libraries, take_gpu
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ def create_app(settings: Settings, end: Callable[[], object] = lambda: None) -> 
     location = settings.redis_url or settings.home
     ring = KeyRing(lambda: open_keys(location, settings.accept_weaker), settings.anonymous)
     limits = KeyLimits(settings.limits_url)
+    tracing = open_tracing() if settings.traces else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, ConnectionLimits]]:
@@ -65,6 +67,8 @@ def create_app(settings: Settings, end: Callable[[], object] = lambda: None) -> 
             await startup.close()
             await limits.close()
             await asyncio.to_thread(ring.close)
+            if tracing is not None:
+                await asyncio.to_thread(tracing.close)
 
     app = FastAPIOffline(  # FastAPI's /docs loads from a CDN and stays blank where the browser cannot reach it
         title=openapi.TITLE,
@@ -84,6 +88,7 @@ def create_app(settings: Settings, end: Callable[[], object] = lambda: None) -> 
         settings=settings,
         open_requests=open_requests(settings),
         access=AccessControl(ring, limits, metrics),
+        tracing=tracing,
     )
     if settings.origin_list:
         # Outside of the other one: a browser sends no key with its question whether it may call.

@@ -50,9 +50,16 @@ def set_up(settings: Settings, text: str = TEXT) -> None:
 
 
 def log_request(
-    request_id: str, method: str, route: str, status: int, seconds: float, key: str | None, trace: Trace
+    request_id: str,
+    method: str,
+    route: str,
+    status: int,
+    seconds: float,
+    key: str | None,
+    trace: Trace,
+    trace_id: str | None = None,
 ) -> None:
-    """`route`: the template, never the path. `key`: the name of the API key."""
+    """`route`: the template, never the path. `key`: the name of the API key. `trace_id`: of OpenTelemetry."""
     if not access_log.isEnabledFor(logging.INFO):
         return
     fields = {
@@ -65,10 +72,11 @@ def log_request(
         "snapshot": trace.snapshot,
         "seq": trace.seq,
         "batch": trace.batch,
+        **({} if trace_id is None else {"trace": trace_id}),
         "stages": {stage: round(milliseconds, 1) for stage, milliseconds in trace.stages.items()},
     }
     access_log.info(
-        "%s %s %s %d %.1f ms snapshot=%s seq=%s batch=%d%s%s",
+        "%s %s %s %d %.1f ms snapshot=%s seq=%s batch=%d%s%s%s",
         request_id,
         method,
         route,
@@ -78,6 +86,7 @@ def log_request(
         "-" if trace.seq is None else trace.seq,
         trace.batch,
         "" if key is None else f" key={key}",
+        "" if trace_id is None else f" trace={trace_id}",
         "".join(f" {stage}={milliseconds:.1f}" for stage, milliseconds in trace.stages.items()),
         extra={"fields": fields},
     )

@@ -129,6 +129,10 @@ class Settings(BaseSettings):
     reindex_min: int = Field(
         default=10_000, ge=1, description="changes below which no reindex starts by itself, whatever their share"
     )
+    traces: bool = Field(
+        default=False,
+        description="send traces over OTLP; OpenTelemetry's variables, such as OTEL_EXPORTER_OTLP_ENDPOINT, say where",
+    )
     log_format: Literal["text", "json"] = Field(default="text", description="form of log lines")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="what is logged")
 

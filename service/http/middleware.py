@@ -37,6 +37,7 @@ from service.keys.scopes import is_write
 from service.logs import log_request, record_write
 from service.metrics import Metrics
 from service.settings import Settings
+from service.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -64,12 +65,19 @@ class RequestMiddleware:
     """Pure ASGI. Reads the whole body first (its size is limited), to listen for the client's disconnect."""
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, settings: Settings, open_requests: int, access: AccessControl
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        settings: Settings,
+        open_requests: int,
+        access: AccessControl,
+        tracing: Tracing | None = None,
     ) -> None:
         """`open_requests`: how many recommendations, and how many other requests, are worked on at once."""
         self._app = app
         self._metrics = metrics
         self._access = access
+        self._tracing = tracing
         self._max_body_bytes = settings.max_body_bytes
         self._hosts = settings.host_list
         self._origins = settings.origin_list
@@ -116,7 +124,16 @@ class RequestMiddleware:
             self._metrics.request(method, route, status, seconds, trace.stages)
             key: ApiKey | None = state["key"]
             name = None if key is None else key.name
-            log_request(request_id, method, route, status, seconds, name, trace)
+            trace_id = None
+            if self._tracing is not None:
+                about: dict[str, Any] = {
+                    "seqrec.key": name,
+                    "seqrec.request_id": request_id,
+                    "seqrec.snapshot": trace.snapshot,
+                }
+                about |= {"seqrec.seq": trace.seq, "seqrec.batch": trace.batch or None}
+                trace_id = self._tracing.record(dict(scope["headers"]), trace, method, route, status, about)
+            log_request(request_id, method, route, status, seconds, name, trace, trace_id)
             if is_write(scope["method"], scope["path"]):
                 record_write(name, _address(scope), method, route, status, request_id, state["audit"])
 
