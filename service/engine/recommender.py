@@ -58,7 +58,8 @@ _STORE_STAGES = ("read", "write", "history")
 class Trace:
     """What the log line of a request shows: the time of each stage in ms, and which state answered.
 
-    `spans`: when each stage began and ended, in seconds of `time.perf_counter`.
+    `client`: whose request it is, a key or an address. `spans`: when each stage began and ended, in seconds of
+    `time.perf_counter`.
     """
 
     arrived: float = field(default_factory=time.perf_counter)
@@ -66,6 +67,7 @@ class Trace:
     snapshot: str | None = None
     seq: int | None = None
     batch: int = 0
+    client: str = ""
     spans: list[tuple[str, float, float]] = field(default_factory=list)
 
     def add(self, stage: str, seconds: float, ended: float | None = None) -> None:
@@ -369,7 +371,7 @@ class Recommender:
         self, lane: str, units: Sequence[Any], costs: Sequence[int], trace: Trace, deadline: Deadline
     ) -> list[Any]:
         begin = time.perf_counter()
-        results, ticket = await self.batcher.submit(lane, units, costs, deadline.remaining)
+        results, ticket = await self.batcher.submit(lane, units, costs, deadline.remaining, trace.client)
         if units:
             trace.add("queue", ticket.waited, begin + ticket.waited)
             trace.add("compute", time.perf_counter() - begin - ticket.waited)

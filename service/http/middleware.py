@@ -145,6 +145,7 @@ class RequestMiddleware:
         if scope["method"] not in _READS:
             _check_write(scope["method"], headers, self._origins)
         key = scope["state"]["key"] = self._access.identify(scope, headers)
+        scope["state"]["trace"].client = _client(scope)
         if scope["path"] == "/" or scope["path"].startswith(_UNLIMITED):
             await self._with_body(scope, receive, send, headers, None)
             return
