@@ -45,24 +45,27 @@ def serve(argv: Sequence[str]) -> None:
     logs.set_up(settings)
     quiet_libraries()
     _check_certificate(settings)
-    listener = _listen(settings)
+    listeners = [_listen(settings, settings.port)]
     try:
+        if settings.private_port is not None:
+            listeners.append(_listen(settings, settings.private_port))
         count = worker_count(settings)
         threads = choose(settings.threads, count)
         use(threads, export_env=True)
         log.info("computing with %s%s", threads, " each" if count > 1 else "")
         _require_publication(settings)
         _require_keys(settings)
-        _run(settings, listener, count)
+        _run(settings, listeners, count)
     finally:
-        listener.close()
+        for listener in listeners:
+            listener.close()
 
 
-def _listen(settings: Settings) -> socket.socket:
+def _listen(settings: Settings, port: int) -> socket.socket:
     """A bound, listening socket, before anything is loaded. Raises InputError if the address is in use."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            settings.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except socket.gaierror as error:
         raise InputError(f"cannot listen on {settings.host!r}: {error.strerror}", "SEQREC_HOST") from None
@@ -73,7 +76,7 @@ def _listen(settings: Settings) -> socket.socket:
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        where = f"{settings.host}:{settings.port}"
+        where = f"{settings.host}:{port}"
         if error.errno == errno.EADDRINUSE:
             message = f"{where} is in use by another program; set SEQREC_PORT to a free port"
         elif error.errno == errno.EACCES:
@@ -124,7 +127,7 @@ def _check_certificate(settings: Settings) -> None:
         ) from None
 
 
-def _run(settings: Settings, listener: socket.socket, count: int) -> None:
+def _run(settings: Settings, listeners: Sequence[socket.socket], count: int) -> None:
     options = {
         "lifespan": "on",
         "http": "service.http.protocol:LimitedHttpProtocol",
@@ -137,14 +140,14 @@ def _run(settings: Settings, listener: socket.socket, count: int) -> None:
         "ssl_keyfile": settings.tls_key,
     }
     if count > 1:
-        _log_listening(settings, listener, f" with {count} workers")
-        run_workers(settings, listener, count, options)
+        _log_listening(settings, listeners, f" with {count} workers")
+        run_workers(settings, listeners, count, options)
     else:
-        _run_one(settings, listener, options)
+        _run_one(settings, listeners, options)
     log.info("stopped")
 
 
-def _run_one(settings: Settings, listener: socket.socket, options: dict[str, Any]) -> None:
+def _run_one(settings: Settings, listeners: Sequence[socket.socket], options: dict[str, Any]) -> None:
     import uvicorn
 
     from service.app import create_app
@@ -155,13 +158,14 @@ def _run_one(settings: Settings, listener: socket.socket, options: dict[str, Any
     signal.signal(signal.SIGHUP, lambda *_: log.info("SIGHUP restarts workers; this service has a single process"))
     limit_arenas()
     server = uvicorn.Server(uvicorn.Config(create_app(settings), **options))
-    _log_listening(settings, listener)
-    server.run(sockets=[listener])
+    _log_listening(settings, listeners)
+    server.run(sockets=list(listeners))
     if not server.started:
         raise NotReady("the service could not start; its log has the reason")
 
 
-def _log_listening(settings: Settings, listener: socket.socket, how: str = "") -> None:
-    host, port = listener.getsockname()[:2]
+def _log_listening(settings: Settings, listeners: Sequence[socket.socket], how: str = "") -> None:
     scheme = "http" if settings.tls_cert is None else "https"
-    log.info("listening on %s://%s:%d%s", scheme, f"[{host}]" if ":" in host else host, port, how)
+    for listener, what in zip(listeners, (how, " for metrics, readiness and reindexes"), strict=False):
+        host, port = listener.getsockname()[:2]
+        log.info("listening on %s://%s:%d%s", scheme, f"[{host}]" if ":" in host else host, port, what)

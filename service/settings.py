@@ -36,6 +36,12 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="the address to listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="the port to listen on; 0: any free one")
+    private_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="a second port for /metrics, /readyz and /reindex, which are then not on SEQREC_PORT; unset: none",
+    )
     workers: int | None = Field(
         default=None,
         ge=1,
@@ -137,7 +143,9 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="what is logged")
 
     @model_validator(mode="after")
-    def _both_or_none(self) -> Self:
+    def _fits_together(self) -> Self:
+        if self.private_port == self.port:
+            raise PydanticCustomError("private_port", "SEQREC_PRIVATE_PORT and SEQREC_PORT are the same")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise PydanticCustomError("tls_pair", "SEQREC_TLS_CERT and SEQREC_TLS_KEY are set together or not at all")
         return self

@@ -26,6 +26,7 @@ from service.http.problems import (
     BUSY,
     FOREIGN_HOST,
     FOREIGN_ORIGIN,
+    HTTP_KINDS,
     INVALID,
     NOT_JSON,
     TOO_LARGE,
@@ -33,7 +34,7 @@ from service.http.problems import (
     Refused,
     problem,
 )
-from service.keys.scopes import is_write
+from service.keys.scopes import is_on_port, is_write
 from service.logs import log_request, record_write
 from service.metrics import Metrics
 from service.settings import Settings
@@ -81,6 +82,7 @@ class RequestMiddleware:
         self._max_body_bytes = settings.max_body_bytes
         self._hosts = settings.host_list
         self._origins = settings.origin_list
+        self._private_port = settings.private_port
         self._computing = Admission(open_requests)
         self._other = Admission(open_requests)
         self._body_bytes = 0
@@ -142,6 +144,7 @@ class RequestMiddleware:
         headers = dict(scope["headers"])
         _check_path(scope)
         self._check_host(headers)
+        self._check_port(scope)
         if scope["method"] not in _READS:
             _check_write(scope["method"], headers, self._origins)
         key = scope["state"]["key"] = self._access.identify(scope, headers)
@@ -222,6 +225,16 @@ class RequestMiddleware:
         if not given or name in self._hosts or "*" in self._hosts or (name and not _is_public_name(name)):
             return
         raise Refused(FOREIGN_HOST, f"Host {given[:100]!r} is not allowed")
+
+    def _check_port(self, scope: Scope) -> None:
+        if self._private_port is None:
+            return
+        private = (scope.get("server") or ("", None))[1] == self._private_port
+        if not is_on_port(scope["path"], private):
+            detail = (
+                f"There is no {scope['method']} {scope['path'][:100]} on {'the private' if private else 'this'} port."
+            )
+            raise Refused(HTTP_KINDS[404], detail)
 
     async def _watched(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
         """Run the app. If the client disconnects first, cancel it, which removes its work from the queue."""

@@ -11,6 +11,10 @@ ANY: frozenset[Scope] = _RECOMMEND | _WRITE | _ADMIN | _METRICS
 FREE = frozenset({"healthz", "readyz", "", "static", "docs", "static-offline-docs", "openapi.json", "favicon.ico"})
 """Probes, and pages that hold no data: the console, which logs in by key, and the description of the API."""
 
+PRIVATE = frozenset({"metrics", "readyz", "reindex"})
+"""Where there is a private port, these are served there and nowhere else, and of the others only these two:"""
+ON_BOTH_PORTS = frozenset({"healthz", "key"})
+
 # First segment of the path: the scopes that may read, and the scopes that may do anything else.
 _TABLE: dict[str, tuple[frozenset[Scope], frozenset[Scope]]] = {
     "recommend": (_RECOMMEND, _RECOMMEND),
@@ -32,6 +36,12 @@ def accepted_scopes(method: str, path: str) -> frozenset[Scope] | None:
         return None
     read, other = _TABLE.get(segment, (_ADMIN, _ADMIN))
     return read if method in _READS else other
+
+
+def is_on_port(path: str, private: bool) -> bool:
+    """Whether it is served on the private port, or on the other one."""
+    segment = first_segment(path)
+    return segment in ON_BOTH_PORTS or (segment in PRIVATE) == private
 
 
 def is_listed(path: str) -> bool:

@@ -106,10 +106,13 @@ class Process:
 
 @pytest.fixture
 def serve_process(home: Path, tmp_path: Path) -> Iterator[Callable[..., Process]]:
-    """Starts `seqrec serve` on `home` as a process of its own, on a free port, and waits until it is ready."""
+    """Starts `seqrec serve` on `home` as a process of its own, on a free port, and waits until it is ready.
+
+    `ready`: where it answers /readyz, if that is elsewhere.
+    """
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(verify: ssl.SSLContext | bool = True, **environment: str) -> Process:
+    def start(verify: ssl.SSLContext | bool = True, ready: str | None = None, **environment: str) -> Process:
         output = tmp_path / f"serve-{len(started)}.log"
         with output.open("wb") as file:
             popen = subprocess.Popen(
@@ -121,7 +124,7 @@ def serve_process(home: Path, tmp_path: Path) -> Iterator[Callable[..., Process]
         started.append(popen)
         process = Process(popen, _url(popen, output), output)
         with httpx.Client(
-            base_url=process.url.replace("0.0.0.0", "127.0.0.1"), verify=verify, timeout=READY_SECONDS
+            base_url=ready or process.url.replace("0.0.0.0", "127.0.0.1"), verify=verify, timeout=READY_SECONDS
         ) as client:
             wait_until_ready(client)
         return process

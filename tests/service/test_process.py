@@ -256,3 +256,27 @@ def test_json_log_lines(serve_process: ServeProcess) -> None:
     [audit] = [line for line in lines if line["logger"] == "service.audit"]
     assert audit["request_id"] == access["request_id"]
     assert audit["items"] == 1
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_metrics_readiness_and_reindexes_on_a_private_port(serve_process: ServeProcess, workers: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    private = f"http://127.0.0.1:{port}"
+    process = serve_process(ready=private, SEQREC_PRIVATE_PORT=str(port), SEQREC_WORKERS=workers)
+    for path in ("/metrics", "/readyz"):
+        assert httpx.get(private + path).status_code == 200
+        refused = httpx.get(process.url + path)
+        assert refused.status_code == 404
+        assert refused.headers["content-type"] == "application/problem+json"
+    assert httpx.post(f"{process.url}/reindex").status_code == 404
+    assert httpx.get(f"{private}/reindex/000000000000").json()["type"].endswith("job-not-found")
+    for path, at in (("/healthz", 200), ("/key", 200), ("/items/desk-1", 404), ("/", 404), ("/docs", 404)):
+        assert httpx.get(private + path).status_code == at, path
+        assert httpx.get(process.url + path).status_code == 200, path
+
+
+def test_two_equal_ports_are_refused(home: Path) -> None:
+    ended = run_serve(home, SEQREC_PORT="8123", SEQREC_PRIVATE_PORT="8123")
+    assert "SEQREC_PRIVATE_PORT and SEQREC_PORT are the same" in ended.stderr
