@@ -181,7 +181,8 @@ class Batcher:
             if self.failure is not None or self._closing:
                 raise NotReady(_ENDED) from self.failure
             queue = self._queues[lane.name]
-            waiting, own = queue.tokens, queue.tokens_of(ticket.client)
+            own = queue.tokens_of(ticket.client)
+            waiting = queue.tokens_for(ticket.client, int(CLIENT_SHARE / (CLIENT_SHARE + 1) * lane.queue_tokens))
             most = lane.queue_tokens if len(units) == 1 else int(MULTI_UNIT_SHARE * lane.queue_tokens)
             before = queue.tokens_before(ticket.client, len(units))
             wait = self._pace.seconds(before, self._budget[lane.name], self._cores)

@@ -85,6 +85,13 @@ class Turns:
     def tokens_of(self, client: str) -> int:
         return self._tokens.get(client, 0)
 
+    def tokens_for(self, client: str, most: int) -> int:
+        """Tokens that wait, as far as they are in the way of `client`: of each other client at most `most`.
+
+        A single large request may exceed the queue; that must not shut others out.
+        """
+        return sum(count if name == client else min(count, most) for name, count in self._tokens.items())
+
     def tokens_before(self, client: str, count: int) -> int:
         """Tokens of the units that come before the last one of a new request of `client` with `count` units."""
         mine = [unit for units in self._clients.get(client, {}).values() for unit in islice(units, count)]

@@ -10,8 +10,27 @@ from pydantic_core import PydanticCustomError
 from seqrec.data.items import MAX_ATTRIBUTE_BYTES, MAX_ATTRIBUTES, MAX_ITEM_ID_BYTES
 
 MAX_UNKNOWN_FIELDS = 20
-MAX_SEQ = 2**63 - 1
-"""The largest sequence number that a log can reach."""
+MAX_SEQ = 2**53 - 1
+"""More than a log can reach, and the largest whole number that every JSON reader has exactly."""
+
+_PLAIN = r"[^\x00-\x1f\x7f-\x9f]"
+# Checked by check_item_id and check_user_id of seqrec.data.items, which count bytes, not characters.
+_ITEM_ID = {"minLength": 1, "maxLength": MAX_ITEM_ID_BYTES, "pattern": f"^{_PLAIN}*$"}
+_NO_BLANK = _PLAIN.replace("[^", r"[^\s")
+_USER_ID = {**_ITEM_ID, "pattern": f"^{_NO_BLANK}({_PLAIN}*{_NO_BLANK})?$"}
+_NULL, _STRING = {"type": "null"}, {"type": "string"}
+_HISTORY_OR_USER: dict[str, Any] = {
+    "anyOf": [
+        {"required": ["history"], "properties": {"history": {"type": "array"}}},
+        {"required": ["user_id"], "properties": {"user_id": _STRING}},
+    ]
+}
+_ONE_OF_TWO: dict[str, Any] = {
+    "oneOf": [
+        {"required": ["item_id"], "properties": {"item_id": _STRING, "attributes": _NULL}},
+        {"required": ["attributes"], "properties": {"attributes": {"type": "object"}, "item_id": _NULL}},
+    ]
+}
 
 
 class Body(BaseModel):
@@ -44,10 +63,12 @@ Attributes = Annotated[
             "title": "Attributes",
             "description": "Strings, numbers or lists of strings by name; null is as good as absent. "
             f"At most {MAX_ATTRIBUTES}, each at most {MAX_ATTRIBUTE_BYTES} bytes with its name.",
+            "maxProperties": MAX_ATTRIBUTES,
+            "propertyNames": {"minLength": 1},
             "additionalProperties": {
                 "anyOf": [
-                    {"type": "string"},
-                    {"type": "number"},
+                    {"type": "string", "maxLength": MAX_ATTRIBUTE_BYTES},
+                    {"type": "number", "minimum": -MAX_SEQ, "maximum": MAX_SEQ},
                     {"type": "array", "items": {"type": "string"}},
                     {"type": "null"},
                 ]
@@ -87,10 +108,20 @@ FilterValue = Annotated[
     ),
 ]
 UserId = Annotated[
-    str, Field(description="1 to 256 bytes of UTF-8 without control characters", examples=["customer-17850"])
+    str,
+    Field(
+        description="1 to 256 bytes of UTF-8 without control characters, no blank at either end",
+        examples=["customer-17850"],
+        json_schema_extra=_USER_ID,
+    ),
 ]
 ItemId = Annotated[
-    str, Field(description=f"1 to {MAX_ITEM_ID_BYTES} bytes of UTF-8 without control characters", examples=["85123A"])
+    str,
+    Field(
+        description=f"1 to {MAX_ITEM_ID_BYTES} bytes of UTF-8 without control characters",
+        examples=["85123A"],
+        json_schema_extra=_ITEM_ID,
+    ),
 ]
 K = Annotated[int, Field(ge=1, description="how many items to answer with; SEQREC_MAX_K is the most")]
 MinSeq = Annotated[
@@ -123,6 +154,8 @@ HistoryEntry = Annotated[
 
 class RecommendBody(Body):
     """A history, oldest first, and how to answer it. At least one of `history` and `user_id`."""
+
+    model_config = ConfigDict(json_schema_extra=_HISTORY_OR_USER)
 
     history: list[HistoryEntry] | None = Field(
         default=None,
@@ -160,6 +193,8 @@ class BatchBody(Body):
 
 class SimilarBody(Body):
     """An item of the catalogue, or the attributes of one that need not be in it: one of the two."""
+
+    model_config = ConfigDict(json_schema_extra=_ONE_OF_TWO)
 
     item_id: ItemId | None = None
     attributes: Attributes | None = None

@@ -55,4 +55,5 @@ def is_write(method: str, path: str) -> bool:
 
 
 def first_segment(path: str) -> str:
-    return path.split("/", 2)[1] if path.startswith("/") else path
+    """Of "/items/a" "items", of "/" "". A path that begins with "//" is none of ours, so all of it is returned."""
+    return path if path.startswith("//") or not path.startswith("/") else path.split("/", 2)[1]

@@ -421,3 +421,21 @@ def test_the_turn_of_a_modest_client_is_in_the_estimate(batcher: Batcher, gate: 
         await asyncio.gather(blocker, modest, *greedy)
 
     run(test)
+
+
+def test_a_request_larger_than_the_queue_does_not_shut_others_out(batcher: Batcher, gate: Gate) -> None:
+    async def test() -> None:
+        blocker = await held(batcher, gate)
+        large = asyncio.create_task(batcher.submit("recommend", list("abcdefgh"), [8] * 8, client="greedy"))
+        await asyncio.sleep(0)
+        assert batcher.waiting_tokens("recommend") == 64
+        with pytest.raises(Overloaded):
+            await batcher.submit("recommend", ["more"], [1], client="greedy")
+        modest = asyncio.create_task(batcher.submit("recommend", ["m"], [5], client="modest"))
+        await asyncio.sleep(0)
+        gate.open.set()
+        await asyncio.gather(blocker, modest, large)
+        assert gate.batches[1] == ["a"]
+        assert gate.batches[2] == ["m"]
+
+    run(test)

@@ -73,7 +73,17 @@ def test_with_keys_a_request_needs_one(make_client: MakeClient, make_headers: Ma
     assert is_problem(refused, 401, "key-required")
     assert refused.headers["www-authenticate"] == 'Bearer realm="seqrec"'
     assert "seqrec keys create" in refused.json()["advice"]
-    for path in ("/items/desk-1", "/items?q=desk", "/metrics", "/reindex/1", "/key", "/nowhere"):
+    for path in (
+        "/items/desk-1",
+        "/items?q=desk",
+        "/metrics",
+        "/reindex/1",
+        "/key",
+        "/nowhere",
+        "//",
+        "//reindex/1",
+        "//docs",
+    ):
         assert client.get(path).status_code == 401, path
     for path in ("/healthz", "/readyz", "/", "/docs", "/openapi.json", "/static/api.js"):
         assert client.get(path).status_code == 200, path
