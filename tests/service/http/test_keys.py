@@ -73,18 +73,10 @@ def test_with_keys_a_request_needs_one(make_client: MakeClient, make_headers: Ma
     assert is_problem(refused, 401, "key-required")
     assert refused.headers["www-authenticate"] == 'Bearer realm="seqrec"'
     assert "seqrec keys create" in refused.json()["advice"]
-    for path in (
-        "/items/desk-1",
-        "/items?q=desk",
-        "/metrics",
-        "/reindex/1",
-        "/key",
-        "/nowhere",
-        "//",
-        "//reindex/1",
-        "//docs",
-    ):
+    for path in ("/items/desk-1", "/items?q=desk", "/metrics", "/reindex/1", "/key", "/nowhere"):
         assert client.get(path).status_code == 401, path
+    for path in ("//", "//docs", "//reindex/1"):
+        assert client.get(f"http://testserver{path}").status_code == 401, path
     for path in ("/healthz", "/readyz", "/", "/docs", "/openapi.json", "/static/api.js"):
         assert client.get(path).status_code == 200, path
 
