@@ -46,7 +46,9 @@ EXPOSE 8000
 STOPSIGNAL SIGTERM
 # Live, not ready: a service that still loads its snapshot must not be restarted for it. /readyz says the other.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 CMD ["python", "-c", \
- "import os, urllib.request; urllib.request.urlopen(f\"http://127.0.0.1:{os.environ['SEQREC_PORT']}/healthz\", timeout=2)"]
+ "import os, ssl, urllib.request as r; tls = bool(os.environ.get('SEQREC_TLS_CERT')); \
+r.urlopen(f\"http{'s' * tls}://127.0.0.1:{os.environ['SEQREC_PORT']}/healthz\", timeout=2, \
+context=ssl._create_unverified_context() if tls else None)"]
 ENTRYPOINT ["seqrec"]
 CMD ["serve"]
 

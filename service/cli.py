@@ -7,17 +7,20 @@ import logging
 import math
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
 from index.catalogue.open import CATALOGUE_FILE, open_catalogue
-from seqrec.errors import NotReady
+from index.keys.open import open_keys
+from seqrec.errors import InputError, NotReady
 from seqrec.runtime.listen import listen
 from seqrec.runtime.malloc import limit_arenas
 from seqrec.runtime.threads import choose, use
-from service.settings import Settings, load_settings
+from service import logs
+from service.settings import Settings, is_loopback, load_settings
 from service.starting import answered_meanwhile
 from service.workers import quiet_libraries, run_workers, worker_count
 
@@ -41,18 +44,23 @@ def serve(argv: Sequence[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).parse_args(argv)
     settings = load_settings()
-    logging.getLogger().setLevel(settings.log_level.upper())
+    logs.set_up(settings)
     quiet_libraries()
-    listener = listen(settings.host, settings.port, _BACKLOG)
+    _check_certificate(settings)
+    listeners = [listen(settings.host, settings.port, _BACKLOG)]
     try:
+        if settings.private_port is not None:
+            listeners.append(listen(settings.host, settings.private_port, _BACKLOG))
         count = worker_count(settings)
         threads = choose(settings.threads, count)
         use(threads, export_env=True)
         log.info("computing with %s%s", threads, " each" if count > 1 else "")
         _require_publication(settings)
-        _run(settings, listener, count)
+        _require_keys(settings)
+        _run(settings, listeners, count)
     finally:
-        listener.close()
+        for listener in listeners:
+            listener.close()
 
 
 def _require_publication(settings: Settings) -> None:
@@ -65,7 +73,37 @@ def _require_publication(settings: Settings) -> None:
             raise NotReady(f"no snapshot is published in {settings.home.absolute()}; {advice}")
 
 
-def _run(settings: Settings, listener: socket.socket, count: int) -> None:
+def _require_keys(settings: Settings) -> None:
+    """Raises InputError where everybody on the network could do everything."""
+    if settings.anonymous:
+        return
+    with closing(open_keys(settings.redis_url or settings.home, settings.accept_weaker)) as store:
+        if store.all():
+            return
+    where = "" if is_loopback(settings.host) else f" {settings.host!r} can be reached from other machines."
+    raise InputError(
+        f"there are no API keys.{where} Create one with `seqrec keys create NAME --scope admin`, or listen on "
+        "127.0.0.1, or serve everybody with SEQREC_ALLOW_ANONYMOUS=true",
+        "SEQREC_ALLOW_ANONYMOUS" if is_loopback(settings.host) else "SEQREC_HOST",
+    )
+
+
+def _check_certificate(settings: Settings) -> None:
+    """Raises InputError for files that cannot be used, before a worker would fail with them."""
+    if settings.tls_cert is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key, lambda: "")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InputError(
+            f"{settings.tls_cert} and {settings.tls_key} cannot be used ({reason}); a PEM certificate chain and its "
+            "private key without a password are needed",
+            "SEQREC_TLS_CERT",
+        ) from None
+
+
+def _run(settings: Settings, listeners: Sequence[socket.socket], count: int) -> None:
     options = {
         "lifespan": "on",
         "http": "service.http.protocol:LimitedHttpProtocol",
@@ -74,34 +112,39 @@ def _run(settings: Settings, listener: socket.socket, count: int) -> None:
         "access_log": False,
         "timeout_graceful_shutdown": math.ceil(max(settings.deadline, settings.write_deadline)) + _GRACE_SECONDS,
         "server_header": False,
+        "ssl_certfile": settings.tls_cert,
+        "ssl_keyfile": settings.tls_key,
     }
     if count > 1:
-        _log_listening(listener, f" with {count} workers")
-        run_workers(settings, listener, count, options)
+        _log_listening(settings, listeners, f" with {count} workers")
+        run_workers(settings, listeners, count, options)
     else:
-        _run_one(settings, listener, options)
+        _run_one(settings, listeners, options)
     log.info("stopped")
 
 
-def _run_one(settings: Settings, listener: socket.socket, options: dict[str, Any]) -> None:
+def _run_one(settings: Settings, listeners: Sequence[socket.socket], options: dict[str, Any]) -> None:
     # uvicorn raises the signal again once it has stopped: a requested stop must not look like a failure.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     signal.signal(signal.SIGHUP, lambda *_: log.info("SIGHUP restarts workers; this service has a single process"))
     limit_arenas()
-    _log_listening(listener)
+    _log_listening(settings, listeners)
     accepting = threading.Event()
-    with answered_meanwhile(listener, accepting.is_set):
+    # What answers meanwhile speaks plain HTTP only.
+    with answered_meanwhile(listeners if settings.tls_cert is None else (), accepting.is_set):
         import uvicorn  # seconds
 
         from service.app import create_app
 
         server = uvicorn.Server(uvicorn.Config(create_app(settings, accepting=accepting.set), **options))
-        server.run(sockets=[listener])
+        server.run(sockets=list(listeners))
     if not server.started:
         raise NotReady("the service could not start; its log has the reason")
 
 
-def _log_listening(listener: socket.socket, how: str = "") -> None:
-    host, port = listener.getsockname()[:2]
-    log.info("listening on http://%s:%d%s", f"[{host}]" if ":" in host else host, port, how)
+def _log_listening(settings: Settings, listeners: Sequence[socket.socket], how: str = "") -> None:
+    scheme = "http" if settings.tls_cert is None else "https"
+    for listener, what in zip(listeners, (how, " for metrics, readiness and reindexes"), strict=False):
+        host, port = listener.getsockname()[:2]
+        log.info("listening on %s://%s:%d%s", scheme, f"[{host}]" if ":" in host else host, port, what)

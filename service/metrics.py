@@ -74,6 +74,10 @@ class Metrics:
         self._connections_closed = Counter(
             "seqrec_connections_closed", "Connections closed because of a limit", ["reason"], registry=of
         )
+        self._key_requests = Counter("seqrec_key_requests", "Requests with a valid API key", ["key"], registry=of)
+        self._refusals = Counter(
+            "seqrec_refusals", "Requests refused before their body was read, by why", ["reason"], registry=of
+        )
         self.swaps = Counter("seqrec_swaps", "Snapshot swaps", registry=of)
         self.reindexes = Counter("seqrec_reindexes", "Reindex jobs started", ["by"], registry=of)
         self._state = {
@@ -95,6 +99,14 @@ class Metrics:
     def connection_closed(self, reason: str) -> None:
         """`reason`: which limit of service.http.protocol."""
         self._connections_closed.labels(reason).inc()
+
+    def key_request(self, name: str) -> None:
+        """`name`: of the key."""
+        self._key_requests.labels(name).inc()
+
+    def refusal(self, reason: str) -> None:
+        """`reason`: no_key, bad_key, scope, rate, quota, busy."""
+        self._refusals.labels(reason).inc()
 
     def batch(self, record: BatchRecord) -> None:
         self._batch_units.labels(record.lane).observe(record.units)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import socket
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from seqrec.data.items import MAX_ITEM_BYTES
@@ -35,11 +38,33 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="the address to listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="the port to listen on; 0: any free one")
+    private_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="a second port for /metrics, /readyz and /reindex, which are then not on SEQREC_PORT; unset: none",
+    )
     workers: int | None = Field(
         default=None,
         ge=1,
         le=256,
         description="worker processes; unset: one, or one per GPU, which is the maximum there",
+    )
+    tls_cert: Path | None = Field(default=None, description="certificate chain (PEM): serve HTTPS, with SEQREC_TLS_KEY")
+    tls_key: Path | None = Field(default=None, description="private key (PEM, without a password) of SEQREC_TLS_CERT")
+    allow_anonymous: bool | None = Field(
+        default=None,
+        description="serve requests without an API key while there are no keys; unset: only on a loopback address",
+    )
+    limits_url: str | None = Field(
+        default=None,
+        pattern="^(redis|rediss|unix)://",
+        description="a Redis that counts rates and quotas of keys for all workers and hosts; unset: each worker counts",
+    )
+    cors_origins: str | None = Field(
+        default=None,
+        description="origins whose pages may call the service, such as https://shop.example, separated by commas, * "
+        "for all; unset: none but its own",
     )
     device: str | None = Field(default=None, description="cpu or cuda; unset: a GPU if there is one")
     precision: Literal["float32", "bfloat16", "int8"] | None = Field(
@@ -116,13 +141,47 @@ class Settings(BaseSettings):
         "items, or this share of its bytes and 256 MiB; 0: never",
     )
     reindex_min: int = Field(default=10_000, ge=1, description="fewest changes for an automatic reindex")
+    traces: bool = Field(
+        default=False,
+        description="send traces over OTLP; OpenTelemetry's variables, such as OTEL_EXPORTER_OTLP_ENDPOINT, say where",
+    )
+    log_format: Literal["text", "json"] = Field(default="text", description="form of log lines")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="level of the log")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.private_port == self.port:
+            raise PydanticCustomError("private_port", "SEQREC_PRIVATE_PORT and SEQREC_PORT are the same")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise PydanticCustomError("tls_pair", "SEQREC_TLS_CERT and SEQREC_TLS_KEY are set together or not at all")
+        return self
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether requests without a key are served while there are no keys."""
+        return is_loopback(self.host) if self.allow_anonymous is None else self.allow_anonymous
+
+    @property
+    def origin_list(self) -> frozenset[str]:
+        """Origins whose pages may call the service, apart from its own."""
+        return frozenset(one.strip().lower().rstrip("/") for one in (self.cors_origins or "").split(",") if one.strip())
 
     @property
     def host_list(self) -> frozenset[str]:
         """Names that a Host header may have, apart from addresses and names without a dot."""
         names = [] if self.allowed_hosts is None else self.allowed_hosts.split(",")
         return frozenset(name.strip().lower() for name in [*names, self.host] if name.strip())
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address: every address that the name stands for is a loopback one."""
+    if not host:
+        return False  # all interfaces
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError:
+        return False
+    return all(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
 
 
 def load_settings() -> Settings:
@@ -135,5 +194,7 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:
+            raise InputError(first["msg"]) from None
         name = PREFIX + str(first["loc"][0]).upper().removeprefix(PREFIX)
         raise InputError(reason(first), name) from None

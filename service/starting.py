@@ -10,8 +10,8 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 _POLL_SECONDS = 0.1
@@ -20,8 +20,16 @@ DETAIL = "the service is starting"
 
 
 @contextmanager
-def answered_meanwhile(listener: socket.socket, accepting: Callable[[], bool]) -> Iterator[None]:
-    """Answer on `listener` inside the block, whenever nobody is `accepting` connections. The listener stays open."""
+def answered_meanwhile(listeners: Sequence[socket.socket], accepting: Callable[[], bool]) -> Iterator[None]:
+    """Answer inside the block, whenever nobody is `accepting` connections. The listeners stay open."""
+    with ExitStack() as stack:
+        for listener in listeners:
+            stack.enter_context(_answered(listener, accepting))
+        yield
+
+
+@contextmanager
+def _answered(listener: socket.socket, accepting: Callable[[], bool]) -> Iterator[None]:
     listener.setblocking(False)  # another process may be quicker to accept
     server = _Server(listener, accepting)
     ended = threading.Event()

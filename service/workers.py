@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -46,7 +47,7 @@ def worker_count(settings: Settings) -> int:
     return settings.workers or gpus or 1
 
 
-def run_workers(settings: Settings, listener: socket.socket, count: int, options: dict[str, Any]) -> None:
+def run_workers(settings: Settings, listeners: Sequence[socket.socket], count: int, options: dict[str, Any]) -> None:
     """Serve with `count` processes until SIGTERM or Ctrl-C, then finish the open requests. SIGHUP restarts one by one.
 
     `options` are uvicorn's. Raises NotReady if the workers cannot start.
@@ -64,9 +65,11 @@ def run_workers(settings: Settings, listener: socket.socket, count: int, options
         timeout_worker_healthcheck=_HEALTHCHECK_SECONDS,
         **options,
     )
-    supervisor = Multiprocess(config, sockets=[listener])
+    supervisor = Multiprocess(config, sockets=list(listeners))
     try:
-        with answered_meanwhile(listener, lambda: _anybody_accepts(directory)):
+        # What answers meanwhile speaks plain HTTP only.
+        plain = listeners if settings.tls_cert is None else ()
+        with answered_meanwhile(plain, lambda: _anybody_accepts(directory)):
             supervisor.run()
     finally:
         shutil.rmtree(directory, ignore_errors=True)

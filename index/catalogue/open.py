@@ -43,7 +43,7 @@ def open_catalogue(location: Location, create: bool = False, accept_weaker: bool
     guarantee durability and not `accept_weaker` (None: the value of SEQREC_ACCEPT_WEAKER).
     """
     if is_redis(location):
-        return cast(Catalogue, load(CATALOGUES["redis"])(location, create, _weaker(accept_weaker)))
+        return cast(Catalogue, load(CATALOGUES["redis"])(location, create, weaker_accepted(accept_weaker)))
     path = Path(location) / CATALOGUE_FILE
     if not create and not path.is_file():
         raise CatalogueError(
@@ -56,9 +56,9 @@ def open_catalogue(location: Location, create: bool = False, accept_weaker: bool
 def open_histories(location: Location, accept_weaker: bool | None = None) -> HistoryStore:
     """Open the users' histories of a home or of a Redis server; created if missing. Raises CatalogueError."""
     if is_redis(location):
-        return cast(HistoryStore, load(HISTORIES["redis"])(location, _weaker(accept_weaker)))
+        return cast(HistoryStore, load(HISTORIES["redis"])(location, weaker_accepted(accept_weaker)))
     return cast(HistoryStore, load(HISTORIES["sqlite"])(Path(location) / HISTORIES_FILE))
 
 
-def _weaker(accept: bool | None) -> bool:
+def weaker_accepted(accept: bool | None) -> bool:
     return os.environ.get("SEQREC_ACCEPT_WEAKER", "").lower() in ("1", "true") if accept is None else accept

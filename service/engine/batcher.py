@@ -3,9 +3,11 @@
 There is no timer: requests gather while batches compute. A batch is limited by a token budget. On a CPU each core
 computes batches independently; a single unit that finds everything idle gets all cores, and what arrives meanwhile
 waits for it. Lanes are ordered by urgency: the first lane goes first, but after `MAX_URGENT_BATCHES` batches in a row a
-lane behind it gets one. Within a lane requests take turns, unit by unit, so that a large one does not delay the others.
+lane behind it gets one. Within a lane clients take turns, and each one's requests do, unit by unit, so that neither a
+large request nor a busy client delays the others.
 
-The queue of a lane is limited in tokens; beyond, requests are refused immediately. So is one that would wait longer
+The queue of a lane is limited in tokens, and what a client may have in it by what is free; beyond, requests are refused
+immediately. So is one that would wait longer
 than its deadline, estimated from the pace of recent batches. A cancelled request leaves the queue. If a batch fails,
 each of its units is retried alone once, so that a bad unit fails its own request only. If it does not fit into memory,
 its halves are computed, and later batches of that lane are smaller.
@@ -18,16 +20,15 @@ import logging
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from seqrec.errors import NotReady, Overloaded
 from seqrec.runtime.thread_pool import start_single_core_threads
+from service.engine.turns import Ticket, Turns, Unit
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,9 @@ MAX_URGENT_BATCHES = 4
 """Batches of a more urgent lane in a row while a less urgent one waits."""
 MULTI_UNIT_SHARE = 0.75
 """Share of a queue that requests of several units may fill; the rest is for those of one."""
+
+CLIENT_SHARE = 3
+"""A client may have as much waiting as this many times what is free, so one alone fills three quarters of a queue."""
 
 _ENDED = "a compute thread has ended; restart the service"
 _LIGHT_TOKENS = 4
@@ -63,29 +67,6 @@ class BatchRecord:
     tokens: int
     seconds: float
     failed: bool
-
-
-@dataclass(eq=False)
-class Ticket:
-    """One request's place in the queue. Times are seconds; `batch_units` is the size of the last batch it was in."""
-
-    future: asyncio.Future[list[Any]]
-    loop: asyncio.AbstractEventLoop
-    results: list[Any]
-    missing: int
-    submitted: float = field(default_factory=time.perf_counter)
-    waited: float = 0.0
-    batch_units: int = 0
-    gone: bool = False  # answered, failed or cancelled: the units it still has in the queue are skipped
-    waiting_tokens: int = 0  # of its units in the queue
-
-
-@dataclass(frozen=True, eq=False)
-class _Unit:
-    ticket: Ticket
-    position: int
-    payload: Any
-    tokens: int
 
 
 class Pace:
@@ -128,9 +109,7 @@ class Batcher:
         torch computes with as many threads as in the calling thread.
         """
         self._lanes = {lane.name: lane for lane in lanes}
-        # Per lane the waiting requests, in order of their turns.
-        self._queues: dict[str, dict[Ticket, deque[_Unit]]] = {lane.name: {} for lane in lanes}
-        self._waiting = dict.fromkeys(self._lanes, 0)
+        self._queues = {lane.name: Turns() for lane in lanes}
         self._observe = observe
         self._wake = threading.Condition()
         self._closing = False
@@ -158,19 +137,26 @@ class Batcher:
         return all(thread.is_alive() for thread in self._threads)
 
     def waiting_tokens(self, lane: str) -> int:
-        return self._waiting[lane]
+        return self._queues[lane].tokens
 
     async def submit(
-        self, lane: str, units: Sequence[Any], tokens: Sequence[int], deadline: float = math.inf
+        self,
+        lane: str,
+        units: Sequence[Any],
+        tokens: Sequence[int],
+        deadline: float = math.inf,
+        client: str = "",
     ) -> tuple[list[Any], Ticket]:
         """The result of each unit, in order. `tokens` is the cost of each, `deadline` how many seconds it may wait.
+
+        `client`: whose request it is; "" where that is not known, then only the limit of the whole queue applies.
 
         Raises Overloaded immediately if too much is waiting (into an empty queue a request is always accepted),
         NotReady if a compute thread has died, and what `compute` raised for a unit of this request. A cancelled request
         leaves the queue.
         """
         loop = asyncio.get_running_loop()
-        ticket = Ticket(loop.create_future(), loop, [None] * len(units), len(units))
+        ticket = Ticket(loop.create_future(), loop, [None] * len(units), len(units), client)
         if not units:
             return [], ticket
         cost = [max(1, count) for count in tokens]
@@ -194,14 +180,20 @@ class Batcher:
         with self._wake:
             if self.failure is not None or self._closing:
                 raise NotReady(_ENDED) from self.failure
-            waiting, queue = self._waiting[lane.name], self._queues[lane.name]
+            queue = self._queues[lane.name]
+            own = queue.tokens_of(ticket.client)
+            waiting = queue.tokens_for(ticket.client, int(CLIENT_SHARE / (CLIENT_SHARE + 1) * lane.queue_tokens))
             most = lane.queue_tokens if len(units) == 1 else int(MULTI_UNIT_SHARE * lane.queue_tokens)
-            # Requests take turns: of each one that waits, as many units come first as this one has.
-            before = sum(unit.tokens for waits in queue.values() for unit in islice(waits, len(units)))
+            before = queue.tokens_before(ticket.client, len(units))
             wait = self._pace.seconds(before, self._budget[lane.name], self._cores)
             if waiting and waiting + total > most:
                 raise Overloaded(
                     f"{waiting} tokens of work are waiting, at most {most} may wait",
+                    retry_after=max(1, math.ceil(wait)),
+                )
+            if ticket.client and own and own + total > CLIENT_SHARE * (lane.queue_tokens - waiting):
+                raise Overloaded(
+                    f"{own} tokens of this client's work are waiting, and the rest of the queue is for others",
                     retry_after=max(1, math.ceil(wait)),
                 )
             if waiting and wait > deadline:
@@ -209,26 +201,25 @@ class Batcher:
                     f"{before} tokens of work come first, which take about {wait:.1f} s; it may wait {deadline:.2g} s",
                     retry_after=max(1, math.ceil(wait - deadline)),
                 )
-            queue[ticket] = deque(
-                _Unit(ticket, position, unit, tokens)
-                for position, (unit, tokens) in enumerate(zip(units, cost, strict=True))
+            queue.add(
+                ticket,
+                (
+                    Unit(ticket, position, unit, tokens)
+                    for position, (unit, tokens) in enumerate(zip(units, cost, strict=True))
+                ),
             )
-            ticket.waiting_tokens = total
-            self._waiting[lane.name] = waiting + total
             self._wake.notify_all()
 
     def _leave(self, lane: str, ticket: Ticket) -> None:
         with self._wake:
             if ticket.missing and not self.failure:
-                self._queues[lane].pop(ticket, None)
-                self._waiting[lane] -= ticket.waiting_tokens
-                ticket.waiting_tokens = 0
+                self._queues[lane].remove(ticket)
                 self._wake.notify_all()  # which thread may take the next batch may have changed
             ticket.gone = True
 
     def _run(self, all_cores: bool, begin: Callable[[], object]) -> None:
         begin()
-        batch: list[_Unit] = []
+        batch: list[Unit] = []
         try:
             while True:
                 with self._wake:
@@ -249,11 +240,7 @@ class Batcher:
             log.critical("a compute thread died: %r", error, exc_info=True)
             with self._wake:
                 self.failure = error
-                waiting = [units for queue in self._queues.values() for units in queue.values()]
-                left = batch + [unit for units in waiting for unit in units]
-                for name, queue in self._queues.items():
-                    queue.clear()
-                    self._waiting[name] = 0
+                left = batch + [unit for queue in self._queues.values() for unit in queue.clear()]
                 self._wake.notify_all()
             self._deliver([(unit.ticket, NotReady(_ENDED)) for unit in left])
 
@@ -263,7 +250,7 @@ class Batcher:
 
     def _may_take(self, all_cores: bool) -> bool:
         """Whether this kind of thread may take the next batch. Call it with the lock."""
-        waiting = sum(len(units) for queue in self._queues.values() for units in queue.values())
+        waiting = sum(map(len, self._queues.values()))
         if not waiting or self.failure is not None or self._on_all_cores:
             return False
         if self._cores == 1:
@@ -271,8 +258,8 @@ class Batcher:
         alone = waiting == 1 and not self._computing
         return alone if all_cores else not alone
 
-    def _take(self) -> tuple[Lane, list[_Unit]]:
-        """The next batch: units of one lane, one of each request in turn, up to its budget. Call it with the lock.
+    def _take(self) -> tuple[Lane, list[Unit]]:
+        """The next batch: units of one lane in turn, up to its budget. Call it with the lock.
 
         If other cores are idle, it is only this core's share of what is waiting.
         """
@@ -281,25 +268,16 @@ class Batcher:
         lane = ready[1] if behind and self._in_a_row >= MAX_URGENT_BATCHES else ready[0]
         self._in_a_row = self._in_a_row + 1 if behind and lane is ready[0] else 0
         queue = self._queues[lane.name]
-        share = math.ceil(self._waiting[lane.name] / (self._cores - self._computing))
+        share = math.ceil(queue.tokens / (self._cores - self._computing))
         budget = min(self._budget[lane.name], share)
-        batch: list[_Unit] = []
+        batch: list[Unit] = []
         tokens = 0
-        while queue:
-            ticket, units = next(iter(queue.items()))
-            if batch and tokens + units[0].tokens > budget:
-                break
-            unit = units.popleft()
-            batch.append(unit)
-            tokens += unit.tokens
-            ticket.waiting_tokens -= unit.tokens
-            del queue[ticket]
-            if units:  # to the back: the other requests come first
-                queue[ticket] = units
-        self._waiting[lane.name] -= tokens
+        while queue and not (batch and tokens + queue.first().tokens > budget):
+            batch.append(queue.take())
+            tokens += batch[-1].tokens
         return lane, batch
 
-    def _compute(self, lane: Lane, batch: list[_Unit], all_cores: bool) -> None:
+    def _compute(self, lane: Lane, batch: list[Unit], all_cores: bool) -> None:
         begin = time.perf_counter()
         failed = False
         try:
@@ -330,7 +308,7 @@ class Batcher:
         with self._observing:
             self._observe(BatchRecord(lane.name, len(batch), tokens, seconds, failed))
 
-    def _results(self, lane: Lane, batch: list[_Unit]) -> list[Any]:
+    def _results(self, lane: Lane, batch: list[Unit]) -> list[Any]:
         """The results of all units; computed in halves where they do not fit into memory together."""
         try:
             results = list(lane.compute([unit.payload for unit in batch]))
@@ -366,7 +344,7 @@ def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def _alone(lane: Lane, unit: _Unit) -> Any:
+def _alone(lane: Lane, unit: Unit) -> Any:
     if unit.ticket.gone:
         return None
     try:

@@ -48,16 +48,25 @@ _STORE_STAGES = ("read", "write", "history")
 
 @dataclass
 class Trace:
-    """What the log line of a request shows: the time of each stage in ms, and which state answered."""
+    """What the log line of a request shows: the time of each stage in ms, and which state answered.
+
+    `client`: whose request it is, a key or an address. `spans`: when each stage began and ended, in seconds of
+    `time.perf_counter`.
+    """
 
     arrived: float = field(default_factory=time.perf_counter)
     stages: dict[str, float] = field(default_factory=dict)
     snapshot: str | None = None
     seq: int | None = None
     batch: int = 0
+    client: str = ""
+    spans: list[tuple[str, float, float]] = field(default_factory=list)
 
-    def add(self, stage: str, seconds: float) -> None:
+    def add(self, stage: str, seconds: float, ended: float | None = None) -> None:
+        """`ended`: by default now."""
         self.stages[stage] = self.stages.get(stage, 0.0) + seconds * 1000
+        end = time.perf_counter() if ended is None else ended
+        self.spans.append((stage, end - seconds, end))
 
 
 class Recommender:
@@ -367,8 +376,9 @@ class Recommender:
         costs = [plan.cost for plan in searched]
         results: list[Result] = await self._submit(RECOMMEND, searched, costs, trace, deadline)
         if results:
-            trace.add("encode", max(result.encode for result in results))
-            trace.add("search", max(result.search for result in results))
+            search = max(result.search for result in results)
+            trace.add("encode", max(result.encode for result in results), time.perf_counter() - search)
+            trace.add("search", search)
         self._remember(searched, results)
         executed = iter(results)
         found = [None if isinstance(plan.query, PopularQuery) else next(executed) for plan in plans]
@@ -397,9 +407,9 @@ class Recommender:
         self, lane: str, units: Sequence[Any], costs: Sequence[int], trace: Trace, deadline: Deadline
     ) -> list[Any]:
         begin = time.perf_counter()
-        results, ticket = await self.batcher.submit(lane, units, costs, deadline.remaining)
+        results, ticket = await self.batcher.submit(lane, units, costs, deadline.remaining, trace.client)
         if units:
-            trace.add("queue", ticket.waited)
+            trace.add("queue", ticket.waited, begin + ticket.waited)
             trace.add("compute", time.perf_counter() - begin - ticket.waited)
             trace.batch = ticket.batch_units
         return results

@@ -88,8 +88,16 @@ FilterValue = Annotated[
         }
     ),
 ]
+PLAIN = r"[^\x00-\x1f\x7f-\x9f]"
+# Checked by check_item_id of seqrec.data.items, which counts bytes, not characters.
+ITEM_ID_SCHEMA: dict[str, Any] = {"minLength": 1, "maxLength": MAX_ITEM_ID_BYTES, "pattern": f"^{PLAIN}*$"}
 ItemId = Annotated[
-    str, Field(description=f"1 to {MAX_ITEM_ID_BYTES} bytes of UTF-8 without control characters", examples=["85123A"])
+    str,
+    Field(
+        description=f"1 to {MAX_ITEM_ID_BYTES} bytes of UTF-8 without control characters",
+        examples=["85123A"],
+        json_schema_extra=ITEM_ID_SCHEMA,
+    ),
 ]
 K = Annotated[int, Field(ge=1, description="how many items to answer with; SEQREC_MAX_K is the most")]
 

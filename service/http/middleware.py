@@ -12,28 +12,35 @@ import time
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from index.keys.base import ApiKey
 from service.engine.recommender import Trace
+from service.http.access import AccessControl
 from service.http.admission import Admission
 from service.http.problems import (
     BAD_JSON,
     BUSY,
     FOREIGN_HOST,
     FOREIGN_ORIGIN,
+    HTTP_KINDS,
     INVALID,
     NOT_JSON,
     TOO_LARGE,
     UNEXPECTED,
-    Kind,
+    Refused,
     problem,
 )
+from service.keys.scopes import is_on_port, is_write
+from service.logs import log_request, record_write
 from service.metrics import Metrics
 from service.settings import Settings
+from service.tracing import Tracing
 
-log = logging.getLogger("service.access")
+log = logging.getLogger(__name__)
 
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _READS = {"GET", "HEAD", "OPTIONS"}
@@ -55,21 +62,27 @@ _SECURITY_HEADERS = [
 ]
 
 
-class _Refused(Exception):
-    def __init__(self, kind: Kind, detail: str, field: str | None = None, **headers: str) -> None:
-        super().__init__(detail)
-        self.response = problem(kind, detail, field, {name.replace("_", "-"): text for name, text in headers.items()})
-
-
 class RequestMiddleware:
     """Pure ASGI. Reads the whole body first (its size is limited), to listen for the client's disconnect."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, settings: Settings, open_requests: int) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        settings: Settings,
+        open_requests: int,
+        access: AccessControl,
+        tracing: Tracing | None = None,
+    ) -> None:
         """`open_requests`: how many recommendations, and how many other requests, are worked on at once."""
         self._app = app
         self._metrics = metrics
+        self._access = access
+        self._tracing = tracing
         self._max_body_bytes = settings.max_body_bytes
         self._hosts = settings.host_list
+        self._origins = settings.origin_list
+        self._private_port = settings.private_port
         self._computing = Admission(open_requests)
         self._other = Admission(open_requests)
         self._body_bytes = 0
@@ -79,7 +92,8 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         trace = Trace()
-        scope.setdefault("state", {})["trace"] = trace
+        state: dict[str, Any] = scope.setdefault("state", {})
+        state |= {"trace": trace, "audit": {}, "key": None}
         request_id = _request_id(scope)
         head = scope["method"] == "HEAD"
         status = 499  # the client left before there was an answer
@@ -98,7 +112,7 @@ class RequestMiddleware:
         inner = {**scope, "method": "GET"} if head else scope
         try:
             await self._admitted(inner, receive, annotated)
-        except _Refused as refused:
+        except Refused as refused:
             await refused.response(scope, receive, annotated)
         except Exception:
             log.exception("request %s failed", request_id)
@@ -110,33 +124,40 @@ class RequestMiddleware:
             route = getattr(inner.get("route"), "path", None) or "none"
             method = scope["method"] if scope["method"] in _METHODS else "other"  # clients may invent methods
             self._metrics.request(method, route, status, seconds, trace.stages)
-            log.info(
-                "%s %s %s %d %.1f ms snapshot=%s seq=%s batch=%d%s",
-                request_id,
-                method,
-                route,
-                status,
-                seconds * 1000,
-                trace.snapshot or "-",
-                "-" if trace.seq is None else trace.seq,
-                trace.batch,
-                "".join(f" {stage}={milliseconds:.1f}" for stage, milliseconds in trace.stages.items()),
-            )
+            key: ApiKey | None = state["key"]
+            name = None if key is None else key.name
+            trace_id = None
+            if self._tracing is not None:
+                about: dict[str, Any] = {
+                    "seqrec.key": name,
+                    "seqrec.request_id": request_id,
+                    "seqrec.snapshot": trace.snapshot,
+                }
+                about |= {"seqrec.seq": trace.seq, "seqrec.batch": trace.batch or None}
+                trace_id = self._tracing.record(dict(scope["headers"]), trace, method, route, status, about)
+            log_request(request_id, method, route, status, seconds, name, trace, trace_id)
+            if is_write(scope["method"], scope["path"]):
+                record_write(name, _address(scope), method, route, status, request_id, state["audit"])
 
     async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the app if the request passes every check. Raises _Refused."""
+        """Run the app if the request passes every check. Raises Refused."""
         headers = dict(scope["headers"])
         _check_path(scope)
         self._check_host(headers)
+        self._check_port(scope)
         if scope["method"] not in _READS:
-            _check_write(scope["method"], headers)
+            _check_write(scope["method"], headers, self._origins)
+        key = scope["state"]["key"] = self._access.identify(scope, headers)
+        scope["state"]["trace"].client = _client(scope)
         if scope["path"] == "/" or scope["path"].startswith(_UNLIMITED):
             await self._with_body(scope, receive, send, headers, None)
             return
         admission = self._computing if scope["path"].startswith(_COMPUTING) else self._other
         # Before the body is read. A place is taken once it is there: slow clients must not occupy places.
         if admission.full(_client(scope)):
-            raise _busy()
+            raise self._busy()
+        if key is not None:
+            await self._access.count(key)
         await self._with_body(scope, receive, send, headers, admission)
 
     async def _with_body(
@@ -172,11 +193,11 @@ class RequestMiddleware:
             if size > self._max_body_bytes:
                 raise self._too_large()
             if crowded:
-                raise _busy()
+                raise self._busy()
             body = b"".join(parts)
             parts.clear()
             if body and json.detect_encoding(body) not in ("utf-8", "utf-8-sig"):
-                raise _Refused(BAD_JSON, "Not JSON: the body is not UTF-8.")
+                raise Refused(BAD_JSON, "Not JSON: the body is not UTF-8.")
             if admission is None:
                 await self._watched(scope, receive, send, body)
             elif admission.enter(client := _client(scope)):
@@ -185,13 +206,17 @@ class RequestMiddleware:
                 finally:
                     admission.leave(client)
             else:
-                raise _busy()
+                raise self._busy()
         finally:
             self._body_bytes -= counted
 
-    def _too_large(self) -> _Refused:
+    def _busy(self) -> Refused:
+        self._metrics.refusal("busy")
+        return Refused(BUSY, "the service works on as many requests as it can", Retry_After="1")
+
+    def _too_large(self) -> Refused:
         detail = f"A body has at most {self._max_body_bytes} bytes; the rest of this one was not read."
-        return _Refused(TOO_LARGE, detail, Connection="close")
+        return Refused(TOO_LARGE, detail, Connection="close")
 
     def _check_host(self, headers: Mapping[bytes, bytes]) -> None:
         """Against DNS rebinding: a page of another site that resolves to this address sends its own name as Host."""
@@ -199,7 +224,17 @@ class RequestMiddleware:
         name = (urlsplit("//" + given).hostname if _is_authority(given) else None) or ""
         if not given or name in self._hosts or "*" in self._hosts or (name and not _is_public_name(name)):
             return
-        raise _Refused(FOREIGN_HOST, f"Host {given[:100]!r} is not allowed")
+        raise Refused(FOREIGN_HOST, f"Host {given[:100]!r} is not allowed")
+
+    def _check_port(self, scope: Scope) -> None:
+        if self._private_port is None:
+            return
+        private = (scope.get("server") or ("", None))[1] == self._private_port
+        if not is_on_port(scope["path"], private):
+            detail = (
+                f"There is no {scope['method']} {scope['path'][:100]} on {'the private' if private else 'this'} port."
+            )
+            raise Refused(HTTP_KINDS[404], detail)
 
     async def _watched(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
         """Run the app. If the client disconnects first, cancel it, which removes its work from the queue."""
@@ -237,35 +272,37 @@ async def _disconnected(receive: Receive) -> None:
 
 
 def _client(scope: Scope) -> str:
+    """Whose request it is: of a key, else of an address."""
+    key: ApiKey | None = scope["state"]["key"]
+    return _address(scope) if key is None else f"key {key.name}"
+
+
+def _address(scope: Scope) -> str:
     return scope["client"][0] if scope.get("client") else ""
 
 
-def _busy() -> _Refused:
-    return _Refused(BUSY, "the service works on as many requests as it can", Retry_After="1")
-
-
 def _check_path(scope: Scope) -> None:
-    """Ids in a path are UTF-8 without control characters, as everywhere. Raises _Refused."""
+    """Ids in a path are UTF-8 without control characters, as everywhere. Raises Refused."""
     raw = (scope.get("raw_path") or scope["path"].encode()).partition(b"?")[0]
     field = _PATH_IDS.get(scope["path"].split("/")[1], "path")
     try:
         path = unquote_to_bytes(raw).decode()
         unquote_to_bytes(scope.get("query_string", b"")).decode()
     except UnicodeDecodeError:
-        raise _Refused(INVALID, "the URL is not UTF-8", field) from None
+        raise Refused(INVALID, "the URL is not UTF-8", field) from None
     control = _CONTROL.search(path)
     if control:
-        raise _Refused(INVALID, f"an id has no control characters, this one has U+{ord(control[0]):04X}", field)
+        raise Refused(INVALID, f"an id has no control characters, this one has U+{ord(control[0]):04X}", field)
 
 
-def _check_write(method: str, headers: Mapping[bytes, bytes]) -> None:
-    """Against forms and scripts of other sites. Raises _Refused."""
-    origin = headers.get(b"origin")
-    if origin is not None and urlsplit(origin.decode("latin-1")).netloc != headers.get(b"host", b"").decode("latin-1"):
-        raise _Refused(FOREIGN_ORIGIN, f"a page of {origin.decode('latin-1')[:100]!r} may not change anything here")
+def _check_write(method: str, headers: Mapping[bytes, bytes], origins: frozenset[str]) -> None:
+    """Against forms and scripts of other sites than `origins`. Raises Refused."""
+    origin, host = (headers.get(name, b"").decode("latin-1") for name in (b"origin", b"host"))
+    if b"origin" in headers and origin.partition("://")[2] != host and origins.isdisjoint({origin.lower(), "*"}):
+        raise Refused(FOREIGN_ORIGIN, f"a page of {origin[:100]!r} may not change anything here")
     media_type = headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
     if method != "DELETE" and media_type != b"application/json" and not media_type.endswith(b"+json"):
-        raise _Refused(NOT_JSON, f"Content-Type is {media_type.decode('latin-1')[:100]!r}, not application/json")
+        raise Refused(NOT_JSON, f"Content-Type is {media_type.decode('latin-1')[:100]!r}, not application/json")
 
 
 def _is_authority(host: str) -> bool:

@@ -126,6 +126,18 @@ UNEXPECTED = Kind(
 BAD_JSON = Kind(400, "invalid-json", "The body is not JSON", "Send one JSON object, in UTF-8.")
 NOT_JSON = Kind(415, "not-json", "The body is not sent as JSON", "Send the header Content-Type: application/json.")
 TOO_LARGE = Kind(413, "body-too-large", "The body is too large", "Split it into several requests.")
+NO_KEY = Kind(
+    401,
+    "key-required",
+    "An API key is needed",
+    "Send the header Authorization: Bearer KEY, or X-API-Key: KEY. `seqrec keys create` makes one.",
+)
+BAD_KEY = Kind(401, "key-invalid", "The API key is not valid", "`seqrec keys list` shows which keys are valid.")
+FORBIDDEN = Kind(
+    403, "scope-missing", "The API key may not do this", "`seqrec keys create NAME --scope ...` makes a key that may."
+)
+KEY_LIMIT = Kind(429, "key-limit", "The limit of the API key is reached", "Retry after the seconds in Retry-After.")
+KEYS_UNKNOWN = Kind(503, "not-ready", "Not ready", "GET /readyz says why; try again when it answers 200.")
 HTTP_KINDS: dict[int, Kind] = {
     400: BAD_JSON,
     404: Kind(404, "no-such-path", "No such path", "GET /docs lists what there is."),
@@ -152,6 +164,14 @@ def problem(
     }
     # ASCII: a quoted value may contain a lone surrogate, which UTF-8 cannot encode.
     return Response(json.dumps(body, ensure_ascii=True), kind.status, headers, MEDIA_TYPE)
+
+
+class Refused(Exception):
+    """A request that goes no further, and the response to it. Headers are written with underscores."""
+
+    def __init__(self, kind: Kind, detail: str, field: str | None = None, **headers: str) -> None:
+        super().__init__(detail)
+        self.response = problem(kind, detail, field, {name.replace("_", "-"): text for name, text in headers.items()})
 
 
 def of_error(error: Exception, home: Path) -> Response:

@@ -7,11 +7,29 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 
 from seqrec.data.items import MAX_ATTRIBUTE_BYTES, MAX_ATTRIBUTES
-from service.engine.rule_body import Body, ItemId, PlacementBody, RulesBody
+from service.engine.rule_body import ITEM_ID_SCHEMA, PLAIN, Body, ItemId, PlacementBody, RulesBody
 
-MAX_SEQ = 2**63 - 1
-"""The largest sequence number that a log can reach."""
+MAX_SEQ = 2**53 - 1
+"""More than a log can reach, and the largest whole number that every JSON reader has exactly."""
 WINDOW = "^[0-9]{1,9}[smhdw]$"
+
+# Checked by check_user_id of seqrec.data.items, which counts bytes, not characters.
+_NO_BLANK = PLAIN.replace("[^", r"[^\s")
+_USER_ID = {**ITEM_ID_SCHEMA, "pattern": f"^{_NO_BLANK}({PLAIN}*{_NO_BLANK})?$"}
+_NULL, _STRING = {"type": "null"}, {"type": "string"}
+_HISTORY_OR_USER: dict[str, Any] = {
+    "anyOf": [
+        {"required": ["history"], "properties": {"history": {"type": "array"}}},
+        {"required": ["user_id"], "properties": {"user_id": _STRING}},
+        {"required": ["context"], "properties": {"context": {"type": "object"}}},
+    ]
+}
+_ONE_OF_TWO: dict[str, Any] = {
+    "oneOf": [
+        {"required": ["item_id"], "properties": {"item_id": _STRING, "attributes": _NULL}},
+        {"required": ["attributes"], "properties": {"attributes": {"type": "object"}, "item_id": _NULL}},
+    ]
+}
 
 
 # Checked by seqrec.data.items.check_attributes, which names the attribute; pydantic would list every possible type.
@@ -23,10 +41,12 @@ Attributes = Annotated[
             "title": "Attributes",
             "description": "Strings, numbers or lists of strings by name; null means absent. "
             f"At most {MAX_ATTRIBUTES}, each at most {MAX_ATTRIBUTE_BYTES} bytes with its name.",
+            "maxProperties": MAX_ATTRIBUTES,
+            "propertyNames": {"minLength": 1},
             "additionalProperties": {
                 "anyOf": [
-                    {"type": "string"},
-                    {"type": "number"},
+                    {"type": "string", "maxLength": MAX_ATTRIBUTE_BYTES},
+                    {"type": "number", "minimum": -MAX_SEQ, "maximum": MAX_SEQ},
                     {"type": "array", "items": {"type": "string"}},
                     {"type": "null"},
                 ]
@@ -36,7 +56,12 @@ Attributes = Annotated[
     ),
 ]
 UserId = Annotated[
-    str, Field(description="1 to 256 bytes of UTF-8 without control characters", examples=["customer-17850"])
+    str,
+    Field(
+        description="1 to 256 bytes of UTF-8 without control characters, no blank at either end",
+        examples=["customer-17850"],
+        json_schema_extra=_USER_ID,
+    ),
 ]
 Fields = Annotated[
     list[str],
@@ -108,6 +133,8 @@ class QuestionBody(RulesBody):
 class RecommendBody(QuestionBody):
     """A history, and which items to return. At least one of `history`, `user_id` and `context` is required."""
 
+    model_config = ConfigDict(json_schema_extra=_HISTORY_OR_USER)
+
     history: list[HistoryEntry] | None = Field(
         default=None,
         fail_fast=True,
@@ -163,6 +190,8 @@ class PopularBody(QuestionBody):
 
 class SimilarBody(QuestionBody):
     """Either `item_id` of an item in the catalogue, or `attributes` of any item."""
+
+    model_config = ConfigDict(json_schema_extra=_ONE_OF_TWO)
 
     item_id: ItemId | None = None
     attributes: Attributes | None = None
@@ -352,6 +381,14 @@ class JobView(Answer):
     total: int | None = None
     snapshot: str | None = Field(default=None, description="the snapshot that it made and published")
     error: str | None = None
+
+
+class KeyView(Answer):
+    name: str | None = Field(default=None, description="absent where the service needs no keys")
+    scopes: list[str] = Field(description="`admin` includes all")
+    expires: float | None = Field(default=None, description="Unix seconds")
+    rate: str | None = Field(default=None, examples=["100/second"])
+    quota: str | None = Field(default=None, examples=["1000000/day"])
 
 
 class Health(Answer):

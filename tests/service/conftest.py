@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 import time
@@ -105,10 +106,13 @@ class Process:
 
 @pytest.fixture
 def serve_process(home: Path, tmp_path: Path) -> Iterator[Callable[..., Process]]:
-    """Starts `seqrec serve` on `home` as a process of its own, on a free port, and waits until it is ready."""
+    """Starts `seqrec serve` on `home` as a process of its own, on a free port, and waits until it is ready.
+
+    `ready`: where it answers /readyz, if that is elsewhere.
+    """
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(**environment: str) -> Process:
+    def start(verify: ssl.SSLContext | bool = True, ready: str | None = None, **environment: str) -> Process:
         output = tmp_path / f"serve-{len(started)}.log"
         with output.open("wb") as file:
             popen = subprocess.Popen(
@@ -119,7 +123,9 @@ def serve_process(home: Path, tmp_path: Path) -> Iterator[Callable[..., Process]
             )
         started.append(popen)
         process = Process(popen, _url(popen, output), output)
-        with httpx.Client(base_url=process.url, timeout=READY_SECONDS) as client:
+        with httpx.Client(
+            base_url=ready or process.url.replace("0.0.0.0", "127.0.0.1"), verify=verify, timeout=READY_SECONDS
+        ) as client:
             wait_until_ready(client)
         return process
 
@@ -127,6 +133,19 @@ def serve_process(home: Path, tmp_path: Path) -> Iterator[Callable[..., Process]
     for popen in started:
         popen.kill()
         popen.wait()
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Of 127.0.0.1 and localhost, signed by itself, and its private key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    names = "subjectAltName=IP:127.0.0.1,DNS:localhost"
+    command = f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext {names}"
+    subprocess.run([*command.split(), "-keyout", key, "-out", cert], check=True, capture_output=True)
+    return cert, key
 
 
 def wait_until_ready(client: httpx.Client | TestClient) -> None:
@@ -139,7 +158,7 @@ def wait_until_ready(client: httpx.Client | TestClient) -> None:
 def _url(popen: subprocess.Popen[bytes], output: Path) -> str:
     """Where it listens: it says so first of all."""
     end = time.monotonic() + READY_SECONDS
-    while not (said := re.search(r"listening on (http://\S+)", output.read_text(encoding="utf-8"))):
+    while not (said := re.search(r"listening on (https?://[^\s\"]+)", output.read_text(encoding="utf-8"))):
         assert popen.poll() is None, output.read_text(encoding="utf-8")
         assert time.monotonic() < end
         time.sleep(0.01)

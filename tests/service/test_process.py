@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -184,3 +186,100 @@ def test_a_disk_that_takes_no_more_is_reported_reads_go_on_and_it_recovers(serve
         assert client.post("/items", json=body).status_code == 200
         found = client.post("/recommend", json={"history": [{"attributes": {"title": "paper kite"}}], "k": 1}).json()
         assert found["items"][0]["item_id"] == "kite"
+
+
+def test_an_address_for_others_without_keys_is_refused_with_the_way_out(home: Path) -> None:
+    ended = run_serve(home, SEQREC_HOST="0.0.0.0")
+    assert ended.returncode == 1
+    assert "SEQREC_HOST: there are no API keys. '0.0.0.0' can be reached from other machines" in ended.stderr
+    assert "`seqrec keys create NAME --scope admin`" in ended.stderr
+    assert "SEQREC_ALLOW_ANONYMOUS=true" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    ended = run_serve(home, SEQREC_ALLOW_ANONYMOUS="false")
+    assert "SEQREC_ALLOW_ANONYMOUS: there are no API keys." in ended.stderr
+
+
+def test_an_address_for_others_is_served_with_keys_or_where_that_is_set(
+    serve_process: ServeProcess, home: Path
+) -> None:
+    open_to_all = serve_process(SEQREC_HOST="0.0.0.0", SEQREC_ALLOW_ANONYMOUS="true")
+    assert "there are no API keys: everybody who reaches this address may do everything" in open_to_all.log()
+    created = subprocess.run(
+        [sys.executable, "-m", "seqrec", "keys", "create", "ops", "--scope", "admin", "--home", str(home)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    headers = {"x-api-key": created.stdout.strip()}
+    with_key = serve_process(SEQREC_HOST="0.0.0.0")
+    for process in (with_key, open_to_all):
+        url = process.url.replace("0.0.0.0", "127.0.0.1")
+        assert httpx.get(f"{url}/metrics").status_code == 401
+        assert httpx.get(f"{url}/metrics", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_it_serves_https(serve_process: ServeProcess, certificate: tuple[Path, Path], workers: str) -> None:
+    cert, key = certificate
+    trusted = ssl.create_default_context(cafile=str(cert))
+    process = serve_process(verify=trusted, SEQREC_TLS_CERT=str(cert), SEQREC_TLS_KEY=str(key), SEQREC_WORKERS=workers)
+    assert process.url.startswith("https://127.0.0.1:")
+    with httpx.Client(base_url=process.url, verify=trusted) as client:
+        assert client.post("/recommend", json={"history": ["desk-1"]}).status_code == 200
+        big = {"history": ["desk-1"], "exclude": [f"item-{n}" for n in range(10_000)]}
+        assert client.post("/recommend", json=big).status_code == 200
+    with pytest.raises(httpx.TransportError):
+        httpx.get(process.url.replace("https", "http") + "/healthz")
+    process.popen.send_signal(signal.SIGTERM)
+    assert process.popen.wait(60) == 0
+    assert "Traceback" not in process.log()
+
+
+def test_a_certificate_that_cannot_be_used_is_named(home: Path, tmp_path: Path, certificate: tuple[Path, Path]) -> None:
+    cert, key = certificate
+    ended = run_serve(home, SEQREC_TLS_CERT=str(cert))
+    assert "SEQREC_TLS_CERT and SEQREC_TLS_KEY are set together or not at all" in ended.stderr
+    ended = run_serve(home, SEQREC_TLS_CERT=str(tmp_path / "none.pem"), SEQREC_TLS_KEY=str(key))
+    assert "none.pem and" in ended.stderr
+    assert "No such file or directory" in ended.stderr
+    ended = run_serve(home, SEQREC_TLS_CERT=str(cert), SEQREC_TLS_KEY=str(cert))
+    assert ended.returncode == 1
+    assert "a PEM certificate chain and its private key without a password are needed" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_json_log_lines(serve_process: ServeProcess) -> None:
+    process = serve_process(SEQREC_LOG_FORMAT="json")
+    httpx.post(f"{process.url}/items", json={"items": [{"item_id": "a", "attributes": {"title": "b"}}]})
+    lines = [json.loads(line) for line in process.log().splitlines() if "computing with" not in line]
+    assert all({"time", "level", "logger", "process"} <= line.keys() for line in lines)
+    [access] = [line for line in lines if line["logger"] == "service.access" and line["route"] == "/items"]
+    assert access["status"] == 200
+    assert access["stages"]["write"] > 0
+    [audit] = [line for line in lines if line["logger"] == "service.audit"]
+    assert audit["request_id"] == access["request_id"]
+    assert audit["items"] == 1
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_metrics_readiness_and_reindexes_on_a_private_port(serve_process: ServeProcess, workers: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    private = f"http://127.0.0.1:{port}"
+    process = serve_process(ready=private, SEQREC_PRIVATE_PORT=str(port), SEQREC_WORKERS=workers)
+    for path in ("/metrics", "/readyz"):
+        assert httpx.get(private + path).status_code == 200
+        refused = httpx.get(process.url + path)
+        assert refused.status_code == 404
+        assert refused.headers["content-type"] == "application/problem+json"
+    assert httpx.post(f"{process.url}/reindex").status_code == 404
+    assert httpx.get(f"{private}/reindex/000000000000").json()["type"].endswith("job-not-found")
+    for path, at in (("/healthz", 200), ("/key", 200), ("/items/desk-1", 404), ("/", 404), ("/docs", 404)):
+        assert httpx.get(private + path).status_code == at, path
+        assert httpx.get(process.url + path).status_code == 200, path
+
+
+def test_two_equal_ports_are_refused(home: Path) -> None:
+    ended = run_serve(home, SEQREC_PORT="8123", SEQREC_PRIVATE_PORT="8123")
+    assert "SEQREC_PRIVATE_PORT and SEQREC_PORT are the same" in ended.stderr

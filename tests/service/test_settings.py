@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from seqrec.errors import InputError
-from service.settings import Settings, load_settings
+from service.settings import Settings, is_loopback, load_settings
 
 
 def test_defaults_are_those_of_the_design() -> None:
@@ -48,3 +48,35 @@ def test_what_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch, name: str, valu
 
 def test_every_setting_says_what_it_is() -> None:
     assert all(field.description for field in Settings.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("10.0.0.1", False),
+        ("", False),
+        ("name.invalid", False),
+    ],
+)
+def test_loopback_addresses_are_recognised(host: str, loopback: bool) -> None:
+    assert is_loopback(host) == loopback
+
+
+def test_requests_without_a_key_are_served_on_loopback_addresses_or_as_set() -> None:
+    assert Settings().anonymous
+    assert not Settings(host="0.0.0.0").anonymous
+    assert Settings(host="0.0.0.0", allow_anonymous=True).anonymous
+    assert not Settings(allow_anonymous=False).anonymous
+
+
+def test_origins_are_compared_in_lower_case_without_a_slash_at_the_end() -> None:
+    assert Settings(cors_origins=" https://Shop.example/ ,http://a.example:8080,").origin_list == {
+        "https://shop.example",
+        "http://a.example:8080",
+    }

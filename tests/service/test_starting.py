@@ -20,7 +20,7 @@ def listener() -> Iterator[socket.socket]:
 
 def test_it_is_alive_and_not_ready(listener: socket.socket) -> None:
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    with answered_meanwhile(listener, lambda: False):
+    with answered_meanwhile([listener], lambda: False):
         assert httpx.get(f"{url}/healthz").json() == {"status": "alive", "detail": None}
         ready = httpx.get(f"{url}/readyz")
         assert (ready.status_code, ready.json()["status"], ready.headers["retry-after"]) == (503, "not ready", "1")
@@ -34,14 +34,14 @@ def test_it_is_alive_and_not_ready(listener: socket.socket) -> None:
 
 def test_a_client_that_sends_nothing_holds_nobody_up(listener: socket.socket) -> None:
     address = listener.getsockname()
-    with answered_meanwhile(listener, lambda: False), socket.create_connection(address):
+    with answered_meanwhile([listener], lambda: False), socket.create_connection(address):
         assert httpx.get(f"http://127.0.0.1:{address[1]}/readyz", timeout=1).status_code == 503
 
 
 def test_connections_are_left_to_who_accepts(listener: socket.socket) -> None:
     accepting = threading.Event()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    with answered_meanwhile(listener, accepting.is_set):
+    with answered_meanwhile([listener], accepting.is_set):
         assert httpx.get(f"{url}/readyz").status_code == 503
         accepting.set()
         with pytest.raises(httpx.ReadTimeout):

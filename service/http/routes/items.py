@@ -10,21 +10,24 @@ from seqrec.data.items import MAX_ATTRIBUTES
 from service.engine.browse import find_items as find_items_in
 from service.engine.browse import read_found, read_items
 from service.engine.plan import ONLY_IDS, UNAVAILABLE
-from service.http.dependencies import READ, ComponentsDep, FilterDep, TraceDep, problems
+from service.http.dependencies import READ, AuditDep, ComponentsDep, FilterDep, TraceDep, problems
 from service.http.schemas import DeleteAnswer, FoundItem, FoundItems, ItemsBody, PutAnswer, StoredItem
 
 router = APIRouter(tags=["items"])
 
 
 @router.post("/items", responses=READ, response_model_exclude_none=True)
-async def put_items(body: ItemsBody, components: ComponentsDep, trace: TraceDep) -> PutAnswer:
+async def put_items(body: ItemsBody, components: ComponentsDep, trace: TraceDep, audit: AuditDep) -> PutAnswer:
     """Create or replace items, all or none. When answered they are durable, and the next request can return them.
 
     Items that are stored but never returned are listed in `not_searchable`: those that are not available and, with a
     model of item ids, those that are not in its training data.
     """
+    audit["items"] = len(body.items)
+    audit["first"] = body.items[0].item_id
     posted = [(item.item_id, item.attributes, item.available) for item in body.items]
     result, unknown, unavailable = await components.recommender.put(posted, trace)
+    audit["seq"] = result.seq
     details = [detail for ids, detail in ((unknown, ONLY_IDS), (unavailable, UNAVAILABLE)) if ids]
     hidden = list(dict.fromkeys([*unknown, *unavailable]))
     answer = PutAnswer(seq=result.seq, created=result.created, updated=result.updated, searchable=not hidden)
@@ -82,6 +85,8 @@ async def get_item(item_id: str, components: ComponentsDep, trace: TraceDep) -> 
 
 
 @router.delete("/items/{item_id:path}", responses=problems(404, 422, 429, 503, 504))
-async def delete_item(item_id: str, components: ComponentsDep, trace: TraceDep) -> DeleteAnswer:
+async def delete_item(item_id: str, components: ComponentsDep, trace: TraceDep, audit: AuditDep) -> DeleteAnswer:
     """Delete an item. It is no longer returned, and no longer read in histories."""
-    return DeleteAnswer(seq=await components.recommender.delete(item_id, trace))
+    audit["item_id"] = item_id
+    audit["seq"] = seq = await components.recommender.delete(item_id, trace)
+    return DeleteAnswer(seq=seq)

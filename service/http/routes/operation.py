@@ -8,14 +8,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, PlainTextResponse
 
+from index.keys.base import SCOPES, ApiKey
 from seqrec.errors import CatalogueReplaced, DeadlineExceeded, NotReady
 from service.components import Components
 from service.http.browse_schemas import JobsAnswer
-from service.http.dependencies import ComponentsDep, StartupDep, problems
+from service.http.dependencies import AuditDep, ComponentsDep, StartupDep, problems
 from service.http.problems import without_directories
-from service.http.schemas import Health, JobView, Readiness
+from service.http.schemas import Health, JobView, KeyView, Readiness
+from service.keys.key_ring import KeyRing
 from service.metrics import Metrics
 
 CONSOLE = Path(__file__).parents[2] / "console"
@@ -29,9 +31,11 @@ router = APIRouter(tags=["operation"])
 
 
 @router.post("/reindex", status_code=202, responses=problems(413, 415, 429, 503))
-async def reindex(components: ComponentsDep) -> JobView:
+async def reindex(components: ComponentsDep, audit: AuditDep) -> JobView:
     """Make a new snapshot of the catalogue in the background and serve it. If a job is running, returns that one."""
-    return JobView(**asdict(await asyncio.to_thread(components.reindexer.start)))
+    job = await asyncio.to_thread(components.reindexer.start)
+    audit["job"] = job.id
+    return JobView(**asdict(job))
 
 
 @router.get("/reindex")
@@ -79,7 +83,10 @@ async def readyz(startup: StartupDep, request: Request, response: Response) -> R
     if not components.recommender.batcher.alive:
         response.status_code = 503
         return Readiness(status="not ready", detail="a compute thread died", worker=os.getpid())
+    ring: KeyRing = request.app.state.keys
     degraded = [without_directories(reason, home) for reason in components.degraded]
+    if ring.trouble is not None:
+        degraded.append(without_directories(f"API keys are not followed: {ring.trouble}", home))
     return Readiness(
         status="ready",
         detail=degraded[0] if degraded else None,
@@ -94,9 +101,20 @@ async def readyz(startup: StartupDep, request: Request, response: Response) -> R
     )
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/key", response_model_exclude_none=True)
+async def key(request: Request) -> KeyView:
+    """The API key of this request: its scopes and when it ends. Any valid key may ask, of itself only."""
+    found: ApiKey | None = request.state.key
+    if found is None:
+        return KeyView(scopes=list(SCOPES))
+    return KeyView(
+        name=found.name, scopes=sorted(found.scopes), expires=found.expires, rate=found.rate, quota=found.quota
+    )
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
-    """Metrics for Prometheus."""
+    """The service's metrics in the text format of Prometheus; with several workers, of all of them."""
     counted: Metrics = request.app.state.metrics
     return Response(await asyncio.to_thread(counted.text), media_type="text/plain; version=0.0.4; charset=utf-8")
 

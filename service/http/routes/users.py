@@ -10,7 +10,7 @@ from fastapi import Path as InPath
 
 from index.catalogue.histories import Event, make_event
 from seqrec.errors import InputError
-from service.http.dependencies import WRITE, ComponentsDep, TraceDep, problems
+from service.http.dependencies import WRITE, AuditDep, ComponentsDep, TraceDep, problems
 from service.http.schemas import DeleteUserAnswer, EventsAnswer, EventsBody
 
 router = APIRouter(tags=["users"])
@@ -20,7 +20,7 @@ _AHEAD_SECONDS = 86_400
 
 
 @router.post("/events", responses=WRITE)
-async def post_events(body: EventsBody, components: ComponentsDep, trace: TraceDep) -> EventsAnswer:
+async def post_events(body: EventsBody, components: ComponentsDep, trace: TraceDep, audit: AuditDep) -> EventsAnswer:
     """Store events of users, all or none; durable when answered. With an `event_id` a request can safely be repeated.
 
     Events may arrive late and in any order: histories are in the order of their timestamps. Events of items that are
@@ -28,6 +28,7 @@ async def post_events(body: EventsBody, components: ComponentsDep, trace: TraceD
     """
     if len(body.events) > components.settings.max_items:
         raise InputError(f"at most {components.settings.max_items} in one call, not {len(body.events)}", "events")
+    audit["events"] = len(body.events)
     now = time.time()
     events: list[Event] = []
     for row, posted in enumerate(body.events):
@@ -54,6 +55,8 @@ async def delete_user(
     user_id: Annotated[str, InPath(description="may contain slashes, plain or encoded")],
     components: ComponentsDep,
     trace: TraceDep,
+    audit: AuditDep,
 ) -> DeleteUserAnswer:
     """Delete everything that is stored about a user."""
-    return DeleteUserAnswer(deleted=await components.recommender.delete_user(user_id, trace))
+    audit["events"] = deleted = await components.recommender.delete_user(user_id, trace)
+    return DeleteUserAnswer(deleted=deleted)

@@ -370,3 +370,72 @@ def test_requests_of_several_units_leave_room_for_single_ones(batcher: Batcher, 
         assert (await single)[0] == ["single!"]
 
     run(check)
+
+
+def test_a_client_with_many_requests_does_not_delay_another(batcher: Batcher, gate: Gate) -> None:
+    async def test() -> None:
+        blocker = await held(batcher, gate)
+        greedy = [asyncio.create_task(batcher.submit("recommend", [f"g{n}"], [5], client="greedy")) for n in range(4)]
+        await asyncio.sleep(0)
+        modest = asyncio.create_task(batcher.submit("recommend", ["m"], [5], client="modest"))
+        await asyncio.sleep(0)
+        gate.open.set()
+        await asyncio.gather(blocker, modest, *greedy)
+        assert gate.batches[1:] == [["g0", "m"], ["g1", "g2"], ["g3"]]
+
+    run(test)
+
+
+def test_a_client_leaves_room_in_the_queue_for_others(batcher: Batcher, gate: Gate) -> None:
+    async def test() -> None:
+        blocker = await held(batcher, gate)
+        greedy = [asyncio.create_task(batcher.submit("recommend", [n], [4], client="greedy")) for n in range(6)]
+        await asyncio.sleep(0)
+        with pytest.raises(
+            Overloaded, match=r"24 tokens of this client's work are waiting, and the rest .* for others"
+        ):
+            await batcher.submit("recommend", ["more"], [4], client="greedy")
+        modest = asyncio.create_task(batcher.submit("recommend", ["m"], [4], client="modest"))
+        await asyncio.sleep(0)
+        assert batcher.waiting_tokens("recommend") == 28
+        gate.open.set()
+        await asyncio.gather(blocker, modest, *greedy)
+        assert batcher.waiting_tokens("recommend") == 0
+
+    run(test)
+
+
+def test_the_turn_of_a_modest_client_is_in_the_estimate(batcher: Batcher, gate: Gate) -> None:
+    """What a greedy client has waiting does not make another's deadline seem out of reach."""
+
+    async def test() -> None:
+        blocker = await held(batcher, gate)
+        batcher._pace._tokens_per_second = 10.0
+        greedy = [asyncio.create_task(batcher.submit("recommend", [n], [5], client="greedy")) for n in range(4)]
+        await asyncio.sleep(0)
+        modest = asyncio.create_task(batcher.submit("recommend", ["m"], [1], 1.0, "modest"))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="21 tokens of work come first"):
+            await batcher.submit("recommend", ["late"], [1], 1.0, "greedy")
+        gate.open.set()
+        await asyncio.gather(blocker, modest, *greedy)
+
+    run(test)
+
+
+def test_a_request_larger_than_the_queue_does_not_shut_others_out(batcher: Batcher, gate: Gate) -> None:
+    async def test() -> None:
+        blocker = await held(batcher, gate)
+        large = asyncio.create_task(batcher.submit("recommend", list("abcdefgh"), [8] * 8, client="greedy"))
+        await asyncio.sleep(0)
+        assert batcher.waiting_tokens("recommend") == 64
+        with pytest.raises(Overloaded):
+            await batcher.submit("recommend", ["more"], [1], client="greedy")
+        modest = asyncio.create_task(batcher.submit("recommend", ["m"], [5], client="modest"))
+        await asyncio.sleep(0)
+        gate.open.set()
+        await asyncio.gather(blocker, modest, large)
+        assert gate.batches[1] == ["a"]
+        assert gate.batches[2] == ["m"]
+
+    run(test)

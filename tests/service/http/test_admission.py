@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
+from index.keys.base import make_key
+from index.keys.open import open_keys
 from seqrec.errors import CatalogueError
 from service.engine import execution
 from service.http.admission import Admission
@@ -63,6 +67,41 @@ def test_beyond_the_places_it_is_429_before_the_body_is_read_and_health_still_an
         assert first.result().status_code == 200
     monkeypatch.undo()
     assert client.post("/recommend", json={"history": ["desk-1"]}).status_code == 200
+
+
+def test_places_are_shared_between_keys_not_addresses(
+    make_client: MakeClient, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A greedy key that fills its places leaves one for a modest key at the same address."""
+    headers = {}
+    with closing(open_keys(home)) as store:
+        for name in ("greedy", "modest"):
+            key, secret = make_key(name, ["recommend"])
+            store.add(key)
+            headers[name] = {"x-api-key": secret}
+    client = make_client(max_open_requests=4, deadline=60)
+    opened = threading.Event()
+    search = execution.search
+
+    def held(*arguments: Any) -> Any:
+        assert opened.wait(40)
+        return search(*arguments)
+
+    monkeypatch.setattr(execution, "search", held)
+    with ThreadPoolExecutor(8) as pool:
+        waiting = [
+            pool.submit(client.post, "/recommend", json={"history": ["desk-1"]}, headers=headers["greedy"])
+            for _ in range(6)
+        ]
+        while sum(one.done() for one in waiting) < 3:  # those that were refused
+            time.sleep(0.01)
+        modest = pool.submit(client.post, "/recommend", json={"history": ["desk-1"]}, headers=headers["modest"])
+        time.sleep(0.2)
+        assert not modest.done()
+        opened.set()
+        statuses = sorted(one.result().status_code for one in waiting)
+        assert statuses == [200] * 3 + [429] * 3
+        assert modest.result().status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,215 @@
+"""The calls of the API: what is sent and how the answer is read. Both clients send these."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar, cast
+from urllib.parse import quote
+
+import httpx
+
+from seqrec.client import results
+from seqrec.client.errors import error_of
+from seqrec.client.results import (
+    EventsStored,
+    FoundItem,
+    ItemsStored,
+    Job,
+    KeyInfo,
+    Readiness,
+    Recommendation,
+    Similar,
+    StoredItem,
+)
+
+T = TypeVar("T")
+HistoryEntry = str | Mapping[str, Any]
+"""The id of an item, or the attributes of one that need not be in the catalogue."""
+Item = Mapping[str, Any]
+"""{"item_id", "attributes", "available"?}, as in an items file."""
+
+BATCH_QUERIES = 64
+BATCH_ENTRIES = 1000
+BATCH_BYTES = 3 * 1024 * 1024
+"""Defaults of the service: SEQREC_MAX_BATCH, SEQREC_MAX_ITEMS, and well under SEQREC_MAX_BODY_BYTES."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One request of `recommend_batch`. `extra`: fields of the body that this version does not know."""
+
+    history: Sequence[HistoryEntry] | None = None
+    user_id: str | None = None
+    k: int = 10
+    exclude_seen: bool | None = None
+    exclude: Sequence[str] = ()
+    candidates: Sequence[str] | None = None
+    filter: Mapping[str, Any] | None = None
+    explain: bool = False
+    min_seq: int = 0
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def body(self) -> dict[str, Any]:
+        history = None if self.history is None else [_entry(entry) for entry in self.history]
+        optional = {
+            "history": history,
+            "user_id": self.user_id,
+            "exclude_seen": self.exclude_seen,
+            "exclude": list(self.exclude) or None,
+            "candidates": None if self.candidates is None else list(self.candidates),
+            "filter": None if self.filter is None else dict(self.filter),
+            "explain": self.explain or None,
+            "min_seq": self.min_seq or None,
+        }
+        return {"k": self.k, **_given(optional), **self.extra}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A user had an item. `timestamp` in Unix seconds, by default the moment it arrives.
+
+    `event_id` makes sending again safe; the client gives one to each event that has none.
+    """
+
+    user_id: str
+    item_id: str
+    timestamp: float | None = None
+    event_id: str | None = None
+
+    def body(self) -> dict[str, Any]:
+        optional = {"timestamp": self.timestamp}
+        return {
+            "user_id": self.user_id,
+            "item_id": self.item_id,
+            "event_id": self.event_id or uuid.uuid4().hex,
+            **_given(optional),
+        }
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """`read`: the answer to a result. `slow`: it may take as long as a write.
+
+    `accepts`: statuses that are answers, not errors. `gone`: 404 to a repeated attempt means that an earlier one was
+    carried out, so the result is None.
+    """
+
+    method: str
+    path: str
+    read: Callable[[httpx.Response], T]
+    body: Any = None
+    params: Mapping[str, str] | None = None
+    slow: bool = False
+    accepts: frozenset[int] = frozenset()
+    gone: bool = False
+
+    def result(self, response: httpx.Response, attempt: int) -> T:
+        """Raises ApiError for an answer that is an error."""
+        if self.gone and response.status_code == 404 and attempt > 1:
+            return cast(T, None)
+        if not response.is_success and response.status_code not in self.accepts:
+            raise error_of(response)
+        return self.read(response)
+
+
+def recommend(query: Query) -> Call[Recommendation]:
+    return Call("POST", "/recommend", lambda answer: results.read_recommendation(answer.json()), query.body())
+
+
+def recommend_batch(queries: Sequence[Query]) -> Call[list[Recommendation]]:
+    def read(answer: httpx.Response) -> list[Recommendation]:
+        return [results.read_recommendation(one) for one in answer.json()["answers"]]
+
+    return Call("POST", "/recommend/batch", read, {"requests": [query.body() for query in queries]})
+
+
+def similar(
+    item_id: str | None, attributes: Mapping[str, Any] | None, k: int, filter: Mapping[str, Any] | None, min_seq: int
+) -> Call[Similar]:
+    optional = {"item_id": item_id, "attributes": attributes, "filter": filter, "min_seq": min_seq or None}
+    return Call("POST", "/similar", lambda answer: results.read_similar(answer.json()), {"k": k, **_given(optional)})
+
+
+def find_items(words: str, limit: int) -> Call[list[FoundItem]]:
+    def read(answer: httpx.Response) -> list[FoundItem]:
+        return [results.read(FoundItem, item) for item in answer.json()["items"]]
+
+    return Call("GET", "/items", read, params={"q": words, "limit": str(limit)})
+
+
+def get_item(item_id: str) -> Call[StoredItem]:
+    return Call("GET", f"/items/{_quoted(item_id)}", lambda answer: results.read(StoredItem, answer.json()))
+
+
+def delete_item(item_id: str) -> Call[int | None]:
+    path = f"/items/{_quoted(item_id)}"
+    return Call("DELETE", path, lambda answer: int(answer.json()["seq"]), slow=True, gone=True)
+
+
+def put_items(items: Sequence[dict[str, Any]]) -> Call[ItemsStored]:
+    return Call(
+        "POST", "/items", lambda answer: results.read(ItemsStored, answer.json()), {"items": list(items)}, slow=True
+    )
+
+
+def send_events(events: Sequence[dict[str, Any]]) -> Call[EventsStored]:
+    return Call(
+        "POST", "/events", lambda answer: results.read(EventsStored, answer.json()), {"events": list(events)}, slow=True
+    )
+
+
+def delete_user(user_id: str) -> Call[int]:
+    return Call("DELETE", f"/users/{_quoted(user_id)}", lambda answer: int(answer.json()["deleted"]), slow=True)
+
+
+def reindex() -> Call[Job]:
+    return Call("POST", "/reindex", lambda answer: results.read(Job, answer.json()), slow=True)
+
+
+def job(job_id: str) -> Call[Job]:
+    return Call("GET", f"/reindex/{_quoted(job_id)}", lambda answer: results.read(Job, answer.json()))
+
+
+def key() -> Call[KeyInfo]:
+    return Call("GET", "/key", lambda answer: results.read(KeyInfo, answer.json()))
+
+
+def ready() -> Call[Readiness]:
+    accepts = frozenset({503})
+    return Call("GET", "/readyz", lambda answer: results.read(Readiness, answer.json()), accepts=accepts)
+
+
+def add_stored(one: ItemsStored, other: ItemsStored) -> ItemsStored:
+    return ItemsStored(
+        other.seq,
+        one.created + other.created,
+        one.updated + other.updated,
+        one.not_searchable + (other.not_searchable or ()),
+    )
+
+
+def add_events(one: EventsStored, other: EventsStored) -> EventsStored:
+    unknown = tuple(dict.fromkeys(one.unknown + other.unknown))
+    return EventsStored(one.stored + other.stored, one.known + other.known, unknown)
+
+
+def item_body(item: Item) -> dict[str, Any]:
+    return dict(item)
+
+
+def event_body(event: Event | Mapping[str, Any]) -> dict[str, Any]:
+    return (event if isinstance(event, Event) else Event(**event)).body()
+
+
+def _entry(entry: HistoryEntry) -> str | dict[str, Any]:
+    return entry if isinstance(entry, str) else {"attributes": dict(entry)}
+
+
+def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _quoted(value: str) -> str:
+    return quote(value, safe="")

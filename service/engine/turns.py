@@ -1,0 +1,133 @@
+"""The waiting work of a lane: clients take turns, and so do the requests of a client, unit by unit."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+
+@dataclass(eq=False)
+class Ticket:
+    """One request's place in the queue. Times are seconds; `batch_units` is the size of the last batch it was in.
+
+    `client`: whose request it is, such as an API key.
+    """
+
+    future: asyncio.Future[list[Any]]
+    loop: asyncio.AbstractEventLoop
+    results: list[Any]
+    missing: int
+    client: str = ""
+    submitted: float = field(default_factory=time.perf_counter)
+    waited: float = 0.0
+    batch_units: int = 0
+    gone: bool = False  # answered, failed or cancelled: the units it still has in the queue are skipped
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    ticket: Ticket
+    position: int
+    payload: Any
+    tokens: int
+
+
+class Turns:
+    """Not safe for several threads: the batcher has a lock."""
+
+    def __init__(self) -> None:
+        self._clients: dict[str, dict[Ticket, deque[Unit]]] = {}  # both in order of their turns
+        self._tokens: dict[str, int] = {}
+        self.tokens = 0
+        """Of all units."""
+
+    def __len__(self) -> int:
+        """Number of units."""
+        return sum(len(units) for requests in self._clients.values() for units in requests.values())
+
+    def __bool__(self) -> bool:
+        return bool(self._clients)
+
+    def add(self, ticket: Ticket, units: Iterable[Unit]) -> None:
+        waiting = deque(units)
+        self._clients.setdefault(ticket.client, {})[ticket] = waiting
+        self._count(ticket.client, sum(unit.tokens for unit in waiting))
+
+    def remove(self, ticket: Ticket) -> None:
+        units = self._clients.get(ticket.client, {}).pop(ticket, None)
+        if units is not None:
+            self._count(ticket.client, -sum(unit.tokens for unit in units))
+            self._forget_idle(ticket.client)
+
+    def first(self) -> Unit:
+        """The unit whose turn it is."""
+        requests = next(iter(self._clients.values()))
+        return next(iter(requests.values()))[0]
+
+    def take(self) -> Unit:
+        """Remove the unit whose turn it is; its request goes behind the client's others, the client behind others."""
+        client, requests = next(iter(self._clients.items()))
+        ticket, units = next(iter(requests.items()))
+        unit = units.popleft()
+        del requests[ticket], self._clients[client]
+        if units:
+            requests[ticket] = units
+        self._clients[client] = requests
+        self._count(client, -unit.tokens)
+        self._forget_idle(client)
+        return unit
+
+    def tokens_of(self, client: str) -> int:
+        return self._tokens.get(client, 0)
+
+    def tokens_for(self, client: str, most: int) -> int:
+        """Tokens that wait, as far as they are in the way of `client`: of each other client at most `most`.
+
+        A single large request may exceed the queue; that must not shut others out.
+        """
+        return sum(count if name == client else min(count, most) for name, count in self._tokens.items())
+
+    def tokens_before(self, client: str, count: int) -> int:
+        """Tokens of the units that come before the last one of a new request of `client` with `count` units."""
+        mine = [unit for units in self._clients.get(client, {}).values() for unit in islice(units, count)]
+        turns = len(mine) + count  # of each other client, as many units come first as this one has turns
+        others = (
+            unit
+            for other, requests in self._clients.items()
+            if other != client
+            for unit in islice(_in_turn(requests), turns)
+        )
+        return sum(unit.tokens for unit in mine) + sum(unit.tokens for unit in others)
+
+    def clear(self) -> list[Unit]:
+        """Remove everything; returns it."""
+        left = [unit for requests in self._clients.values() for units in requests.values() for unit in units]
+        self._clients.clear()
+        self._tokens.clear()
+        self.tokens = 0
+        return left
+
+    def _count(self, client: str, tokens: int) -> None:
+        self.tokens += tokens
+        self._tokens[client] = self._tokens.get(client, 0) + tokens
+
+    def _forget_idle(self, client: str) -> None:
+        if not self._clients.get(client, True):
+            del self._clients[client], self._tokens[client]
+
+
+def _in_turn(requests: Mapping[Ticket, deque[Unit]]) -> Iterator[Unit]:
+    rest = [iter(units) for units in requests.values()]
+    while rest:
+        going = []
+        for units in rest:
+            unit = next(units, None)
+            if unit is not None:
+                going.append(units)
+                yield unit
+        rest = going

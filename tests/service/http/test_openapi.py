@@ -1,0 +1,93 @@
+"""The OpenAPI document: complete for each operation, and its examples are true."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi.routing import APIRoute
+from pydantic import TypeAdapter
+from starlette.testclient import TestClient
+
+from service.http.examples import EXAMPLES, Example
+from service.keys.scopes import FREE, accepted_scopes, first_segment
+
+METHODS = {"get", "post", "put", "delete", "patch"}
+
+
+@pytest.fixture
+def document(shared_client: TestClient) -> dict[str, Any]:
+    found: dict[str, Any] = shared_client.get("/openapi.json").json()
+    return found
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            assert method in METHODS
+            yield method, path, operation
+
+
+def test_each_operation_has_an_id_a_description_a_tag_and_an_example(document: dict[str, Any]) -> None:
+    ids = [operation["operationId"] for _, _, operation in operations(document)]
+    assert len(set(ids)) == len(ids) >= 15
+    assert set(ids) == set(EXAMPLES)
+    tags = {tag["name"] for tag in document["tags"]}
+    for _, path, operation in operations(document):
+        assert re.fullmatch(r"[a-z_]+", operation["operationId"])
+        assert len(operation["description"]) > 20, path
+        assert set(operation["tags"]) <= tags
+        [success] = [response for status, response in operation["responses"].items() if status.startswith("2")]
+        assert all("example" in content for content in success["content"].values())
+        if "requestBody" in operation:
+            assert "example" in operation["requestBody"]["content"]["application/json"]
+        assert all("example" in parameter for parameter in operation.get("parameters", ())), path
+
+
+def test_each_operation_names_the_scopes_that_the_middleware_checks(document: dict[str, Any]) -> None:
+    assert document["components"]["securitySchemes"].keys() == {"bearer", "apiKey"}
+    for method, path, operation in operations(document):
+        accepted = accepted_scopes(method.upper(), path)
+        if first_segment(path) in FREE:
+            assert operation["security"] == []
+            assert accepted is None
+        else:
+            assert operation["security"] == [{"bearer": []}, {"apiKey": []}]
+            assert operation["x-scopes"] == sorted(accepted or ())
+            assert {"401", "403", "429"} <= operation["responses"].keys()
+
+
+@pytest.fixture(scope="module")
+def routes() -> dict[str, APIRoute]:
+    from service.http.routes import items, operation, recommend, users
+
+    found = [route for module in (recommend, items, users, operation) for route in module.router.routes]
+    return {route.name: route for route in found if isinstance(route, APIRoute) and route.include_in_schema}
+
+
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
+def test_examples_of_answers_have_the_form_of_answers(routes: dict[str, APIRoute], name: str) -> None:
+    route, example = routes[name], EXAMPLES[name]
+    if name == "metrics":
+        return
+    read = TypeAdapter(route.response_model).validate_python(example.answer)
+    written = read.model_dump(exclude_unset=True)
+    assert written == example.answer, "no field that an answer has not"
+
+
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
+def test_examples_are_accepted(client: TestClient, document: dict[str, Any], name: str) -> None:
+    example = EXAMPLES[name]
+    [(method, path)] = [(m, p) for m, p, operation in operations(document) if operation["operationId"] == name]
+    response = client.request(method, _filled(path, example), params=_query(path, example), json=example.body)
+    assert response.status_code in ((404,) if name == "reindex_progress" else (200, 202)), response.text
+
+
+def _filled(path: str, example: Example) -> str:
+    return re.sub(r"\{(\w+)\}", lambda match: str(example.parameters[match[1]]), path)
+
+
+def _query(path: str, example: Example) -> dict[str, Any]:
+    return {name: value for name, value in example.parameters.items() if f"{{{name}}}" not in path}
