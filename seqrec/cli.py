@@ -36,7 +36,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "reindex": ("index.build.cli:reindex", "make and publish a new snapshot of the catalogue"),
     "catalogue": ("index.backup.cli:catalogue", "dump, restore and show the catalogue"),
     "events": ("index.events.cli:events", "import users' events"),
-    "placements": ("service.placements_cli:placements", "list, show, set and delete named rules for recommendations"),
+    "placements": (
+        "service.engine.placements_cli:placements",
+        "list, show, set and delete named rules for recommendations",
+    ),
     "keys": ("index.keys.cli:keys", "create, list and revoke API keys"),
     "serve": ("service.cli:serve", "serve recommendations over HTTP"),
     "bench": ("benchmarks.cli:bench", "measure speed and memory, compared with alternatives"),

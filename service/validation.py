@@ -42,6 +42,8 @@ def reason(error: Any) -> str:
         expected = f"at most {context['le']}"
     elif kind == "greater_than":
         expected = f"more than {context['gt']}"
+    elif kind == "less_than":
+        expected = f"less than {context['lt']}"
     elif kind == "literal_error":
         expected = f"one of {context['expected']}"
     elif kind == "string_pattern_mismatch":

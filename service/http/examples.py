@@ -13,6 +13,15 @@ _DESK = {"item_id": "desk-1", "attributes": {"title": "Oak desk", "brand": "Acme
 _LAMP = {"item_id": "lamp-1", "attributes": {"title": "Desk lamp brass", "brand": "Lumen", "price": 30.5}}
 _ANSWER = {"items": [{**_LAMP, "score": 3.42}], "source": "model", "unknown": [], "degraded": [], **_STATE}
 _RECOMMEND = {"history": ["desk-1", {"attributes": {"title": "Desk lamp"}}], "k": 5, "filter": {"brand": "Lumen"}}
+_USER = {
+    "user_id": "customer-17850",
+    "events": [{"item_id": "desk-1", "timestamp": 1795000000.0, "event_id": "order-1001-1"}],
+}
+_PLACEMENT: dict[str, Any] = {
+    "name": "product-page",
+    "version": 8116,
+    "rules": {"k": 8, "boost": [{"filter": {"brand": "Acme"}, "multiply": 1.2}], "at_most": {"brand": 2}},
+}
 _JOB = {"id": "0f1e2d3c4b5a", "state": "running", "done": 4000, "total": 8113}
 
 
@@ -32,7 +41,10 @@ EXAMPLES: dict[str, Example] = {
     "put_items": Example(
         {"seq": 8114, "created": 1, "updated": 1, "searchable": True}, {"items": [_DESK, {**_LAMP, "available": True}]}
     ),
-    "find_items": Example({"items": [{**_DESK, "available": True}]}, parameters={"q": "oak de", "limit": 10}),
+    "find_items": Example(
+        {"items": [{**_DESK, "available": True}]},
+        parameters={"q": "oak de", "limit": 10, "filter": '{"brand": "Acme"}', "fields": ["title"], "id": ["desk-1"]},
+    ),
     "get_item": Example(
         {**_DESK, "available": True, "seq": 8101, "searchable": True}, parameters={"item_id": "desk-1"}
     ),
@@ -42,6 +54,40 @@ EXAMPLES: dict[str, Example] = {
         {"events": [{"user_id": "customer-17850", "item_id": "desk-1", "event_id": "order-1001-1"}]},
     ),
     "delete_user": Example({"deleted": 12}, parameters={"user_id": "customer-17850"}),
+    "popular": Example(
+        {"items": [{**_LAMP, "score": 42.0}], "since": 1795000000.0, "degraded": [], **_STATE}, {"window": "7d", "k": 5}
+    ),
+    "list_placements": Example({"placements": [_PLACEMENT]}),
+    "get_placement": Example(_PLACEMENT, parameters={"name": "product-page"}),
+    "put_placement": Example(_PLACEMENT, _PLACEMENT["rules"], {"name": "product-page"}),
+    "delete_placement": Example({"seq": 8117}, parameters={"name": "product-page"}),
+    "attributes": Example(
+        {
+            "items": 3145,
+            "read": 3145,
+            "attributes": [
+                {
+                    "name": "brand",
+                    "type": "text",
+                    "count": 3100,
+                    "distinct": 2,
+                    "minimum": None,
+                    "maximum": None,
+                    "values": [{"value": "Acme", "count": 2000}, {"value": "Lumen", "count": 1100}],
+                }
+            ],
+        },
+        parameters={"filter": '{"price": {"gte": 10}}', "values": 20},
+    ),
+    "catalogue_map": Example(
+        {"items": 3145, "explained": (0.21, 0.08), "ids": ["desk-1"], "x": [0.12], "y": [-0.4], "values": ["Acme"]},
+        parameters={"attribute": "brand", "limit": 20000},
+    ),
+    "users": Example({"users": [_USER]}, parameters={"limit": 10, "events": 5}),
+    "user": Example(_USER, parameters={"user_id": "customer-17850", "limit": 1000}),
+    "snapshots": Example({"snapshots": [{"id": _STATE["snapshot"], "served": True, "published": True, "items": 3145}]}),
+    "evaluation": Example({"markdown": None}),
+    "reindex_jobs": Example({"jobs": [_JOB]}),
     "reindex": Example({**_JOB, "state": "queued", "done": 0, "total": None}),
     "reindex_progress": Example(_JOB, parameters={"job_id": "0f1e2d3c4b5a"}),
     "healthz": Example({"status": "alive"}),

@@ -27,6 +27,8 @@ TAGS = [
     {"name": "recommend", "description": "What comes next after a history, and what is like an item."},
     {"name": "items", "description": "The catalogue: add, replace, find, read and delete items."},
     {"name": "users", "description": "What users did: store it, forget a user."},
+    {"name": "placements", "description": "Named rules for recommendations."},
+    {"name": "browse", "description": "What is there, for the console: attributes, users, snapshots, a map."},
     {"name": "operation", "description": "For who runs the service: reindex, health, readiness, metrics, keys."},
 ]
 _SECURITY = {

@@ -61,9 +61,11 @@ def test_each_operation_names_the_scopes_that_the_middleware_checks(document: di
 
 @pytest.fixture(scope="module")
 def routes() -> dict[str, APIRoute]:
-    from service.http.routes import items, operation, recommend, users
+    from service.http.routes import browse, items, operation, placements, recommend, users
 
-    found = [route for module in (recommend, items, users, operation) for route in module.router.routes]
+    found = [
+        route for module in (recommend, items, placements, users, browse, operation) for route in module.router.routes
+    ]
     return {route.name: route for route in found if isinstance(route, APIRoute) and route.include_in_schema}
 
 
@@ -82,7 +84,8 @@ def test_examples_are_accepted(client: TestClient, document: dict[str, Any], nam
     example = EXAMPLES[name]
     [(method, path)] = [(m, p) for m, p, operation in operations(document) if operation["operationId"] == name]
     response = client.request(method, _filled(path, example), params=_query(path, example), json=example.body)
-    assert response.status_code in ((404,) if name == "reindex_progress" else (200, 202)), response.text
+    absent = ("reindex_progress", "get_placement", "delete_placement", "user")
+    assert response.status_code in ((404,) if name in absent else (200, 202)), response.text
 
 
 def _filled(path: str, example: Example) -> str:
