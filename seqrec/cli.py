@@ -37,7 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "catalogue": ("index.backup.cli:catalogue", "dump, restore and show the catalogue"),
     "events": ("index.events.cli:events", "import users' events"),
     "placements": (
-        "service.engine.placements_cli:placements",
+        "service.rules.cli:placements",
         "list, show, set and delete named rules for recommendations",
     ),
     "keys": ("index.keys.cli:keys", "create, list and revoke API keys"),

@@ -19,10 +19,10 @@ from service.engine.attributes import AttributeBudget
 from service.engine.explain import Reason, explain_sum, reasons
 from service.engine.plan import HistoryQuery, ItemQuery, Plan, Vector, VectorQuery
 from service.engine.requests import DEFAULT_K, PopularQuery
-from service.engine.rules import Ruled, Scores
 from service.live.hybrid import HybridSearch, empty_query, sparse_query
 from service.live.search import Hit, Source, answerable, best_hits, score_all, search
 from service.live.state import View
+from service.rules.ranking import Ruled, Scores
 
 T = TypeVar("T")
 AnswerSource = Literal["model", "fallback:popular"]

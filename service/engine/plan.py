@@ -19,12 +19,12 @@ from seqrec.text.item_text import TokenizedHistory, TokenizedItem, has_model_inp
 from service.deadline import Deadline
 from service.engine.attributes import unknown_fields
 from service.engine.requests import PopularQuery, RecommendRequest, Selection, SimilarRequest, with_placement
-from service.engine.rules import Ruled, prepare
 from service.engine.user_history import UserHistory
 from service.engine.vector_cache import VectorCache, cache_key
 from service.live.hybrid import SparseQuery, sparse_query
 from service.live.search import SearchSpec
 from service.live.state import Towers, View
+from service.rules.ranking import Ruled, prepare
 
 Vector = npt.NDArray[np.float32]
 ONLY_IDS = "this model reads item ids, not text, and finds only the items of its training data"

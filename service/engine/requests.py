@@ -7,11 +7,11 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 from seqrec.errors import PlacementNotFound
-from service.engine.rule_body import placement_values
-from service.engine.rules import Boost, Explore, Pin, Rules
 from service.live.filter_language import Filter
 from service.live.search import Source
 from service.live.state import View
+from service.rules.body import placement_values
+from service.rules.ranking import Boost, Explore, Pin, Rules
 
 S = TypeVar("S", bound="Selection")
 DEFAULT_K = 10

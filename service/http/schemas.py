@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 
 from seqrec.data.items import MAX_ATTRIBUTE_BYTES, MAX_ATTRIBUTES
-from service.engine.rule_body import ITEM_ID_SCHEMA, PLAIN, Body, ItemId, PlacementBody, RulesBody
+from service.rules.body import ITEM_ID_SCHEMA, PLAIN, Body, ItemId, PlacementBody, RulesBody
 
 MAX_SEQ = 2**53 - 1
 """More than a log can reach, and the largest whole number that every JSON reader has exactly."""

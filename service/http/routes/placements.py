@@ -7,9 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from seqrec.errors import PlacementNotFound
-from service.engine.rule_body import MAX_FILTER_VALUES, PlacementBody
 from service.http.dependencies import WRITE, ComponentsDep, TraceDep, problems
 from service.http.schemas import DeleteAnswer, Placements, StoredPlacement
+from service.rules.body import MAX_FILTER_VALUES, PlacementBody
 
 router = APIRouter(tags=["placements"])
 Name = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="small letters, digits, . _ -")]

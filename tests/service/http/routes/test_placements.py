@@ -13,8 +13,8 @@ from starlette.testclient import TestClient
 
 from index.catalogue.open import open_catalogue
 from seqrec.errors import InputError, PlacementNotFound
-from service.engine.placements_cli import placements
 from service.http.cursor import MAX_SHOWN, make_cursor, read_cursor
+from service.rules.cli import placements
 from tests.service.http.routes.test_recommend import ids, recommend
 
 MUGS = {"title": {"any": ["Blue mug", "Tea mug"]}}

@@ -19,10 +19,10 @@ from index.catalogue.base import CatalogueItem, Change
 from seqrec.data.items import Item, make_item
 from seqrec.encoder import Vectors, load_model
 from seqrec.metric import TIE, ranked
-from service.engine.rules import Boost, Explore, Pin, Rules, prepare
 from service.live.filter_language import Filter, parse_filter
 from service.live.search import Hit, SearchSpec, answerable, score_all
 from service.live.state import LiveState, Towers, View
+from service.rules.ranking import Boost, Explore, Pin, Rules, prepare
 from tests.service.live.test_filters import KINDS, N, attributes, conditions, meets, snapshot_items, state_of
 
 BRANDS = ["Acme", "Lumen", "3"]

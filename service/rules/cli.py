@@ -16,7 +16,7 @@ from index.arguments import add_common
 from index.catalogue.base import Catalogue
 from index.catalogue.open import location_of, open_catalogue
 from seqrec.errors import InputError, PlacementNotFound
-from service.engine.rule_body import MAX_FILTER_VALUES, PlacementBody
+from service.rules.body import MAX_FILTER_VALUES, PlacementBody
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 

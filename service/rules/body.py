@@ -12,8 +12,8 @@ from pydantic_core import PydanticCustomError
 
 from seqrec.data.items import MAX_ITEM_ID_BYTES, check_item_id
 from seqrec.errors import InputError
-from service.engine.rules import Boost, Explore, Pin
 from service.live.filter_language import parse_filter
+from service.rules.ranking import Boost, Explore, Pin
 
 MAX_UNKNOWN_FIELDS = 20
 MAX_RULES = 32
