@@ -87,6 +87,7 @@ SETTINGS = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(SETTINGS, st.data())
 def test_following_equals_counting_again(settings: CooccurrenceSettings, data: st.DataObject) -> None:
     counts, number = EventCounts(settings, BaseCounts.empty("log")), 0
@@ -142,6 +143,7 @@ def test_changes_of_another_moment_are_refused() -> None:
         counts.apply(changes_of(5, 6, []))
 
 
+@pytest.mark.slow
 def test_a_long_sequence_leaves_nothing_behind() -> None:
     """All pairs at once would not fit the memory: the window's must be enough."""
     rng = np.random.default_rng(0)
