@@ -22,7 +22,7 @@ test: lint ## style, types, import directions and every test
 	$(VENV)/bin/python -m pytest
 
 check: lint ## style, types, import directions and the tests that are not slow
-	$(VENV)/bin/python -m pytest -m 'not slow'
+	$(VENV)/bin/python -m pytest -n 2 --dist loadscope -m 'not slow'
 
 soak: $(VENV)/.installed-dev ## 200 random kills under load, then the proofs of tests/e2e at length
 	$(VENV)/bin/python -m benchmarks.soak

@@ -57,6 +57,7 @@ def test_up_imports_none_of_the_commands_it_calls(root: Path) -> None:
     assert not {name.partition(".")[0] for name in imported} & {"training", "index", "service"}
 
 
+@pytest.mark.slow
 def test_serving_and_indexing_import_no_training_library(root: Path) -> None:
     """Every module of what serves, in an installation without the extra `train` and without the trainer."""
     code = (

@@ -5,6 +5,7 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from benchmarks import memory
 from benchmarks.report import Report
@@ -25,6 +26,7 @@ def test_a_home_is_made_that_can_be_served(tmp_path: Path) -> None:
     assert len(np.unique(snapshot.vectors, axis=0)) == 1234
 
 
+@pytest.mark.slow
 def test_both_processes_are_measured(tmp_path: Path) -> None:
     arguments = ["--sizes", "50", "20000", "--dim", "64", "--rounds", "1", "--json", str(tmp_path / "out.json")]
     memory.main(arguments)

@@ -41,6 +41,7 @@ def test_reindex_reports_every_size(tmp_path: Path) -> None:
     assert all(line["value"] > 0 for line in lines)
 
 
+@pytest.mark.slow
 def test_startup_asks_until_it_is_answered(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     startup.main([*SMALL, "--sizes", "20", "--threads", "1", "--json", str(out)])
@@ -49,6 +50,7 @@ def test_startup_asks_until_it_is_answered(tmp_path: Path) -> None:
         assert 0 < seconds[f"/healthz, {known}"] <= seconds[f"/readyz, {known}"]
 
 
+@pytest.mark.slow
 def test_a_service_that_does_not_start_shows_its_log(tmp_path: Path) -> None:
     args = startup._arguments([])
     with pytest.raises(RuntimeError, match=r"the service does not answer /healthz:\n(.|\n)*there is no catalogue in"):

@@ -68,6 +68,7 @@ def test_a_busy_machine_is_warned_of(
     assert ("WARNING: the machine was busy" in capsys.readouterr().err) == (taken > BUSY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["png", "svg"])
 def test_a_picture_is_drawn(report: Report, tmp_path: Path, ending: str) -> None:
     report.finish(None, tmp_path / f"out.{ending}")

@@ -10,6 +10,7 @@ import pytest
 from benchmarks import search, serve
 
 
+@pytest.mark.slow
 def test_the_service_is_compared_with_a_bare_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve, "SHARES", (0.5,))
     arguments = "--layers 1 --hidden 32 --threads 1 --clients 2 --requests 10 --seconds 0.2 --posted 10 --only-ours"

@@ -12,6 +12,7 @@ from benchmarks.report import Report, Spread
 SMALL = ["--layers", "1", "--hidden", "32", "--tokens", "16", "--threads", "1", "--seconds", "0.1", "--rounds", "1"]
 
 
+@pytest.mark.slow
 def test_all_are_timed_alone_and_with_busy_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "cores", lambda: 1)
     monkeypatch.setattr(threads, "CATALOGUE", 40)

@@ -163,6 +163,7 @@ def test_snapshots_are_listed_and_whole(seqrec: Seqrec) -> None:
         assert seqrec("index", "verify", row["snapshot"], "--json")["whole"] is True
 
 
+@pytest.mark.slow
 def test_an_item_is_posted_a_snapshot_made_and_the_old_ones_served_again(shop: Path, seqrec: Seqrec) -> None:
     posted = {"item_id": "new/9", "attributes": {"title": "Pink felt owl", "tags": ["pink"]}}
     served = EXPECTED["answers"][0]["answer"]["snapshot"]

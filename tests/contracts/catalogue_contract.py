@@ -371,6 +371,7 @@ class CatalogueContract:
         assert sorted(seqs) == list(range(1, 81))
         assert catalogue.count() == 80
 
+    @pytest.mark.slow
     def test_processes_write_at_once(self, location: str) -> None:
         # Both also make the catalogue, at once.
         writers = [self.writer(location, name, 40) for name in ("a", "b")]
@@ -387,6 +388,7 @@ class CatalogueContract:
         assert all(one and two and one[:-1] == two[:-1] for one, two in pairs)
         catalogue.close()
 
+    @pytest.mark.slow
     def test_what_was_acknowledged_outlives_sigkill(self, location: str) -> None:
         acknowledged: dict[str, int] = {}
         chance = random.Random(7)

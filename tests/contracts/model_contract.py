@@ -146,6 +146,7 @@ class ModelContract:
             history = TokenizedHistory(items)
             assert model.prepare_histories([history]).tokens == model.history_tokens(history)
 
+    @pytest.mark.slow
     def test_the_planted_item_comes_first(self, tmp_path: Path) -> None:
         model, cases = self.planted()
         save_checkpoint(tmp_path / "planted", self.name, model)

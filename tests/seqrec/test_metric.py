@@ -33,6 +33,7 @@ def test_ids_are_compared_as_text() -> None:
     assert best(("10", 0.0), ("9", 0.0), ("é", 0.0), ("z", 0.0)) == ["10", "9", "z", "é"]
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.text(max_size=3), st.integers(-5, 5)), unique_by=lambda pair: pair[0]))
 def test_it_is_a_permutation_that_no_input_order_changes(pairs: list[tuple[str, int]]) -> None:
     scores = [(item_id, score * TIE / 2) for item_id, score in pairs]

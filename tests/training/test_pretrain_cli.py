@@ -70,6 +70,7 @@ def pretrain(folders: list[Path], out: Path, *more: str) -> None:
     cli.run("pretrain", [*data, "--config", str(config_file(out.parent)), "--out", str(out), *more])
 
 
+@pytest.mark.slow
 def test_pretraining_makes_a_curve_and_a_checkpoint_that_training_goes_on_from(
     tmp_path: Path, folders: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,6 +110,7 @@ def test_pretraining_makes_a_curve_and_a_checkpoint_that_training_goes_on_from(
     assert all(0 <= line["one_tower_ndcg"] <= 1 for line in stage_two)
 
 
+@pytest.mark.slow
 def test_the_papers_recipe_runs_through_in_one_go(tmp_path: Path, folders: list[Path]) -> None:
     data = ["--items", str(folders[0] / "items.jsonl"), "--interactions", str(folders[0] / "interactions.csv")]
     small = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "intermediate_size": 32}

@@ -99,6 +99,7 @@ def assert_equal(one: CatalogueItem, other: CatalogueItem) -> None:
         assert same(one, other)
 
 
+@pytest.mark.slow
 def test_from_sqlite_to_redis_and_back_item_by_item_equal(tmp_path: Path, redis_url: str, use: Run) -> None:
     entries = many(2000)
     first, last = tmp_path / "first", tmp_path / "last"
@@ -280,6 +281,7 @@ def test_a_dump_that_fails_leaves_the_one_before(tmp_path: Path, use: Run, monke
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "d.jsonl"]
 
 
+@pytest.mark.slow
 def test_through_pipes(tmp_path: Path) -> None:
     fill(tmp_path / "a", [entry("1"), entry("2")])
     program = [sys.executable, "-m", "seqrec", "catalogue"]

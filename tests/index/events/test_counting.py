@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -195,6 +196,7 @@ BUDGET = settings(
 )
 
 
+@pytest.mark.slow
 def test_following_sqlite(tmp_path: Path) -> None:
     class OnSqlite(Following):
         def __init__(self) -> None:
@@ -207,6 +209,7 @@ def test_following_sqlite(tmp_path: Path) -> None:
     run_state_machine_as_test(OnSqlite, settings=BUDGET)  # type: ignore[no-untyped-call]
 
 
+@pytest.mark.slow
 def test_following_redis(redis_server: RedisServer) -> None:
     class OnRedis(Following):
         def __init__(self) -> None:

@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[3]
 SETTINGS = CooccurrenceSettings(window=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", ["sqlite", "redis", "redis-server"])
 def test_acknowledged_events_count_once_after_a_kill(killed: str, tmp_path: Path) -> None:
     kind, server, location = killed.partition("-")[0], None, str(tmp_path / HISTORIES_FILE)

@@ -86,6 +86,7 @@ def test_gz_is_read_too(tmp_path: Path) -> None:
     assert read_items(tmp_path / "items.jsonl.gz") == [Item("a", {"title": "Oak desk"})]
 
 
+@pytest.mark.slow
 def test_the_bundled_data_is_whole(online_retail: Path) -> None:
     items = read_items(online_retail / "items.jsonl.gz")
     events = read_interactions(online_retail / "interactions.csv.gz", {item.item_id for item in items})

@@ -95,6 +95,7 @@ def two_states(draw: st.DrawFn) -> tuple[list[list[int]], list[list[bool]], list
     return sequences, [[b for b, _ in m] for m in marks], [[n for _, n in m] for m in marks]
 
 
+@pytest.mark.slow
 @given(SETTINGS, two_states())
 def test_changes_lead_from_one_count_to_the_other(
     settings: CooccurrenceSettings, states: tuple[list[list[int]], list[list[bool]], list[list[bool]]]

@@ -101,6 +101,7 @@ SETTINGS = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # on a busy machine
 @given(SETTINGS, st.data())
 def test_following_equals_counting_again(chosen: CooccurrenceSettings, data: st.DataObject) -> None:
@@ -179,6 +180,7 @@ def test_changes_of_another_moment_are_refused() -> None:
         counts.apply(changes_of(5, 6, []))
 
 
+@pytest.mark.slow
 def test_a_long_sequence_leaves_nothing_behind() -> None:
     """All pairs at once would not fit the memory: the window's must be enough."""
     rng = np.random.default_rng(0)

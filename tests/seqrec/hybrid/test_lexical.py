@@ -46,6 +46,7 @@ def test_terms_are_words_pairs_and_whole_values() -> None:
     ]
 
 
+@pytest.mark.slow
 @given(TITLES, st.integers(1, 12))
 def test_products_are_the_cosines_of_the_formula(titles: list[str], limit: int) -> None:
     with pytest.MonkeyPatch.context() as patch:

@@ -32,6 +32,7 @@ class TestFBSM(FrozenTextContract):
         return float(torch.nn.functional.cosine_similarity(torch.as_tensor(query), of(model.answers, item), dim=0))
 
 
+@pytest.mark.slow
 def test_an_item_need_not_be_what_follows_it_best() -> None:
     """What a model cannot that encodes a history of one item as it encodes the item."""
     case = TestFBSM()

@@ -49,6 +49,7 @@ class TestRecGURU(IdModelContract):
     def score(self, model: Any, history: list[int], user: int | None, item: int) -> float:
         return float(brute_states(model, history, brute_user(model, history))[-1] @ model.items.weight[item])
 
+    @pytest.mark.slow
     def test_what_is_predicted_was_not_read(self) -> None:
         """The user is read from the first part of a sequence, and the rest is predicted."""
         model = self.fresh().eval()

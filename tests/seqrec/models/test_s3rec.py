@@ -105,6 +105,7 @@ class TestS3Rec(IdModelContract):
                 total -= 0.5 * torch.sigmoid(right - wrong).log()
             torch.testing.assert_close(model.pretraining_loss(batch), total / 8, atol=1e-4, rtol=1e-5)
 
+    @pytest.mark.slow
     def test_pretraining_learns_attributes(self) -> None:
         """By the real stage: the attributes of an unmasked item are learned."""
         dataset = self.data()

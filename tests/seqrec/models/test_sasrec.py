@@ -61,6 +61,7 @@ class TestBertForm(IdModelContract):
         return float(x[-1] @ model.items.weight[item])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "epochs"), [("bce", 25), ("gbce", 25)])
 def test_the_other_losses_learn_as_well(loss: str, epochs: int, tmp_path: Path) -> None:
     contract = TestSASRec()

@@ -24,6 +24,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the GNU C library is Linux's")
 def test_freed_memory_is_used_again() -> None:
     """Sixteen megabytes, ten times over; the heap may move once while it is counted."""

@@ -206,6 +206,7 @@ def state_of(towers: Towers, kind: str) -> LiveState:
     return LiveState(snapshot, towers)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())

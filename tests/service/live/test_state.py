@@ -144,6 +144,7 @@ def check_view(view: View, items: dict[str, Item], choose: random.Random, ids: S
             assert hit.score == pytest.approx(float(view.vectors([hit.position])[0] @ query), abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(("mask_above", "compact_above", "margin"), [(1024, 4096, 8), (1024, 10, 1), (4, 4096, 1)])
 def test_every_view_answers_as_brute_force(

@@ -142,7 +142,7 @@ def test_a_byte_order_mark_does_no_harm_and_other_encodings_are_named(tmp_path: 
     path.write_bytes(b"\xef\xbb\xbf" + ENOUGH.encode())
     assert load_config(path).optimizer.max_steps == 3
     path.write_bytes(ENOUGH.encode("utf-16"))
-    with pytest.raises(FileFormatError, match="this file is UTF-16; save it as UTF-8"):
+    with pytest.raises(FileFormatError, match="the file is UTF-16, not UTF-8; convert it: iconv -f UTF-16 -t UTF-8"):
         load_config(path)
     path.write_bytes(b"device = '\xe9'\n")
     with pytest.raises(FileFormatError, match=r"not UTF-8 .*0xe9.*; save it as UTF-8"):

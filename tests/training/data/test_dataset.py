@@ -153,7 +153,7 @@ def test_the_same_event_twice_is_refused_and_skipping_keeps_the_first(tmp_path: 
 
 def test_the_same_item_twice_is_refused_with_file_and_line(tmp_path: Path) -> None:
     items, events = write(tmp_path, [*TWO, TWO[0]], "u,a,1\n")
-    with pytest.raises(FileFormatError, match=r"items\.jsonl, line 3: item 'a' is there already, in line 1"):
+    with pytest.raises(FileFormatError, match=r"items\.jsonl, line 3: item 'a' occurs already in line 1"):
         read_dataset(items, events)
 
 

@@ -66,6 +66,7 @@ def test_two_processes_have_the_loss_and_gradients_of_one(
         torch.testing.assert_close(second["weights"][name], weights, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["joint", "pretrain", "stage1"])
 def test_a_batch_in_chunks_has_the_gradients_of_the_whole(stage: str, files: tuple[Path, Path]) -> None:
     whole = one_step(stage, files=files)

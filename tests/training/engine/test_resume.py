@@ -143,6 +143,7 @@ def test_two_processes_that_were_killed_end_like_two_that_were_not(files: tuple[
     assert entries_of(out) == entries_of(tmp_path / "unbroken")
 
 
+@pytest.mark.slow
 def test_another_configuration_or_other_data_is_refused(files: tuple[Path, Path], tmp_path: Path) -> None:
     out, config = tmp_path / "run", config_of(tmp_path, ("max_steps = 6", "max_steps = 2"))
     assert train_and_die("training.stages.joint:JointStage.loss", 2, config, *files, out) == -9

@@ -72,6 +72,7 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_run_leaves_all_that_made_it(config: Path, world_files: tuple[Path, Path], tmp_path: Path) -> None:
     out = tmp_path / "runs" / "one"
     asked = ["--config", str(config), "--out", str(out), "--set", "seed=5", "--max-minutes", "9"]
@@ -105,6 +106,7 @@ def test_recformer_learns_the_rule_and_the_same_seed_gives_the_same_weights(
     assert digests[0] == digests[1]
 
 
+@pytest.mark.slow
 def test_a_training_that_the_clock_cut_short_says_so(
     world_files: tuple[Path, Path], tmp_path: Path, embedding_bag: type, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -180,6 +182,7 @@ def test_a_full_disk_leaves_a_run_that_goes_on_when_there_is_room(
     assert [entry["step"] for entry in lines_of(out / "metrics.jsonl") if entry["kind"] == "step"] == list(range(1, 9))
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_a_checkpoint(
     config: Path, world_files: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

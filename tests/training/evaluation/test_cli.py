@@ -173,6 +173,7 @@ checks = 1
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["time", "last-basket"])
 def test_training_holds_out_what_evaluation_does(
     embedding_bag: type, world_files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], split: str

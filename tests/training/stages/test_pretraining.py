@@ -293,6 +293,7 @@ def test_a_model_gets_its_head_and_loses_it(world: Dataset) -> None:
     assert Recformer.from_config(model.config_json(), model.item_text).lm_head is None
 
 
+@pytest.mark.slow
 def test_hidden_words_are_learned_with_the_rest(world: Dataset) -> None:
     model = small_recformer(world)
     domain = TrainingData(world, model.tokenize_items(world.items))

@@ -34,6 +34,7 @@ def config_of(name: str, **settings: int | str) -> RunConfig:
     )
 
 
+@pytest.mark.slow
 def test_the_weights_of_the_last_check_go_on(world_files: tuple[Path, Path], tmp_path: Path) -> None:
     config = config_of("s3rec", dim=8, inner=8, layers=1, max_length=8, features="title")
     train(config, *world_files, tmp_path / "run")

@@ -300,6 +300,7 @@ def test_a_suite_that_is_killed_goes_on(folders: tuple[Path, Path], tmp_path: Pa
     assert steps[0] == steps[1]
 
 
+@pytest.mark.slow
 def test_a_training_begun_with_other_threads_is_made_anew(
     folders: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

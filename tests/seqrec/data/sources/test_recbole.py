@@ -231,6 +231,7 @@ ids = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ids=ids, users=ids, data=st.data())
 def test_what_is_exported_comes_back(ids: list[str], users: list[str], data: st.DataObject, tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ def test_vectors_are_those_of_the_model(model: Recformer, lengths: list[int]) ->
     torch.testing.assert_close(found[: len(lengths)], expected, atol=2e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_flex_attention_takes_these_masks(model: Recformer) -> None:
     batch = batch_of([90, 33, 1, 400, 12])
     with torch.inference_mode(), warnings.catch_warnings():

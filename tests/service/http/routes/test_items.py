@@ -117,6 +117,7 @@ def test_a_thousand_items_at_once(client: TestClient) -> None:
     assert top(client, "thing 517 bulk") == "n517"
 
 
+@pytest.mark.slow
 def test_many_clients_at_once_each_find_their_own(client: TestClient) -> None:
     failures: list[str] = []
 
