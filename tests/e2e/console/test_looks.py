@@ -67,7 +67,7 @@ def test_the_theme_can_be_chosen_and_is_remembered(desktop: Console) -> None:
 def test_nothing_jumps_and_no_width_scrolls_sideways(console: Console, view: str) -> None:
     source = "window.shift = 0; new PerformanceObserver((list) => { for (const one of list.getEntries())"
     source += " if (!one.hadRecentInput) window.shift += one.value; }).observe({type: 'layout-shift', buffered: true})"
-    console.browser.cdp("Page.addScriptToEvaluateOnNewDocument", source=source)
+    console.browser.before_page(source)
     console.open(VIEWS[view])
     assert console.browser.run("return window.shift") < MOST_SHIFT
     assert console.browser.run("return document.documentElement.scrollWidth <= innerWidth")

@@ -1,7 +1,7 @@
 """The pictures of docs/images.
 
-`pytest tests/e2e/console/test_pictures.py --console http://127.0.0.1:8000 --pictures` makes them while `make demo` runs.
-Without --pictures they are thrown away.
+While `make demo` runs, `pytest tests/e2e/console/test_pictures.py --console http://127.0.0.1:8000 --pictures` makes
+them; without --pictures they are thrown away.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def test_what_is_degraded_is_said(desktop: Console) -> None:
     ready = {"status": "ready", "degraded": ["the log is not followed"], "snapshot": "s", "seq": 1, "worker": 1}
     source = "const real = window.fetch; const answer = () => Promise.resolve(new Response(JSON.stringify(STATE)));"
     source += "window.fetch = (path, options) => (path === 'readyz' ? answer() : real(path, options))"
-    desktop.browser.cdp("Page.addScriptToEvaluateOnNewDocument", source=source.replace("STATE", json.dumps(ready)))
+    desktop.browser.before_page(source.replace("STATE", json.dumps(ready)))
     desktop.open("operations")
     browser = desktop.browser
     browser.wait(lambda: browser.texts(".note") == ["Degraded. the log is not followed"])
