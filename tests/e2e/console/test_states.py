@@ -24,7 +24,7 @@ def test_while_the_model_loads_the_page_says_so_and_waits(desktop: Console) -> N
 
 def test_a_service_that_is_gone_is_looked_for_and_the_page_goes_on(desktop: Console) -> None:
     gone: list[Any] = [None]
-    intercept(desktop, {"recommend": gone, "readyz": [None, None]})
+    intercept(desktop, {"recommend": gone, "readyz": [None] * 6})
     browser = desktop.browser
     browser.open(f"{desktop.url}/")
     browser.wait(lambda: "cannot be reached" in "".join(browser.texts("#banner:not([hidden])")))
