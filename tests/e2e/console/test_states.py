@@ -45,7 +45,7 @@ def test_a_refusal_is_explained_and_can_be_tried_again(console: Console) -> None
 
 def test_without_users_the_popular_items_are_a_beginning(console: Console) -> None:
     nobody = {"status": 200, "users": []}
-    intercept(console, {"users?limit=8&events=3": [nobody], "users?limit=1&events=1": [nobody]})
+    intercept(console, {"users?limit=6&events=3": [nobody], "users?limit=1&events=1": [nobody]})
     console.open()
     browser = console.browser
     assert browser.texts("#results-title") == ["Popular now"]

@@ -33,7 +33,7 @@ def test_it_begins_with_a_real_shopper_and_recommendations(console: Console, ser
     console.open()
     browser = console.browser
     users = browser.wait(lambda: browser.texts(".shopper b"))
-    assert len(users) == len(set(users)) == 8
+    assert len(users) == len(set(users)) == 6
     [chosen] = browser.texts(".shopper[aria-pressed=true] b")
     assert browser.texts("#results-title") == [f"Next for shopper {chosen}"]
     events = httpx.get(f"{service}/users/{chosen}", trust_env=False).json()["events"]
