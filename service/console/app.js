@@ -49,6 +49,7 @@ async function show() {
   for (const left of document.querySelectorAll("dialog")) left.close();
   document.title = known ? `${known[1]} · seqrec` : "seqrec";
   const main = byId("main");
+  main.dataset.view = known ? name : "";
   if (!known) {
     main.replaceChildren(pageHead("There is no such page", "The address names no view of the console."), h("a", { href: "#/try" }, "Go to Try"));
     return;
@@ -57,7 +58,6 @@ async function show() {
   try {
     const view = await import(`./views/${name}.js`);
     if (signal.aborted) return;
-    main.dataset.view = name;
     await view.render(main, { rest, query, signal });
   } catch (problem) {
     if (signal.aborted || problem.name === "AbortError") return;

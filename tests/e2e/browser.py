@@ -51,6 +51,7 @@ class Browser:
         flags += ["disable-background-networking", "disable-sync", "window-size=1400,1000", f"user-data-dir={profile}"]
         chrome = {"binary": shutil.which("chromium"), "args": [f"--{flag}" for flag in flags]}
         wanted = {"goog:chromeOptions": chrome, "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"}}
+        self._scripts: list[str] = []  # of `before_page`
         self._session = ""
         self._session = "/session/" + self._post("/session", capabilities={"alwaysMatch": wanted})["sessionId"]
 
@@ -58,6 +59,24 @@ class Browser:
         answer = self._driver.post(self._session + path, json=body).json()["value"]
         assert not (isinstance(answer, dict) and "error" in answer), answer
         return answer
+
+    def before_page(self, source: str) -> None:
+        """Run a script in every page that is opened until `reset`, before the page's own."""
+        self._scripts.append(self.cdp("Page.addScriptToEvaluateOnNewDocument", source=source)["identifier"])
+
+    def reset(self) -> None:
+        """As a new session would be: no page, nothing stored, no script, size or scheme of a test before, no logs."""
+        for identifier in self._scripts:
+            self.cdp("Page.removeScriptToEvaluateOnNewDocument", identifier=identifier)
+        self._scripts.clear()
+        origin = self.run("return location.origin")
+        if origin.startswith("http"):
+            self.cdp("Storage.clearDataForOrigin", origin=origin, storageTypes="all")
+        self.open("about:blank")
+        self.cdp("Emulation.clearDeviceMetricsOverride")
+        self.cdp("Emulation.setEmulatedMedia", features=[])
+        self.errors()
+        self.requested()
 
     def close(self) -> None:
         self._driver.delete(self._session)

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from starlette.testclient import TestClient
@@ -21,7 +20,7 @@ from tests.e2e.ready import until_served
 
 
 def calls(page: str) -> list[tuple[str, str, Any]]:
-    """Method, path and JSON body of each curl command in the page's shell blocks."""
+    """Method, path with query, and JSON body of each curl command in the page's shell blocks."""
     words = [word for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) for word in shlex.split(block, True)]
     starts = [number for number, word in enumerate(words) if word == "curl"]
     return [_call(words[begin:end]) for begin, end in pairwise([*starts, len(words)])]
@@ -31,7 +30,7 @@ def _call(words: list[str]) -> tuple[str, str, Any]:
     body = json.loads(words[words.index("-d") + 1]) if "-d" in words else None
     method = words[words.index("-X") + 1] if "-X" in words else "GET" if body is None else "POST"
     [address] = [word for word in words if word.startswith("localhost:8000/")]
-    return method, urlsplit(f"http://{address}").path, body
+    return method, address.removeprefix("localhost:8000"), body
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ export async function render(main, { signal }) {
   const evaluation = h("div");
   let watching = false;
   const start = button("Reindex now", reindex, { kind: "primary" });
-  main.replaceChildren(pageHead("Models", "A snapshot is the catalogue as one model encoded it. The service answers from the published one, and from every change since.", start), served, panel("Evaluation", evaluation), panel("Snapshots", table), panel("Reindex jobs", jobs));
+  main.replaceChildren(pageHead("Models", "A snapshot is the catalogue as one model encoded it. The service answers from the published one, and from every change since.", start), served, panel("Snapshots", table), panel("Reindex jobs", jobs), panel("Evaluation", evaluation));
   const draw = () => Promise.all([
     fill(table, signal, snapshots, served.childElementCount ? [] : skeletons(3, "row-skeleton")),
     fill(jobs, signal, async () => jobTable((await get("reindex", signal)).jobs)),

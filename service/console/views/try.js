@@ -8,7 +8,7 @@ import { describe, imageOf, imagesAllowed, itemPicker, itemsOf, remember, tile }
 import { requestPanel } from "../request.js";
 
 const K = 11; // with the first card twice as wide: 12 places
-const SHOPPERS = 8;
+const SHOPPERS = 6;
 const STRIP = 30; // newest events of a shopper that the strip shows
 const NAMES = ["A", "B"];
 

@@ -46,7 +46,7 @@ class Console:
         self.settled()
 
     def settled(self) -> None:
-        settled = "return document.querySelector('main h1:not(.hidden)') && !document.querySelector('[aria-busy]')"
+        settled = "return document.querySelector('main[data-view] h1') && !document.querySelector('[aria-busy]')"
         self.browser.wait(lambda: self.browser.run(settled))
 
 
@@ -89,17 +89,23 @@ def build_home(home: Path, online_retail: Path) -> None:
     seqrec(home, "index", "build", "--checkpoint", str(home / "checkpoint"), *files, "--publish")
 
 
-@pytest.fixture
-def browser(driver: httpx.Client, tmp_path: Path) -> Iterator[Browser]:
-    """Fails the test where the page's console complains, or where any other host was asked for anything."""
-    browser = Browser(driver, tmp_path / "profile")
+@pytest.fixture(scope="session")
+def session(driver: httpx.Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    browser = Browser(driver, tmp_path_factory.mktemp("browser") / "profile")
     try:
         yield browser
-        assert browser.errors() == []
-        asked = {urlsplit(url).netloc for url in browser.requested() if url.startswith(("http", "ws"))}
-        assert {name for name in asked if not name.startswith("127.0.0.1:")} == set()
     finally:
         browser.close()
+
+
+@pytest.fixture
+def browser(session: Browser) -> Iterator[Browser]:
+    """Fails the test where the page's console complains, or where any other host was asked for anything."""
+    session.reset()
+    yield session
+    assert session.errors() == []
+    asked = {urlsplit(url).netloc for url in session.requested() if url.startswith(("http", "ws"))}
+    assert {name for name in asked if not name.startswith("127.0.0.1:")} == set()
 
 
 @pytest.fixture(params=["desktop", "phone"])

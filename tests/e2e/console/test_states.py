@@ -24,7 +24,7 @@ def test_while_the_model_loads_the_page_says_so_and_waits(desktop: Console) -> N
 
 def test_a_service_that_is_gone_is_looked_for_and_the_page_goes_on(desktop: Console) -> None:
     gone: list[Any] = [None]
-    intercept(desktop, {"recommend": gone, "readyz": [None, None]})
+    intercept(desktop, {"recommend": gone, "readyz": [None] * 6})
     browser = desktop.browser
     browser.open(f"{desktop.url}/")
     browser.wait(lambda: "cannot be reached" in "".join(browser.texts("#banner:not([hidden])")))
@@ -45,7 +45,7 @@ def test_a_refusal_is_explained_and_can_be_tried_again(console: Console) -> None
 
 def test_without_users_the_popular_items_are_a_beginning(console: Console) -> None:
     nobody = {"status": 200, "users": []}
-    intercept(console, {"users?limit=8&events=3": [nobody], "users?limit=1&events=1": [nobody]})
+    intercept(console, {"users?limit=6&events=3": [nobody], "users?limit=1&events=1": [nobody]})
     console.open()
     browser = console.browser
     assert browser.texts("#results-title") == ["Popular now"]
@@ -59,7 +59,7 @@ def test_what_is_degraded_is_said(desktop: Console) -> None:
     ready = {"status": "ready", "degraded": ["the log is not followed"], "snapshot": "s", "seq": 1, "worker": 1}
     source = "const real = window.fetch; const answer = () => Promise.resolve(new Response(JSON.stringify(STATE)));"
     source += "window.fetch = (path, options) => (path === 'readyz' ? answer() : real(path, options))"
-    desktop.browser.cdp("Page.addScriptToEvaluateOnNewDocument", source=source.replace("STATE", json.dumps(ready)))
+    desktop.browser.before_page(source.replace("STATE", json.dumps(ready)))
     desktop.open("operations")
     browser = desktop.browser
     browser.wait(lambda: browser.texts(".note") == ["Degraded. the log is not followed"])

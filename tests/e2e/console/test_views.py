@@ -238,4 +238,4 @@ window.fetch = (path, options) => {
 
 def intercept(console: Console, answers: dict[str, list[object]]) -> None:
     source = INTERCEPT.replace("ANSWERS", json.dumps(answers))
-    console.browser.cdp("Page.addScriptToEvaluateOnNewDocument", source=source)
+    console.browser.before_page(source)
