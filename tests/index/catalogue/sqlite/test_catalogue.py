@@ -154,7 +154,7 @@ def test_a_backup_restored_in_place_is_noticed(tmp_path: Path) -> None:
         catalogue.head()
     with catalogue._connections.use() as connection:
         connection.execute("UPDATE meta SET value = 'other' WHERE name = 'catalogue_id'")
-    with pytest.raises(CatalogueReplaced, match="another one now, other"):
+    with pytest.raises(CatalogueReplaced, match="replaced by another one, other"):
         catalogue.head()
     older.close()
     catalogue.close()
