@@ -53,7 +53,9 @@ class Components:
     @property
     def degraded(self) -> list[str]:
         """What is wrong while requests are answered."""
-        return list(dict.fromkeys([*self.follower.degraded, *self.recommender.degraded, *self.health.problems]))
+        found = [*self.follower.degraded, *self.recommender.degraded]
+        # What a request or the follower has met already is not reported twice.
+        return found + [problem for problem in self.health.problems if not any(problem in reason for reason in found)]
 
     def close(self) -> None:
         self.reindexer.close()
@@ -143,8 +145,14 @@ def open_components(settings: Settings, metrics: Metrics, end: Callable[[], obje
     reindexer = Reindexer(settings, metrics.reindexes)
     auto_reindexer = AutoReindexer(reindexer, settings.reindex_at, settings.reindex_min)
 
+    unreachable = False
+
     def tick(state: LiveState | None) -> None:
+        nonlocal unreachable
         metrics.refresh()
+        if unreachable and follower.unreadable is None:
+            recommender.forget_failures()  # calls failed because the store was unreachable
+        unreachable = follower.unreadable is not None
         if state is not None:
             loader.keep_alive(state)
             health.run(state)

@@ -109,6 +109,10 @@ class Recommender:
         since = time.monotonic() - _FAILURE_SECONDS
         return [f"{what}: {failure[1]}" for what, failure in failures if failure is not None and failure[0] > since]
 
+    def forget_failures(self) -> None:
+        """To be called when the stores can be reached again."""
+        self._write_failure = self._history_failure = None
+
     def close(self) -> None:
         self.batcher.close()
         self.cache.close()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from starlette.testclient import TestClient
 
 from benchmarks.redis_server import RedisServer, server_program
@@ -19,6 +20,7 @@ from index.catalogue.open import open_catalogue
 from index.keys.base import make_key
 from index.keys.open import open_keys
 from seqrec.data.items import Item
+from service import health
 from service.app import create_app
 from service.settings import Settings
 from tests.service.conftest import wait_until_ready
@@ -304,12 +306,48 @@ def test_weaker_promises_are_refused_unless_accepted_and_then_shown(
             make_snapshot(home, Request(checkpoint=bag_of_words_checkpoint, items=tiny_items), location=server.url)
         strict = create_app(Settings(home=home, redis_url=server.url))
         with TestClient(strict) as client:
-            assert ": appendonly is not yes" in client.get("/readyz").json()["detail"]
+            assert "appendonly is not yes" in client.get("/readyz").json()["detail"]
         app = create_app(Settings(home=home, redis_url=server.url, accept_weaker=True))
         with TestClient(app) as client:
             wait_until_ready(client)
             ready = client.get("/readyz").json()
             assert ready["promises"] == "weaker"
-            assert ": appendonly is not yes" in ready["durability_warnings"][0]
+            assert "appendonly is not yes" in ready["durability_warnings"][0]
     finally:
         server.kill()
+
+
+def test_a_read_only_replica_is_reported_before_a_write_fails(
+    make_service: MakeService, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health.HealthCheck.__init__, "__defaults__", (0.05,))
+    service = make_service()
+    assert service.get("/readyz").json()["degraded"] == []
+    with redis.Redis.from_url(server.url) as connection:
+        connection.execute_command("REPLICAOF", "127.0.0.1", "1")
+    end = time.monotonic() + 20
+    while not any("read-only replica" in reason for reason in service.get("/readyz").json()["degraded"]):
+        assert time.monotonic() < end, service.get("/readyz").text
+        time.sleep(0.05)
+    assert service.post("/items", json={"items": [{"item_id": "x", "attributes": {"title": "mug"}}]}).status_code == 503
+    with redis.Redis.from_url(server.url) as connection:
+        connection.execute_command("REPLICAOF", "NO", "ONE")
+    end = time.monotonic() + 20
+    while any("replica. Every" in reason for reason in service.get("/readyz").json()["degraded"]):
+        assert time.monotonic() < end, service.get("/readyz").text
+        time.sleep(0.05)
+
+
+def test_an_unknown_outcome_does_not_advise_to_store_events_twice(
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = make_service()
+
+    def broken(connection: object, commands: object) -> None:
+        raise redis.TimeoutError("Timeout reading from socket")
+
+    monkeypatch.setattr("index.catalogue.redis.connection._exchange", broken)
+    answer = service.post("/events", json={"events": [{"user_id": "u", "item_id": "mug-1"}]})
+    assert answer.status_code == 503
+    assert "safe to repeat" not in answer.text
+    assert "only with an event_id" in answer.json()["advice"]

@@ -41,8 +41,9 @@ class Connections:
         self._idle: deque[sqlite3.Connection] = deque()
         self._closed = False
         with self._translated():
-            if path.parent.exists() and not path.parent.is_dir():
-                raise CatalogueError(f"{path.parent} is a file, not a directory; set SEQREC_HOME to a directory")
+            existing = next((parent for parent in path.absolute().parents if parent.exists()), None)
+            if existing is not None and not existing.is_dir():
+                raise CatalogueError(f"{existing} is a file, not a directory; set SEQREC_HOME to a directory")
             private_directory(path.parent)
             make_private(path)  # SQLite gives new -wal and -shm files the same permissions
             for suffix in ("-wal", "-shm"):

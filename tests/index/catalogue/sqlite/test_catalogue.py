@@ -55,7 +55,7 @@ def test_a_file_in_place_of_its_directory_is_named(tmp_path: Path) -> None:
     (tmp_path / "home").touch()
     with pytest.raises(CatalogueError, match=r"home is a file, not a directory; set SEQREC_HOME to a directory"):
         SqliteCatalogue(tmp_path / "home" / "c.sqlite3")
-    with pytest.raises(CatalogueError, match=r"c\.sqlite3: Not a directory \(.*home/shop\)"):
+    with pytest.raises(CatalogueError, match=r"home is a file, not a directory"):
         SqliteCatalogue(tmp_path / "home" / "shop" / "c.sqlite3")
 
 
@@ -68,9 +68,11 @@ def test_the_check_is_what_a_process_that_starts_would_find(tmp_path: Path, monk
         patch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
         with pytest.raises(CatalogueError, match=r"c\.sqlite3: the disk is full"):
             catalogue.check()
+    with catalogue._connections.use() as connection:  # what is in the write-ahead log can still be read
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     with path.open("r+b") as file:
         file.write(b"\xff" * path.stat().st_size)
-    with pytest.raises(CatalogueError, match=r"c\.sqlite3: "):
+    with pytest.raises(CatalogueError, match=r"c\.sqlite3: it is not an SQLite database"):
         catalogue.check()
     path.unlink()
     with pytest.raises(CatalogueReplaced, match="was removed or replaced"):

@@ -151,9 +151,10 @@ def test_items_are_there_after_a_restart(make_client: MakeClient) -> None:
 def test_words_find_items(client: TestClient) -> None:
     put(client, {"item_id": "kite", "attributes": {"title": "Paper kite", "price": 4}})
     found = client.get("/items", params={"q": "paper ki", "limit": 5}).json()
-    assert found == {
-        "items": [{"item_id": "kite", "attributes": {"title": "Paper kite", "price": 4}, "available": True}],
-        "degraded": [],
-    }
+    kite = {"item_id": "kite", "attributes": {"title": "Paper kite", "price": 4}, "available": True}
+    assert found == {"items": [kite], "degraded": []}
     assert len(client.get("/items", params={"q": "tea", "limit": 2}).json()["items"]) == 2
     assert client.get("/items", params={"q": "no such words"}).json()["items"] == []
+    put(client, {"item_id": "kite", "attributes": {"title": "Paper kite"}, "available": False})
+    [hidden] = client.get("/items", params={"q": "paper kite"}).json()["items"]
+    assert hidden["available"] is False
