@@ -299,7 +299,8 @@ class HybridSearch:
         counted = self._best(*self.pair_scores(), PAIR_CANDIDATES + more)
         rows = np.unique(np.concatenate([dense[0][dense[0] >= 0], words, counted, np.arange(n, view.size)]))
         rows = rows[allowed[rows]]
-        return rows[~np.isin(rows, list(spec.excluded))] if spec.excluded else rows
+        kept: Positions = rows[~np.isin(rows, list(spec.excluded))]
+        return kept
 
     def _best(self, places: Positions, values: npt.NDArray[np.floating], most: int) -> Positions:
         """The positions whose values sum to most, in no order."""
