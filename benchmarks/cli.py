@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "reindex": ("benchmarks.reindex:main", "items/s of the batch job beside bare encoding, 1,000 to 1,000,000 items"),
     "startup": ("benchmarks.startup:main", "seconds from the start of the process to /healthz and /readyz"),
     "hybrid": ("benchmarks.hybrid:main", "a hybrid beside its dense model alone, 20,000 to 1,000,000 items"),
+    "events": ("benchmarks.events:main", "answers while events pour in, 100,000 a minute"),
     "memory": ("benchmarks.memory:main", "memory from 1,000 to 1,000,000 items, and of a second worker"),
     "threads": ("benchmarks.threads:main", "what a second busy process costs, with waiting threads asleep or spinning"),
     "cold-items": (
