@@ -21,6 +21,8 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
         "items/s of the batch job from 1,000 to 1,000,000 items, compared with encoding alone",
     ),
     "startup": ("benchmarks.startup:main", "seconds from the start of the process to /healthz and /readyz"),
+    "hybrid": ("benchmarks.hybrid:main", "a hybrid, compared with its dense model alone, 20,000 to 1,000,000 items"),
+    "events": ("benchmarks.events:main", "latency of recommendations while 100,000 events a minute arrive"),
     "memory": ("benchmarks.memory:main", "memory of a worker with 1,000 to 1,000,000 items, and of a second worker"),
     "threads": ("benchmarks.threads:main", "slowdown by another busy process, with waiting threads asleep or spinning"),
     "cold-items": (

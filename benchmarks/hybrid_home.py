@@ -20,7 +20,6 @@ from index.catalogue.base import CatalogueItem
 from index.catalogue.batches import batches
 from index.catalogue.histories import Event
 from index.catalogue.open import open_catalogue, open_histories
-from index.events.counting import count_events
 from index.events.import_events import EVENTS_AT_ONCE
 from index.snapshot.checkpoints import keep_checkpoint
 from index.snapshot.manifest import Manifest
@@ -30,6 +29,7 @@ from index.snapshot.writer import write_snapshot
 from seqrec.checkpoint import save_checkpoint
 from seqrec.data.items import Item
 from seqrec.encoder import Encoder, load_model
+from seqrec.hybrid.event_counts import EventChanges, count_sequences
 from seqrec.hybrid.lexical import Vocabulary
 from seqrec.hybrid.settings import HybridSettings
 from seqrec.models.hybrid import Hybrid
@@ -42,6 +42,8 @@ WORDS = 20_000
 TEXTS = 50_000
 """Different ones; a larger catalogue begins again, so the share of items that have a term is that of a real one."""
 EVENTS_AN_ITEM = 3
+CLUSTERS = 1000
+"""Of vectors: what an approximate index is made for."""
 LENGTH = 8  # of a user's sequence, on average
 SETTINGS = HybridSettings(last_text=0.3, recent_text=0.3, dense=0.5, cold_boost=0.5)
 
@@ -103,15 +105,15 @@ def save_models(folder: Path, world: World) -> tuple[Path, Path]:
     return folder / "dense", folder / "hybrid"
 
 
-def make_home(home: Path, checkpoint: Path, world: World, index: str) -> Path:
-    """With a published snapshot; the catalogue's log has no items. Vectors are random directions."""
+def make_home(home: Path, checkpoint: Path, world: World, index: str = "flat", log: bool = True) -> Path:
+    """With a published snapshot; the catalogue's log has no items. `log` False: events are in the snapshot alone."""
     encoder = load_model(checkpoint, device="cpu")
     store = SnapshotStore(home)
     with closing(open_catalogue(home, create=True)) as catalogue, closing(open_histories(home)) as histories:
-        for batch in batches(_events(world), EVENTS_AT_ONCE):
+        for batch in batches(_events(world), EVENTS_AT_ONCE) if log else ():
             histories.add(batch)
         settings = None if encoder.hybrid is None else encoder.hybrid.cooccurrence
-        counts = count_events(histories, settings)
+        counts = count_sequences(settings, histories.log_id, _sequences(world, histories.events_head()))
         seq = catalogue.head()
         manifest = Manifest.begun(encoder, store.new_id(seq), catalogue.catalogue_id, seq, index, popularity=True)
         manifest = replace(manifest, pairs=None if settings is None else asdict(settings))
@@ -124,6 +126,14 @@ def make_home(home: Path, checkpoint: Path, world: World, index: str) -> Path:
     return home
 
 
+def _sequences(world: World, seq: int) -> EventChanges:
+    lengths = np.diff(world.offsets)
+    places = np.arange(len(world.rows)) - np.repeat(world.offsets[:-1], lengths)
+    times = (np.repeat(np.arange(len(lengths)), lengths) + places).astype(np.float64)
+    now = np.ones(len(times), np.bool_)
+    return EventChanges(0, seq, list(map(item_id, world.rows.tolist())), world.offsets, times, ~now, now)
+
+
 def _events(world: World) -> Iterator[Event]:
     for user, (begin, end) in enumerate(zip(world.offsets[:-1].tolist(), world.offsets[1:].tolist(), strict=True)):
         for place, row in enumerate(world.rows[begin:end].tolist()):
@@ -133,9 +143,11 @@ def _events(world: World) -> Iterator[Event]:
 def _batches(encoder: Encoder, world: World) -> Iterator[list[CatalogueItem]]:
     tokens = list(encoder.tokenize_items(world.texts))
     rng = np.random.default_rng(0)
+    centres = rng.standard_normal((CLUSTERS, encoder.dim), dtype=np.float32)
     for begin in range(0, world.count, AT_ONCE):
         rows = range(begin, min(begin + AT_ONCE, world.count))
-        vectors = rng.standard_normal((len(rows), encoder.dim), dtype=np.float32)
+        vectors = centres[rng.integers(CLUSTERS, size=len(rows))]
+        vectors += 0.5 * rng.standard_normal(vectors.shape, dtype=np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         entries = []
         for row, vector in zip(rows, vectors, strict=True):

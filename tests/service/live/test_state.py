@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ import pytest
 from index.catalogue.base import CatalogueItem, Change
 from seqrec.data.items import Item, make_item
 from seqrec.encoder import load_model
-from seqrec.hybrid.event_counts import BaseCounts
+from seqrec.hybrid.event_counts import BaseCounts, EventChanges
 from seqrec.metric import ranked
 from seqrec.text.item_text import ItemTokens
 from service.live import search
@@ -265,3 +266,30 @@ def test_the_best_of_many_equals_are_the_first_by_id(towers: Towers, monkeypatch
         for k in (1, 2, 5, 40, 99, 200):
             hits = search.best_hits(view, scores, k, rows)
             assert [(hit.position, hit.score) for hit in hits] == expected[:k]
+
+
+def test_events_by_position_follow_the_counts(towers: Towers) -> None:
+    """Each step changes what a few events change, and is what a view that begins anew finds; also for a new item."""
+    items = [make_item(item_id, {"title": "oak"}) for item_id in "abcde"]
+    state = LiveState(InMemorySnapshot(items, towers, 1, [1, 0, 2, 0, 0]), towers)  # type: ignore[arg-type]
+    counts, seq = state.counts, state.counts.seq
+    for number, (batch, gone) in enumerate([("aab", 0), ("xc", 0), ("x", 0), ("", 2), ("bd", 0), ("", 3)]):
+        if number == 2:
+            state.apply([put(towers, 9, make_item("x", {"title": "new"}))], 9)
+        changes = EventChanges(
+            seq,
+            seq + 1,
+            list(batch) if batch else ["a", "b", "x"][:gone],
+            np.array([0, len(batch) or gone]),
+            np.zeros(len(batch) or gone),
+            np.full(len(batch) or gone, not batch),
+            np.full(len(batch) or gone, bool(batch)),
+        )
+        seq += 1
+        state.follow_events(changes)
+        found = state.view.popularity
+        again = dataclasses.replace(state.view)  # with nothing remembered
+        assert found.tolist() == again.popularity.tolist()
+        here = {state.view.item_id(row): float(found[row]) for row in range(state.view.size)}
+        former = {"a": 1, "c": 2}
+        assert here == {item: former.get(item, 0) + counts.events_of(item) for item in here}
