@@ -40,7 +40,7 @@ def open_source(folder: Path, name: str) -> Source:
     if name == "recbole":
         return RecBoleSource(folder, RecBoleFields())
     files = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
-    metadata = [path for path in files if path.name.lower().startswith("meta")]
+    metadata = [path for path in files if path.name.lower().startswith("meta_")]
     data = (".json", ".jsonl", ".csv")
     reviews = [
         path for path in files if path not in metadata and set(path.suffixes) & set(data) and path.suffix != ".toml"

@@ -318,6 +318,25 @@ def test_the_demo_is_up_on_the_bundled_shop(
     assert "20725  Lunch Bag Red Retrospot" in out
 
 
+def test_a_home_of_an_earlier_demo_is_taken_over(
+    commands: list[list[str]], tmp_path: Path, bag_of_words_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had no import: its model is trained once more, and its catalogue stays."""
+    home = tmp_path / "home" / "demo"
+    for name in ("checkpoint", "run/checkpoint"):
+        shutil.copytree(bag_of_words_checkpoint, home / name)
+    (home / "snapshots").mkdir()
+    (home / "catalogue.sqlite3").write_text("as it was")
+    (home / "evaluation.md").write_text("old")
+    (home / "state.json").write_text(json.dumps({"train": "a", "evaluate": "b", "index": "c"}))
+    monkeypatch.setenv("SEQREC_HOME", str(tmp_path / "home"))
+    with pytest.raises(Served):
+        demo.main([])
+    assert names(commands) == ["train", "evaluate", "index"]
+    assert "--overwrite" in commands[0]
+    assert (home / "catalogue.sqlite3").read_text() == "as it was"
+
+
 def test_the_demo_reads_what_the_files_have(commands: list[list[str]], online_retail: Path, tmp_path: Path) -> None:
     os.environ["SEQREC_HOME"] = str(tmp_path / "home")
     with pytest.raises(Served):

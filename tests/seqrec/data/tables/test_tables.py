@@ -14,6 +14,7 @@ import pytest
 
 from seqrec.data.tables.base import Rejects, TableOptions
 from seqrec.data.tables.open import open_table
+from seqrec.data.tables.source_table import recognize
 from seqrec.errors import FileFormatError, InputError
 
 ROWS = [("1", "Café – rouge", "2.5"), ("2", 'Desk 5" wide', "10"), ("3", "two\nlines; and, more", None)]
@@ -233,3 +234,23 @@ def test_movielens_as_a_table(tmp_path: Path) -> None:
     events = open_table(str(tmp_path), TableOptions(format="movielens"), "events")
     [batch] = events.batches(["user_id", "rating"], Rejects("raise"))
     assert batch.to_pydict() == {"user_id": ["7", "7"], "rating": [4.0, 2.5]}
+
+
+def test_folders_of_recbole_and_amazon_are_recognised(tmp_path: Path) -> None:
+    recbole, amazon, other = (tmp_path / name for name in ("ml", "beauty", "shop"))
+    for folder in (recbole, amazon, other):
+        folder.mkdir()
+    (recbole / "ml.inter").write_text("user_id:token\titem_id:token\ttimestamp:float\n7\t1\t5\n7\t2\t6\n")
+    (recbole / "ml.item").write_text("item_id:token\ttitle:token_seq\n1\tToy Story\n2\tHeat\n")
+    review = {"reviewerID": "u", "asin": "B1", "overall": 5.0, "unixReviewTime": 1400000000}
+    (amazon / "Beauty.json").write_text(json.dumps(review) + "\n")
+    (amazon / "meta_Beauty.json").write_text(json.dumps({"asin": "B1", "title": "Soap", "brand": "Acme"}) + "\n")
+    (other / "metadata.csv").write_text("id,title\n1,a\n")
+    (other / "orders.csv").write_text("id,user\n1,u\n")
+    assert [recognize(folder) for folder in (recbole, amazon, other)] == ["recbole", "amazon", None]
+    for folder, kind, titles in ((recbole, "recbole", ["Toy Story", "Heat"]), (amazon, "amazon", ["Soap"])):
+        items = open_table(str(folder), TableOptions(format=kind), "items")
+        [batch] = items.batches(["title"], Rejects("raise"))
+        assert batch.to_pydict() == {"title": titles}
+        events = open_table(str(folder), TableOptions(format=kind), "events")
+        assert {"user_id", "item_id", "timestamp"} <= set(events.columns)
