@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from fastapi import Path as InPath
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from seqrec.data.items import MAX_ATTRIBUTE_BYTES, MAX_ATTRIBUTES, MAX_ITEM_ID_BYTES
+from service.settings import Settings
 
 MAX_UNKNOWN_FIELDS = 20
 MAX_SEQ = 2**53 - 1
 """More than a log can reach, and the largest whole number that every JSON reader has exactly."""
 
+# The document has the defaults of settings; the limits themselves are checked where the work is done.
+_DEFAULTS: dict[str, Any] = {name: field.get_default() for name, field in Settings.model_fields.items()}
+_MOST_IDS = {"maxItems": _DEFAULTS["max_ids"]}
 _PLAIN = r"[^\x00-\x1f\x7f-\x9f]"
 # Checked by check_item_id and check_user_id of seqrec.data.items, which count bytes, not characters.
 _ITEM_ID = {"minLength": 1, "maxLength": MAX_ITEM_ID_BYTES, "pattern": f"^{_PLAIN}*$"}
@@ -68,7 +73,7 @@ Attributes = Annotated[
             "additionalProperties": {
                 "anyOf": [
                     {"type": "string", "maxLength": MAX_ATTRIBUTE_BYTES},
-                    {"type": "number", "minimum": -MAX_SEQ, "maximum": MAX_SEQ},
+                    {"type": "number"},
                     {"type": "array", "items": {"type": "string"}},
                     {"type": "null"},
                 ]
@@ -123,7 +128,16 @@ ItemId = Annotated[
         json_schema_extra=_ITEM_ID,
     ),
 ]
-K = Annotated[int, Field(ge=1, description="how many items to answer with; SEQREC_MAX_K is the most")]
+ItemPath = Annotated[str, InPath(description="may hold a slash, plain or encoded", json_schema_extra=_ITEM_ID)]
+UserPath = Annotated[str, InPath(description="may hold a slash, plain or encoded", json_schema_extra=_USER_ID)]
+K = Annotated[
+    int,
+    Field(
+        ge=1,
+        description="how many items to answer with; SEQREC_MAX_K is the most",
+        json_schema_extra={"maximum": _DEFAULTS["max_k"]},
+    ),
+]
 MinSeq = Annotated[
     int,
     Field(ge=0, le=MAX_SEQ, description="answer from a state that has every change up to this one; else 503"),
@@ -160,6 +174,7 @@ class RecommendBody(Body):
     history: list[HistoryEntry] | None = Field(
         default=None,
         fail_fast=True,
+        json_schema_extra={"maxItems": _DEFAULTS["max_history"]},
         description="oldest first; ids, or attributes of items in no catalogue. Empty: the most popular items",
         examples=[["85123A", {"attributes": {"title": "Red retrospot cake stand"}}]],
     )
@@ -173,10 +188,16 @@ class RecommendBody(Body):
         "model decides: a hybrid may recommend seen items where its training data has repeats, others leave them out",
     )
     exclude: list[ItemId] = Field(
-        default=[], fail_fast=True, description="leave out these items; an unknown id is no error"
+        default=[],
+        fail_fast=True,
+        json_schema_extra=_MOST_IDS,
+        description="leave out these items; an unknown id is no error",
     )
     candidates: list[ItemId] | None = Field(
-        default=None, fail_fast=True, description="rank these only; an unknown id is no error"
+        default=None,
+        fail_fast=True,
+        json_schema_extra=_MOST_IDS,
+        description="rank these only; an unknown id is no error",
     )
     filter: FilterValue | None = None
     explain: bool = Field(
@@ -188,7 +209,9 @@ class RecommendBody(Body):
 class BatchBody(Body):
     """Several requests, answered from one state."""
 
-    requests: list[RecommendBody] = Field(min_length=1, fail_fast=True)
+    requests: list[RecommendBody] = Field(
+        min_length=1, fail_fast=True, json_schema_extra={"maxItems": _DEFAULTS["max_batch"]}
+    )
 
 
 class SimilarBody(Body):
@@ -210,20 +233,29 @@ class PostedItem(Body):
 
 
 class ItemsBody(Body):
-    items: list[PostedItem] = Field(min_length=1, fail_fast=True)
+    items: list[PostedItem] = Field(
+        min_length=1, fail_fast=True, json_schema_extra={"maxItems": _DEFAULTS["max_items"]}
+    )
 
 
 class PostedEvent(Body):
     user_id: UserId
     item_id: ItemId
-    timestamp: float | None = Field(default=None, description="Unix seconds; default: now")
+    timestamp: float | None = Field(
+        default=None, description="Unix seconds, at most a day ahead; default: now", json_schema_extra={"minimum": 0}
+    )
     event_id: ItemId | None = Field(
         default=None, description="of your own choice: an event of this user with the same id is stored once"
     )
 
 
 class EventsBody(Body):
-    events: list[PostedEvent] = Field(min_length=1, fail_fast=True, description="SEQREC_MAX_ITEMS is the most")
+    events: list[PostedEvent] = Field(
+        min_length=1,
+        fail_fast=True,
+        description="SEQREC_MAX_ITEMS is the most",
+        json_schema_extra={"maxItems": _DEFAULTS["max_items"]},
+    )
 
 
 class Answer(BaseModel):

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 
 from service.engine.plan import ONLY_IDS, UNAVAILABLE
 from service.http.dependencies import READ, AuditDep, ComponentsDep, TraceDep, problems
-from service.http.schemas import DeleteAnswer, FoundItem, FoundItems, ItemsBody, PutAnswer, StoredItem
+from service.http.schemas import DeleteAnswer, FoundItem, FoundItems, ItemPath, ItemsBody, PutAnswer, StoredItem
 
 router = APIRouter(tags=["items"])
 
@@ -49,7 +49,7 @@ async def find_items(
 
 
 @router.get("/items/{item_id:path}", responses=problems(404, 422, 503))
-async def get_item(item_id: str, components: ComponentsDep, trace: TraceDep) -> StoredItem:
+async def get_item(item_id: ItemPath, components: ComponentsDep, trace: TraceDep) -> StoredItem:
     """An item as it is stored. Its id may hold a slash, plain or encoded."""
     seq, item, searchable = await components.recommender.get(item_id, trace)
     return StoredItem(
@@ -62,7 +62,7 @@ async def get_item(item_id: str, components: ComponentsDep, trace: TraceDep) -> 
 
 
 @router.delete("/items/{item_id:path}", responses=problems(404, 422, 503))
-async def delete_item(item_id: str, components: ComponentsDep, trace: TraceDep, audit: AuditDep) -> DeleteAnswer:
+async def delete_item(item_id: ItemPath, components: ComponentsDep, trace: TraceDep, audit: AuditDep) -> DeleteAnswer:
     """Take an item out of answers and histories."""
     audit["item_id"] = item_id
     audit["seq"] = seq = await components.recommender.delete(item_id, trace)
