@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from fastapi import Path as InPath
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 
 from seqrec.data.items import MAX_ATTRIBUTE_BYTES, MAX_ATTRIBUTES
-from service.rules.body import ITEM_ID_SCHEMA, PLAIN, Body, ItemId, PlacementBody, RulesBody
+from service.rules.body import DEFAULTS, ITEM_ID_SCHEMA, PLAIN, Body, ItemId, PlacementBody, RulesBody
 
 MAX_SEQ = 2**53 - 1
 """More than a log can reach, and the largest whole number that every JSON reader has exactly."""
@@ -46,7 +47,7 @@ Attributes = Annotated[
             "additionalProperties": {
                 "anyOf": [
                     {"type": "string", "maxLength": MAX_ATTRIBUTE_BYTES},
-                    {"type": "number", "minimum": -MAX_SEQ, "maximum": MAX_SEQ},
+                    {"type": "number"},
                     {"type": "array", "items": {"type": "string"}},
                     {"type": "null"},
                 ]
@@ -80,6 +81,8 @@ PlacementName = Annotated[
     ),
 ]
 Cursor = Annotated[str, Field(min_length=1, max_length=262_144)]
+ItemPath = Annotated[str, InPath(description="may contain slashes, plain or encoded", json_schema_extra=ITEM_ID_SCHEMA)]
+UserPath = Annotated[str, InPath(description="may contain slashes, plain or encoded", json_schema_extra=_USER_ID)]
 MinSeq = Annotated[
     int,
     Field(
@@ -138,6 +141,7 @@ class RecommendBody(QuestionBody):
     history: list[HistoryEntry] | None = Field(
         default=None,
         fail_fast=True,
+        json_schema_extra={"maxItems": DEFAULTS["max_history"]},
         description="oldest first; item ids, or attributes of items that are not in the catalogue. If it is empty, the "
         "most popular items are returned",
         examples=[["85123A", {"attributes": {"title": "Red retrospot cake stand"}}]],
@@ -160,7 +164,9 @@ class RecommendBody(QuestionBody):
 class BatchBody(Body):
     """Several requests, which are answered from the same state."""
 
-    requests: list[RecommendBody] = Field(min_length=1, fail_fast=True)
+    requests: list[RecommendBody] = Field(
+        min_length=1, fail_fast=True, json_schema_extra={"maxItems": DEFAULTS["max_batch"]}
+    )
 
 
 # Checked by parse_window of the route, which names what it may be.
@@ -205,20 +211,27 @@ class PostedItem(Body):
 
 
 class ItemsBody(Body):
-    items: list[PostedItem] = Field(min_length=1, fail_fast=True)
+    items: list[PostedItem] = Field(min_length=1, fail_fast=True, json_schema_extra={"maxItems": DEFAULTS["max_items"]})
 
 
 class PostedEvent(Body):
     user_id: UserId
     item_id: ItemId
-    timestamp: float | None = Field(default=None, description="Unix seconds; default: now")
+    timestamp: float | None = Field(
+        default=None, description="Unix seconds, at most a day ahead; default: now", json_schema_extra={"minimum": 0}
+    )
     event_id: ItemId | None = Field(
         default=None, description="chosen by the client; an event of the same user with the same id is stored once"
     )
 
 
 class EventsBody(Body):
-    events: list[PostedEvent] = Field(min_length=1, fail_fast=True, description="at most SEQREC_MAX_ITEMS")
+    events: list[PostedEvent] = Field(
+        min_length=1,
+        fail_fast=True,
+        description="at most SEQREC_MAX_ITEMS",
+        json_schema_extra={"maxItems": DEFAULTS["max_items"]},
+    )
 
 
 class Answer(BaseModel):

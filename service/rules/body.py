@@ -14,6 +14,7 @@ from seqrec.data.items import MAX_ITEM_ID_BYTES, check_item_id
 from seqrec.errors import InputError
 from service.live.filter_language import parse_filter
 from service.rules.ranking import Boost, Explore, Pin
+from service.settings import Settings
 
 MAX_UNKNOWN_FIELDS = 20
 MAX_RULES = 32
@@ -88,6 +89,9 @@ FilterValue = Annotated[
         }
     ),
 ]
+# The document has the defaults of settings; the limits themselves are checked where the work is done.
+DEFAULTS: dict[str, Any] = {name: field.get_default() for name, field in Settings.model_fields.items()}
+_MOST_IDS = {"maxItems": DEFAULTS["max_ids"]}
 PLAIN = r"[^\x00-\x1f\x7f-\x9f]"
 # Checked by check_item_id of seqrec.data.items, which counts bytes, not characters.
 ITEM_ID_SCHEMA: dict[str, Any] = {"minLength": 1, "maxLength": MAX_ITEM_ID_BYTES, "pattern": f"^{PLAIN}*$"}
@@ -99,7 +103,14 @@ ItemId = Annotated[
         json_schema_extra=ITEM_ID_SCHEMA,
     ),
 ]
-K = Annotated[int, Field(ge=1, description="how many items to answer with; SEQREC_MAX_K is the most")]
+K = Annotated[
+    int,
+    Field(
+        ge=1,
+        description="how many items to answer with; SEQREC_MAX_K is the most",
+        json_schema_extra={"maximum": DEFAULTS["max_k"]},
+    ),
+]
 
 
 class BoostBody(Body):
@@ -143,10 +154,16 @@ class RulesBody(Body):
 
     k: K | None = Field(default=None, description="how many items to answer with; default: 10, at most SEQREC_MAX_K")
     exclude: list[ItemId] | None = Field(
-        default=None, fail_fast=True, description="leave out these items; an unknown id is no error"
+        default=None,
+        fail_fast=True,
+        json_schema_extra=_MOST_IDS,
+        description="leave out these items; an unknown id is no error",
     )
     candidates: list[ItemId] | None = Field(
-        default=None, fail_fast=True, description="rank these only; an unknown id is no error"
+        default=None,
+        fail_fast=True,
+        json_schema_extra=_MOST_IDS,
+        description="rank these only; an unknown id is no error",
     )
     filter: FilterValue | None = None
     boost: list[BoostBody] | None = Field(

@@ -11,7 +11,7 @@ from service.engine.browse import find_items as find_items_in
 from service.engine.browse import read_found, read_items
 from service.engine.plan import ONLY_IDS, UNAVAILABLE
 from service.http.dependencies import READ, AuditDep, ComponentsDep, FilterDep, TraceDep, problems
-from service.http.schemas import DeleteAnswer, FoundItem, FoundItems, ItemsBody, PutAnswer, StoredItem
+from service.http.schemas import DeleteAnswer, FoundItem, FoundItems, ItemPath, ItemsBody, PutAnswer, StoredItem
 
 router = APIRouter(tags=["items"])
 
@@ -72,7 +72,7 @@ async def find_items(
 
 
 @router.get("/items/{item_id:path}", responses=problems(404, 422, 429, 503, 504))
-async def get_item(item_id: str, components: ComponentsDep, trace: TraceDep) -> StoredItem:
+async def get_item(item_id: ItemPath, components: ComponentsDep, trace: TraceDep) -> StoredItem:
     """An item as it is stored. Its id may contain slashes, plain or encoded."""
     seq, item, searchable = await components.recommender.get(item_id, trace)
     return StoredItem(
@@ -85,7 +85,7 @@ async def get_item(item_id: str, components: ComponentsDep, trace: TraceDep) -> 
 
 
 @router.delete("/items/{item_id:path}", responses=problems(404, 422, 429, 503, 504))
-async def delete_item(item_id: str, components: ComponentsDep, trace: TraceDep, audit: AuditDep) -> DeleteAnswer:
+async def delete_item(item_id: ItemPath, components: ComponentsDep, trace: TraceDep, audit: AuditDep) -> DeleteAnswer:
     """Delete an item. It is no longer returned, and no longer read in histories."""
     audit["item_id"] = item_id
     audit["seq"] = seq = await components.recommender.delete(item_id, trace)

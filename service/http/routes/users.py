@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
 
 from fastapi import APIRouter
-from fastapi import Path as InPath
 
 from index.catalogue.histories import Event, make_event
 from seqrec.errors import InputError
 from service.http.dependencies import WRITE, AuditDep, ComponentsDep, TraceDep, problems
-from service.http.schemas import DeleteUserAnswer, EventsAnswer, EventsBody
+from service.http.schemas import DeleteUserAnswer, EventsAnswer, EventsBody, UserPath
 
 router = APIRouter(tags=["users"])
 
@@ -52,7 +50,7 @@ async def post_events(body: EventsBody, components: ComponentsDep, trace: TraceD
 
 @router.delete("/users/{user_id:path}", responses=problems(422, 429, 503))
 async def delete_user(
-    user_id: Annotated[str, InPath(description="may contain slashes, plain or encoded")],
+    user_id: UserPath,
     components: ComponentsDep,
     trace: TraceDep,
     audit: AuditDep,
