@@ -29,7 +29,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "index": ("index.build.cli:index", "build, verify, publish, roll back and list snapshots"),
     "reindex": ("index.build.cli:reindex", "make a new snapshot of the catalogue and publish it"),
     "catalogue": ("index.backup.cli:catalogue", "dump, restore and show the catalogue"),
-    "events": ("index.events.cli:events", "store what users did from files"),
+    "events": ("index.events.cli:events", "store what users did from files, and set which events count"),
+    "users": ("index.events.users_cli:users", "print or delete what is stored of users"),
     "serve": ("service.cli:serve", "answer over HTTP"),
     "bench": ("benchmarks.cli:bench", "measure speed and memory beside what people would use instead"),
 }

@@ -55,7 +55,7 @@ def import_items(
         stored = catalogue.get_many([item.item_id for item in some])
         for item in some:
             entry = stored[item.item_id][1] if item.item_id in stored else None
-            if entry is None or not _same_item(entry.item, item):
+            if entry is None or not same_item(entry.item, item):
                 pending.append(item)
             elif entry.item_tower != tower:
                 pending.append(item)
@@ -163,7 +163,8 @@ def with_known_vectors(catalogue: Catalogue, entries: Sequence[CatalogueItem]) -
     ]
 
 
-def _same_item(stored: Item, item: Item) -> bool:
+def same_item(stored: Item, item: Item) -> bool:
+    """Whether nothing of an item has changed."""
     # The order of attributes is part of the text if the recipe does not fix one.
     same = list(stored.attributes.items()) == list(item.attributes.items())
     return same and stored.available == item.available

@@ -290,6 +290,7 @@ def _plan(
             history.append(position)
     deadline.check()
     excluded = _positions(view, request.exclude, f"{request.field}exclude")
+    excluded.update(position for item_id in user.negative if (position := view.position_of(item_id)) is not None)
     if _leaves_seen_out(view, request):
         excluded.update(history)
         if request.user_id is not None and request.user_id not in seen:

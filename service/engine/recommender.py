@@ -14,14 +14,21 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from index.build.import_items import with_known_vectors
 from index.catalogue.base import Catalogue, CatalogueItem, PutResult
-from index.catalogue.histories import Event, HistoryStore
-from seqrec.data.items import Item, check_item_id, check_user_id, make_item
-from seqrec.errors import CatalogueError, CatalogueReplaced, InputError, ItemNotFound, NotReady
-from seqrec.text.item_text import TokenizedItem, has_model_input
+from index.catalogue.histories import Event, HistoryStore, StoredEvent
+from seqrec.data.items import Item, check_item_id, check_user_id
+from seqrec.errors import CatalogueError, CatalogueReplaced, InputError, ItemChanged, ItemNotFound, NotReady
+from seqrec.text.item_text import has_model_input
 from service.deadline import Deadline
 from service.engine.batcher import Batcher, BatchRecord, Lane
+from service.engine.items import (
+    ItemPatch,
+    encode_items,
+    found_items,
+    patched_entries,
+    posted_entries,
+    put_unless_changed,
+)
 from service.engine.plan import (
     Answer,
     HistoryQuery,
@@ -31,7 +38,6 @@ from service.engine.plan import (
     Result,
     answer,
     execute,
-    no_text,
     plan_recommendations,
     plan_similar,
 )
@@ -39,7 +45,7 @@ from service.engine.user_history import UserHistory, load_histories
 from service.engine.vector_cache import VectorCache
 from service.live.filters import Filter
 from service.live.follower import Follower
-from service.live.state import Towers, View
+from service.live.state import View
 from service.settings import Settings
 
 T = TypeVar("T")
@@ -48,6 +54,8 @@ _MAX_WAIT_FRACTION = 0.8
 """Share of its deadline that a request waits for the change of its `min_seq`: time must be left to answer or refuse."""
 _THREADS = 8
 _HEAVY_THREADS = 2
+_PATCH_ATTEMPTS = 20
+"""Of a patch whose items others change at the same time."""
 _FAILURE_SECONDS = 60.0
 """How long a failed write shows, unless one succeeds."""
 _HEAVY_STAGES = ("filter", "explain")
@@ -96,7 +104,7 @@ class Recommender:
         self._store_threads = ThreadPoolExecutor(_THREADS, "store")
         lanes = [
             Lane(RECOMMEND, execute, batch_tokens, settings.queue_tokens),
-            Lane(ITEMS, _encode_items, batch_tokens, settings.item_queue_tokens),
+            Lane(ITEMS, encode_items, batch_tokens, settings.item_queue_tokens),
         ]
         self.batcher = Batcher(lanes, observe, cores)
 
@@ -170,19 +178,46 @@ class Recommender:
             raise InputError(f"at most {self._settings.max_items} items in one call, not {len(posted)}", "items")
         async with self._write_deadline(trace) as deadline:
             view = await self._view(0, trace, deadline)
-            entries = await self._on_threads("read", trace, _entries, self._catalogue, view.towers, posted)
-            searchable = [entry.tokens is not None and has_model_input(entry.tokens) for entry in entries]
-            bare = [row for row, entry in enumerate(entries) if entry.vector is None and searchable[row]]
-            units = [(view.towers, tokens) for row in bare if (tokens := entries[row].tokens) is not None]
-            costs = [len(tokens.ids) + 1 for _, tokens in units]
-            vectors = await self._submit(ITEMS, units, costs, trace, deadline)
-            for row, vector in zip(bare, vectors, strict=True):
-                entries[row] = replace(entries[row], vector=vector)
+            entries = await self._on_threads("read", trace, posted_entries, self._catalogue, view.towers, posted)
+            entries = await self._encoded(view, entries, trace, deadline)
         # Outside of the deadline: after a 504 nothing must have been written.
         result = await self._on_threads("write", trace, self._catalogue.put, entries)
         await self._wait_until_searched(result.seq, trace)
-        unknown = [entry.item.item_id for entry, found in zip(entries, searchable, strict=True) if not found]
+        unknown = [entry.item.item_id for entry in entries if not _has_input(entry)]
         return result, unknown, [entry.item.item_id for entry in entries if not entry.item.available]
+
+    async def patch(self, patches: Sequence[ItemPatch], trace: Trace) -> tuple[int, int, int]:
+        """Change attributes and availability of items, all or none: seq, and how many were updated and unchanged.
+
+        Raises ItemNotFound, and as `put`.
+        """
+        if len(patches) > self._settings.max_items:
+            raise InputError(f"at most {self._settings.max_items} items in one call, not {len(patches)}", "items")
+        result: PutResult | ItemChanged | None = None
+        for _ in range(_PATCH_ATTEMPTS):
+            async with self._write_deadline(trace) as deadline:
+                view = await self._view(0, trace, deadline)
+                found = await self._on_threads("read", trace, patched_entries, self._catalogue, view.towers, patches)
+                found = replace(found, entries=await self._encoded(view, found.entries, trace, deadline))
+            result = await self._on_threads("write", trace, put_unless_changed, self._catalogue, found)
+            if isinstance(result, PutResult):
+                await self._wait_until_searched(result.seq, trace)
+                return result.seq, result.updated, found.unchanged
+        assert isinstance(result, ItemChanged)
+        raise result
+
+    async def _encoded(
+        self, view: View, entries: Sequence[CatalogueItem], trace: Trace, deadline: Deadline
+    ) -> list[CatalogueItem]:
+        """The entries with a vector, unless the model finds nothing to encode in one."""
+        bare = [row for row, entry in enumerate(entries) if entry.vector is None and _has_input(entry)]
+        units = [(view.towers, tokens) for row in bare if (tokens := entries[row].tokens) is not None]
+        costs = [len(tokens.ids) + 1 for _, tokens in units]
+        vectors = await self._submit(ITEMS, units, costs, trace, deadline)
+        encoded = list(entries)
+        for row, vector in zip(bare, vectors, strict=True):
+            encoded[row] = replace(encoded[row], vector=vector)
+        return encoded
 
     async def delete(self, item_id: str, trace: Trace) -> int:
         """Delete an item; the sequence number after it. Raises ItemNotFound, NotReady, CatalogueError."""
@@ -214,6 +249,23 @@ class Recommender:
         deleted = await self._on_threads("write", trace, self._histories.delete, check_user_id(user_id))
         await self._counted(trace)
         return deleted
+
+    async def stored_events(
+        self, user_id: str, limit: int, before: tuple[float, int] | None, trace: Trace
+    ) -> list[StoredEvent]:
+        """Events of a user, newest first, from a time and number on. Raises InputError, DeadlineExceeded, NotReady."""
+        self._follower.view()  # as in `delete_user`
+        async with self._deadline(trace):
+            checked = check_user_id(user_id)
+            return await self._on_threads("read", trace, self._histories.stored, checked, limit, before)
+
+    async def remove_event(self, user_id: str, event_id: str, trace: Trace) -> bool:
+        """Take one event back; False if there is none of this id. Raises InputError, NotReady, CatalogueError."""
+        self._follower.view()
+        user_id, event_id = check_user_id(user_id), check_item_id(event_id, "event_id")
+        removed = await self._on_threads("write", trace, self._histories.remove, user_id, event_id)
+        await self._counted(trace)
+        return removed
 
     async def _counted(self, trace: Trace) -> None:
         """Return when what was just written to the log of events counts in the answers of this worker.
@@ -253,7 +305,7 @@ class Recommender:
     async def find(self, words: str, limit: int, trace: Trace) -> list[Item]:
         """Items whose attributes contain the words, best match first. Raises DeadlineExceeded, CatalogueError."""
         async with self._deadline(trace):
-            return await self._on_threads("read", trace, _found_items, self._catalogue, words, limit)
+            return await self._on_threads("read", trace, found_items, self._catalogue, words, limit)
 
     def _deadline(self, trace: Trace) -> Deadline:
         return Deadline(self._settings.deadline, trace.arrived)
@@ -392,36 +444,5 @@ def _answers(plans: Sequence[Plan], results: Sequence[Result | None], deadline: 
     return answers
 
 
-def _entries(
-    catalogue: Catalogue, towers: Towers, posted: Sequence[tuple[str, Mapping[str, Any], bool]]
-) -> list[CatalogueItem]:
-    """The items as the catalogue stores them; without a vector where it must be encoded. Raises InputError."""
-    items: dict[str, Item] = {}
-    for row, (item_id, attributes, available) in enumerate(posted):
-        item = make_item(item_id, attributes, available, f"items[{row}].")
-        if item_id in items:
-            raise InputError(f"{item_id!r} occurs twice in this request; send it once", f"items[{row}].item_id")
-        items[item_id] = item
-    all_tokens = towers.encoder.tokenize_items(list(items.values()))
-    for row, tokens in enumerate(all_tokens):
-        if towers.encoder.cold_items and not has_model_input(tokens):
-            raise InputError(no_text(towers), f"items[{row}].attributes")
-    tower = towers.encoder.item_tower
-    bare = [CatalogueItem(item, tokens, None, tower) for item, tokens in zip(items.values(), all_tokens, strict=True)]
-    return with_known_vectors(catalogue, bare)
-
-
-def _encode_items(units: Sequence[tuple[Towers, TokenizedItem]]) -> list[Any]:
-    """A batch of the items lane. Right after a swap its units may be of two models."""
-    vectors: list[Any] = [None] * len(units)
-    for towers in {id(towers): towers for towers, _ in units}.values():
-        rows = [row for row, (of, _) in enumerate(units) if of is towers]
-        for row, vector in zip(rows, towers.encode_items([units[row][1] for row in rows]), strict=True):
-            vectors[row] = vector
-    return vectors
-
-
-def _found_items(catalogue: Catalogue, words: str, limit: int) -> list[Item]:
-    item_ids = catalogue.find(words, limit)
-    found = catalogue.get_many(item_ids)
-    return [found[item_id][1].item for item_id in item_ids if item_id in found]
+def _has_input(entry: CatalogueItem) -> bool:
+    return entry.tokens is not None and has_model_input(entry.tokens)

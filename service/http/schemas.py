@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from seqrec.data.items import MAX_ATTRIBUTE_BYTES, MAX_ATTRIBUTES, MAX_ITEM_ID_BYTES
+from seqrec.data.items import MAX_ATTRIBUTE_BYTES, MAX_ATTRIBUTES, MAX_ITEM_ID_BYTES, MAX_TYPE_BYTES
 
 MAX_UNKNOWN_FIELDS = 20
 MAX_SEQ = 2**63 - 1
@@ -91,6 +91,9 @@ UserId = Annotated[
 ]
 ItemId = Annotated[
     str, Field(description=f"1 to {MAX_ITEM_ID_BYTES} bytes of UTF-8 without control characters", examples=["85123A"])
+]
+EventTypeName = Annotated[
+    str, Field(description=f"1 to {MAX_TYPE_BYTES} bytes of UTF-8 without control characters", examples=["view"])
 ]
 K = Annotated[int, Field(ge=1, description="how many items to answer with; SEQREC_MAX_K is the most")]
 MinSeq = Annotated[
@@ -178,12 +181,33 @@ class ItemsBody(Body):
     items: list[PostedItem] = Field(min_length=1, fail_fast=True)
 
 
+class PatchBody(Body):
+    """What changes of an item, as a JSON merge patch (RFC 7396). What is not named stays."""
+
+    attributes: Attributes = Field(default={}, description="new values by name; null removes an attribute")
+    available: bool | None = Field(default=None, description="false hides the item from answers; null: as it is")
+
+
+class PatchedItem(PatchBody):
+    item_id: ItemId
+
+
+class PatchesBody(Body):
+    items: list[PatchedItem] = Field(min_length=1, fail_fast=True)
+
+
 class PostedEvent(Body):
     user_id: UserId
     item_id: ItemId
     timestamp: float | None = Field(default=None, description="Unix seconds; default: now")
     event_id: ItemId | None = Field(
         default=None, description="of your own choice: an event of this user with the same id is stored once"
+    )
+    type: EventTypeName | None = Field(
+        default=None, description="what the user did; `seqrec events types` sets which types count, and how much"
+    )
+    value: float | None = Field(
+        default=None, description="a number of your own, such as a price; stored and given back"
     )
 
 
@@ -275,6 +299,12 @@ class PutAnswer(Answer):
     detail: str | None = Field(default=None, description="why they are not searchable")
 
 
+class PatchAnswer(Answer):
+    seq: int = Field(description="the number of the last change")
+    updated: int
+    unchanged: int = Field(description="items that were as the patch would make them")
+
+
 class DeleteAnswer(Answer):
     seq: int
 
@@ -300,6 +330,24 @@ class EventsAnswer(Answer):
         description="item ids that are in no catalogue now, or that the model does not know; their events are stored "
         "all the same"
     )
+
+
+class UserEvent(Answer):
+    item_id: str
+    timestamp: float
+    event_id: str | None = None
+    type: str | None = None
+    value: float | None = None
+
+
+class UserAnswer(Answer):
+    user_id: str
+    events: list[UserEvent] = Field(description="newest first; all that are stored, of any type")
+    next: str | None = Field(default=None, description="the `cursor` that the next page begins at; absent on the last")
+
+
+class RemoveEventAnswer(Answer):
+    removed: bool = Field(description="false: there was no event of this id")
 
 
 class DeleteUserAnswer(Answer):

@@ -38,7 +38,7 @@ from index.catalogue.redis.scripts import (
     SUPERSEDED,
 )
 from index.catalogue.words import is_unicode, words_of
-from seqrec.errors import CatalogueError, CatalogueReplaced, ItemNotFound, LogTruncated, SnapshotError
+from seqrec.errors import CatalogueError, CatalogueReplaced, ItemChanged, ItemNotFound, LogTruncated, SnapshotError
 
 SCHEMA_VERSION = "1"
 _IDS_AT_ONCE = 5000
@@ -70,13 +70,14 @@ class RedisCatalogue:
     def head(self) -> int:
         return self._read(READ_HEAD)[0]
 
-    def put(self, entries: Sequence[CatalogueItem]) -> PutResult:
+    def put(self, entries: Sequence[CatalogueItem], expected: Sequence[int] | None = None) -> PutResult:
         check_repeated(entries)
         if not entries:
             return PutResult(self.head(), 0, 0)
         arguments: list[bytes] = []
-        for entry in entries:
-            arguments += [entry.item.item_id.encode(), words_of_item(entry.item), body_of(entry)]
+        for row, entry in enumerate(entries):
+            seq = b"" if expected is None else str(expected[row]).encode()
+            arguments += [entry.item.item_id.encode(), words_of_item(entry.item), body_of(entry), seq]
         head, updated = self._write(PUT, *arguments)
         return PutResult(head, len(entries) - updated, updated)
 
@@ -224,6 +225,8 @@ class RedisCatalogue:
 
     def _failure(self, state: str, detail: str) -> Exception:
         match state:
+            case "changed":
+                return ItemChanged(detail)
             case "missing":
                 return ItemNotFound(detail)
             case "lost":

@@ -6,9 +6,22 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from service.components import Components
+from service.engine.items import ItemPatch
 from service.engine.plan import ONLY_IDS, UNAVAILABLE
+from service.engine.recommender import Trace
 from service.http.dependencies import READ, ComponentsDep, TraceDep, problems
-from service.http.schemas import DeleteAnswer, FoundItem, FoundItems, ItemsBody, PutAnswer, StoredItem
+from service.http.schemas import (
+    DeleteAnswer,
+    FoundItem,
+    FoundItems,
+    ItemsBody,
+    PatchAnswer,
+    PatchBody,
+    PatchesBody,
+    PutAnswer,
+    StoredItem,
+)
 
 router = APIRouter(tags=["items"])
 
@@ -26,6 +39,30 @@ async def put_items(body: ItemsBody, components: ComponentsDep, trace: TraceDep)
     hidden = list(dict.fromkeys([*unknown, *unavailable]))
     answer = PutAnswer(seq=result.seq, created=result.created, updated=result.updated, searchable=not hidden)
     return answer.model_copy(update={"not_searchable": hidden, "detail": "; ".join(details)}) if hidden else answer
+
+
+@router.patch("/items", responses=READ | problems(404))
+async def patch_items(body: PatchesBody, components: ComponentsDep, trace: TraceDep) -> PatchAnswer:
+    """Change attributes of items, such as price and stock, all or none. What is not named stays as it is.
+
+    An item whose text stays the same is not encoded again.
+    """
+    patches = [
+        ItemPatch(item.item_id, item.attributes, item.available, f"items[{row}].")
+        for row, item in enumerate(body.items)
+    ]
+    return await _patched(components, patches, trace)
+
+
+@router.patch("/items/{item_id:path}", responses=READ | problems(404))
+async def patch_item(item_id: str, body: PatchBody, components: ComponentsDep, trace: TraceDep) -> PatchAnswer:
+    """Change attributes of one item; as `PATCH /items`."""
+    return await _patched(components, [ItemPatch(item_id, body.attributes, body.available)], trace)
+
+
+async def _patched(components: Components, patches: list[ItemPatch], trace: Trace) -> PatchAnswer:
+    seq, updated, unchanged = await components.recommender.patch(patches, trace)
+    return PatchAnswer(seq=seq, updated=updated, unchanged=unchanged)
 
 
 @router.get("/items", responses=problems(422, 503))
