@@ -21,6 +21,7 @@ COPY seqrec seqrec
 COPY training training
 COPY index index
 COPY service service
+COPY retraining retraining
 COPY benchmarks benchmarks
 
 FROM source AS build-cpu
