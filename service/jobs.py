@@ -1,4 +1,4 @@
-"""Reindex jobs. Each is a process with low priority that writes its progress to a file."""
+"""Jobs: reindexing and retraining. Each is a process with low priority that writes its progress to a file."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ from service.settings import Settings
 log = logging.getLogger(__name__)
 
 State = Literal["queued", "running", "done", "failed"]
+Command = Literal["reindex", "retrain"]
 _ID = re.compile(r"[0-9a-f]{12}")
 _NICE = 10
 _KEEP = 100
@@ -37,7 +39,9 @@ _LOOK_BACK = 8
 _BEGIN_SECONDS = 60.0
 """How long a job's process may take before it reports that it runs."""
 _AGAIN_SECONDS = 300.0
-"""Between two automatic reindexes."""
+"""Between two automatic reindexes or retrainings."""
+_LOOK_SECONDS = 10.0
+"""How often it is looked whether a retraining is due."""
 
 
 class JobNotFound(SeqrecError):
@@ -57,15 +61,16 @@ class Job:
     error: str | None = None
 
 
-class Reindexer:
-    """Starts `seqrec reindex`, one at a time among the workers of a host. Safe to use from several threads.
+class JobRunner:
+    """Starts a command, one at a time among the workers of a host. Safe to use from several threads.
 
     Across hosts the job's lease decides: a second job fails with a message that one is running.
     """
 
-    def __init__(self, settings: Settings, started: Counter | None = None) -> None:
+    def __init__(self, settings: Settings, command: Command = "reindex", started: Counter | None = None) -> None:
         """`started` counts jobs by who started them."""
         self._settings = settings
+        self._command = command
         self._directory = settings.home / "jobs"
         self._started = started
         self._lock = threading.Lock()
@@ -85,7 +90,8 @@ class Reindexer:
 
     def _running_job(self) -> Job | None:
         paths = sorted(self._directory.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-        jobs = (self.job(path.stem) for path in paths[:_LOOK_BACK] if _ID.fullmatch(path.stem))
+        own = [path for path in paths[:_LOOK_BACK] if _ID.fullmatch(path.stem) and _command(path) == self._command]
+        jobs = (self.job(path.stem) for path in own)
         return next((job for job in jobs if job.state in ("queued", "running")), None)
 
     def _begin(self, by: str) -> Job:
@@ -94,7 +100,7 @@ class Reindexer:
             old.unlink(missing_ok=True)
         job_id = uuid.uuid4().hex[:12]
         path = self._directory / f"{job_id}.json"
-        write_text(path, json.dumps({"id": job_id, "state": "queued"}))
+        write_text(path, json.dumps({"id": job_id, "command": self._command, "state": "queued"}))
         environment = os.environ | {
             "SEQREC_HOME": str(self._settings.home),
             "SEQREC_REDIS_URL": self._settings.redis_url or "",
@@ -103,7 +109,7 @@ class Reindexer:
         }
         with path.with_suffix(".log").open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "seqrec", "reindex", "--job", str(path)],
+                [sys.executable, "-m", "seqrec", self._command, "--job", str(path)],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -114,7 +120,7 @@ class Reindexer:
         self._running = (job_id, process)
         if self._started is not None:
             self._started.labels(by).inc()
-        log.info("reindex job %s started as process %d (%s)", job_id, process.pid, by)
+        log.info("%s job %s started as process %d (%s)", self._command, job_id, process.pid, by)
         return Job(job_id, "queued")
 
     def job(self, job_id: str) -> Job:
@@ -137,7 +143,7 @@ class Reindexer:
             if self._running is None or self._running[1].poll() is not None:
                 return
             job_id, process = self._running
-            log.info("ending reindex job %s", job_id)
+            log.info("ending %s job %s", self._command, job_id)
             process.terminate()
             try:
                 process.wait(timeout)
@@ -164,7 +170,7 @@ class Reindexer:
 class AutoReindexer:
     """Starts a reindex when much has changed since the snapshot, because the delta is searched by brute force."""
 
-    def __init__(self, reindexer: Reindexer, share: float, minimum: int) -> None:
+    def __init__(self, reindexer: JobRunner, share: float, minimum: int) -> None:
         """`share` of the snapshot's items, 0 for never; never for fewer changes than `minimum`."""
         self._reindexer = reindexer
         self._share = share
@@ -182,6 +188,43 @@ class AutoReindexer:
         self._next = time.monotonic() + _AGAIN_SECONDS
         log.info("%d changes since snapshot %s: starting a reindex", changed, state.snapshot.id)
         self._reindexer.start("automatic")
+
+
+class AutoRetrainer:
+    """Starts a retraining when the last one began long enough ago, on whichever host that was."""
+
+    def __init__(self, retrainer: JobRunner, home: Path, every: float | None) -> None:
+        """`every`: seconds; None: never."""
+        self._retrainer = retrainer
+        self._last = home / "retrain" / "last.json"
+        self._every = every
+        self._next = 0.0
+
+    def maybe_start(self, state: LiveState) -> None:
+        """To be called regularly, while the newest published snapshot is served."""
+        if self._every is None or time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + _LOOK_SECONDS
+        if time.time() < self._last_began(state) + self._every:
+            return
+        # Whether it begins at all is known only later: one that fails at once is not tried again at once.
+        self._next = time.monotonic() + _AGAIN_SECONDS
+        self._retrainer.start("automatic")
+
+    def _last_began(self, state: LiveState) -> float:
+        """When `seqrec retrain` last began; before the first time, when the served snapshot was made."""
+        try:
+            return float(json.loads(self._last.read_text(encoding="utf-8"))["started"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return datetime.fromisoformat(state.snapshot.manifest.created).timestamp()
+
+
+def _command(path: Path) -> str:
+    """Of a job's file; those of earlier versions have none."""
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8")).get("command", "reindex"))
+    except (OSError, ValueError):
+        return "reindex"
 
 
 def _read(path: Path) -> tuple[Job, int | None]:

@@ -110,7 +110,20 @@ class Settings(BaseSettings):
     reindex_min: int = Field(
         default=10_000, ge=1, description="changes below which no reindex starts by itself, whatever their share"
     )
+    retrain_every: str | None = Field(
+        default=None,
+        pattern=r"^[0-9]{1,6}(\.[0-9]+)?[mhd]$",
+        description="how often `seqrec retrain` starts by itself, such as 24h or 7d (m, h, d); unset: never",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="what is logged")
+
+    @property
+    def retrain_seconds(self) -> float | None:
+        """`retrain_every` in seconds, at least a minute."""
+        if self.retrain_every is None:
+            return None
+        unit = {"m": 60.0, "h": 3600.0, "d": 86_400.0}[self.retrain_every[-1]]
+        return max(60.0, float(self.retrain_every[:-1]) * unit)
 
     @property
     def host_list(self) -> frozenset[str]:
