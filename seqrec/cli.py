@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "index": ("index.build.cli:index", "build, verify, publish, roll back and list snapshots"),
     "reindex": ("index.build.cli:reindex", "make a new snapshot of the catalogue and publish it"),
     "sync": ("index.build.sync_cli:sync_items", "bring the catalogue to the state of a full export"),
+    "consume": ("index.build.consume_cli:consume", "store the items and events of a Redis stream"),
     "retrain": ("retraining.cli:retrain_command", "train on the service's own data, compare, publish if not worse"),
     "catalogue": ("index.backup.cli:catalogue", "dump, restore and show the catalogue"),
     "events": ("index.events.cli:events", "store what users did from files, and set which events count"),

@@ -7,17 +7,12 @@ import json
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import cast
 
 from index.arguments import add_common
 from index.build.sync import MAX_GONE, sync
 from index.catalogue.open import location_of, open_catalogue
-from index.snapshot.checkpoints import checkpoint_path
-from index.snapshot.publication import published
-from index.snapshot.snapshot import SnapshotStore, read_manifest
+from index.snapshot.served import load_served_encoder
 from seqrec.data.item_table import read_any_items
-from seqrec.encoder import Precision, load_model
-from seqrec.errors import SnapshotError
 from seqrec.runtime.progress import StageBars
 from seqrec.runtime.threads import choose, use
 
@@ -54,12 +49,7 @@ def sync_items(argv: list[str]) -> None:
     items = read_any_items(arguments.file)
     use(choose())
     with closing(open_catalogue(location_of(arguments.home))) as catalogue, catalogue.lease("sync"):
-        snapshot_id = published(catalogue)
-        if snapshot_id is None:
-            raise SnapshotError("no snapshot is published, so there is no model to encode with; `seqrec index build`")
-        manifest = read_manifest(SnapshotStore(arguments.home).path_of(snapshot_id))
-        precision = cast(Precision, manifest.precision)
-        encoder = load_model(checkpoint_path(arguments.home, manifest), arguments.device, precision)
+        encoder = load_served_encoder(arguments.home, catalogue, arguments.device)
         most = 1.0 if arguments.allow_gone else MAX_GONE
         with StageBars(unit=" items") as bars:
             done = sync(catalogue, encoder, items, arguments.on_error, most, lambda at, of: bars("sync", at, of))
