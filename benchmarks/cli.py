@@ -24,6 +24,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "swap": ("benchmarks.swap:main", "requests while snapshots are swapped under them"),
     "freshness": ("benchmarks.freshness:main", "how soon one service finds what was posted to another"),
     "delta-memory": ("benchmarks.delta_memory:main", "memory of a worker after many adds, deletes and a reindex"),
+    "retraining": ("benchmarks.retraining:main", "ten days of a shop: a frozen model, retrained nightly, and by hand"),
     "soak": ("benchmarks.soak:main", "random kills under load: nothing acknowledged may be lost"),
     "recbole-parity": ("benchmarks.recbole_parity:main", "our models beside RecBole's, with the same weights"),
     "recbole-trained": (
@@ -31,7 +32,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
         "RecBole's models trained, to stand beside ours",
     ),
 }
-_OURS = ("seqrec", "training", "index", "service", "benchmarks")
+_OURS = ("seqrec", "training", "index", "service", "retraining", "benchmarks")
 
 
 def bench(argv: Sequence[str]) -> None:

