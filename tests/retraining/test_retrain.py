@@ -146,7 +146,7 @@ def test_what_cannot_be_trained_on_has_a_way_out(home: Path, tmp_path: Path) -> 
         import_interactions(histories, read_interactions(write_events(tmp_path / "few.csv", add_few)))
     outcome = retrain(home, home)
     assert outcome.result == "refused"
-    assert "only 0 users" in outcome.reason
+    assert "too few users" in outcome.reason
     open_catalogue(tmp_path / "empty", create=True).close()
     with pytest.raises(SnapshotError, match="index build"):
         retrain(tmp_path / "empty", tmp_path / "empty")
