@@ -80,8 +80,8 @@ def split_by_time(dataset: Dataset) -> tuple[Dataset, str | None]:
             break
     if users < MIN_USERS or not split.trained_rows.any():
         return dataset, (
-            f"too few users have events both before and in the newest {share:.0%} of events, or in as many before them: "
-            f"{users:,}, and {MIN_USERS} are needed to judge a model"
+            f"too few users have events both before and in the newest {share:.0%} of events, or in as many before "
+            f"them: {users:,}, and {MIN_USERS} are needed to judge a model"
         )
     return split, None
 

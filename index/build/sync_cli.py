@@ -35,7 +35,7 @@ def sync_items(argv: list[str]) -> None:
     parser.add_argument(
         "--allow-gone",
         action="store_true",
-        help=f"also if more than {MAX_GONE:.0%} of the available items are not in the file",
+        help=f"also if more than {MAX_GONE:.0%}% of the available items are not in the file",
     )
     parser.add_argument(
         "--on-error",
