@@ -107,7 +107,8 @@ def _parts(model: Model, dataset: Dataset, cases: Cases, mode: CandidateMode) ->
     if settings is None:
         return {}
     rows, offsets = dataset.known_events("test")
-    counts = count(settings.cooccurrence, rows, offsets, len(dataset.items))
+    weights = dataset.known_weights("test")
+    counts = count(settings.cooccurrence, rows, offsets, len(dataset.items), event_weights=weights)
     terms = model.encoder.term_vectors(list(model.items.tokens))
     queries = encode_cases(model.encoder, model.items.tokens, dataset, cases)
     found = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ class ExportedData:
     unknown: int  # events of items that are in no catalogue
     ignored: int  # events of types that make no history
     events_seq: int
+    weights: Mapping[str, float]  # of types of events, apart from 1
 
 
 def export(catalogue: Catalogue, histories: HistoryStore, directory: Path) -> ExportedData:
@@ -47,7 +49,7 @@ def export(catalogue: Catalogue, histories: HistoryStore, directory: Path) -> Ex
     found: Counter[str] = Counter()
     with open(interactions_file, "w", encoding="utf-8", newline="", opener=private_opener) as file:
         rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["user_id", "item_id", "timestamp"])
+        rows.writerow(["user_id", "item_id", "timestamp", "type"])
         for event in histories.scan():
             if types.of(event.type).kind != "history":
                 found["ignored"] += 1
@@ -55,7 +57,7 @@ def export(catalogue: Catalogue, histories: HistoryStore, directory: Path) -> Ex
                 found["unknown"] += 1
             else:
                 found["events"] += 1
-                rows.writerow([event.user_id, event.item_id, repr(event.timestamp)])
+                rows.writerow([event.user_id, event.item_id, repr(event.timestamp), event.type])
     if not found["events"]:
         raise InputError(
             "the service has no events of items in its catalogue, so there is nothing to train on; POST /events or "
@@ -70,4 +72,5 @@ def export(catalogue: Catalogue, histories: HistoryStore, directory: Path) -> Ex
         found["unknown"],
         found["ignored"],
         events_seq,
+        {name: one.weight for name, one in types.by_name.items() if one.kind == "history" and one.weight != 1},
     )

@@ -167,7 +167,8 @@ class _Attempt:
         )
         start = starting_point(recipe.config)
         recipes = [one for one in (_text_recipe(served), start.recipe) if one is not None]
-        whole = read_dataset(exported.items_file, exported.interactions_file, recipes, "skip")
+        files = exported.items_file, exported.interactions_file
+        whole = read_dataset(*files, recipes, "skip", weights=exported.weights)
         dataset, problem = split_by_time(whole)
         if problem is not None:
             return self._refuse(problem, exported, None)

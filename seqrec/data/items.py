@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from seqrec.data.csv_records import CsvRecord, CsvRecordError, csv_records, hidden_rows
 from seqrec.data.jsonl import BrokenLines, json_object, kind_of, numbered_lines
@@ -75,7 +76,8 @@ class History:
 class Interactions:
     """Events as columns, in file order. user_ids, item_ids: n strings; timestamps: [n], numbers that grow with time.
 
-    types and values: n of each, "" and None where there is none; None: they were not read.
+    types and values: n of each, "" and None where there is none; None: they were not read. weights: how often each
+    counts; None: once.
     """
 
     user_ids: list[str]
@@ -83,6 +85,7 @@ class Interactions:
     timestamps: Timestamps
     types: list[str] | None = None
     values: list[float | None] | None = None
+    weights: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.user_ids)

@@ -97,7 +97,8 @@ def model_scorer(
     if settings is None:
         return lambda numbers: encoded.scores(queries[numbers])
     rows, offsets = dataset.known_events(counts_from or split)
-    counts = count(settings.cooccurrence, rows, offsets, len(dataset.items))
+    weights = dataset.known_weights(counts_from or split)
+    counts = count(settings.cooccurrence, rows, offsets, len(dataset.items), event_weights=weights)
     hybrid = HybridScorer.of(settings, counts, encoder.term_vectors(list(encoded.tokens)))
 
     def scores(numbers: Rows) -> npt.NDArray[np.float32]:

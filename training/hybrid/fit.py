@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from seqrec.hybrid.cooccurrence import CooccurrenceSettings, Counts, count
+from seqrec.hybrid.cooccurrence import CooccurrenceSettings, Counts, Floats, count
 from seqrec.hybrid.scoring import HybridScorer, Scores, gate
 from seqrec.hybrid.settings import HybridSettings
 from training.data.dataset import Dataset, Rows
@@ -107,7 +107,8 @@ def fit_hybrid(dataset: Dataset, terms: csr_array, dense: Dense | None, seed: in
     unseen = [target not in history for target, history in zip(cases.targets, cases.histories, strict=True)]
     cases = cases.of(np.flatnonzero(unseen)).sample(USERS, seed)
     rows, offsets = dataset.known_events("valid")
-    search = _Search(rows, offsets, list(cases.histories), cases.targets, terms)
+    weights_of_events = dataset.known_weights("valid")
+    search = _Search(rows, offsets, list(cases.histories), cases.targets, terms, weights_of_events)
     began = time.perf_counter()
     settings = search.with_words(HybridSettings())
     settings = search.cooccurrence(settings)
@@ -136,7 +137,7 @@ def fit_hybrid(dataset: Dataset, terms: csr_array, dense: Dense | None, seed: in
     repeats = repeated_share(dataset)
     if repeats >= REPEATS:
         everyone = dataset.cases("valid").sample(USERS, seed)
-        search = _Search(rows, offsets, list(everyone.histories), everyone.targets, terms)
+        search = _Search(rows, offsets, list(everyone.histories), everyone.targets, terms, weights_of_events)
         settings = search.own_items(settings, dense)
     return HybridFit(
         settings,
@@ -204,7 +205,16 @@ class _Table:
 class _Search:
     """Users with histories and targets [m], and all that is known of everybody: rows and offsets."""
 
-    def __init__(self, rows: Rows, offsets: Rows, histories: Sequence[Rows], targets: Rows, terms: csr_array) -> None:
+    def __init__(
+        self,
+        rows: Rows,
+        offsets: Rows,
+        histories: Sequence[Rows],
+        targets: Rows,
+        terms: csr_array,
+        event_weights: Floats | None = None,
+    ) -> None:
+        self.event_weights = event_weights
         self.rows, self.offsets, self.histories, self.targets, self.terms = rows, offsets, histories, targets, terms
         self.items = terms.shape[0]
         own = [np.unique(history) for history in histories]
@@ -216,7 +226,8 @@ class _Search:
     def counts(self, settings: CooccurrenceSettings) -> Counts:
         key = (settings.window, settings.distance_power, settings.backward)
         if self._counted is None or self._counted[0] != key:
-            self._counted = (key, count(settings, self.rows, self.offsets, self.items))
+            counts = count(settings, self.rows, self.offsets, self.items, event_weights=self.event_weights)
+            self._counted = (key, counts)
         return self._counted[1]
 
     def with_words(self, settings: HybridSettings) -> HybridSettings:
@@ -339,7 +350,9 @@ class _Search:
         offsets = np.concatenate([[0], np.cumsum(kept)])[self.offsets]
         histories = [history[~cold[history]] for history in self.histories]
         cases = [case for case, history in enumerate(histories) if len(history)]
-        search = _Search(self.rows[kept], offsets, [histories[case] for case in cases], self.targets[cases], self.terms)
+        weights = None if self.event_weights is None else self.event_weights[kept]
+        own_histories = [histories[case] for case in cases]
+        search = _Search(self.rows[kept], offsets, own_histories, self.targets[cases], self.terms, weights)
         counts = search.counts(settings.cooccurrence)
         scorer = HybridScorer.of(settings, counts, self.terms)
         found = {boost: np.empty(len(cases)) for boost in COLD_BOOSTS}
