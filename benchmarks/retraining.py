@@ -4,8 +4,7 @@
     seqrec bench retraining --items I --interactions E --days 10 --share 0.1
 
 The newest `--share` of the events are the days, equal parts of it by time. A model is trained on the events before them
-and serves. Each day all users' first item of that day is looked for, then the day's events are stored, and the night
-comes. Events count in co-occurrence as soon as they are stored, as in the service, also of the frozen model; `nothing
+and serves. Each day what users have on that day is looked for, then the day's events are stored, and the night comes. Events count in co-occurrence as soon as they are stored, as in the service, also of the frozen model; `nothing
 new` is a frozen model whose counts are frozen too.
 """
 
@@ -157,7 +156,7 @@ class _Simulation:
         }
 
     def _ndcg(self, encoder: Encoder, dataset: Dataset, counted: Dataset | None) -> Values:
-        """[users] NDCG@10 of the day's first items, as the service ranks by default. `counted`: events to count, if not
+        """[users] NDCG@10 of the day's items, as the service ranks by default. `counted`: events to count, if not
         all before the day."""
         cases = dataset.cases("test")
         encoded = EncodedItems.of(encoder, dataset)
@@ -190,7 +189,8 @@ class _Simulation:
             [self.events.item_ids[row] for row in rows],
             self.events.timestamps[rows],
         )
-        rule = SplitConfig(split="time", valid_from=float(np.nextafter(day.begin, -np.inf)), test_from=day.begin)
+        before = float(np.nextafter(day.begin, -np.inf))
+        rule = SplitConfig(split="time", targets="all", valid_from=before, test_from=day.begin)
         return replace(join(self.items, events), rule=rule)
 
     def _rows(self, begin: float, end: float) -> list[int]:
