@@ -21,6 +21,7 @@ COPY seqrec seqrec
 COPY training training
 COPY index index
 COPY service service
+COPY retraining retraining
 COPY benchmarks benchmarks
 
 # Serving needs no training libraries. To train in the image as well: --build-arg EXTRAS=shop,train

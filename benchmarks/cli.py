@@ -33,6 +33,10 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "swap": ("benchmarks.swap:main", "correctness and latency of requests while snapshots are swapped"),
     "freshness": ("benchmarks.freshness:main", "time until one service finds what was posted to another"),
     "delta-memory": ("benchmarks.delta_memory:main", "memory of a worker after many upserts, deletes and a reindex"),
+    "retraining": (
+        "benchmarks.retraining:main",
+        "ten days of a shop: a frozen model, one retrained nightly, and one retrained by hand",
+    ),
     "soak": ("benchmarks.soak:main", "random kills under load; checks that no acknowledged write is lost"),
     "recbole-parity": ("benchmarks.recbole_parity:main", "scores of our models and RecBole's with the same weights"),
     "recbole-trained": (
@@ -40,7 +44,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
         "training of RecBole's models, for comparison with ours",
     ),
 }
-_OURS = ("seqrec", "training", "index", "service", "benchmarks")
+_OURS = ("seqrec", "training", "index", "service", "retraining", "benchmarks")
 
 
 def bench(argv: Sequence[str]) -> None:

@@ -131,7 +131,9 @@ def _sequences(world: World, seq: int) -> EventChanges:
     places = np.arange(len(world.rows)) - np.repeat(world.offsets[:-1], lengths)
     times = (np.repeat(np.arange(len(lengths)), lengths) + places).astype(np.float64)
     now = np.ones(len(times), np.bool_)
-    return EventChanges(0, seq, list(map(item_id, world.rows.tolist())), world.offsets, times, ~now, now)
+    return EventChanges(
+        0, seq, list(map(item_id, world.rows.tolist())), world.offsets, times, ~now, now, np.ones(len(times))
+    )
 
 
 def _events(world: World) -> Iterator[Event]:

@@ -4,6 +4,7 @@ config.json         format, model name, model configuration, digests of both tow
 model.safetensors   the weights of the history tower, and if they differ those of the item tower under "item_tower."
 tokenizer.json      } if the model reads text
 item_text.json      }
+training.toml       the configuration of the run that trained it, if there was one: how to train it again
 digest              sha256 of each file above, in the format of sha256sum (check with `sha256sum -c digest`)
 
 The towers differ after two-stage fine-tuning, which trains history weights against item vectors of earlier weights
@@ -32,6 +33,7 @@ from seqrec.models.base.model import SequenceModel
 from seqrec.text.item_text import ItemText, Recipe
 
 FORMAT = 1
+TRAINING = "training.toml"
 _ITEM_TOWER = "item_tower."
 
 
@@ -60,8 +62,12 @@ def save_checkpoint(
     history_model: SequenceModel,
     item_model: SequenceModel | None = None,
     replace: bool = False,
+    training: str = "",
 ) -> str:
-    """Writes a checkpoint atomically. -> its digest. Raises FileExistsError if `path` exists, unless `replace`."""
+    """Writes a checkpoint atomically. -> its digest. Raises FileExistsError if `path` exists, unless `replace`.
+
+    `training`: the configuration of the run, in TOML.
+    """
     history_weights = _weights(history_model)
     item_weights = history_weights if item_model is None else _weights(item_model)
     config = history_model.config_json()
@@ -78,6 +84,8 @@ def save_checkpoint(
         if item_text is not None:
             (directory / "tokenizer.json").write_text(item_text.tokenizer_json, encoding="utf-8")
             (directory / "item_text.json").write_text(item_text.recipe.to_json(), encoding="utf-8")
+        if training:
+            (directory / TRAINING).write_text(training, encoding="utf-8")
         record = {
             "format": FORMAT,
             "model": model_name,

@@ -34,8 +34,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "suite": ("training.suite.cli:suite", "reproduce the tables of papers"),
     "index": ("index.build.cli:index", "build, verify, publish, roll back and list snapshots"),
     "reindex": ("index.build.cli:reindex", "make and publish a new snapshot of the catalogue"),
+    "sync": ("index.build.sync_cli:sync_items", "bring the catalogue to the state of a full export"),
+    "consume": ("index.build.consume_cli:consume", "store the items and events of a Redis stream"),
+    "retrain": ("retraining.cli:retrain_command", "train on the service's data, compare, publish if not worse"),
     "catalogue": ("index.backup.cli:catalogue", "dump, restore and show the catalogue"),
-    "events": ("index.events.cli:events", "import users' events"),
+    "events": ("index.events.cli:events", "import users' events, and set which types count"),
+    "users": ("index.events.users_cli:users", "export or delete what is stored of users"),
     "placements": (
         "service.rules.cli:placements",
         "list, show, set and delete named rules for recommendations",

@@ -10,6 +10,7 @@ SeqrecError
 ├── SnapshotError            the same for a snapshot
 ├── CatalogueError           the catalogue cannot be read or written
 │   ├── LogTruncated         the log no longer contains the requested sequence number
+│   ├── ItemChanged          an item was changed by somebody else since it was read
 │   ├── OutcomeUnknown       a write may or may not have succeeded; repeating it is safe
 │   └── CatalogueReplaced    the catalogue was emptied or restored
 ├── NotReady                 no snapshot is loaded yet
@@ -85,6 +86,12 @@ class CatalogueError(SeqrecError):
 
 class LogTruncated(CatalogueError):
     pass
+
+
+class ItemChanged(CatalogueError):
+    def __init__(self, item_id: str) -> None:
+        super().__init__(f"item {item_id!r} was changed by another request at the same time; nothing was written")
+        self.item_id = item_id
 
 
 class OutcomeUnknown(CatalogueError):

@@ -19,7 +19,7 @@ from seqrec.runtime.malloc import freeze_gc
 from service.engine.recommender import ITEMS, RECOMMEND, Recommender
 from service.engine.vector_cache import VectorCache
 from service.health import HealthCheck
-from service.jobs import AutoReindexer, Reindexer
+from service.jobs import AutoReindexer, AutoRetrainer, JobRunner
 from service.live.follower import Follower
 from service.live.loader import Loader
 from service.live.state import LiveState
@@ -46,7 +46,8 @@ class Components:
     histories: HistoryStore
     follower: Follower
     recommender: Recommender
-    reindexer: Reindexer
+    reindexer: JobRunner
+    retrainer: JobRunner
     metrics: Metrics
     health: HealthCheck
 
@@ -59,6 +60,7 @@ class Components:
 
     def close(self) -> None:
         self.reindexer.close()
+        self.retrainer.close()
         self.follower.close()
         self.recommender.close()
         self.catalogue.close()
@@ -142,8 +144,10 @@ def open_components(settings: Settings, metrics: Metrics, end: Callable[[], obje
     except BaseException:
         catalogue.close()
         raise
-    reindexer = Reindexer(settings, metrics.reindexes)
+    reindexer = JobRunner(settings, "reindex", metrics.reindexes)
     auto_reindexer = AutoReindexer(reindexer, settings.reindex_at, settings.reindex_min)
+    retrainer = JobRunner(settings, "retrain", metrics.retrains)
+    auto_retrainer = AutoRetrainer(retrainer, settings.home, settings.retrain_seconds)
 
     unreachable = False
 
@@ -158,6 +162,7 @@ def open_components(settings: Settings, metrics: Metrics, end: Callable[[], obje
             health.run(state)
             if follower.settled:
                 auto_reindexer.maybe_start(state)
+                auto_retrainer.maybe_start(state)
         if not recommender.batcher.alive:
             end()
 
@@ -169,7 +174,9 @@ def open_components(settings: Settings, metrics: Metrics, end: Callable[[], obje
     cores = torch.get_num_threads() if kind == "cpu" else 1
     cache = VectorCache(settings.cache_bytes, settings.cache_url, metrics.cache)
     recommender = Recommender(catalogue, histories, follower, settings, batch_tokens, cache, metrics.batch, cores)
-    components = Components(settings, catalogue, histories, follower, recommender, reindexer, metrics, health)
+    components = Components(
+        settings, catalogue, histories, follower, recommender, reindexer, retrainer, metrics, health
+    )
     metrics.state(lambda: _state(components))
     freeze_gc()
     # A request changes threads several times, and waits for one interval each time while a snapshot is being loaded.

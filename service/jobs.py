@@ -1,4 +1,4 @@
-"""Reindex jobs. Each is a process with low priority that writes its progress to a file."""
+"""Jobs: reindexing and retraining. Each is a process with low priority that writes its progress to a file."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import time
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +30,7 @@ from service.settings import Settings
 log = logging.getLogger(__name__)
 
 State = Literal["queued", "running", "done", "failed"]
+Command = Literal["reindex", "retrain"]
 _ID = re.compile(r"[0-9a-f]{12}")
 _NICE = 10
 _KEEP = 100
@@ -41,7 +43,9 @@ _BEGIN_SECONDS = 60.0
 CHANGED_BYTES = 256 * 1024 * 1024
 """Bytes of changes below which none of them starts a reindex by their size."""
 _AGAIN_SECONDS = 300.0
-"""Between two automatic reindexes."""
+"""Between two automatic reindexes or retrainings."""
+_LOOK_SECONDS = 10.0
+"""How often it is looked whether a retraining is due."""
 
 
 class JobNotFound(SeqrecError):
@@ -61,15 +65,16 @@ class Job:
     error: str | None = None
 
 
-class Reindexer:
-    """Starts `seqrec reindex`, one at a time among the workers of a host. Safe to use from several threads.
+class JobRunner:
+    """Starts a command, one at a time among the workers of a host. Safe to use from several threads.
 
     Across hosts the job's lease decides: a second job fails with a message that one is running.
     """
 
-    def __init__(self, settings: Settings, started: Counter | None = None) -> None:
+    def __init__(self, settings: Settings, command: Command = "reindex", started: Counter | None = None) -> None:
         """`started` counts jobs by who started them."""
         self._settings = settings
+        self._command = command
         self._directory = settings.home / "jobs"
         self._started = started
         self._lock = threading.Lock()
@@ -90,7 +95,8 @@ class Reindexer:
     def jobs(self) -> list[Job]:
         """The newest jobs, newest first."""
         paths = sorted(self._directory.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-        return [self.job(path.stem) for path in paths[:_LOOK_BACK] if _ID.fullmatch(path.stem)]
+        own = [path for path in paths[:_LOOK_BACK] if _ID.fullmatch(path.stem) and _command(path) == self._command]
+        return [self.job(path.stem) for path in own]
 
     def _running_job(self) -> Job | None:
         return next((job for job in self.jobs() if job.state in ("queued", "running")), None)
@@ -101,7 +107,7 @@ class Reindexer:
             old.unlink(missing_ok=True)
         job_id = uuid.uuid4().hex[:12]
         path = self._directory / f"{job_id}.json"
-        write_text(path, json.dumps({"id": job_id, "state": "queued"}))
+        write_text(path, json.dumps({"id": job_id, "command": self._command, "state": "queued"}))
         environment = os.environ | {
             "SEQREC_HOME": str(self._settings.home),
             "SEQREC_REDIS_URL": self._settings.redis_url or "",
@@ -110,7 +116,7 @@ class Reindexer:
         }
         with path.with_suffix(".log").open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "seqrec", "reindex", "--job", str(path)],
+                [sys.executable, "-m", "seqrec", self._command, "--job", str(path)],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -124,7 +130,7 @@ class Reindexer:
         self._running = (job_id, process)
         if self._started is not None:
             self._started.labels(by).inc()
-        log.info("reindex job %s started as process %d (%s)", job_id, process.pid, by)
+        log.info("%s job %s started as process %d (%s)", self._command, job_id, process.pid, by)
         return Job(job_id, "queued")
 
     def job(self, job_id: str) -> Job:
@@ -147,7 +153,7 @@ class Reindexer:
             if self._running is None or self._running[1].poll() is not None:
                 return
             job_id, process = self._running
-            log.info("ending reindex job %s", job_id)
+            log.info("ending %s job %s", self._command, job_id)
             process.terminate()
             try:
                 process.wait(timeout)
@@ -178,7 +184,7 @@ class AutoReindexer:
     newer snapshot lets it be compacted. Both the number of changes and their bytes count.
     """
 
-    def __init__(self, reindexer: Reindexer, share: float, minimum: int) -> None:
+    def __init__(self, reindexer: JobRunner, share: float, minimum: int) -> None:
         """`share` of the snapshot's items or bytes, 0 for never; never for fewer changes than `minimum`."""
         self._reindexer = reindexer
         self._share = share
@@ -204,6 +210,43 @@ class AutoReindexer:
             state.snapshot.id,
         )
         self._reindexer.start("automatic")
+
+
+class AutoRetrainer:
+    """Starts a retraining when the last one began long enough ago, on whichever host that was."""
+
+    def __init__(self, retrainer: JobRunner, home: Path, every: float | None) -> None:
+        """`every`: seconds; None: never."""
+        self._retrainer = retrainer
+        self._last = home / "retrain" / "last.json"
+        self._every = every
+        self._next = 0.0
+
+    def maybe_start(self, state: LiveState) -> None:
+        """To be called regularly, while the newest published snapshot is served."""
+        if self._every is None or time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + _LOOK_SECONDS
+        if time.time() < self._last_began(state) + self._every:
+            return
+        # Whether it begins at all is known only later: one that fails at once is not tried again at once.
+        self._next = time.monotonic() + _AGAIN_SECONDS
+        self._retrainer.start("automatic")
+
+    def _last_began(self, state: LiveState) -> float:
+        """When `seqrec retrain` last began; before the first time, when the served snapshot was made."""
+        try:
+            return float(json.loads(self._last.read_text(encoding="utf-8"))["started"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return datetime.fromisoformat(state.snapshot.manifest.created).timestamp()
+
+
+def _command(path: Path) -> str:
+    """Of a job's file; those of earlier versions have none."""
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8")).get("command", "reindex"))
+    except (OSError, ValueError):
+        return "reindex"
 
 
 def _read(path: Path) -> tuple[Job, int | None]:

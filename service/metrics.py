@@ -80,6 +80,7 @@ class Metrics:
         )
         self.swaps = Counter("seqrec_swaps", "Snapshot swaps", registry=of)
         self.reindexes = Counter("seqrec_reindexes", "Reindex jobs started", ["by"], registry=of)
+        self.retrains = Counter("seqrec_retrains", "Retraining jobs started", ["by"], registry=of)
         self._state = {
             name: Gauge(name, text, registry=of, multiprocess_mode="liveall") for name, text in _STATE.items()
         }

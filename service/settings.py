@@ -145,6 +145,11 @@ class Settings(BaseSettings):
         default=False,
         description="send traces over OTLP; OpenTelemetry's variables, such as OTEL_EXPORTER_OTLP_ENDPOINT, say where",
     )
+    retrain_every: str | None = Field(
+        default=None,
+        pattern=r"^[0-9]{1,6}(\.[0-9]+)?[mhd]$",
+        description="how often `seqrec retrain` starts automatically, such as 24h or 7d (m, h, d); unset: never",
+    )
     log_format: Literal["text", "json"] = Field(default="text", description="form of log lines")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="level of the log")
 
@@ -165,6 +170,14 @@ class Settings(BaseSettings):
     def origin_list(self) -> frozenset[str]:
         """Origins whose pages may call the service, apart from its own."""
         return frozenset(one.strip().lower().rstrip("/") for one in (self.cors_origins or "").split(",") if one.strip())
+
+    @property
+    def retrain_seconds(self) -> float | None:
+        """`retrain_every` in seconds, at least a minute."""
+        if self.retrain_every is None:
+            return None
+        unit = {"m": 60.0, "h": 3600.0, "d": 86_400.0}[self.retrain_every[-1]]
+        return max(60.0, float(self.retrain_every[:-1]) * unit)
 
     @property
     def host_list(self) -> frozenset[str]:

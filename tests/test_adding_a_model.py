@@ -21,7 +21,7 @@ from tests.training.conftest import write_world
 PAGE = Path("docs") / "adding-a-model.md"
 BLOCK = re.compile(r'```\w+ title="([\w/.]+)"\n(.*?)```', re.DOTALL)
 TABLE = "seqrec/models/__init__.py"
-FOLDERS = ("seqrec", "training", "index", "service", "benchmarks", "tests")
+FOLDERS = ("seqrec", "training", "index", "service", "retraining", "benchmarks", "tests")
 
 
 @pytest.fixture(scope="module")

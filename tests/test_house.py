@@ -15,7 +15,7 @@ import pytest
 
 from seqrec import cli
 
-PACKAGES = ("seqrec", "training", "index", "service", "benchmarks")
+PACKAGES = ("seqrec", "training", "index", "service", "retraining", "benchmarks")
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,8 @@ import numpy as np
 import numpy.typing as npt
 
 from index.catalogue.base import Catalogue, CatalogueItem
-from index.catalogue.histories import Event, HistoryStore, make_event
+from index.catalogue.event_types import EventType, parse_type
+from index.catalogue.histories import Event, HistoryStore, event_record, make_event
 from seqrec.data.items import former_user_id, make_item
 from seqrec.errors import FileFormatError, InputError
 from seqrec.text.item_text import TokenizedItem
@@ -46,6 +47,8 @@ class Contents:
     seq: int
     items: int = 0
     events: int = 0
+    event_types: Mapping[str, EventType] | None = None
+    """The settings of the histories; None: it has no histories, or is of a version before there were types."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,9 @@ def write_dump(
         file.write(text)
 
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    line({"format": FORMAT, "version": VERSION, "catalogue_id": catalogue.catalogue_id, "seq": seq, "created": created})
+    header = {"format": FORMAT, "version": VERSION, "catalogue_id": catalogue.catalogue_id, "seq": seq}
+    types = None if histories is None else histories.types().by_name
+    line(header | {"created": created} | ({} if types is None else {"event_types": _types_record(types)}))
     for name, placement in catalogue.placements().items():
         line({"placement": name, "rules": json.loads(placement.rules)})
     for items, (_, entry) in enumerate(catalogue.scan(), 1):
@@ -90,10 +95,10 @@ def write_dump(
         line(_item_record(entry) | ({"popularity": count} if count else {}))
         progress("items", items, max(items, total))
     for events, event in enumerate(histories.scan() if histories else (), 1):
-        line(_event_record(event))
+        line(event_record(event))
         progress("events", events, events)
     line({"end": True, "items": items, "events": events, "sha256": digest.hexdigest()})
-    return Contents(catalogue.catalogue_id, seq, items, events)
+    return Contents(catalogue.catalogue_id, seq, items, events, types)
 
 
 def check_dump(file: IO[bytes], name: Path) -> Contents:
@@ -125,7 +130,7 @@ def _parts(file: IO[bytes], name: Path) -> Iterator[DumpedPlacement | DumpedItem
                 _check_end(record, items, events, digest.hexdigest())
                 if next(_lines(file, name, number), None) is not None:
                     raise InputError("more lines after the end; are these two dumps in one file?")
-                yield Contents(header["catalogue_id"], header["seq"], items, events)
+                yield Contents(header["catalogue_id"], header["seq"], items, events, header["event_types"])
                 return
             elif "placement" in record:
                 yield _placement(record)
@@ -178,7 +183,19 @@ def _header(record: dict[str, Any]) -> dict[str, Any]:
         raise InputError(f"a dump of format version {record.get('version')!r}; this program reads 1 to {VERSION}")
     if not isinstance(record.get("catalogue_id"), str) or not isinstance(record.get("seq"), int):
         raise InputError("the first line has no catalogue_id or no seq")
-    return record
+    return record | {"event_types": _types(record.get("event_types"))}
+
+
+def _types_record(types: Mapping[str, EventType]) -> dict[str, str | float]:
+    return {name: one.weight if one.kind == "history" else one.kind for name, one in types.items()}
+
+
+def _types(record: object) -> Mapping[str, EventType] | None:
+    if record is None:
+        return None
+    if not isinstance(record, dict):
+        raise InputError("event_types must be an object")
+    return dict(parse_type(f"{name}={setting}") for name, setting in record.items())
 
 
 def _check_end(record: dict[str, Any], items: int, events: int, digest: str) -> None:
@@ -228,16 +245,12 @@ def _placement(record: dict[str, Any]) -> DumpedPlacement:
     return DumpedPlacement(name, json.dumps(rules, ensure_ascii=False, separators=(",", ":")))
 
 
-def _event_record(event: Event) -> dict[str, Any]:
-    record: dict[str, Any] = {"user_id": event.user_id, "item_id": event.item_id, "timestamp": event.timestamp}
-    return record if event.event_id is None else record | {"event_id": event.event_id}
-
-
 def _event(record: dict[str, Any]) -> Event:
     user_id = record["user_id"]
     if isinstance(user_id, str):
         user_id = former_user_id(user_id)  # a dump may be older than the rule
-    return make_event(user_id, record.get("item_id"), record.get("timestamp"), record.get("event_id"))
+    item_id, timestamp, event_id = (record.get(name) for name in ("item_id", "timestamp", "event_id"))
+    return make_event(user_id, item_id, timestamp, event_id, "", record.get("type"), record.get("value"))
 
 
 def _base64(values: npt.NDArray[Any]) -> str:

@@ -55,7 +55,7 @@ def import_items(
         stored = catalogue.get_many([item.item_id for item in some])
         for item in some:
             entry = stored[item.item_id][1] if item.item_id in stored else None
-            if entry is None or not _same_item(entry.item, item):
+            if entry is None or not same_item(entry.item, item):
                 pending.append(item)
             elif entry.item_tower != tower:
                 pending.append(item)
@@ -92,13 +92,15 @@ def missing_items(catalogue: Catalogue, items: Collection[Item]) -> set[str]:
 
 def check_deletion(missing: Collection[str], stored: int, max_delete: float) -> None:
     """Raises InputError if `missing` is a larger share of the `stored` items than `max_delete`."""
-    if len(missing) > max_delete * stored:
-        raise InputError(
-            f"{len(missing):,} of {stored:,} stored items ({len(missing) / stored:.0%}) are not in the file, and "
-            f"--replace would delete them; at most {max_delete:.0%} may go. Check that the file is a full export; if "
-            "so, allow more with --max-delete, up to 1",
-            "items",
-        )
+    way_out = "--replace would delete them; at most {:.0%} may go. Check that the file is a full export; if so, allow "
+    check_share(len(missing), stored, max_delete, "stored items", way_out + "more with --max-delete, up to 1")
+
+
+def check_share(missing: int, of: int, most: float, what: str, way_out: str) -> None:
+    """Raises InputError if `missing` of `of` items is a larger share than `most`, which `way_out` is formatted with."""
+    if missing > most * of:
+        share = f"{missing:,} of {of:,} {what} ({missing / of:.0%}) are not in the file, and "
+        raise InputError(share + way_out.format(most), "items")
 
 
 def delete_items(catalogue: Catalogue, item_ids: Collection[str], progress: Progress = lambda done, total: None) -> int:
@@ -163,7 +165,8 @@ def with_known_vectors(catalogue: Catalogue, entries: Sequence[CatalogueItem]) -
     ]
 
 
-def _same_item(stored: Item, item: Item) -> bool:
+def same_item(stored: Item, item: Item) -> bool:
+    """Whether nothing of an item has changed."""
     # The order of attributes is part of the text if the recipe does not fix one.
     same = list(stored.attributes.items()) == list(item.attributes.items())
     return same and stored.available == item.available

@@ -64,6 +64,8 @@ class Request:
     replace: bool = False  # delete the stored items that `items` lacks
     max_delete: float = MAX_DELETE  # share of the stored items that `replace` may delete
     force: bool = False  # a new snapshot even if nothing has changed
+    wait: bool = False  # while another snapshot is made
+    instead_of: str | None = None  # digest of the checkpoint that must be served; otherwise nothing is made
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,14 @@ def make_snapshot(
     store = SnapshotStore(home)
     with (
         closing(open_catalogue(location, create=bool(request.items))) as catalogue,
-        catalogue.lease("reindex"),
+        catalogue.lease("reindex", request.wait),
         store.writing(),
         closing(open_histories(location)) as histories,
     ):
         previous = _open_served(store, published(catalogue))
+        served = None if previous is None else previous.manifest.checkpoint
+        if request.instead_of not in (None, served):
+            raise SnapshotError(f"another model is served by now, {served}; nothing was published")
         checkpoint, precision = request.checkpoint, request.precision
         if checkpoint is None:
             if previous is None:
@@ -295,7 +300,10 @@ class JobFile:
             self._write(stage=stage, done=done, total=total)
 
     def finish(self, manifest: Manifest) -> None:
-        self._write(state="done", done=manifest.count, total=manifest.count, snapshot=manifest.snapshot_id)
+        self.end(done=manifest.count, total=manifest.count, snapshot=manifest.snapshot_id)
+
+    def end(self, **fields: Any) -> None:
+        self._write(state="done", **fields)
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if error is None:

@@ -78,8 +78,12 @@ class Catalogue(Protocol):
         """The largest sequence number so far; 0 before the first. Cheap, since every request calls it."""
         ...
 
-    def put(self, entries: Sequence[CatalogueItem]) -> PutResult:
-        """Upsert as one atomic batch, durable on return. Raises InputError if an id occurs twice."""
+    def put(self, entries: Sequence[CatalogueItem], expected: Sequence[int] | None = None) -> PutResult:
+        """Upsert as one atomic batch, durable on return. Raises InputError if an id occurs twice.
+
+        `expected`: the number of each item's last change, as it was read, 0 for none. If one has another by now, raises
+        ItemChanged, and nothing is written.
+        """
         ...
 
     def delete(self, item_ids: Sequence[str]) -> int:

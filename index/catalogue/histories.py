@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from seqrec.data.items import check_item_id, check_user_id
+from index.catalogue.event_types import EventTypes
+from seqrec.data.items import check_event_type, check_item_id, check_user_id
 from seqrec.errors import InputError
 from seqrec.hybrid.event_counts import EventChanges
 
@@ -18,25 +19,59 @@ from seqrec.hybrid.event_counts import EventChanges
 class Event:
     """A user interacted with an item. `timestamp` in Unix seconds. An `event_id` is stored once per user.
 
-    `make_event` creates it with checks.
+    `type`: what the user did, such as view or purchase; "": not known. `value`: a number of the caller's, such as a
+    price or a rating; stored and returned. `make_event` creates it with checks.
     """
 
     user_id: str
     item_id: str
     timestamp: float
     event_id: str | None = None
+    type: str = ""
+    value: float | None = None
 
 
-def make_event(user_id: object, item_id: object, timestamp: object, event_id: object = None, field: str = "") -> Event:
+class StoredEvent(NamedTuple):
+    """An event, and its number in the log."""
+
+    number: int
+    event: Event
+
+
+def make_event(
+    user_id: object,
+    item_id: object,
+    timestamp: object,
+    event_id: object = None,
+    field: str = "",
+    type: object = None,
+    value: object = None,
+) -> Event:
     """A checked Event. `field` is prepended to the names of fields in errors. Raises InputError."""
-    if isinstance(timestamp, bool) or not isinstance(timestamp, int | float) or not math.isfinite(timestamp):
+    if not _is_number(timestamp):
         raise InputError(f"a timestamp is a number of Unix seconds, not {timestamp!r}", f"{field}timestamp")
+    if value is not None and not _is_number(value):
+        raise InputError(f"a value is a finite number, not {value!r}", f"{field}value")
     return Event(
         check_user_id(user_id, f"{field}user_id"),
         check_item_id(item_id, f"{field}item_id"),
-        float(timestamp),
+        float(timestamp),  # type: ignore[arg-type]
         None if event_id is None else check_item_id(event_id, f"{field}event_id"),
+        "" if type is None else check_event_type(type, f"{field}type"),
+        None if value is None else float(value),  # type: ignore[arg-type]
     )
+
+
+def event_record(event: Event) -> dict[str, Any]:
+    """The event as JSON, without what it does not have."""
+    record: dict[str, Any] = {"user_id": event.user_id, "item_id": event.item_id, "timestamp": event.timestamp}
+    record |= {} if event.event_id is None else {"event_id": event.event_id}
+    record |= {"type": event.type} if event.type else {}
+    return record | ({} if event.value is None else {"value": event.value})
+
+
+def _is_number(value: object) -> bool:
+    return not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
 
 
 class HistoryStore(Protocol):
@@ -60,12 +95,28 @@ class HistoryStore(Protocol):
         """Store one atomic batch, durable on return. -> how many were new: a known `event_id` is not stored again."""
         ...
 
+    def types(self) -> EventTypes:
+        """Which types of events make history and count. Read anew at each call: any process may have changed it."""
+        ...
+
+    def set_types(self, types: EventTypes) -> None:
+        """Change that, durably. All counts begin anew: `event_changes` raises LogTruncated once to each follower."""
+        ...
+
     def recent(self, user_id: str, limit: int) -> list[Event]:
-        """The user's newest events by time, oldest first. Events with equal times are in the order of their arrival."""
+        """The user's newest events that make history, by time, oldest first; of equal times, the first one first."""
+        ...
+
+    def negative(self, user_id: str) -> frozenset[str]:
+        """Ids of the items of the user's negative events."""
         ...
 
     def seen(self, user_id: str) -> frozenset[str]:
-        """Ids of all items in the user's events."""
+        """Ids of all items in the user's events that make history."""
+        ...
+
+    def stored(self, user_id: str, limit: int, before: tuple[float, int] | None = None) -> list[StoredEvent]:
+        """All events of the user, of any type, newest first; those before a time and number, if given."""
         ...
 
     def delete(self, user_id: str) -> int:
@@ -120,10 +171,11 @@ NEVER = 2**63 - 1
 
 
 class ChangesBuilder:
-    """Collects slices of sequences between two numbers of the log."""
+    """Collects slices of sequences between two numbers of the log. Events that make no history are left out."""
 
-    def __init__(self, after: int, seq: int) -> None:
-        self._after, self._seq = after, seq
+    def __init__(self, after: int, seq: int, types: EventTypes) -> None:
+        self._after, self._seq, self._types = after, seq, types
+        self._weights: list[float] = []
         self._items: list[str] = []
         self._numbers: list[int] = []
         self._removed: list[int] = []
@@ -131,13 +183,17 @@ class ChangesBuilder:
         self._offsets = [0]
         self._interned: dict[str, str] = {}  # a log repeats its ids: keep one copy of each
 
-    def event(self, number: int, item_id: str, timestamp: float, removed: int = NEVER) -> None:
-        """The next event of a slice. Events that exist at neither of the two numbers are left out."""
+    def event(self, number: int, item_id: str, timestamp: float, removed: int = NEVER, type: str = "") -> None:
+        """The next event of a slice. Those that are there neither before nor now are left out."""
+        of = self._types.of(type)
+        if of.kind != "history":
+            return
         if number <= self._seq and removed > self._after and not (number > self._after and removed <= self._seq):
             self._items.append(self._interned.setdefault(item_id, item_id))
             self._numbers.append(number)
             self._timestamps.append(timestamp)
             self._removed.append(removed)
+            self._weights.append(of.weight)
 
     def end_slice(self) -> None:
         if len(self._items) > self._offsets[-1]:
@@ -153,4 +209,5 @@ class ChangesBuilder:
             np.array(self._timestamps, dtype=np.float64),
             (numbers <= self._after) & (removed > self._after),
             (numbers <= self._seq) & (removed > self._seq),
+            np.array(self._weights, dtype=np.float64),
         )

@@ -12,6 +12,9 @@ from typing import Protocol
 from seqrec.data.files import private_directory, private_opener
 from seqrec.errors import SnapshotError
 
+_DOING = {"reindex": "making a snapshot", "retrain": "retraining", "sync": "taking in a feed"}
+"""What the holder of a lock does, for messages."""
+
 
 class Lease(Protocol):
     """The exclusive right to do something."""
@@ -44,7 +47,7 @@ def one_at_a_time(path: Path, wait: bool) -> Iterator[None]:
             file.seek(0)
             holder = file.read().strip() or "(unknown)"
             raise SnapshotError(
-                f"process {holder} is already making a snapshot in {path.parent}; wait until it ends"
+                f"process {holder} is already {_DOING.get(path.stem, 'at work')} in {path.parent}; wait until it ends"
             ) from None
         file.truncate(0)
         file.write(f"{os.getpid()}\n")

@@ -40,9 +40,9 @@ def import_interactions(
 ) -> ImportedEvents:
     """Store interactions as events of their users. `progress` is called with the number done and the total.
 
-    The id of an event is derived from user, item, time and the occurrence among equal rows. So rows that were imported
-    before, perhaps from a shorter file, are not stored again, and an interrupted import can be repeated. Timestamps are
-    converted to Unix seconds. Events that were posted with other ids are different events.
+    The id of an event is derived from user, item, time, type and the occurrence among equal rows. So rows that were
+    imported before, perhaps from a shorter file, are not stored again, and an interrupted import can be repeated.
+    Timestamps are converted to Unix seconds. Events that were posted with other ids are different events.
     """
     unit, seconds = unix_seconds(interactions.timestamps)
     if unit != "seconds":
@@ -63,16 +63,20 @@ def _events(interactions: Interactions, seconds: npt.NDArray[np.float64]) -> Ite
     names = sorted(set(interactions.user_ids))
     place = {user_id: number for number, user_id in enumerate(names)}
     users = np.array([place[user_id] for user_id in interactions.user_ids], dtype=np.int64)
-    last, repeats = -1, Counter[tuple[str, float]]()
+    last, repeats = -1, Counter[tuple[str, float, str]]()
+    types, values = interactions.types, interactions.values
     for row in np.lexsort((seconds, users)).tolist():
         if users[row] != last:
             last = users[row]
             repeats.clear()
         user_id, item_id, when = interactions.user_ids[row], interactions.item_ids[row], float(seconds[row])
-        repeats[item_id, when] += 1
-        yield Event(user_id, item_id, when, _event_id(user_id, item_id, when, repeats[item_id, when]))
+        type, value = "" if types is None else types[row], None if values is None else values[row]
+        repeats[item_id, when, type] += 1
+        event_id = _event_id(user_id, item_id, when, repeats[item_id, when, type], type)
+        yield Event(user_id, item_id, when, event_id, type, value)
 
 
-def _event_id(user_id: str, item_id: str, when: float, occurrence: int) -> str:
-    text = f"{user_id}\n{item_id}\n{when!r}\n{occurrence}".encode()
+def _event_id(user_id: str, item_id: str, when: float, occurrence: int, type: str) -> str:
+    parts = [user_id, item_id, repr(when), str(occurrence), *([type] if type else ())]
+    text = "\n".join(parts).encode()
     return base64.urlsafe_b64encode(hashlib.blake2b(text, digest_size=_ID_BYTES).digest()).decode()

@@ -16,12 +16,21 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from seqrec.data.csv_records import CsvRecord, CsvRecordError, csv_records, hidden_rows
 from seqrec.data.jsonl import BrokenLines, json_object, kind_of, numbered_lines
 from seqrec.data.jsonl import OnError as OnError
 from seqrec.data.timestamps import Timestamps as Timestamps
-from seqrec.data.timestamps import as_array, count_units, incomparable, mixed_units, of_unit, parse_timestamp
+from seqrec.data.timestamps import (
+    as_array,
+    count_units,
+    incomparable,
+    mixed_units,
+    of_unit,
+    parse_number,
+    parse_timestamp,
+)
 from seqrec.errors import FileFormatError, InputError
 
 MAX_ITEM_ID_BYTES = 256
@@ -29,6 +38,8 @@ MAX_ATTRIBUTES = 64
 MAX_ATTRIBUTE_BYTES = 8192
 MAX_ITEM_BYTES = 65536
 """Of all attributes with their names."""
+MAX_TYPE_BYTES = 64
+"""Of the type of an event."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -38,7 +49,7 @@ _INVISIBLE = re.compile(
     r"\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]*"
 )
 
-_Row = tuple[object, object, object]  # user_id, item_id, timestamp as they are in the file
+_Row = tuple[object, object, object, object, object]  # user_id, item_id, timestamp, type, value as in the file
 AttributeValue = str | int | float | tuple[str, ...]
 
 
@@ -64,11 +75,18 @@ class History:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Interactions:
-    """Events as columns, in file order. user_ids, item_ids: n strings; timestamps: [n], numbers that grow with time."""
+    """Events as columns, in file order. user_ids, item_ids: n strings; timestamps: [n], numbers that grow with time.
+
+    types and values: n of each, "" and None where there is none; None: they were not read. weights: how often each
+    counts; None: once.
+    """
 
     user_ids: list[str]
     item_ids: list[str]
     timestamps: Timestamps
+    types: list[str] | None = None
+    values: list[float | None] | None = None
+    weights: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.user_ids)
@@ -99,6 +117,15 @@ def check_user_id(user_id: object, field: str = "user_id") -> str:
     if checked != checked.strip():
         raise InputError(f"a user id neither begins nor ends with a blank, this one is {checked!r}", field)
     return check_item_id(checked, field)  # it may have grown
+
+
+def check_event_type(name: object, field: str = "type") -> str:
+    """The type of an event, if it is 1 to 64 bytes of UTF-8 without control characters. Raises InputError."""
+    if not isinstance(name, str) or not name:
+        raise InputError(f"a type is a string such as view or purchase, not {name!r}", field)
+    if len(name) > MAX_TYPE_BYTES or len(check_item_id(name, field).encode()) > MAX_TYPE_BYTES:
+        raise InputError(f"a type has at most {MAX_TYPE_BYTES} bytes", field)
+    return name
 
 
 def normalize_id(text: str) -> str:
@@ -216,13 +243,13 @@ def read_items(path: str | Path, on_error: OnError = "raise") -> list[Item]:
 
 
 def read_interactions(
-    path: str | Path, known_items: Collection[str] | None = None, on_error: OnError = "raise"
+    path: str | Path, known_items: Collection[str] | None = None, on_error: OnError = "raise", typed: bool = False
 ) -> Interactions:
     """All events of a CSV (`.csv`, `.csv.gz`) or Parquet (`.parquet`) file, in file order.
 
     With `known_items`, an event of any other item is an error too. A broken line raises FileFormatError with its
     number (for Parquet the row, counted from 1), or is skipped and counted with `on_error="skip"`. Timestamps of
-    several units always raise it.
+    several units always raise it. `typed`: read the columns type and value too, where there are any.
     """
     path = Path(path)
     clean = _clean_parquet(path, known_items)
@@ -231,6 +258,8 @@ def read_interactions(
     users: list[str] = []
     items: list[str] = []
     times: list[int | float] = []
+    types: list[str] = []
+    values: list[float | None] = []
     lines = array("q")
     skipped = BrokenLines(path, on_error)
     user_names: dict[str, str] = {}  # a log repeats its ids: keep one copy of each
@@ -239,7 +268,8 @@ def read_interactions(
         try:
             if isinstance(row, InputError):
                 raise row
-            user_id, item_id, timestamp = check_event(*row, user_names, item_names)
+            user_id, item_id, timestamp = check_event(*row[:3], user_names, item_names)
+            type, value = (_type(row[3]), _value(row[4])) if typed else ("", None)
             if known_items is not None and item_id not in known_items:
                 raise InputError(f"item {item_id!r} is not in the items file")
         except InputError as error:
@@ -248,6 +278,8 @@ def read_interactions(
         users.append(user_names.setdefault(user_id, user_id))
         items.append(item_names.setdefault(item_id, item_id))
         times.append(timestamp)
+        types.append(item_names.setdefault(type, type))
+        values.append(value)
         lines.append(number)
     odd = incomparable(times)
     if odd:
@@ -256,6 +288,7 @@ def read_interactions(
             skipped.add(lines[place], f"timestamp: {times[place]} is {reason}")
         kept = sorted(set(range(len(times))).difference(places))
         users, items, times = [users[row] for row in kept], [items[row] for row in kept], [times[row] for row in kept]
+        types, values = [types[row] for row in kept], [values[row] for row in kept]
         lines = array("q", (lines[row] for row in kept))
     skipped.report()
     if not users:
@@ -266,7 +299,21 @@ def read_interactions(
     if mixed:
         first = int(np.flatnonzero(of_unit(timestamps, min(units, key=units.__getitem__)))[0])
         raise FileFormatError(path, lines[first], f"timestamp: timestamps are {mixed}")
-    return Interactions(users, items, timestamps)
+    return Interactions(users, items, timestamps, types, values) if typed else Interactions(users, items, timestamps)
+
+
+def _type(value: object) -> str:
+    return "" if value is None or value == "" else check_event_type(value)
+
+
+def _value(value: object) -> float | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        value = parse_number(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"a number, not {kind_of(value)}", "value")
+    return None if math.isnan(value) else float(value)
 
 
 def _clean_parquet(path: Path, known_items: Collection[str] | None) -> Interactions | None:
@@ -293,6 +340,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, int, _Row | InputError]]:
         reason = f"the columns user_id, item_id, timestamp are needed, not {found}"
         raise FileFormatError(path, header.first_line, reason, header.last_line)
     user, item, time = (columns.index(name) for name in ("user_id", "item_id", "timestamp"))
+    type, value = (columns.index(name) if name in columns else None for name in ("type", "value"))
     width = len(columns)
 
     def is_row(fields: list[str]) -> bool:
@@ -317,7 +365,19 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, int, _Row | InputError]]:
             yield first, last, InputError(f"{len(fields)} columns; the first line has {width}")
             continue
         hidden = hidden_rows(record, is_row)
-        yield first, last, InputError(hidden) if hidden else (fields[user], fields[item], fields[time])
+        yield (
+            first,
+            last,
+            InputError(hidden)
+            if hidden
+            else (
+                fields[user],
+                fields[item],
+                fields[time],
+                None if type is None else fields[type],
+                None if value is None else fields[value],
+            ),
+        )
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, int, _Row]]:
@@ -326,10 +386,14 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, int, _Row]]:
     except ImportError:
         raise FileFormatError(path, None, "reading Parquet needs pyarrow: pip install 'seqrec[parquet]'") from None
     try:
-        table = pq.read_table(path, columns=["user_id", "item_id", "timestamp"])
+        more = [name for name in ("type", "value") if name in pq.read_schema(path).names]
+        table = pq.read_table(path, columns=["user_id", "item_id", "timestamp", *more])
     except Exception as error:
         raise FileFormatError(path, None, f"not a Parquet file of user_id, item_id, timestamp: {error}") from None
-    for number, row in enumerate(zip(*(column.to_pylist() for column in table.columns), strict=True), 1):
+    columns = {name: column.to_pylist() for name, column in zip(table.column_names, table.columns, strict=True)}
+    absent = [None] * len(table)
+    names = ("user_id", "item_id", "timestamp", "type", "value")
+    for number, row in enumerate(zip(*(columns.get(name, absent) for name in names), strict=True), 1):
         yield number, number, row
 
 

@@ -184,13 +184,19 @@ class Counts:
 
 
 def count(
-    settings: CooccurrenceSettings, rows: Rows, offsets: Rows, items: int, timestamps: Times | None = None
+    settings: CooccurrenceSettings,
+    rows: Rows,
+    offsets: Rows,
+    items: int,
+    timestamps: Times | None = None,
+    event_weights: Floats | None = None,
 ) -> Counts:
     """Count from scratch: user u has rows[offsets[u]:offsets[u + 1]], oldest first, each below `items`.
 
-    timestamps: [m], read only with a half-life.
+    timestamps: [m], read only with a half-life. event_weights: [m], what each event and its pairs with those before it
+    are multiplied by; None: 1.
     """
-    weights = _event_weights(settings, rows, timestamps)
+    weights = _event_weights(settings, rows, timestamps, event_weights)
     pairs = csr_array((items, items))
     for sources, targets, values in _pairs(settings, rows, offsets, weights):
         pairs = pairs + coo_array((values, (sources, targets)), shape=(items, items)).tocsr()
@@ -205,15 +211,16 @@ def slice_changes(
     before: npt.NDArray[np.bool_],
     now: npt.NDArray[np.bool_],
     timestamps: Times | None = None,
+    event_weights: Floats | None = None,
 ) -> Changes:
     """What turns the counts of some users' sequences `before` into those of them `now`: events put in or taken out.
 
     Slice u of a sequence, oldest first, is rows[offsets[u]:offsets[u + 1]]; `before` and `now` [m] mark which events
     are in it then. What changes must have `window` events (if there are so many) on either side within its slice.
-    Costs O(window) for a new newest event, O(window^2) for one elsewhere. timestamps: [m], read only with a half-life.
+    Costs O(window) for a new newest event, O(window^2) for one elsewhere. timestamps, event_weights: as in `count`.
     """
     changed = np.flatnonzero(before != now)
-    weights = _event_weights(settings, rows, timestamps)
+    weights = _event_weights(settings, rows, timestamps, event_weights)
     first, last = _changed_ranges(changed, offsets)
     added = _crossing_pairs(settings, rows, offsets, weights, now, first, last)
     removed = _crossing_pairs(settings, rows, offsets, weights, before, first, last)
@@ -299,10 +306,13 @@ def _joined(parts: Sequence[tuple[Rows, Rows, Floats]]) -> tuple[Rows, Rows, Flo
     return earlier, later, values
 
 
-def _event_weights(settings: CooccurrenceSettings, rows: Rows, timestamps: Times | None) -> Floats:
+def _event_weights(
+    settings: CooccurrenceSettings, rows: Rows, timestamps: Times | None, event_weights: Floats | None
+) -> Floats:
     if settings.half_life and timestamps is None:
         raise InputError("events that fade need timestamps, and there are none", "half_life")
-    return np.ones(len(rows)) if timestamps is None else settings.event_weights(timestamps)
+    weights = np.ones(len(rows)) if timestamps is None else settings.event_weights(timestamps)
+    return weights if event_weights is None else weights * event_weights
 
 
 def _rounded(weights: Floats) -> Floats:

@@ -71,6 +71,7 @@ class EventChanges:
     timestamps: Floats  # [m]
     before: Flags  # [m]
     now: Flags  # [m]
+    weights: Floats  # [m], how often each event counts
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,11 +247,11 @@ class EventCounts:
 
     def _changes(self, rows: Rows, changes: EventChanges) -> Changes:
         if self.settings is not None:
-            times = changes.timestamps
-            return slice_changes(self.settings, rows, changes.offsets, changes.before, changes.now, times)
+            times, weights = changes.timestamps, changes.weights
+            return slice_changes(self.settings, rows, changes.offsets, changes.before, changes.now, times, weights)
         none = np.zeros(0, np.int64)
         signs = changes.now.astype(np.float64) - changes.before
-        return Changes(none, none, np.zeros(0), rows, signs).summed()
+        return Changes(none, none, np.zeros(0), rows, signs * changes.weights).summed()
 
     def _numbers(self, item_ids: Sequence[str]) -> Rows:
         """[m] Of items; those that are new get the next ones."""
@@ -282,10 +283,12 @@ def count_sequences(settings: CooccurrenceSettings | None, log_id: str, sequence
     times = EventTimes.of(sequences.timestamps, rows)
     if settings is None:
         none = BaseCounts.empty(log_id)
-        events = np.bincount(rows, minlength=len(item_ids)).astype(np.float64)
+        events = np.bincount(rows, sequences.weights, len(item_ids)).astype(np.float64)
         offsets = np.zeros(len(item_ids) + 1, np.int64)
         return BaseCounts(item_ids, events, offsets, none.columns, none.values, sequences.seq, log_id, times)
-    counts = count(settings, rows, sequences.offsets, len(item_ids), sequences.timestamps)
+    counts = count(
+        settings, rows, sequences.offsets, len(item_ids), sequences.timestamps, event_weights=sequences.weights
+    )
     pairs = counts.pairs
     return BaseCounts(
         item_ids,

@@ -188,7 +188,8 @@ def _plan(
             places.append(position)
             history.append(position)
     deadline.check()
-    excluded: set[int] = set()
+    negative = (view.position_of(item_id) for item_id in user.negative)
+    excluded = {position for position in negative if position is not None}
     if _leaves_seen_out(view, request):
         excluded.update(history)
         if request.user_id is not None and request.user_id not in seen:

@@ -14,17 +14,23 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from index.catalogue.base import Catalogue, Placement, PutResult
-from index.catalogue.histories import Event, HistoryStore
+from index.catalogue.base import Catalogue, CatalogueItem, Placement, PutResult
+from index.catalogue.histories import Event, HistoryStore, StoredEvent
 from seqrec.data.items import Item, check_item_id, check_user_id
-from seqrec.errors import CatalogueError, CatalogueReplaced, InputError, ItemNotFound, NotReady
+from seqrec.errors import CatalogueError, CatalogueReplaced, InputError, ItemChanged, ItemNotFound, NotReady
 from seqrec.text.item_text import has_model_input
 from service.deadline import Deadline
 from service.engine.attributes import AttributeBudget, unknown_fields
 from service.engine.batcher import Batcher, BatchRecord, Lane
 from service.engine.execution import Answer, Result, answer, execute
 from service.engine.plan import HistoryQuery, Plan, plan_recommendations, plan_similar
-from service.engine.posted_items import encode_posted, read_posted
+from service.engine.posted_items import (
+    ItemPatch,
+    encode_posted,
+    patched_entries,
+    put_unless_changed,
+    read_posted,
+)
 from service.engine.requests import PopularQuery, RecommendRequest, Selection, SimilarRequest
 from service.engine.user_history import UserHistory, load_histories
 from service.engine.vector_cache import VectorCache
@@ -38,6 +44,8 @@ _MAX_WAIT_FRACTION = 0.8
 """Share of its deadline that a request waits for the change of its `min_seq`: time must be left to answer or refuse."""
 _THREADS = 8
 _HEAVY_THREADS = 2
+_PATCH_ATTEMPTS = 20
+"""Of a patch whose items others change at the same time."""
 _FAILURE_SECONDS = 60.0
 """How long a failed call shows, unless one succeeds."""
 _HEAVY_STAGES = ("filter", "explain", "prepare_many", "answer_many")
@@ -170,18 +178,45 @@ class Recommender:
         async with self._write_deadline(trace) as deadline:
             view = await self._view(0, trace, deadline)
             entries = await self._on_threads("read", trace, read_posted, self._catalogue, view.towers, posted)
-            searchable = [entry.tokens is not None and has_model_input(entry.tokens) for entry in entries]
-            bare = [row for row, entry in enumerate(entries) if entry.vector is None and searchable[row]]
-            units = [(view.towers, tokens) for row in bare if (tokens := entries[row].tokens) is not None]
-            costs = [len(tokens.ids) + 1 for _, tokens in units]
-            vectors = await self._submit(ITEMS, units, costs, trace, deadline)
-            for row, vector in zip(bare, vectors, strict=True):
-                entries[row] = replace(entries[row], vector=vector)
+            entries = await self._encoded(view, entries, trace, deadline)
         # Outside of the deadline: after a 504 nothing must have been written.
         result = await self._on_threads("write", trace, self._catalogue.put, entries)
         await self._wait_until_searched(result.seq, trace)
-        unknown = [entry.item.item_id for entry, found in zip(entries, searchable, strict=True) if not found]
+        unknown = [entry.item.item_id for entry in entries if not _has_input(entry)]
         return result, unknown, [entry.item.item_id for entry in entries if not entry.item.available]
+
+    async def patch(self, patches: Sequence[ItemPatch], trace: Trace) -> tuple[int, int, int]:
+        """Change attributes and availability of items, all or none: seq, and how many were updated and unchanged.
+
+        Raises ItemNotFound, and as `put`.
+        """
+        if len(patches) > self._settings.max_items:
+            raise InputError(f"at most {self._settings.max_items} items in one call, not {len(patches)}", "items")
+        result: PutResult | ItemChanged | None = None
+        for _ in range(_PATCH_ATTEMPTS):
+            async with self._write_deadline(trace) as deadline:
+                view = await self._view(0, trace, deadline)
+                found = await self._on_threads("read", trace, patched_entries, self._catalogue, view.towers, patches)
+                found = replace(found, entries=await self._encoded(view, found.entries, trace, deadline))
+            result = await self._on_threads("write", trace, put_unless_changed, self._catalogue, found)
+            if isinstance(result, PutResult):
+                await self._wait_until_searched(result.seq, trace)
+                return result.seq, result.updated, found.unchanged
+        assert isinstance(result, ItemChanged)
+        raise result
+
+    async def _encoded(
+        self, view: View, entries: Sequence[CatalogueItem], trace: Trace, deadline: Deadline
+    ) -> list[CatalogueItem]:
+        """The entries with a vector, unless the model finds nothing to encode in one."""
+        bare = [row for row, entry in enumerate(entries) if entry.vector is None and _has_input(entry)]
+        units = [(view.towers, tokens) for row in bare if (tokens := entries[row].tokens) is not None]
+        costs = [len(tokens.ids) + 1 for _, tokens in units]
+        vectors = await self._submit(ITEMS, units, costs, trace, deadline)
+        encoded = list(entries)
+        for row, vector in zip(bare, vectors, strict=True):
+            encoded[row] = replace(encoded[row], vector=vector)
+        return encoded
 
     async def delete(self, item_id: str, trace: Trace) -> int:
         """Delete an item; the sequence number after it. Raises ItemNotFound, NotReady, CatalogueError."""
@@ -228,6 +263,23 @@ class Recommender:
         deleted = await self._on_threads("write", trace, self._histories.delete, check_user_id(user_id))
         await self._counted(trace)
         return deleted
+
+    async def stored_events(
+        self, user_id: str, limit: int, before: tuple[float, int] | None, trace: Trace
+    ) -> list[StoredEvent]:
+        """Events of a user, newest first, from a time and number on. Raises InputError, DeadlineExceeded, NotReady."""
+        self._follower.view()  # as in `delete_user`
+        async with self._deadline(trace):
+            checked = check_user_id(user_id)
+            return await self._on_threads("read", trace, self._histories.stored, checked, limit, before)
+
+    async def remove_event(self, user_id: str, event_id: str, trace: Trace) -> bool:
+        """Take one event back; False if there is none of this id. Raises InputError, NotReady, CatalogueError."""
+        self._follower.view()
+        user_id, event_id = check_user_id(user_id), check_item_id(event_id, "event_id")
+        removed = await self._on_threads("write", trace, self._histories.remove, user_id, event_id)
+        await self._counted(trace)
+        return removed
 
     async def _counted(self, trace: Trace) -> None:
         """Return when what was just written to the log of events counts in the answers of this worker.
@@ -446,3 +498,7 @@ def _answers(
         deadline.check()
         answers.append(answer(plan, result, budget, deadline))
     return answers
+
+
+def _has_input(entry: CatalogueItem) -> bool:
+    return entry.tokens is not None and has_model_input(entry.tokens)

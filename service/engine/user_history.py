@@ -18,6 +18,7 @@ class UserHistory:
 
     recent: Sequence[str] = ()  # ids of the newest items, oldest first
     seen: Collection[str] = ()  # ids of all items, of the newest events where there are very many
+    negative: Collection[str] = ()  # ids of items that are never to be recommended again
     degraded: Sequence[str] = ()
 
 
@@ -40,9 +41,10 @@ def _load(histories: HistoryStore, user_id: str, limit: int, max_seen: int, unav
         # A user with 200,000 events must not cost a second a request: the newest decide.
         older = histories.recent(user_id, max_seen) if limit <= len(events) and limit < max_seen else events
         seen = {event.item_id for event in older}
+        negative = histories.negative(user_id)
     except CatalogueReplaced:
         raise
     except CatalogueError as error:
         log.warning("answering without a user's stored history: %s", error)
         return UserHistory(degraded=[f"the user's stored history cannot be read: {error}"])
-    return UserHistory([event.item_id for event in events], seen)
+    return UserHistory([event.item_id for event in events], seen, negative)

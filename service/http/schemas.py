@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Path as InPath
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 
-from seqrec.data.items import MAX_ATTRIBUTE_BYTES, MAX_ATTRIBUTES
+from seqrec.data.items import MAX_ATTRIBUTE_BYTES, MAX_ATTRIBUTES, MAX_TYPE_BYTES
 from service.rules.body import DEFAULTS, ITEM_ID_SCHEMA, PLAIN, Body, ItemId, PlacementBody, RulesBody
 
 MAX_SEQ = 2**53 - 1
@@ -83,6 +83,9 @@ PlacementName = Annotated[
 Cursor = Annotated[str, Field(min_length=1, max_length=262_144)]
 ItemPath = Annotated[str, InPath(description="may contain slashes, plain or encoded", json_schema_extra=ITEM_ID_SCHEMA)]
 UserPath = Annotated[str, InPath(description="may contain slashes, plain or encoded", json_schema_extra=_USER_ID)]
+EventTypeName = Annotated[
+    str, Field(description=f"1 to {MAX_TYPE_BYTES} bytes of UTF-8 without control characters", examples=["view"])
+]
 MinSeq = Annotated[
     int,
     Field(
@@ -214,6 +217,21 @@ class ItemsBody(Body):
     items: list[PostedItem] = Field(min_length=1, fail_fast=True, json_schema_extra={"maxItems": DEFAULTS["max_items"]})
 
 
+class PatchBody(Body):
+    """What changes of an item, as a JSON merge patch (RFC 7396). What is not named stays."""
+
+    attributes: Attributes = Field(default={}, description="new values by name; null removes an attribute")
+    available: bool | None = Field(default=None, description="false hides the item from answers; null: as it is")
+
+
+class PatchedItem(PatchBody):
+    item_id: ItemId
+
+
+class PatchesBody(Body):
+    items: list[PatchedItem] = Field(min_length=1, fail_fast=True)
+
+
 class PostedEvent(Body):
     user_id: UserId
     item_id: ItemId
@@ -222,6 +240,12 @@ class PostedEvent(Body):
     )
     event_id: ItemId | None = Field(
         default=None, description="chosen by the client; an event of the same user with the same id is stored once"
+    )
+    type: EventTypeName | None = Field(
+        default=None, description="what the user did; `seqrec events types` sets which types count, and how much"
+    )
+    value: float | None = Field(
+        default=None, description="a number of your own, such as a price; stored and given back"
     )
 
 
@@ -353,6 +377,12 @@ class Placements(Answer):
     placements: list[StoredPlacement] = Field(description="by name")
 
 
+class PatchAnswer(Answer):
+    seq: int = Field(description="the number of the last change")
+    updated: int
+    unchanged: int = Field(description="items that were as the patch would make them")
+
+
 class DeleteAnswer(Answer):
     seq: int
 
@@ -379,6 +409,24 @@ class EventsAnswer(Answer):
         description="ids of items that are not in the catalogue, or unknown to a model of ids; their events are stored "
         "nevertheless"
     )
+
+
+class UserEvent(Answer):
+    item_id: str
+    timestamp: float
+    event_id: str | None = None
+    type: str | None = None
+    value: float | None = None
+
+
+class UserAnswer(Answer):
+    user_id: str
+    events: list[UserEvent] = Field(description="newest first; all that are stored, of any type")
+    next: str | None = Field(default=None, description="the `cursor` that the next page begins at; absent on the last")
+
+
+class RemoveEventAnswer(Answer):
+    removed: bool = Field(description="false: there was no event of this id")
 
 
 class DeleteUserAnswer(Answer):

@@ -18,7 +18,7 @@ import pytest
 
 from index.catalogue.base import Catalogue, CatalogueItem, Placement
 from seqrec.data.items import AttributeValue, Item, make_item
-from seqrec.errors import InputError, ItemNotFound, LogTruncated, PlacementNotFound, SnapshotError
+from seqrec.errors import InputError, ItemChanged, ItemNotFound, LogTruncated, PlacementNotFound, SnapshotError
 from seqrec.text.item_text import TokenizedItem
 
 ROOT = Path(__file__).parents[2]
@@ -175,6 +175,21 @@ class CatalogueContract:
         assert catalogue.head() == 1
         assert [(seq, e.item.attributes) for seq, e in catalogue.scan()] == [(1, {"title": "item a"})]
         assert catalogue.put([entry("b")]).created == 1
+
+    def test_a_put_of_what_was_read_is_refused_once_that_has_changed(self, catalogue: Catalogue) -> None:
+        one, two = (CatalogueItem(make_item(f"i{n}", {"title": f"Thing {n}"})) for n in range(2))
+        catalogue.put([one], [0])
+        head = catalogue.put([two]).seq
+        assert catalogue.put([one, two], [head - 1, head]).updated == 2
+        with pytest.raises(ItemChanged) as changed:
+            catalogue.put([two, one], [head + 2, head - 1])
+        assert changed.value.item_id == "i0"
+        with pytest.raises(ItemChanged):
+            catalogue.put([one], [0])
+        with pytest.raises(ItemChanged):
+            catalogue.put([CatalogueItem(make_item("new", {"title": "New"}))], [5])
+        assert catalogue.head() == head + 2
+        assert catalogue.ids() == {"i0", "i1"}
 
     def test_delete_is_all_or_nothing(self, catalogue: Catalogue) -> None:
         catalogue.put([entry("a"), entry("b"), entry("c")])

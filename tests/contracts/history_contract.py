@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from index.catalogue.event_types import EventType, EventTypes
 from index.catalogue.histories import Event, HistoryStore
 from seqrec.errors import CatalogueReplaced, LogTruncated
 from seqrec.hybrid.event_counts import EventChanges
@@ -30,7 +31,6 @@ class HistoryContract:
 
     def test_knows_nobody_at_first(self, store: HistoryStore) -> None:
         assert store.recent("u", 10) == []
-        assert store.seen("u") == frozenset()
         assert store.delete("u") == 0
         assert list(store.scan()) == []
         assert store.add([]) == 0
@@ -63,7 +63,6 @@ class HistoryContract:
         assert store.add([Event("u", "a", 1.0, "e1"), Event("u", "b", 2.0, "e1"), Event("u", "c", 3.0, "e2")]) == 2
         assert store.add([Event("u", "x", 9.0, "e2"), Event("u", "d", 4.0, "e3")]) == 1
         assert [e.item_id for e in store.recent("u", 10)] == ["a", "c", "d"]
-        assert store.seen("u") == {"a", "c", "d"}
 
     def test_an_event_id_is_its_user_s(self, store: HistoryStore) -> None:
         assert store.add([Event("u", "a", 1.0, "e"), Event("v", "a", 1.0, "e")]) == 2
@@ -71,26 +70,89 @@ class HistoryContract:
     def test_without_an_event_id_everything_counts(self, store: HistoryStore) -> None:
         assert store.add([Event("u", "a", 1.0)] * 3) == 3
         assert len(store.recent("u", 10)) == 3
-        assert store.seen("u") == {"a"}
 
-    def test_all_that_was_ever_seen_is_known(self, store: HistoryStore) -> None:
-        store.add([Event("u", f"i{n}", float(n)) for n in range(1500)])
-        assert store.seen("u") == {f"i{n}" for n in range(1500)}
-        assert len(store.recent("u", 50)) == 50
+    # Types
+
+    def test_type_and_value_come_back(self, store: HistoryStore) -> None:
+        events = [
+            Event("u", "a", 1.0, "e", "view"),
+            Event("u", "b", 2.0, None, "", 2.5),
+            Event("u", "c", 3.0, "f", "buy ✓", -1.0),
+        ]
+        store.add(events)
+        assert store.recent("u", 10) == events == list(store.scan())
+
+    def test_by_default_what_was_only_shown_makes_no_history(self, store: HistoryStore) -> None:
+        shown = [Event("u", f"s{n}", float(n), None, ("shown", "impression")[n % 2]) for n in range(40)]
+        store.add([Event("u", "a", -1.0), *shown, Event("u", "b", 20.0, None, "view")])
+        assert [e.item_id for e in store.recent("u", 10)] == ["a", "b"]
+        assert [e.item_id for e in store.recent("u", 1)] == ["b"]
+        assert as_slices(store.event_sequences()) == [("", "ab")]
+        assert len(list(store.scan())) == 42
+
+    def test_shown_items_are_not_counted_as_distance(self, store: HistoryStore) -> None:
+        store.add([Event("u", "a", 0.0), *(Event("u", "s", 1.0 + n, None, "shown") for n in range(9))])
+        store.add([Event("u", "b", 50.0)])
+        assert as_slices(store.event_changes(10, 5, 1)) == [("a", "ab")]
+
+    def test_types_are_set_for_everybody(self, store: HistoryStore, location: str) -> None:
+        other = self.open(location)
+        store.add([Event("u", "a", 1.0, None, "view"), Event("u", "b", 2.0), Event("u", "c", 3.0, None, "shown")])
+        other.event_changes(0, 9, 3)
+        types = EventTypes({"view": EventType("history", 0.25), "dislike": EventType("negative")})
+        store.set_types(types)
+        assert other.types() == types
+        assert self.open(location).types() == types
+        with pytest.raises(LogTruncated):
+            other.event_changes(3, 9, 3)
+        assert other.event_sequences().weights.tolist() == [0.25, 1.0, 1.0]  # shown has no setting now
+        store.add([Event("u", "d", 4.0, None, "view")])
+        changes = other.event_changes(store.events_head() - 1, 9, 3)
+        assert (changes.items, changes.weights.tolist()) == (list("abcd"), [0.25, 1.0, 1.0, 0.25])
+        other.close()
+
+    def test_types_of_an_empty_log(self, store: HistoryStore) -> None:
+        store.set_types(EventTypes({}))
+        assert store.types() == EventTypes({})
+        store.add([Event("u", "a", 1.0, None, "shown")])
+        assert as_slices(store.event_changes(0, 9, 3)) == [("", "a")]
+
+    def test_negative_items(self, store: HistoryStore) -> None:
+        store.add([Event("u", "a", 1.0, "1", "dislike"), Event("u", "a", 2.0, "2", "dislike"), Event("u", "b", 3.0)])
+        store.add([Event("u", "c", 4.0, "4", "return"), Event("v", "d", 1.0, None, "dislike")])
+        assert store.negative("u") == frozenset()
+        store.set_types(store.types().with_types({"dislike": EventType("negative"), "return": EventType("negative")}))
+        assert store.negative("u") == {"a", "c"}
+        assert [e.item_id for e in store.recent("u", 9)] == ["b"]
+        assert store.remove("u", "1")
+        assert store.negative("u") == {"a", "c"}
+        assert store.remove("u", "2")
+        assert store.negative("u") == {"c"}
+        store.delete("u")
+        assert store.negative("u") == store.negative("\ud800") == frozenset()
+        assert store.negative("v") == {"d"}
+
+    def test_all_events_are_read_page_by_page(self, store: HistoryStore) -> None:
+        times = [5.0, 5.0, 5.0, 5.0, 1.5, 9.0, 5.0]
+        store.add([Event("u", f"i{n}", when, None, "shown" if n % 2 else "") for n, when in enumerate(times)])
+        pages, before = [], None
+        while page := store.stored("u", 2, before):
+            pages += [event.item_id for _, event in page]
+            before = (page[-1].event.timestamp, page[-1].number)
+        assert pages == ["i5", "i6", "i3", "i2", "i1", "i0", "i4"]
+        assert store.stored("u", 0) == store.stored("nobody", 5) == store.stored("\ud800", 5) == []
 
     def test_users_are_apart(self, store: HistoryStore) -> None:
         store.add([Event("u", "a", 1.0), Event("u:items", "b", 1.0), Event("ערב 🫖", "ספל תה", 1.0, "אירוע")])
         assert [e.item_id for e in store.recent("u", 10)] == ["a"]
         assert store.recent("ערב 🫖", 10) == [Event("ערב 🫖", "ספל תה", 1.0, "אירוע")]
         assert store.recent("\ud800", 10) == []
-        assert store.seen("\ud800") == frozenset()
         assert store.delete("\ud800") == 0
 
     def test_a_deleted_user_is_gone(self, store: HistoryStore) -> None:
         store.add([Event("u", "a", 1.0, "e"), Event("u", "b", 2.0), Event("v", "c", 1.0)])
         assert store.delete("u") == 2
         assert store.recent("u", 10) == []
-        assert store.seen("u") == frozenset()
         assert store.delete("u") == 0
         assert list(store.scan()) == [Event("v", "c", 1.0)]
         assert store.add([Event("u", "a", 1.0, "e")]) == 1  # nothing of it is remembered, event ids neither
@@ -216,11 +278,9 @@ class HistoryContract:
         assert not store.remove("u", "e2")
         assert not store.remove("v", "e1")
         assert [event.item_id for event in store.recent("u", 9)] == list("abab")
-        assert store.seen("u") == {"a", "b"}
         assert as_slices(store.event_changes(5, 10, 9)) == [("abcab", "abab")]
         assert as_slices(store.event_changes(0, 5, 9)) == [("", "abcab")]
         assert store.remove("u", "e0")
-        assert store.seen("u") == {"a", "b"}
         store.add([Event("u", "d", 9.0, "e2")])
         assert as_slices(store.event_changes(6, 10, 9)) == [("abab", "babd")]
         assert as_slices(store.event_changes(6, 1, 9)) == [("abab", "bab")]

@@ -32,6 +32,7 @@ from index.build.reindex import Request, make_snapshot
 from index.catalogue.histories import Event
 from index.catalogue.open import open_catalogue, open_histories
 from index.snapshot.publication import prune, publish, rollback
+from retraining.retrain import Options, retrain
 from seqrec.data.items import Item
 from seqrec.encoder import load_model
 from seqrec.errors import CatalogueError, SeqrecError
@@ -194,6 +195,11 @@ def swap(order: dict[str, Any]) -> Any:
         return reply.json()["seq"]
 
 
+def retrain_served(order: dict[str, Any]) -> Any:
+    yield
+    return retrain(Path(order["home"]), _location(order), Options(force=True)).result
+
+
 DO: dict[str, Callable[[dict[str, Any]], Any]] = {
     "put": put,
     "delete": delete,
@@ -204,6 +210,7 @@ DO: dict[str, Callable[[dict[str, Any]], Any]] = {
     "publish": publish_one,
     "compact": compact,
     "swap": swap,
+    "retrain": retrain_served,
 }
 
 

@@ -22,7 +22,7 @@ from index.snapshot.snapshot import read_manifest
 from seqrec.data.items import make_item
 from seqrec.errors import LogTruncated
 from service import jobs
-from service.jobs import AutoReindexer, Job, Reindexer
+from service.jobs import AutoReindexer, Job, JobRunner
 from service.live import state as live
 from service.live.state import LiveState, Towers
 from service.settings import Settings
@@ -118,9 +118,9 @@ def test_a_job_that_another_worker_has_just_started_is_the_one_that_runs(home: P
     folder = home / "jobs"
     folder.mkdir()
     (folder / "0123456789ab.json").write_text(json.dumps({"state": "queued"}))
-    assert Reindexer(Settings(home=home)).start() == Job("0123456789ab", "queued")
+    assert JobRunner(Settings(home=home)).start() == Job("0123456789ab", "queued")
     os.utime(folder / "0123456789ab.json", (1, 1))
-    assert Reindexer(Settings(home=home)).job("0123456789ab").state == "failed", "it never began"
+    assert JobRunner(Settings(home=home)).job("0123456789ab").state == "failed", "it never began"
 
 
 def test_a_disk_that_takes_no_job_is_reported(home: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_disk_that_takes_no_job_is_reported(home: Path) -> None:
     from seqrec.errors import SnapshotError
 
     with pytest.raises(SnapshotError, match="no job can be started in"):
-        Reindexer(Settings(home=home)).start()
+        JobRunner(Settings(home=home)).start()
 
 
 def test_the_old_state_is_gone_after_the_last_request_that_held_it(make_client: MakeClient, home: Path) -> None:

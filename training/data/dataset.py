@@ -11,8 +11,8 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
@@ -88,6 +88,7 @@ class Dataset:
     offsets: Rows  # [users + 1]
     timestamps: Timestamps | None = None  # [m], ascending within each user; None: only the order is known
     rule: SplitConfig = LEAVE_ONE_OUT
+    weights: npt.NDArray[np.float64] | None = None  # [m], how often each event counts; None: once
 
     @property
     def users(self) -> int:
@@ -122,6 +123,14 @@ class Dataset:
         _, seconds = unix_seconds(self.timestamps)
         ends = self.offsets[:-1] + self._held_out(split)[0]
         parts = [seconds[begin:end] for begin, end in zip(self.offsets[:-1], ends, strict=True)]
+        return np.concatenate([np.zeros(0), *parts])
+
+    def known_weights(self, split: Split) -> npt.NDArray[np.float64] | None:
+        """[m] How often each of `known_events` counts; None: once."""
+        if self.weights is None:
+            return None
+        ends = self._held_out(split)[0]
+        parts = [self.weights[begin : begin + end] for begin, end in zip(self.offsets[:-1], ends, strict=True)]
         return np.concatenate([np.zeros(0), *parts])
 
     def evaluated(self, split: Split) -> Rows:
@@ -197,6 +206,8 @@ class Dataset:
         digest.update(json.dumps(list(self.user_ids), ensure_ascii=False).encode() + b"\n")
         for column in (self.offsets, self.events):
             digest.update(column.astype("<i8").tobytes())
+        if self.weights is not None:
+            digest.update(self.weights.astype("<f8").tobytes())
         if self.rule.split != "leave-one-out":
             digest.update(f"{self.rule.split}, {self.rule.targets}\n".encode())
             for column in (self.cuts.train_end, self.cuts.valid_end):
@@ -210,8 +221,9 @@ def read_dataset(
     recipe: Recipe | Sequence[Recipe] | None = None,
     on_error: OnError = "raise",
     rule: SplitConfig = LEAVE_ONE_OUT,
+    weights: Mapping[str, float] | None = None,
 ) -> Dataset:
-    """Reads and joins both files.
+    """Reads and joins both files. `weights`: how often events of a type (the column `type`) count; others count once.
 
     A broken line, a duplicate item id and an event of an unknown item raise FileFormatError with file and line; an item
     without text under `recipe` (or one of several recipes) and a duplicate event raise it with the id. With
@@ -228,7 +240,9 @@ def read_dataset(
             "it has only one item, and nothing to rank it against; use the whole catalogue",
         )
     row_of = {item.item_id: row for row, item in enumerate(items)}
-    interactions = read_interactions(interactions_path, row_of.keys(), on_error)
+    interactions = read_interactions(interactions_path, row_of.keys(), on_error, typed=bool(weights))
+    if weights and interactions.types is not None:
+        interactions = replace(interactions, weights=np.array([weights.get(one, 1.0) for one in interactions.types]))
     dataset = join(items, _distinct(interactions, Path(interactions_path), on_error), rule)
     _log_summary(dataset)
     if not dataset.trained_rows.any():
@@ -249,7 +263,8 @@ def join(items: Sequence[Item], interactions: Interactions, rule: SplitConfig = 
         log.info("events of %d of %d users were not in order of time and have been sorted", back, len(user_of))
     offsets = np.zeros(len(user_of) + 1, dtype=np.int64)
     np.cumsum(np.bincount(users, minlength=len(user_of)), out=offsets[1:])
-    return Dataset(items, list(user_of), rows[order], offsets, interactions.timestamps[order], rule)
+    weights = None if interactions.weights is None else interactions.weights[order]
+    return Dataset(items, list(user_of), rows[order], offsets, interactions.timestamps[order], rule, weights)
 
 
 def _log_summary(dataset: Dataset) -> None:
@@ -380,6 +395,7 @@ def _distinct(interactions: Interactions, path: Path, on_error: OnError) -> Inte
         [interactions.user_ids[number] for number in kept],
         [interactions.item_ids[number] for number in kept],
         interactions.timestamps[kept],
+        weights=None if interactions.weights is None else interactions.weights[kept],
     )
 
 

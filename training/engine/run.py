@@ -20,6 +20,7 @@ from seqrec.checkpoint import save_checkpoint
 from seqrec.data.items import OnError
 from seqrec.encoder import Encoder
 from seqrec.errors import InputError, SeqrecError
+from training.config.load import dump_config
 from training.config.schema import RunConfig
 from training.data.dataset import Dataset, read_dataset
 from training.distributed import (
@@ -331,7 +332,12 @@ class _Run:
             towers, directory = self.towers, self.directory
             item_model = towers.item_model if towers.split else None
             digest = save_checkpoint(
-                directory.checkpoint, towers.model_name, towers.history_model, item_model, replace=True
+                directory.checkpoint,
+                towers.model_name,
+                towers.history_model,
+                item_model,
+                replace=True,
+                training=dump_config(self.config),
             )
             stages = [{"stage": name, **asdict(f)} for name, f in zip(self.config.stages, self.finished, strict=True)]
             metadata = {**self.metadata, "checkpoint_digest": digest, **asdict(whole), "by_stage": stages}

@@ -56,7 +56,7 @@ class ItemKnn:
     @classmethod
     def of(cls, dataset: Dataset, split: Split, settings: CooccurrenceSettings) -> ItemKnn:
         rows, offsets = dataset.known_events(split)
-        counts = count(settings, rows, offsets, len(dataset.items))
+        counts = count(settings, rows, offsets, len(dataset.items), event_weights=dataset.known_weights(split))
         return cls(settings, counts, (FALLBACK * counts.events / counts.events.max()).astype(np.float32))
 
     def scores(self, histories: Sequence[Rows]) -> Scores:

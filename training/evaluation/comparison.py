@@ -13,7 +13,7 @@ from training.evaluation.baselines import Scores, best_item_knn, popularity
 from training.evaluation.evaluate import EncodedItems, model_scorer
 from training.evaluation.groups import Group, groups_of
 from training.evaluation.metrics import Values
-from training.evaluation.ranking import CANDIDATE_MODES, CandidateMode, CaseRanks, Scorer, case_ranks
+from training.evaluation.ranking import CANDIDATE_MODES, PESSIMISTIC, CandidateMode, CaseRanks, Scorer, case_ranks
 from training.evaluation.significance import interval, randomization_p, resampled_means
 
 RESAMPLES = 1000
@@ -95,14 +95,16 @@ def evaluate(
     resamples: int = RESAMPLES,
     seed: int = 0,
     progress: Progress = lambda *_: None,
+    most_users: int | None = None,
 ) -> Evaluation:
     """Compares the models with popularity, last item and item-kNN. `progress(what, done, of)` is called as work is
-    done.
+    done. `most_users`: a random sample of so many users, where there are more.
 
     Memory: one array [cases, figures] per candidate mode in addition to that of ranking. Raises InputError if `split`
     holds nothing out.
     """
     cases = dataset.cases(split)
+    cases = cases if most_users is None else cases.sample(most_users, seed)
     ks = tuple(sorted(set(ks)))
     popular = popularity(dataset)
     measured: dict[str, dict[CandidateMode, CaseRanks]] = {}
@@ -210,12 +212,13 @@ def _tests(
     k: int,
     seed: int,
 ) -> list[PairedTest]:
-    """Every model against every baseline and the models before it, on NDCG@k, Recall@k and MRR."""
+    """Every model against every baseline and the models before it, on NDCG@k (also behind ties), Recall@k and MRR."""
     foreign = {(one, f"last item, {other}") for one in models for other in models if one != other}
     pairs = [(one, other) for place, one in enumerate(methods) if one in models for other in methods[:place]]
     pairs = [pair for pair in pairs if pair not in foreign]
     place_of = {key: place for place, key in enumerate(columns)}
-    wanted = [(one, other, figure) for one, other in pairs for figure in (f"NDCG@{k}", f"Recall@{k}", "MRR")]
+    names = (f"NDCG@{k}", f"NDCG@{k}{PESSIMISTIC}", f"Recall@{k}", "MRR")
+    wanted = [(one, other, figure) for one, other in pairs for figure in names]
     ahead = np.array([place_of[one, figure] for one, _, figure in wanted])
     behind = np.array([place_of[other, figure] for _, other, figure in wanted])
     if not len(values):

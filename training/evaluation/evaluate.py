@@ -98,7 +98,13 @@ def model_scorer(
         return lambda numbers: encoded.scores(queries[numbers])
     known = counts_from or split
     times = dataset.known_times(known) if settings.cooccurrence.half_life else None
-    counts = count(settings.cooccurrence, *dataset.known_events(known), len(dataset.items), times)
+    counts = count(
+        settings.cooccurrence,
+        *dataset.known_events(known),
+        len(dataset.items),
+        times,
+        event_weights=dataset.known_weights(known),
+    )
     counts = counts.as_read(settings.cooccurrence)
     hybrid = HybridScorer.of(settings, counts, encoder.term_vectors(list(encoded.tokens)))
 

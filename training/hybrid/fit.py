@@ -19,7 +19,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from seqrec.errors import InputError
-from seqrec.hybrid.cooccurrence import CooccurrenceSettings, Counts, count, with_half_life
+from seqrec.hybrid.cooccurrence import CooccurrenceSettings, Counts, Floats, count, with_half_life
 from seqrec.hybrid.scoring import HybridScorer, Scores, gate
 from seqrec.hybrid.settings import HybridSettings
 from training.data.dataset import Dataset, Rows
@@ -118,7 +118,8 @@ def fit_hybrid(
         if times is None:
             raise InputError("events can fade only if their times are known; set it to 0", "hybrid.half_life_days")
         pairs = with_half_life(pairs, half_life, times)
-    search = _Search(rows, offsets, list(cases.histories), cases.targets, terms, times)
+    weights_of_events = dataset.known_weights("valid")
+    search = _Search(rows, offsets, list(cases.histories), cases.targets, terms, times, weights_of_events)
     began = time.perf_counter()
     settings = search.with_words(HybridSettings(cooccurrence=pairs))
     settings = search.cooccurrence(settings)
@@ -147,7 +148,7 @@ def fit_hybrid(
     repeats = repeated_share(dataset)
     if repeats >= REPEATS:
         everyone = dataset.cases("valid").sample(USERS, seed)
-        search = _Search(rows, offsets, list(everyone.histories), everyone.targets, terms, times)
+        search = _Search(rows, offsets, list(everyone.histories), everyone.targets, terms, times, weights_of_events)
         settings = search.own_items(settings, dense)
     return HybridFit(
         settings,
@@ -223,8 +224,10 @@ class _Search:
         targets: Rows,
         terms: csr_array,
         times: npt.NDArray[np.float64] | None = None,
+        event_weights: Floats | None = None,
     ) -> None:
         self.times = times
+        self.event_weights = event_weights
         self.rows, self.offsets, self.histories, self.targets, self.terms = rows, offsets, histories, targets, terms
         self.items = terms.shape[0]
         own = [np.unique(history) for history in histories]
@@ -236,7 +239,7 @@ class _Search:
     def counts(self, settings: CooccurrenceSettings) -> Counts:
         key = (settings.window, settings.distance_power, settings.backward)
         if self._counted is None or self._counted[0] != key:
-            counts = count(settings, self.rows, self.offsets, self.items, self.times)
+            counts = count(settings, self.rows, self.offsets, self.items, self.times, event_weights=self.event_weights)
             self._counted = (key, counts.as_read(settings))
         return self._counted[1]
 
@@ -361,8 +364,9 @@ class _Search:
         histories = [history[~cold[history]] for history in self.histories]
         cases = [case for case, history in enumerate(histories) if len(history)]
         times = None if self.times is None else self.times[kept]
+        weights = None if self.event_weights is None else self.event_weights[kept]
         own, targets = [histories[case] for case in cases], self.targets[cases]
-        search = _Search(self.rows[kept], offsets, own, targets, self.terms, times)
+        search = _Search(self.rows[kept], offsets, own, targets, self.terms, times, weights)
         counts = search.counts(settings.cooccurrence)
         scorer = HybridScorer.of(settings, counts, self.terms)
         found = {boost: np.empty(len(cases)) for boost in COLD_BOOSTS}

@@ -43,6 +43,7 @@ from index.catalogue.words import is_unicode, words_of
 from seqrec.errors import (
     CatalogueError,
     CatalogueReplaced,
+    ItemChanged,
     ItemNotFound,
     LogTruncated,
     PlacementNotFound,
@@ -79,13 +80,14 @@ class RedisCatalogue:
     def head(self) -> int:
         return self._read(READ_HEAD)[0]
 
-    def put(self, entries: Sequence[CatalogueItem]) -> PutResult:
+    def put(self, entries: Sequence[CatalogueItem], expected: Sequence[int] | None = None) -> PutResult:
         check_repeated(entries)
         if not entries:
             return PutResult(self.head(), 0, 0)
         arguments: list[bytes] = []
-        for entry in entries:
-            arguments += [entry.item.item_id.encode(), words_of_item(entry.item), body_of(entry)]
+        for row, entry in enumerate(entries):
+            seq = b"" if expected is None else str(expected[row]).encode()
+            arguments += [entry.item.item_id.encode(), words_of_item(entry.item), body_of(entry), seq]
         head, updated = self._write(PUT, *arguments)
         return PutResult(head, len(entries) - updated, updated)
 
@@ -246,6 +248,8 @@ class RedisCatalogue:
 
     def _failure(self, state: str, detail: str) -> Exception:
         match state:
+            case "changed":
+                return ItemChanged(detail)
             case "missing":
                 return ItemNotFound(detail)
             case "no placement":

@@ -5,10 +5,14 @@ meta             schema, log_id, truncated: the last number that compaction drop
 events           the head: how many numbers were assigned so far, to events and removals
 log              number -> "b" time "\\n" owner of an event, "r" "\\n" owner of a removal
 users            ids of all users
-user:ID          a sorted set by time of "number item_id event_id", one per line
-items:ID         a set of all items in the user's events
-once:ID          a set of the user's event ids
-removed:OWNER    a sorted set by time of "number item_id number-of-the-removal", until compaction
+types            type -> "kind weight" of the types of events that have a setting
+user:ID          a sorted set by time of "number item_id event_id", and "type value" if it has one, each on a line
+typed:TYPE ID    (on two lines) item -> how many events of this type the user has with it
+once:ID          a set of the event ids
+removed:OWNER    a sorted set by time of "number item_id type number-of-the-removal", until it is forgotten; in schema
+                 2 without type
+
+Schema 1 had no log, schema 2 no types, and a set items:ID of all items of a user, which is no longer kept.
 
 The owner is the user, or for a deleted user "\\n" and the number of the removal, since ids have no line breaks.
 """
@@ -19,6 +23,15 @@ local function text(number) return string.format('%.0f', number) end
 local function padded(number) return string.format('%016.0f', number) end
 local function head() return tonumber(redis.call('GET', HEAD) or '0') end
 local function parsed(record) return string.match(record, '^(.)([^\\n]*)\\n(.*)$') end
+local function event(member) return string.match(member, '^(%d+)\\n([^\\n]*)\\n([^\\n]*)\\n?([^\\n]*)') end
+local function typed(type, user) return BASE .. 'typed:' .. type .. '\\n' .. user end
+local function silent()
+  local found, types = {}, redis.call('HGETALL', BASE .. 'types')
+  for i = 1, #types, 2 do
+    if string.sub(types[i + 1], 1, 7) ~= 'history' then found[types[i]] = true end
+  end
+  return found
+end
 local function pages(key, take)
   local at = 0
   while true do
@@ -45,12 +58,17 @@ if head() < tonumber(ARGV[2]) then return {'behind', text(head())} end
 """
 )
 
-# ARGV: schema, id for a new log. Events from before the log existed are not in it; they are counted from scratch.
+# ARGV: schema, id for a new log, then types and what they are in turn, to begin with. What was stored before there was
+# a log is not in it: it is counted from the start.
 OPEN = (
     _COMMON
     + """
 if redis.call('EXISTS', META) == 0 then
-  redis.call('HSET', META, 'schema', ARGV[1], 'log_id', ARGV[2], 'truncated', text(head()))
+  redis.call('HSET', META, 'schema', '2', 'log_id', ARGV[2], 'truncated', text(head()))
+end
+if redis.call('HGET', META, 'schema') == '2' then
+  redis.call('HSET', META, 'schema', ARGV[1])
+  redis.call('HSET', BASE .. 'types', unpack(ARGV, 3))
 end
 local meta = redis.call('HMGET', META, 'schema', 'log_id')
 return {meta[1], meta[2], text(head())}
@@ -78,18 +96,20 @@ return redis.call('SREM', USERS, user)
 """
 )
 
-# ARGV: log id, a number seen; then user, item, time, event id or '' of each event.
+# ARGV: log id, a number seen; then user, item, time, event id or '', type or '', value or '' in turn.
 ADD = (
     _GUARD
     + """
 local new = 0
-for i = 3, #ARGV, 4 do
-  local user, item, time, id = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+for i = 3, #ARGV, 6 do
+  local user, item, time, id, type, value = unpack(ARGV, i, i + 5)
   if id == '' or redis.call('SADD', BASE .. 'once:' .. user, id) == 1 then
     local number = redis.call('INCR', HEAD)
     redis.call('SADD', USERS, user)
-    redis.call('ZADD', BASE .. 'user:' .. user, time, padded(number) .. '\\n' .. item .. '\\n' .. id)
-    redis.call('SADD', BASE .. 'items:' .. user, item)
+    local member = padded(number) .. '\\n' .. item .. '\\n' .. id
+    if type ~= '' or value ~= '' then member = member .. '\\n' .. type .. '\\n' .. value end
+    redis.call('ZADD', BASE .. 'user:' .. user, time, member)
+    if type ~= '' then redis.call('HINCRBY', typed(type, user), item, 1) end
     redis.call('HSET', LOG, text(number), 'b' .. time .. '\\n' .. user)
     new = new + 1
   end
@@ -120,23 +140,26 @@ local function rename(numbers)
   end
   if #renamed > 0 then redis.call('HSET', LOG, unpack(renamed)) end
 end
+local types = {}
 pages(events, function(page)
   local moved, numbers = {}, {}
   for i = 1, #page, 2 do
-    local number, item = string.match(page[i], '^(%d+)\\n([^\\n]*)')
-    moved[i], moved[i + 1] = page[i + 1], number .. '\\n' .. item .. '\\n' .. removal
+    local number, item, _, type = event(page[i])
+    types[type] = true
+    moved[i], moved[i + 1] = page[i + 1], number .. '\\n' .. item .. '\\n' .. type .. '\\n' .. removal
     numbers[#numbers + 1] = text(tonumber(number))
   end
   redis.call('ZADD', removed, unpack(moved))
   rename(numbers)
 end)
 each(before, function(member, time)
-  local number, _, when = string.match(member, '^(%d+)\\n([^\\n]*)\\n(%d+)$')
+  local number, when = string.match(member, '^(%d+)\\n.*\\n(%d+)$')
   redis.call('ZADD', removed, time, member)
   rename({text(tonumber(number)), when})
 end)
 redis.call('HSET', LOG, removal, 'r\\n' .. owner)
 redis.call('UNLINK', events, before, BASE .. 'items:' .. user, BASE .. 'once:' .. user)
+for type in pairs(types) do redis.call('UNLINK', typed(type, user)) end
 redis.call('SREM', USERS, user)
 return {'ok', text(head()), count}
 """
@@ -149,21 +172,19 @@ REMOVE = (
 local user, id = ARGV[3], ARGV[4]
 local events = BASE .. 'user:' .. user
 if redis.call('SREM', BASE .. 'once:' .. user, id) == 0 then return {'ok', text(head()), 0} end
-local gone, time, item
-local had = {}
+local gone, time
 each(events, function(member, score)
-  local _, its, own = string.match(member, '^(%d+)\\n([^\\n]*)\\n(.*)$')
-  if own == id then
-    gone, time, item = member, score, its
-  else
-    had[its] = true
-  end
+  local _, _, own = event(member)
+  if own == id then gone, time = member, score end
 end)
+local number, item, _, type = event(gone)
 local removal = text(redis.call('INCR', HEAD))
 redis.call('ZREM', events, gone)
-if not had[item] then redis.call('SREM', BASE .. 'items:' .. user, item) end
+if type ~= '' and redis.call('HINCRBY', typed(type, user), item, -1) < 1 then
+  redis.call('HDEL', typed(type, user), item)
+end
 if redis.call('EXISTS', events) == 0 then redis.call('SREM', USERS, user) end
-redis.call('ZADD', BASE .. 'removed:' .. user, time, string.match(gone, '^%d+\\n[^\\n]*\\n') .. removal)
+redis.call('ZADD', BASE .. 'removed:' .. user, time, number .. '\\n' .. item .. '\\n' .. type .. '\\n' .. removal)
 redis.call('HSET', LOG, removal, 'r\\n' .. user)
 return {'ok', text(head()), 1}
 """
@@ -180,6 +201,7 @@ CHANGES = (
 local after, window = tonumber(ARGV[3]), tonumber(ARGV[5])
 if after < tonumber(meta[2]) then return {'truncated', meta[2]} end
 local seq = math.min(head(), after + tonumber(ARGV[4]))
+local ignored = silent()
 local owners, ranges = {}, {}
 for from = after + 1, seq, 1000 do
   local numbers = {}
@@ -222,7 +244,8 @@ local function taken(key, rank, last, most)
     local rows = redis.call('ZRANGE', key, math.min(rank, ends), math.max(rank, ends), 'WITHSCORES')
     for i = 1, #rows, 2 do
       local at = step > 0 and i or #rows - i
-      if tonumber(string.match(rows[at], '^%d+')) <= seq and #found < 2 * most then
+      local number, _, _, type = event(rows[at])
+      if not ignored[type] and tonumber(number) <= seq and #found < 2 * most then
         found[#found + 1] = rows[at]
         found[#found + 1] = rows[at + 1]
       end
@@ -252,16 +275,12 @@ for _, owner in ipairs(owners) do
     slices[#slices + 1] = {{}, {}, before, taken(events, first, last, last - first + 1), behind}
   end
 end
-return {'ok', text(head()), {text(seq), slices}}
+return {'ok', text(head()), {text(seq), slices, redis.call('HGETALL', BASE .. 'types')}}
 """
 )
 
-# ARGV: log id, a number seen, through, how many numbers at most. Returns the number that it reached.
-COMPACT = (
-    _GUARD
-    + """
+_COMPACT = """
 local truncated = tonumber(meta[2])
-local through = math.min(tonumber(ARGV[3]), head(), truncated + tonumber(ARGV[4]))
 local function forget(owner, number)
   local key, gone = BASE .. 'removed:' .. owner, {}
   each(key, function(member)
@@ -269,18 +288,45 @@ local function forget(owner, number)
   end)
   for i = 1, #gone, 1000 do redis.call('ZREM', key, unpack(gone, i, math.min(i + 999, #gone))) end
 end
-for from = truncated + 1, through, 1000 do
-  local numbers = {}
-  for number = from, math.min(from + 999, through) do numbers[#numbers + 1] = text(number) end
-  for i, record in ipairs(redis.call('HMGET', LOG, unpack(numbers))) do
-    if record then
-      local kind, _, owner = parsed(record)
-      if kind == 'r' then forget(owner, from + i - 1) end
+local function compact(through)
+  for from = truncated + 1, through, 1000 do
+    local numbers = {}
+    for number = from, math.min(from + 999, through) do numbers[#numbers + 1] = text(number) end
+    for i, record in ipairs(redis.call('HMGET', LOG, unpack(numbers))) do
+      if record then
+        local kind, _, owner = parsed(record)
+        if kind == 'r' then forget(owner, from + i - 1) end
+      end
     end
+    redis.call('HDEL', LOG, unpack(numbers))
   end
-  redis.call('HDEL', LOG, unpack(numbers))
+  if through > truncated then redis.call('HSET', META, 'truncated', text(through)) end
 end
-if through > truncated then redis.call('HSET', META, 'truncated', text(through)) end
+"""
+
+# ARGV: log id, a number seen, through, how many numbers at most. Answers how far it came.
+COMPACT = (
+    _GUARD
+    + _COMPACT
+    + """
+local through = math.min(tonumber(ARGV[3]), head(), truncated + tonumber(ARGV[4]))
+compact(through)
 return {'ok', text(head()), text(math.max(through, truncated))}
+"""
+)
+
+# ARGV: log id, a number seen, types and what they are in turn. Nobody can follow the log across this: the number of
+# the change and all before it are forgotten. Call COMPACT first, since this does the rest at once.
+SET_TYPES = (
+    _GUARD
+    + _COMPACT
+    + """
+redis.call('DEL', BASE .. 'types')
+if ARGV[3] then redis.call('HSET', BASE .. 'types', unpack(ARGV, 3)) end
+if head() > 0 then
+  redis.call('INCR', HEAD)
+  compact(head())
+end
+return {'ok', text(head()), 1}
 """
 )

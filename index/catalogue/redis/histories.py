@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
-from index.catalogue.histories import NEVER, ChangesBuilder, Event
+from index.catalogue.event_types import EventType, EventTypes, Kind
+from index.catalogue.histories import NEVER, ChangesBuilder, Event, StoredEvent
 from index.catalogue.redis.connection import RedisConnections
-from index.catalogue.redis.event_scripts import ADD, CHANGES, COMPACT, DELETE, HEAD, OPEN, REMOVE, RENAME_USER
+from index.catalogue.redis.event_scripts import (
+    ADD,
+    CHANGES,
+    COMPACT,
+    DELETE,
+    HEAD,
+    OPEN,
+    REMOVE,
+    RENAME_USER,
+    SET_TYPES,
+)
 from index.catalogue.words import is_unicode
 from seqrec.data.items import former_user_id
 from seqrec.errors import CatalogueError, CatalogueReplaced, LogTruncated
 from seqrec.hybrid.event_counts import EventChanges
 
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
 _USERS_AT_ONCE = 1000
 _CHANGES_AT_ONCE = 1000  # numbers of the log that one script reads, which blocks the server for about 20 ms
 _FORGOTTEN_AT_ONCE = 10_000
 _EVERYTHING = 2**52
 
-_Row = tuple[float, int, str, int]  # timestamp, number, item, number of the removal
+_Row = tuple[float, int, str, int, str]  # timestamp, number, item, number of the removal, type
 
 
 class RedisHistories:
@@ -34,7 +45,9 @@ class RedisHistories:
         try:
             if not self._redis.read(("EXISTS", self._keys[0]))[0]:
                 self._rename_users()
-            schema, log_id, head = self._redis.write(*self._eval(OPEN, SCHEMA_VERSION, uuid.uuid4().hex))
+            schema, log_id, head = self._redis.write(
+                *self._eval(OPEN, SCHEMA_VERSION, uuid.uuid4().hex, *_fields(EventTypes()))
+            )
             if schema.decode() != SCHEMA_VERSION:
                 raise self._redis.error(f"they have schema {schema.decode()}; this version reads {SCHEMA_VERSION}")
         except BaseException:
@@ -52,20 +65,48 @@ class RedisHistories:
             return 0
         arguments: list[Any] = []
         for event in events:
-            arguments += [event.user_id, event.item_id, repr(event.timestamp), event.event_id or ""]
+            value = "" if event.value is None else repr(event.value)
+            arguments += [event.user_id, event.item_id, repr(event.timestamp), event.event_id or "", event.type, value]
         return int(self._write(ADD, *arguments))
+
+    def types(self) -> EventTypes:
+        return _types(self._redis.read(("HGETALL", f"{self._base}types"))[0])
+
+    def set_types(self, types: EventTypes) -> None:
+        self.compact_events(self.events_head())
+        self._write(SET_TYPES, *_fields(types))
 
     def recent(self, user_id: str, limit: int) -> list[Event]:
         if limit < 1 or not is_unicode(user_id):
             return []
-        command = ("ZRANGE", f"{self._base}user:{user_id}", -limit, -1, "WITHSCORES")
-        return _events(user_id, self._redis.read(command)[0])
+        key = f"{self._base}user:{user_id}"
+        newest, fields = self._redis.read(("ZRANGE", key, -limit, -1, "WITHSCORES"), ("HGETALL", f"{self._base}types"))
+        types, page = _types(fields), _events(user_id, newest)[::-1]
+        found: list[Event] = []
+        while True:
+            found += [event for _, event in page if types.of(event.type).kind == "history"]
+            if len(found) >= limit or len(page) < limit:
+                return found[:limit][::-1]
+            page = self.stored(user_id, limit, (page[-1].event.timestamp, page[-1].number))
 
-    def seen(self, user_id: str) -> frozenset[str]:
-        if not is_unicode(user_id):
-            return frozenset()
-        members = self._redis.read(("SMEMBERS", f"{self._base}items:{user_id}"))[0]
-        return frozenset(item_id.decode() for item_id in members)
+    def negative(self, user_id: str) -> frozenset[str]:
+        names = self.types().negative if is_unicode(user_id) else ()
+        keys = [f"{self._base}typed:{name}\n{user_id}" for name in names]
+        found = self._redis.read(*(("HKEYS", key) for key in keys)) if keys else []
+        return frozenset(item_id.decode() for own in found for item_id in own)
+
+    def stored(self, user_id: str, limit: int, before: tuple[float, int] | None = None) -> list[StoredEvent]:
+        if limit < 1 or not is_unicode(user_id):
+            return []
+        key, newest = f"{self._base}user:{user_id}", "+inf" if before is None else repr(before[0])
+        found: list[StoredEvent] = []
+        read, size = 0, limit
+        while len(found) < limit and size == limit:
+            command = ("ZREVRANGEBYSCORE", key, newest, "-inf", "WITHSCORES", "LIMIT", read, limit)
+            page = _events(user_id, self._redis.read(command)[0])
+            read, size = read + len(page), len(page)
+            found += [one for one in page if before is None or (one.event.timestamp, one.number) < before]
+        return found[:limit]
 
     def delete(self, user_id: str) -> int:
         return int(self._write(DELETE, user_id)) if is_unicode(user_id) else 0
@@ -78,7 +119,8 @@ class RedisHistories:
 
     def scan(self) -> Iterator[Event]:
         for user in sorted(self._users()):
-            yield from self.recent(user.decode(), 2**62)
+            pairs = self._redis.read(("ZRANGE", self._base.encode() + b"user:" + user, 0, -1, "WITHSCORES"))[0]
+            yield from (event for _, event in _events(user.decode(), pairs))
 
     def events_head(self) -> int:
         self._read(HEAD)
@@ -86,8 +128,8 @@ class RedisHistories:
 
     def event_changes(self, after: int, limit: int, window: int) -> EventChanges:
         limit = min(limit, _CHANGES_AT_ONCE)
-        seq, slices = self._read(CHANGES, max(after, 0), limit, window, seen=max(after, self._seen))
-        builder = ChangesBuilder(after, int(seq))
+        seq, slices, types = self._read(CHANGES, max(after, 0), limit, window, seen=max(after, self._seen))
+        builder = ChangesBuilder(after, int(seq), _types(types))
         for there, removed, *around in slices:
             rows = sorted([*_rows(there), *_removed_rows(removed), *(row for part in around for row in _rows(part))])
             _append(builder, rows)
@@ -103,11 +145,13 @@ class RedisHistories:
             keys = [self._base.encode() + b"user:" + user for user in some]
             replies = self._redis.read(*(("ZRANGE", key, 0, -1, "WITHSCORES") for key in keys))
             sequences += [_rows(reply) for reply in replies]
-        _, slices = self._read(CHANGES, head, _EVERYTHING, 0)
+        _, slices, types = self._read(CHANGES, head, _EVERYTHING, 0)
         _correct(sequences, [[*_rows(there), *_removed_rows(gone)] for there, gone, *_ in slices if gone], head)
-        builder = ChangesBuilder(0, head)
+        builder = ChangesBuilder(0, head, _types(types))
         for rows in sequences:
-            _append(builder, [(timestamp, number, item_id, NEVER) for timestamp, number, item_id, _ in rows])
+            _append(
+                builder, [(timestamp, number, item_id, NEVER, type) for timestamp, number, item_id, _, type in rows]
+            )
         return builder.changes()
 
     def compact_events(self, through: int) -> None:
@@ -172,10 +216,10 @@ def _correct(sequences: list[list[_Row]], moved: Sequence[list[_Row]], head: int
     """Restore the state as of `head` for users with later removals, from their complete sequences `moved`."""
     place: dict[int, int] = {}
     if moved:
-        place = {number: at for at, rows in enumerate(sequences) for _, number, _, _ in rows}
+        place = {number: at for at, rows in enumerate(sequences) for _, number, *_ in rows}
     for rows in moved:
         then = sorted(row for row in rows if row[1] <= head < row[3])
-        at = next((place[number] for _, number, _, _ in then if number in place), None)
+        at = next((place[number] for _, number, *_ in then if number in place), None)
         if at is None:
             sequences.append(then)
         else:
@@ -183,30 +227,44 @@ def _correct(sequences: list[list[_Row]], moved: Sequence[list[_Row]], head: int
 
 
 def _append(builder: ChangesBuilder, rows: Sequence[_Row]) -> None:
-    for timestamp, number, item_id, removed in rows:
-        builder.event(number, item_id, timestamp, removed)
+    for timestamp, number, item_id, removed, type in rows:
+        builder.event(number, item_id, timestamp, removed, type)
     builder.end_slice()
 
 
 def _rows(pairs: Sequence[bytes]) -> list[_Row]:
-    rows = []
+    rows: list[_Row] = []
     for member, timestamp in zip(pairs[::2], pairs[1::2], strict=True):
-        number, item_id, _ = member.decode().split("\n")
-        rows.append((float(timestamp), int(number), item_id, NEVER))
+        number, item_id, _, *typed = member.decode().split("\n")
+        rows.append((float(timestamp), int(number), item_id, NEVER, typed[0] if typed else ""))
     return rows
 
 
 def _removed_rows(pairs: Sequence[bytes]) -> list[_Row]:
-    rows = []
+    rows: list[_Row] = []
     for member, timestamp in zip(pairs[::2], pairs[1::2], strict=True):
-        number, item_id, removed = member.decode().split("\n")
-        rows.append((float(timestamp), int(number), item_id, int(removed)))
+        number, item_id, *typed, removed = member.decode().split("\n")
+        rows.append((float(timestamp), int(number), item_id, int(removed), typed[0] if typed else ""))
     return rows
 
 
-def _events(user_id: str, pairs: Sequence[bytes]) -> list[Event]:
+def _events(user_id: str, pairs: Sequence[bytes]) -> list[StoredEvent]:
     events = []
     for member, timestamp in zip(pairs[::2], pairs[1::2], strict=True):
-        _, item_id, event_id = member.decode().split("\n")
-        events.append(Event(user_id, item_id, float(timestamp), event_id or None))
+        number, item_id, event_id, *typed = member.decode().split("\n")
+        type, value = typed or ("", "")
+        event = Event(user_id, item_id, float(timestamp), event_id or None, type, float(value) if value else None)
+        events.append(StoredEvent(int(number), event))
     return events
+
+
+def _fields(types: EventTypes) -> list[str]:
+    return [part for name, one in types.by_name.items() for part in (name, f"{one.kind} {one.weight!r}")]
+
+
+def _types(fields: Sequence[bytes]) -> EventTypes:
+    found: dict[str, EventType] = {}
+    for name, text in zip(fields[::2], fields[1::2], strict=True):
+        kind, _, weight = text.decode().partition(" ")
+        found[name.decode()] = EventType(cast(Kind, kind), float(weight))
+    return EventTypes(found)

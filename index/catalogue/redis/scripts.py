@@ -82,13 +82,19 @@ end
 
 READ_HEAD = _GUARD + "return answer(false)"
 
-# ARGV: item id, words and body in turn.
+# ARGV: item id, words, body and the number of the item's last change ('': any) in turn.
 PUT = (
     _WRITE
     + """
+for i = 6, #ARGV, 4 do
+  local expected = ARGV[i + 3]
+  if expected ~= '' and tonumber(redis.call('ZSCORE', ITEMS, ARGV[i]) or '0') ~= tonumber(expected) then
+    return {'changed', ARGV[i]}
+  end
+end
 begin()
 local updated = 0
-for i = 6, #ARGV, 3 do
+for i = 6, #ARGV, 4 do
   local item_id, words, body = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local before, seq = redis.call('ZSCORE', ITEMS, item_id), number()
   local old = ''

@@ -28,7 +28,7 @@ from index.catalogue.locks import FileLease, Lease, one_at_a_time
 from index.catalogue.sqlite.connections import Connections
 from index.catalogue.words import is_unicode
 from seqrec.data.items import Item, attribute_text
-from seqrec.errors import CatalogueError, CatalogueReplaced, ItemNotFound, LogTruncated, PlacementNotFound
+from seqrec.errors import CatalogueError, CatalogueReplaced, ItemChanged, ItemNotFound, LogTruncated, PlacementNotFound
 from seqrec.text.item_text import TokenizedItem
 
 SCHEMA_VERSION = 1
@@ -99,12 +99,17 @@ class SqliteCatalogue:
         self._seen = max(self._seen, head)
         return head
 
-    def put(self, entries: Sequence[CatalogueItem]) -> PutResult:
+    def put(self, entries: Sequence[CatalogueItem], expected: Sequence[int] | None = None) -> PutResult:
         check_repeated(entries)
         if not entries:
             return PutResult(self.head(), 0, 0)
         updated = 0
         with self._connections.writing() as connection:
+            for entry, seq in zip(entries, expected or (), strict=False):
+                item_id = entry.item.item_id
+                row = connection.execute("SELECT seq FROM items WHERE item_id = ?", (item_id,)).fetchone()
+                if (row or (0,))[0] != seq:
+                    raise ItemChanged(item_id)
             for entry in entries:
                 updated += _forget(connection, entry.item.item_id)
                 seq = _append(connection, entry)

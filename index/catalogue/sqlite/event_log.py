@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Sequence
 from heapq import merge
 
+from index.catalogue.event_types import EventType, EventTypes
 from index.catalogue.histories import NEVER, ChangesBuilder
 from seqrec.data.items import former_user_id
 from seqrec.hybrid.event_counts import EventChanges
@@ -14,8 +15,6 @@ from seqrec.hybrid.event_counts import EventChanges
 _EVENTS = (
     "CREATE TABLE events (number INTEGER PRIMARY KEY AUTOINCREMENT, user_id TEXT NOT NULL, item_id TEXT NOT NULL, "
     "timestamp REAL NOT NULL, event_id TEXT)",
-    # With the item, so that a user's events are read from the index alone.
-    "CREATE INDEX by_user ON events (user_id, timestamp, number, item_id)",
     "CREATE UNIQUE INDEX once ON events (user_id, event_id) WHERE event_id IS NOT NULL",
 )
 _LOG = (
@@ -27,18 +26,38 @@ _LOG = (
     "CREATE TABLE log (name TEXT PRIMARY KEY, value) WITHOUT ROWID",
     "INSERT INTO log VALUES ('truncated', 0)",
 )
+_TYPES = (
+    "ALTER TABLE events ADD COLUMN type TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE events ADD COLUMN value REAL",
+    "ALTER TABLE removed ADD COLUMN type TEXT NOT NULL DEFAULT ''",
+    # With item and type, so that all of a user is read from the index alone.
+    "DROP INDEX IF EXISTS by_user",
+    "CREATE INDEX by_user ON events (user_id, timestamp, number, item_id, type)",
+    "CREATE INDEX by_type ON events (user_id, type, item_id) WHERE type != ''",
+    "CREATE TABLE types (type TEXT PRIMARY KEY, kind TEXT NOT NULL, weight REAL NOT NULL) WITHOUT ROWID",
+)
+HISTORY = "type NOT IN (SELECT type FROM types WHERE kind != 'history')"
+"""Whether an event makes history."""
 
-_Row = tuple[float, int, str, int]  # timestamp, number, item, number of the removal
+_Row = tuple[float, int, str, int, str]  # timestamp, number, item, number of the removal, type
 
 
 def create(connection: sqlite3.Connection) -> None:
     for statement in _EVENTS:
         connection.execute(statement)
     _add_log(connection)
+    _add_types(connection)
 
 
-def migrate(connection: sqlite3.Connection) -> None:
-    """From schema 1, which had only events: they enter the log with their numbers.
+def migrate(connection: sqlite3.Connection, version: int) -> None:
+    """From schema 1, which had events alone, or 2, which had no types of events."""
+    if version == 1:
+        _from_first(connection)
+    _add_types(connection)
+
+
+def _from_first(connection: sqlite3.Connection) -> None:
+    """All events are in the log by their numbers.
 
     Users from before user ids were normalised are renamed. No counts exist yet.
     """
@@ -54,6 +73,23 @@ def _add_log(connection: sqlite3.Connection) -> None:
     for statement in _LOG:
         connection.execute(statement)
     connection.execute("INSERT INTO log VALUES ('id', ?)", (uuid.uuid4().hex,))
+
+
+def _add_types(connection: sqlite3.Connection) -> None:
+    for statement in _TYPES:
+        connection.execute(statement)
+    write_types(connection, EventTypes())
+
+
+def read_types(connection: sqlite3.Connection) -> EventTypes:
+    rows = connection.execute("SELECT type, kind, weight FROM types")
+    return EventTypes({name: EventType(kind, weight) for name, kind, weight in rows})
+
+
+def write_types(connection: sqlite3.Connection, types: EventTypes) -> None:
+    connection.execute("DELETE FROM types")
+    rows = [(name, one.kind, one.weight) for name, one in types.by_name.items()]
+    connection.executemany("INSERT INTO types VALUES (?, ?, ?)", rows)
 
 
 def log_state(connection: sqlite3.Connection) -> tuple[str, int, int]:
@@ -87,29 +123,31 @@ def owner_of_removed(number: int) -> str:
 
 def read_sequences(connection: sqlite3.Connection, head: int) -> EventChanges:
     rows = connection.execute(
-        "SELECT user_id, number, item_id, timestamp FROM events ORDER BY user_id, timestamp, number"
+        f"SELECT user_id, number, item_id, timestamp, type FROM events WHERE {HISTORY} "
+        "ORDER BY user_id, timestamp, number"
     )
-    builder = ChangesBuilder(0, head)
+    builder = ChangesBuilder(0, head, read_types(connection))
     last: str | None = None
-    for user_id, number, item_id, timestamp in rows:
+    for user_id, number, item_id, timestamp, type in rows:
         if user_id != last:
             builder.end_slice()
             last = user_id
-        builder.event(number, item_id, timestamp)
+        builder.event(number, item_id, timestamp, type=type)
     builder.end_slice()
     return builder.changes()
 
 
 def read_changes(connection: sqlite3.Connection, after: int, seq: int, window: int) -> EventChanges:
-    """Call it within a transaction, so that everything is as of one moment."""
-    builder = ChangesBuilder(after, seq)
+    """Within a transaction, so that all is of one moment."""
+    builder = ChangesBuilder(after, seq, read_types(connection))
     with_removed = _with_removed(connection, after)
     whole = _changed_by_removal(connection, after, seq)
     added: dict[str, list[_Row]] = {}
-    for number, user_id, item_id, timestamp in connection.execute(
-        "SELECT number, user_id, item_id, timestamp FROM events WHERE number > ? AND number <= ?", (after, seq)
+    for number, user_id, item_id, timestamp, type in connection.execute(
+        f"SELECT number, user_id, item_id, timestamp, type FROM events WHERE number > ? AND number <= ? AND {HISTORY}",
+        (after, seq),
     ):
-        added.setdefault(user_id, []).append((timestamp, number, item_id, NEVER))
+        added.setdefault(user_id, []).append((timestamp, number, item_id, NEVER, type))
     for owner in sorted(whole | with_removed.intersection(added)):
         _whole(connection, builder, owner, after, seq)
     for user_id, rows in added.items():
@@ -134,12 +172,12 @@ def _changed_by_removal(connection: sqlite3.Connection, after: int, seq: int) ->
 
 def _whole(connection: sqlite3.Connection, builder: ChangesBuilder, owner: str, after: int, seq: int) -> None:
     removed = connection.execute(
-        "SELECT timestamp, number, item_id, removed FROM removed WHERE owner = ? AND removed > ? "
+        "SELECT timestamp, number, item_id, removed, type FROM removed WHERE owner = ? AND removed > ? "
         "ORDER BY timestamp, number",
         (owner, after),
     )
     there = connection.execute(
-        f"SELECT timestamp, number, item_id, {NEVER} FROM events WHERE user_id = ? AND number <= ? "
+        f"SELECT timestamp, number, item_id, {NEVER}, type FROM events WHERE user_id = ? AND number <= ? "
         "ORDER BY timestamp, number",
         (owner, seq),
     )
@@ -154,8 +192,9 @@ def _around(
     seq: int,
     window: int,
 ) -> None:
-    """The slice of a user with new events but no removed ones."""
-    columns = f"SELECT timestamp, number, item_id, {NEVER} FROM events WHERE user_id = ? AND number <= ? AND "
+    """The slice of a user with new events and none that was removed."""
+    columns = f"SELECT timestamp, number, item_id, {NEVER}, type FROM events WHERE user_id = ? AND number <= ? "
+    columns += f"AND {HISTORY} AND "
     first, last = added[0][:2], added[-1][:2]
     before = connection.execute(
         f"{columns} (timestamp, number) < (?, ?) ORDER BY timestamp DESC, number DESC LIMIT ?",
@@ -174,6 +213,6 @@ def _around(
 
 
 def _append(builder: ChangesBuilder, rows: Sequence[_Row]) -> None:
-    for timestamp, number, item_id, removed in rows:
-        builder.event(number, item_id, timestamp, removed)
+    for timestamp, number, item_id, removed, type in rows:
+        builder.event(number, item_id, timestamp, removed, type)
     builder.end_slice()

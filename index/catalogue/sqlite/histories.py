@@ -1,23 +1,25 @@
 """Users' events in an SQLite file separate from the catalogue, so that backups of items contain no personal data.
 
-events    the events, numbered by AUTOINCREMENT: a number is never used twice, not even after deletes removed   removed
-events, until all followers know: without event id, and of deleted users without user id log       the log's id, and the
-last number of a removal that compaction dropped
-
-Deleted rows are overwritten.
+events    what users had, numbered by AUTOINCREMENT: a number is never used twice, also after deletes
+removed   events that were taken out, until all followers know: without event id, and of deleted users without user id
+log       its id, the last number of a removal that was forgotten
+types     which types of events make history, with which weight
 """
 
 from __future__ import annotations
 
+import math
 import random
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from index.catalogue.histories import Event
+from index.catalogue.event_types import EventTypes
+from index.catalogue.histories import Event, StoredEvent
 from index.catalogue.sqlite.connections import Connections
 from index.catalogue.sqlite.erasure import Erasure
 from index.catalogue.sqlite.event_log import (
+    HISTORY,
     create,
     log_state,
     migrate,
@@ -25,13 +27,16 @@ from index.catalogue.sqlite.event_log import (
     owner_of_removed,
     read_changes,
     read_sequences,
+    read_types,
     return_unused_numbers,
+    write_types,
 )
 from index.catalogue.words import is_unicode
 from seqrec.errors import CatalogueError, CatalogueReplaced, LogTruncated
 from seqrec.hybrid.event_counts import EventChanges
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+_EVENT = "user_id, item_id, timestamp, event_id, type, value"
 
 
 class SqliteHistories:
@@ -52,7 +57,7 @@ class SqliteHistories:
                 if version == 0:
                     create(connection)
                 elif version < SCHEMA_VERSION:
-                    migrate(connection)
+                    migrate(connection, version)
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
                 self.log_id, self._seen, _ = log_state(connection)
             self._erasure.resume()
@@ -66,30 +71,58 @@ class SqliteHistories:
         with self._connections.writing() as connection:
             _, head, _ = log_state(connection)
             new = connection.executemany(
-                "INSERT OR IGNORE INTO events (user_id, item_id, timestamp, event_id) VALUES (?, ?, ?, ?)",
-                [(event.user_id, event.item_id, event.timestamp, event.event_id) for event in events],
+                f"INSERT OR IGNORE INTO events ({_EVENT}) VALUES (?, ?, ?, ?, ?, ?)",
+                [(e.user_id, e.item_id, e.timestamp, e.event_id, e.type, e.value) for e in events],
             ).rowcount
             if new < len(events):  # ignored events take numbers too: return the last ones
                 return_unused_numbers(connection, head)
             return new
+
+    def types(self) -> EventTypes:
+        with self._connections.use() as connection:
+            return read_types(connection)
+
+    def set_types(self, types: EventTypes) -> None:
+        with self._connections.writing() as connection:
+            write_types(connection, types)
+            if log_state(connection)[1]:  # nothing is counted of a log without events
+                number = next_number(connection)
+                connection.execute("UPDATE log SET value = ? WHERE name = 'truncated'", (number,))
+                connection.execute("DELETE FROM removed")
+        self._erasure.begin()
 
     def recent(self, user_id: str, limit: int) -> list[Event]:
         if not is_unicode(user_id):
             return []
         with self._connections.use() as connection:
             rows = connection.execute(
-                "SELECT user_id, item_id, timestamp, event_id FROM events WHERE user_id = ? "
+                f"SELECT {_EVENT} FROM events WHERE user_id = ? AND {HISTORY} "
                 "ORDER BY timestamp DESC, number DESC LIMIT ?",
                 (user_id, max(limit, 0)),
             ).fetchall()
         return [Event(*row) for row in reversed(rows)]
 
-    def seen(self, user_id: str) -> frozenset[str]:
+    def negative(self, user_id: str) -> frozenset[str]:
         if not is_unicode(user_id):
             return frozenset()
         with self._connections.use() as connection:
-            rows = connection.execute("SELECT DISTINCT item_id FROM events WHERE user_id = ?", (user_id,))
+            rows = connection.execute(
+                "SELECT DISTINCT item_id FROM events WHERE user_id = ? AND type != '' "
+                "AND type IN (SELECT type FROM types WHERE kind = 'negative')",
+                (user_id,),
+            )
             return frozenset(item_id for (item_id,) in rows)
+
+    def stored(self, user_id: str, limit: int, before: tuple[float, int] | None = None) -> list[StoredEvent]:
+        if not is_unicode(user_id):
+            return []
+        with self._connections.use() as connection:
+            rows = connection.execute(
+                f"SELECT number, {_EVENT} FROM events WHERE user_id = ? AND (timestamp, number) < (?, ?) "
+                "ORDER BY timestamp DESC, number DESC LIMIT ?",
+                (user_id, *(before or (math.inf, 0)), max(limit, 0)),
+            ).fetchall()
+        return [StoredEvent(number, Event(*event)) for number, *event in rows]
 
     def delete(self, user_id: str) -> int:
         if not is_unicode(user_id):
@@ -102,8 +135,8 @@ class SqliteHistories:
             number = next_number(connection)
             owner = owner_of_removed(number)
             connection.execute(
-                "INSERT INTO removed (number, removed, owner, item_id, timestamp) "
-                "SELECT number, ?, ?, item_id, timestamp FROM events WHERE user_id = ?",
+                "INSERT INTO removed (number, removed, owner, item_id, timestamp, type) "
+                "SELECT number, ?, ?, item_id, timestamp, type FROM events WHERE user_id = ?",
                 (number, owner, user_id),
             )
             # Single events that the user removed before, and that followers may not have read yet.
@@ -117,13 +150,13 @@ class SqliteHistories:
             return False
         with self._connections.writing() as connection:
             row = connection.execute(
-                "DELETE FROM events WHERE user_id = ? AND event_id = ? RETURNING number, item_id, timestamp",
+                "DELETE FROM events WHERE user_id = ? AND event_id = ? RETURNING number, item_id, timestamp, type",
                 (user_id, event_id),
             ).fetchone()
             if row is None:
                 return False
             connection.execute(
-                "INSERT INTO removed (removed, owner, number, item_id, timestamp) VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO removed (removed, owner, number, item_id, timestamp, type) VALUES (?, ?, ?, ?, ?, ?)",
                 (next_number(connection), user_id, *row),
             )
         self._erasure.begin()
@@ -150,9 +183,7 @@ class SqliteHistories:
 
     def scan(self) -> Iterator[Event]:
         with self._connections.reading() as connection:
-            rows = connection.execute(
-                "SELECT user_id, item_id, timestamp, event_id FROM events ORDER BY user_id, timestamp, number"
-            )
+            rows = connection.execute(f"SELECT {_EVENT} FROM events ORDER BY user_id, timestamp, number")
             for row in rows:
                 yield Event(*row)
 

@@ -7,11 +7,25 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from seqrec.data.items import MAX_ATTRIBUTES
+from service.components import Components
 from service.engine.browse import find_items as find_items_in
 from service.engine.browse import read_found, read_items
 from service.engine.plan import ONLY_IDS, UNAVAILABLE
+from service.engine.posted_items import ItemPatch
+from service.engine.recommender import Trace
 from service.http.dependencies import READ, AuditDep, ComponentsDep, FilterDep, TraceDep, problems
-from service.http.schemas import DeleteAnswer, FoundItem, FoundItems, ItemPath, ItemsBody, PutAnswer, StoredItem
+from service.http.schemas import (
+    DeleteAnswer,
+    FoundItem,
+    FoundItems,
+    ItemPath,
+    ItemsBody,
+    PatchAnswer,
+    PatchBody,
+    PatchesBody,
+    PutAnswer,
+    StoredItem,
+)
 
 router = APIRouter(tags=["items"])
 
@@ -32,6 +46,35 @@ async def put_items(body: ItemsBody, components: ComponentsDep, trace: TraceDep,
     hidden = list(dict.fromkeys([*unknown, *unavailable]))
     answer = PutAnswer(seq=result.seq, created=result.created, updated=result.updated, searchable=not hidden)
     return answer.model_copy(update={"not_searchable": hidden, "detail": "; ".join(details)}) if hidden else answer
+
+
+@router.patch("/items", responses=READ | problems(404))
+async def patch_items(body: PatchesBody, components: ComponentsDep, trace: TraceDep, audit: AuditDep) -> PatchAnswer:
+    """Change attributes of items, such as price and stock, all or none. What is not named stays as it is.
+
+    An item whose text stays the same is not encoded again.
+    """
+    patches = [
+        ItemPatch(item.item_id, item.attributes, item.available, f"items[{row}].")
+        for row, item in enumerate(body.items)
+    ]
+    audit["items"] = len(patches)
+    audit["first"] = patches[0].item_id
+    return await _patched(components, patches, trace)
+
+
+@router.patch("/items/{item_id:path}", responses=READ | problems(404))
+async def patch_item(
+    item_id: ItemPath, body: PatchBody, components: ComponentsDep, trace: TraceDep, audit: AuditDep
+) -> PatchAnswer:
+    """Change attributes of one item; as `PATCH /items`."""
+    audit["item_id"] = item_id
+    return await _patched(components, [ItemPatch(item_id, body.attributes, body.available)], trace)
+
+
+async def _patched(components: Components, patches: list[ItemPatch], trace: Trace) -> PatchAnswer:
+    seq, updated, unchanged = await components.recommender.patch(patches, trace)
+    return PatchAnswer(seq=seq, updated=updated, unchanged=unchanged)
 
 
 @router.get("/items", responses=problems(422, 429, 503, 504))

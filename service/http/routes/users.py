@@ -1,15 +1,27 @@
-"""The endpoints of users: events are stored, and a user's history can be deleted."""
+"""The endpoints of users: their events are stored, read and deleted."""
 
 from __future__ import annotations
 
+import math
 import time
+from typing import Annotated
+from urllib.parse import unquote
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query, Request
 
 from index.catalogue.histories import Event, make_event
+from seqrec.data.items import check_user_id
 from seqrec.errors import InputError
 from service.http.dependencies import WRITE, AuditDep, ComponentsDep, TraceDep, problems
-from service.http.schemas import DeleteUserAnswer, EventsAnswer, EventsBody, UserPath
+from service.http.schemas import (
+    DeleteUserAnswer,
+    EventsAnswer,
+    EventsBody,
+    RemoveEventAnswer,
+    UserAnswer,
+    UserEvent,
+    UserPath,
+)
 
 router = APIRouter(tags=["users"])
 
@@ -37,6 +49,8 @@ async def post_events(body: EventsBody, components: ComponentsDep, trace: TraceD
             now if posted.timestamp is None else posted.timestamp,
             posted.event_id,
             field,
+            posted.type,
+            posted.value,
         )
         if not 0 <= event.timestamp <= now + _AHEAD_SECONDS:
             raise InputError(
@@ -48,13 +62,75 @@ async def post_events(body: EventsBody, components: ComponentsDep, trace: TraceD
     return EventsAnswer(stored=stored, known=len(events) - stored, unknown=unknown)
 
 
-@router.delete("/users/{user_id:path}", responses=problems(422, 429, 503))
-async def delete_user(
+@router.get("/users/{user_id:path}", responses=problems(422, 503, 504), response_model_exclude_none=True)
+async def get_user(
     user_id: UserPath,
     components: ComponentsDep,
     trace: TraceDep,
-    audit: AuditDep,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    cursor: Annotated[str | None, Query(max_length=100, description="`next` of the page before")] = None,
+) -> UserAnswer:
+    """What is stored of a user: all events, newest first. A user of whom nothing is stored has none."""
+    before = None if cursor is None else _position(cursor)
+    found = await components.recommender.stored_events(user_id, limit, before, trace)
+    events = [
+        UserEvent(
+            item_id=event.item_id,
+            timestamp=event.timestamp,
+            event_id=event.event_id,
+            type=event.type or None,
+            value=event.value,
+        )
+        for _, event in found
+    ]
+    last = found[-1] if len(found) == limit else None
+    return UserAnswer(
+        user_id=check_user_id(user_id),
+        events=events,
+        next=None if last is None else f"{last.number}@{last.event.timestamp!r}",
+    )
+
+
+@router.delete("/users/{user_id:path}/events/{event_id:path}", responses=problems(422, 429, 503))
+async def remove_event(
+    user_id: UserPath, event_id: str, components: ComponentsDep, trace: TraceDep, request: Request, audit: AuditDep
+) -> RemoveEventAnswer:
+    """Take one event back, as if it had never been. The ids may hold a slash, encoded as %2F."""
+    user_id, event_id = _two_ids(request, user_id, event_id)
+    audit["event_id"] = event_id
+    return RemoveEventAnswer(removed=await components.recommender.remove_event(user_id, event_id, trace))
+
+
+@router.delete("/users/{user_id:path}", responses=problems(422, 429, 503))
+async def delete_user(
+    user_id: UserPath, components: ComponentsDep, trace: TraceDep, audit: AuditDep
 ) -> DeleteUserAnswer:
     """Delete everything that is stored about a user."""
     audit["events"] = deleted = await components.recommender.delete_user(user_id, trace)
     return DeleteUserAnswer(deleted=deleted)
+
+
+def _two_ids(request: Request, user_id: str, event_id: str) -> tuple[str, str]:
+    """User and event of a path, by its slashes as they were sent. Raises InputError where those are ambiguous.
+
+    Decoded, /users/a%2Fevents%2Fb, which deletes a user, looks as /users/a/events/b does, which takes an event back.
+    """
+    parts = request.scope.get("raw_path", b"").partition(b"?")[0].partition(b"/users/")[2].split(b"/events/")
+    if len(parts) != 2:
+        raise InputError(
+            "a slash within the id of a user or an event is sent as %2F. This path takes one event back; a user whose "
+            "id contains /events/ is deleted by `seqrec users delete`",
+            "event_id",
+        )
+    return unquote(parts[0].decode()), unquote(parts[1].decode())
+
+
+def _position(cursor: str) -> tuple[float, int]:
+    number, _, timestamp = cursor.partition("@")
+    try:
+        position = float(timestamp), int(number)
+        if math.isfinite(position[0]) and 0 <= position[1] < 2**63:
+            return position
+    except ValueError:
+        pass
+    raise InputError("not the `next` of a page; leave it out to begin with the newest event", "cursor")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from index.catalogue.event_types import EventTypes
 from index.catalogue.histories import Event, HistoryStore, make_event
 from index.catalogue.redis.histories import RedisHistories
 from index.catalogue.sqlite.histories import SqliteHistories
@@ -55,7 +56,7 @@ def test_no_byte_of_a_deleted_user_stays_in_the_files(tmp_path: Path) -> None:
     assert b"click-" not in bytes_of(tmp_path)
     store.compact_events(store.events_head())
     assert not any(name in bytes_of(tmp_path) for name in (b"thing-", b"taken-back"))
-    assert store.seen("else") == {"other"}
+    assert [e.item_id for e in store.recent("else", 10)] == ["other"]
     store.close()
 
 
@@ -71,7 +72,7 @@ def test_redis_remembers_nothing_of_a_deleted_user(redis_url: str) -> None:
     assert any(b"thing-" in part for part in left)
     store.compact_events(store.events_head())
     assert not any(b"thing-" in part for part in contents_of(store, redis_url))
-    assert store.seen("else") == {"other"}
+    assert [e.item_id for e in store.recent("else", 10)] == ["other"]
     store.close()
 
 
@@ -185,6 +186,61 @@ def test_histories_of_the_first_schema_become_a_log(tmp_path: Path) -> None:
     store.close()
 
 
+def test_histories_of_the_second_schema_get_types(tmp_path: Path) -> None:
+    """As tests/compat has them; here with what was taken out, and counts that go on from before."""
+    path = tmp_path / "h.sqlite3"
+    store = SqliteHistories(path)
+    store.add([Event("u", "a", 1.0, "e"), Event("u", "b", 2.0), Event("v", "c", 1.0)])
+    store.delete("v")
+    store.close()
+    with closing(sqlite3.connect(path)) as old:
+        old.executescript(
+            """
+            DROP INDEX by_type; DROP INDEX by_user; DROP TABLE types;
+            ALTER TABLE events DROP COLUMN type; ALTER TABLE events DROP COLUMN value;
+            ALTER TABLE removed DROP COLUMN type;
+            CREATE INDEX by_user ON events (user_id, timestamp, number, item_id);
+            PRAGMA user_version = 2;
+            """
+        )
+    store = SqliteHistories(path)
+    assert list(store.scan()) == [Event("u", "a", 1.0, "e"), Event("u", "b", 2.0)]
+    assert sorted(as_slices(store.event_changes(3, 9, 5))) == [("c", "")]
+    assert store.types() == EventTypes()
+    store.add([Event("u", "s", 3.0, None, "shown"), Event("u", "d", 4.0, None, "view", 7.0)])
+    assert as_slices(store.event_changes(4, 9, 5)) == [("ab", "abd")]
+    store.close()
+
+
+def test_redis_histories_of_the_second_schema_get_types(redis_url: str) -> None:
+    store = RedisHistories(redis_url)
+    store.add([Event("u", "a", 1.0, "e"), Event("u", "b", 2.0), Event("v", "c", 1.0, "f")])
+    store.remove("v", "f")
+    with redis.Redis.from_url(redis_url.partition("?")[0]) as client:
+        base = store._base
+        client.hset(f"{base}meta", "schema", "2")
+        client.delete(f"{base}types")
+        client.sadd(f"{base}items:u", "a", "b")
+        [(member, score)] = client.zrange(f"{base}removed:v", 0, -1, withscores=True)
+        client.zrem(f"{base}removed:v", member)
+        client.zadd(f"{base}removed:v", {member.replace(b"\n\n", b"\n"): score})
+    store.close()
+    store = RedisHistories(redis_url)
+    assert store.types() == EventTypes()
+    assert store.recent("u", 9) == [Event("u", "a", 1.0, "e"), Event("u", "b", 2.0)]
+    assert sorted(as_slices(store.event_changes(3, 9, 5))) == [("c", "")]
+    store.add([Event("u", "d", 4.0, None, "view", 7.0), Event("v", "g", 1.0)])
+    assert as_slices(store.event_changes(4, 1, 5)) == [("ab", "abd")]
+    assert store.delete("v") == 1
+    assert store.delete("u") == 3
+    assert not any(key[-1:] == b"u" for key in contents_of(store, redis_url) if b":" in key)
+    store.close()
+    with redis.Redis.from_url(redis_url.partition("?")[0]) as client:
+        client.hset(f"{base}meta", "schema", "9")
+    with pytest.raises(CatalogueError, match="schema 9; this version reads 3"):
+        RedisHistories(redis_url)
+
+
 def test_histories_that_redis_had_before_there_was_a_log(redis_url: str) -> None:
     store = RedisHistories(redis_url)
     store.add([Event("u", "b", 2.0), Event("v ", "z", 1.0), Event("u\u0308", "a", 1.0, "e"), Event(" ", "y", 1.0)])
@@ -252,7 +308,7 @@ def test_another_schema_of_histories_is_refused(tmp_path: Path) -> None:
     with store._connections.use() as connection:
         connection.execute("PRAGMA user_version = 9")
     store.close()
-    with pytest.raises(CatalogueError, match="schema 9; this version reads 2"):
+    with pytest.raises(CatalogueError, match="schema 9; this version reads 3"):
         SqliteHistories(tmp_path / "h.sqlite3")
 
 

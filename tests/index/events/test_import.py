@@ -14,9 +14,9 @@ from index.catalogue.open import HISTORIES_FILE
 from index.catalogue.sqlite.histories import SqliteHistories
 from index.events.cli import events
 from index.events.import_events import import_interactions
-from seqrec.data.items import Interactions
+from seqrec.data.items import Interactions, read_interactions
 from seqrec.data.timestamps import unix_seconds
-from seqrec.errors import FileFormatError
+from seqrec.errors import FileFormatError, InputError
 
 ROWS = [("v", "a", 30), ("u", "b", 20), ("u", "a", 10), ("u", "c", 20), ("u", "b", 20), ("v", "a", 30)]
 
@@ -95,3 +95,57 @@ def test_a_broken_line_is_named_or_left_out(tmp_path: Path, capsys: pytest.Captu
         events(["import", str(path), "--home", home])
     events(["import", str(path), "--home", home, "--on-error", "skip"])
     assert "1 events stored" in capsys.readouterr().out
+
+
+def test_type_and_value_of_a_file_are_stored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("user_id,type,item_id,timestamp,value\nu,view,a,1,\nu,buy,a,1,9.5\nu,,b,2,\n", encoding="utf-8")
+    home = str(tmp_path / "home")
+    for _ in range(2):
+        events(["import", str(path), "--home", home])
+    assert capsys.readouterr().out.splitlines()[1].startswith("0 events stored, 3 were there already")
+    store = SqliteHistories(tmp_path / "home" / HISTORIES_FILE)
+    assert [(e.item_id, e.type, e.value) for e in store.recent("u", 9)] == [
+        ("a", "view", None),
+        ("a", "buy", 9.5),
+        ("b", "", None),
+    ]
+    store.close()
+    path.write_text("user_id,type,item_id,timestamp,value\nu,view,a,1,much\n", encoding="utf-8")
+    with pytest.raises(FileFormatError, match="line 2: 'much' is not a number"):
+        events(["import", str(path), "--home", home])
+
+
+def test_a_parquet_file_with_types(tmp_path: Path) -> None:
+    pq, pa = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    columns = {"user_id": ["u", "u"], "item_id": ["a", "b"], "timestamp": [1, 2], "type": ["view", None]}
+    pq.write_table(pa.table(columns), tmp_path / "log.parquet")
+    read = read_interactions(tmp_path / "log.parquet", typed=True)
+    assert (read.types, read.values) == (["view", ""], [None, None])
+    assert read_interactions(tmp_path / "log.parquet").types is None
+
+
+def test_types_are_shown_and_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home = ["--home", str(tmp_path / "home")]
+    events(["types", *home])
+    assert capsys.readouterr().out.splitlines() == [
+        "impression  shown",
+        "shown       shown",
+        "any other   history, weight 1",
+    ]
+    events(["types", "view=0.25", "dislike=negative", "shown=history", *home])
+    assert capsys.readouterr().out.splitlines() == [
+        "dislike     negative",
+        "impression  shown",
+        "shown       history, weight 1",
+        "view        history, weight 0.25",
+        "any other   history, weight 1",
+    ]
+    events(["types", *home, "--json"])
+    assert json.loads(capsys.readouterr().out)["view"] == {"kind": "history", "weight": 0.25}
+
+
+@pytest.mark.parametrize("text", ["view", "view=", "view=0", "view=-1", "view=nan", "view=65", "=2", "view=much"])
+def test_what_is_no_setting_of_a_type_is_refused(text: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        events(["types", text, "--home", str(tmp_path)])

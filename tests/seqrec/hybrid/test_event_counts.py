@@ -35,6 +35,7 @@ def changes_of(after: int, seq: int, users: Sequence[tuple[set[E], set[E]]]) -> 
         np.array([event.timestamp for events in merged for event in events], dtype=np.float64),
         np.array([e in before for (before, _), m in zip(users, merged, strict=True) for e in m], dtype=np.bool_),
         np.array([e in now for (_, now), m in zip(users, merged, strict=True) for e in m], dtype=np.bool_),
+        np.ones(sum(map(len, merged))),
     )
 
 

@@ -170,3 +170,20 @@ def test_the_bundled_data_is_what_its_source_says(online_retail: Path) -> None:
     assert (len(dataset.items), dataset.users, len(dataset.events)) == (3145, 4074, 264_510)
     cases = dataset.cases("test")
     assert not any(target in history for target, history in zip(cases.targets, cases.histories, strict=True))
+
+
+def test_events_count_by_the_weight_of_their_type(tmp_path: Path) -> None:
+    items = tmp_path / "items.jsonl"
+    items.write_text("".join(f'{{"item_id": "{i}", "attributes": {{"title": "thing {i}"}}}}\n' for i in "abc"))
+    events = tmp_path / "events.csv"
+    rows = ["u,a,1,view", "u,b,2,buy", "v,b,1,", "u,c,3,view", "v,a,4,view", "v,c,5,view", "u,a,1,view"]
+    events.write_text("\n".join(["user_id,item_id,timestamp,type", *rows]) + "\n")
+    dataset = read_dataset(items, events, on_error="skip", weights={"view": 0.25})
+    assert dataset.weights is not None
+    assert dataset.weights.tolist() == [0.25, 1, 0.25, 1, 0.25, 0.25]
+    known, (kept, offsets) = dataset.known_weights("test"), dataset.known_events("test")
+    assert known is not None
+    assert (known.tolist(), len(kept), offsets.tolist()) == ([0.25, 1, 1, 0.25], 4, [0, 2, 4])
+    plain = read_dataset(items, events, on_error="skip")
+    assert (plain.weights, plain.known_weights("valid")) == (None, None)
+    assert plain.digest != dataset.digest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -94,6 +95,69 @@ def test_a_price_change_encodes_nothing_again(client: TestClient, monkeypatch: p
     assert encoded == []
     put(client, {"item_id": "kite", "attributes": {"title": "Paper lantern"}})
     assert encoded == [1]
+
+
+def test_a_patch_changes_what_it_names_and_encodes_only_new_texts(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(client, {"item_id": "kite/1", "attributes": {"title": "Paper kite", "price": 4, "colour": "red"}})
+    encoded: list[int] = []
+    encode = Encoder.encode_item_tokens
+
+    def counting(self: Encoder, items: Any, *arguments: Any) -> Any:
+        encoded.append(len(items))
+        return encode(self, items, *arguments)
+
+    monkeypatch.setattr(Encoder, "encode_item_tokens", counting)
+    answer = client.patch("/items/kite%2F1", json={"attributes": {"price": 5.5, "stock": 2, "colour": None}})
+    assert (answer.status_code, answer.json()["updated"], answer.json()["unchanged"]) == (200, 1, 0)
+    stored = client.get("/items/kite%2F1").json()
+    assert stored["attributes"] == {"title": "Paper kite", "price": 5.5, "stock": 2}
+    assert stored["seq"] == answer.json()["seq"]
+    again = client.patch("/items", json={"items": [{"item_id": "kite/1", "attributes": {"stock": 2}}]})
+    assert again.json() == {"seq": answer.json()["seq"], "updated": 0, "unchanged": 1}
+    encoded.clear()  # this model reads all attributes
+    both = [{"item_id": "kite/1", "available": False}, {"item_id": "desk-1", "available": True}]
+    assert client.patch("/items", json={"items": both}).json() | {"seq": 0} == {"seq": 0, "updated": 1, "unchanged": 1}
+    assert client.get("/items/kite%2F1").json()["searchable"] is False
+    assert client.get("/items/desk-1").json()["available"] is True
+    assert encoded == []
+    client.patch("/items/kite%2F1", json={"attributes": {"title": "Silk lantern"}, "available": True})
+    assert encoded == [1]
+    assert top(client, "silk lantern") == "kite/1"
+
+
+@pytest.mark.parametrize(
+    ("items", "status", "field"),
+    [
+        ([{"item_id": "mug-1", "attributes": {"price": 1}}, {"item_id": "none", "attributes": {}}], 404, None),
+        ([{"item_id": "mug-1", "attributes": {"price": {}}}], 422, "items[0].attributes.price"),
+        ([{"item_id": "mug-1"}, {"item_id": "mug-1"}], 422, "items[1].item_id"),
+        (
+            [{"item_id": "mug-1", "attributes": {"title": None, "brand": None, "tags": None}}],
+            422,
+            "items[0].attributes",
+        ),
+        ([], 422, "items"),
+    ],
+)
+def test_a_patch_that_is_refused_changes_nothing(
+    client: TestClient, items: list[dict[str, Any]], status: int, field: str | None
+) -> None:
+    before = client.get("/readyz").json()["seq"]
+    refused = client.patch("/items", json={"items": items})
+    assert refused.status_code == status, refused.text
+    assert refused.json().get("field") == field
+    assert client.get("/readyz").json()["seq"] == before
+
+
+def test_patches_at_the_same_time_lose_nothing(client: TestClient) -> None:
+    put(client, {"item_id": "kite", "attributes": {"title": "Paper kite"}})
+    with ThreadPoolExecutor(8) as pool:
+        patches = [{"attributes": {f"shelf-{n}": n}} for n in range(24)]
+        answers = list(pool.map(lambda body: client.patch("/items/kite", json=body).status_code, patches))
+    assert answers == [200] * 24
+    assert len(client.get("/items/kite").json()["attributes"]) == 25
 
 
 def test_what_another_process_writes_is_in_the_next_answer(client: TestClient, home: Path) -> None:

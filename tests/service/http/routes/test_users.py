@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from index.catalogue.histories import Event
 from index.catalogue.sqlite.histories import SqliteHistories
+from index.events.cli import events
 from seqrec.errors import CatalogueError
 
 MakeClient = Callable[..., TestClient]
@@ -105,6 +106,9 @@ def test_time_is_now_where_none_is_given(client: TestClient) -> None:
         ({"timestamp": 1_750_000_000_000}, "events[1].timestamp", "are they milliseconds?"),
         ({"event_id": "a" * 257}, "events[1].event_id", "this one has 257"),
         ({"quantity": 2}, "events[1].quantity", "unknown field"),
+        ({"type": "a" * 65}, "events[1].type", "at most 64 bytes"),
+        ({"type": ""}, "events[1].type", "such as view"),
+        ({"value": "much"}, "events[1].value", "expected a number"),
     ],
 )
 def test_what_is_wrong_with_an_event_is_named_and_nothing_stored(
@@ -157,3 +161,53 @@ def test_a_user_has_one_name_however_it_is_written(client: TestClient) -> None:
         refused = client.post(path, json=body)
         assert (refused.status_code, refused.json()["field"]) == (422, field), refused.text
     assert client.delete("/users/bob%20").status_code == 422
+
+
+def test_what_is_stored_of_a_user_is_read_page_by_page(client: TestClient) -> None:
+    assert client.get("/users/nobody").json() == {"user_id": "nobody", "events": []}
+    post(client, *(event(f"i{n}", n // 2, "a/b", event_id=f"e{n}") for n in range(5)))
+    post(client, event("desk-1", 9.5, "a/b", type="shown", value=3))
+    first = client.get("/users/a%2Fb", params={"limit": 2}).json()
+    assert first["events"] == [
+        {"item_id": "desk-1", "timestamp": 9.5, "type": "shown", "value": 3.0},
+        {"item_id": "i4", "timestamp": 2.0, "event_id": "e4"},
+    ]
+    second = client.get("/users/a/b", params={"limit": 4, "cursor": first["next"]}).json()
+    assert [one["item_id"] for one in second["events"]] == ["i3", "i2", "i1", "i0"]
+    last = client.get("/users/a%2Fb", params={"limit": 4, "cursor": second["next"]}).json()
+    assert last == {"user_id": "a/b", "events": []}
+    for params in ({"cursor": "x"}, {"cursor": "1@nan"}, {"limit": 0}, {"cursor": f"{2**70}@1"}):
+        assert client.get("/users/ann", params=params).status_code == 422
+    assert client.get("/users/bob%20").json()["field"] == "user_id"
+
+
+def test_one_event_is_taken_back(client: TestClient) -> None:
+    post(client, event("desk-1", 1, event_id="e/1"), event("mug-1", 2, event_id="e2"))
+    popular = recommend(client, history=[])["items"]
+    assert client.delete("/users/ann/events/e%2F1").json() == {"removed": True}
+    assert client.delete("/users/ann/events/e%2F1").json() == {"removed": False}
+    assert [one["item_id"] for one in client.get("/users/ann").json()["events"]] == ["mug-1"]
+    assert recommend(client, history=[])["items"] != popular
+    # The user "a/events/b" is not the event b of a.
+    post(client, event("desk-1", 1, "a", event_id="b"), event("desk-1", 1, "a/events/b", event_id="c"))
+    refused = client.delete("/users/a%2Fevents%2Fb")
+    assert (refused.status_code, refused.json()["field"]) == (422, "event_id")
+    assert client.delete("/users/a%2Fevents%2Fb/events/c").json() == {"removed": True}
+    assert client.delete("/users/a/events/b").json() == {"removed": True}
+
+
+def test_types_decide_what_counts_and_what_never_comes_back(client: TestClient, home: Path) -> None:
+    post(client, event("desk-1", 1, type="shown"), event("mug-1", 2, type="view"))
+    assert recommend(client, user_id="ann") == recommend(client, history=["mug-1"])
+    events(["types", "dislike=negative", "view=0.5", "--home", str(home)])
+    post(client, event("lamp-1", 3, type="dislike"))
+    for more in ({}, {"exclude_seen": False}, {"candidates": ["lamp-1", "desk-1"]}):
+        found = {item["item_id"] for item in recommend(client, user_id="ann", k=50, **more)["items"]}
+        assert "lamp-1" not in found
+        assert "desk-1" in found
+    assert "lamp-1" in {item["item_id"] for item in recommend(client, user_id="ben", k=50)["items"]}
+    popular = {item["item_id"]: item["score"] for item in recommend(client, history=[], k=50)["items"]}
+    until = time.monotonic() + 20
+    while popular["mug-1"] != 3.5 and time.monotonic() < until:  # all is counted again
+        popular = {item["item_id"]: item["score"] for item in recommend(client, history=[], k=50)["items"]}
+    assert (popular["mug-1"], popular["desk-1"]) == (3.5, 2.0)
