@@ -14,7 +14,6 @@ import numpy.typing as npt
 from index.catalogue.base import Catalogue
 from index.catalogue.histories import Event, HistoryStore
 from seqrec.data.items import AttributeValue, Item
-from seqrec.errors import UserNotFound
 from service.deadline import Deadline
 from service.live.filter_language import Filter
 from service.live.search import SearchSpec, answerable, best_hits
@@ -127,14 +126,6 @@ def read_items(catalogue: Catalogue, item_ids: Sequence[str]) -> list[Item]:
 def sample_users(histories: HistoryStore, limit: int, events: int) -> list[tuple[str, list[Event]]]:
     """Some users, each with the newest events, oldest first."""
     return [(user_id, histories.recent(user_id, events)) for user_id in histories.sample(limit)]
-
-
-def read_user(histories: HistoryStore, user_id: str, limit: int) -> list[Event]:
-    """The newest events of a user, oldest first. Raises UserNotFound."""
-    events = histories.recent(user_id, limit)
-    if not events:
-        raise UserNotFound(user_id)
-    return events
 
 
 def project(view: View, attribute: str | None, limit: int, deadline: Deadline) -> CatalogueMap:

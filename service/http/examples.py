@@ -84,7 +84,16 @@ EXAMPLES: dict[str, Example] = {
         parameters={"attribute": "brand", "limit": 20000},
     ),
     "users": Example({"users": [_USER]}, parameters={"limit": 10, "events": 5}),
-    "user": Example(_USER, parameters={"user_id": "customer-17850", "limit": 1000}),
+    "get_user": Example(_USER, parameters={"user_id": "customer-17850", "limit": 100, "cursor": "17@1795000000.0"}),
+    "remove_event": Example({"removed": True}, parameters={"user_id": "customer-17850", "event_id": "order-1001-1"}),
+    "patch_items": Example(
+        {"seq": 8118, "updated": 1, "unchanged": 0}, {"items": [{"item_id": "desk-1", "attributes": {"price": 99}}]}
+    ),
+    "patch_item": Example(
+        {"seq": 8119, "updated": 1, "unchanged": 0},
+        {"attributes": {"price": 99}, "available": True},
+        {"item_id": "desk-1"},
+    ),
     "snapshots": Example({"snapshots": [{"id": _STATE["snapshot"], "served": True, "published": True, "items": 3145}]}),
     "evaluation": Example({"markdown": None}),
     "reindex_jobs": Example({"jobs": [_JOB]}),

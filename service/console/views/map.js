@@ -226,7 +226,7 @@ export async function render(main, { signal }) {
     const [{ events }, { items }] = await Promise.all([get(`${userPath(user)}?limit=${STORED}`, signal), post("recommend", { user_id: user, k: ANSWERS }, signal)]);
     remember(items);
     const rowOf = new Map(map.ids.map((id, row) => [id, row]));
-    const history = events.map((event) => rowOf.get(event.item_id)).filter((row) => row !== undefined);
+    const history = [...events].reverse().map((event) => rowOf.get(event.item_id)).filter((row) => row !== undefined);
     const answers = items.map((item, at) => ({ row: rowOf.get(item.item_id), rank: at + 1 })).filter(({ row }) => row !== undefined);
     shopper = { user, history, answers };
     draw();

@@ -25,7 +25,7 @@ function bodyOf({ user, history, filter }) {
 
 async function shopperHistory(user, signal) {
   const { events } = await get(`${userPath(user)}?limit=${STRIP}`, signal);
-  return itemsOf(events.map((event) => event.item_id), signal);
+  return itemsOf(events.map((event) => event.item_id).reverse(), signal);
 }
 
 /** The side that the address describes; "2" at the end of its names for the second one. */

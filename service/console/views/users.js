@@ -65,7 +65,7 @@ async function userPage(main, user, signal) {
 
   async function events() {
     stored = await get(`${userPath(user)}?limit=${EVENTS}`, signal);
-    const newest = [...stored.events].reverse();
+    const newest = stored.events;
     const days = new Set(newest.map((event) => date(event.timestamp)));
     head.querySelector("div").append(h("p", { class: "lead" }, `${newest.length === EVENTS ? `the newest ${number(EVENTS)} events` : plural(newest.length, "event")} on ${plural(days.size, "day")}, the last on ${date(newest[0].timestamp)}`));
     return eventList(newest, SHOWN);

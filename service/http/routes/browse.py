@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from fastapi import Path as InPath
 
 from index.catalogue.base import Catalogue
 from index.catalogue.histories import Event
 from index.snapshot.snapshot import SnapshotStore, read_manifest
-from seqrec.data.items import check_user_id
 from seqrec.errors import SnapshotError
-from service.engine.browse import MOST_READ, AttributeSummary, project, read_user, sample_users, summarize
+from service.engine.browse import MOST_READ, AttributeSummary, project, sample_users, summarize
 from service.http.browse_schemas import (
     AttributesAnswer,
     AttributeView,
@@ -73,20 +71,6 @@ async def users(
     """A sample of the users of whom events are stored; others each time."""
     found = await components.recommender.read(sample_users, components.histories, limit, events, trace=trace)
     return UsersAnswer(users=[_user(user_id, its_events) for user_id, its_events in found])
-
-
-@router.get("/users/{user_id:path}", responses=problems(404, 422, 503), response_model_exclude_none=True)
-async def user(
-    user_id: Annotated[str, InPath(description="may hold a slash, plain or encoded")],
-    components: ComponentsDep,
-    trace: TraceDep,
-    limit: Annotated[int, Query(ge=1, le=10_000, description="how many of the newest events")] = 1000,
-) -> UserView:
-    """What is stored of a user."""
-    user_id = check_user_id(user_id)
-    return _user(
-        user_id, await components.recommender.read(read_user, components.histories, user_id, limit, trace=trace)
-    )
 
 
 @router.get("/snapshots", responses=problems(503))

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request
 
 from index.catalogue.histories import Event, make_event
 from seqrec.data.items import check_user_id
-from seqrec.errors import InputError
+from seqrec.errors import InputError, UserNotFound
 from service.http.dependencies import WRITE, AuditDep, ComponentsDep, TraceDep, problems
 from service.http.schemas import (
     DeleteUserAnswer,
@@ -62,7 +62,7 @@ async def post_events(body: EventsBody, components: ComponentsDep, trace: TraceD
     return EventsAnswer(stored=stored, known=len(events) - stored, unknown=unknown)
 
 
-@router.get("/users/{user_id:path}", responses=problems(422, 503, 504), response_model_exclude_none=True)
+@router.get("/users/{user_id:path}", responses=problems(404, 422, 429, 503, 504), response_model_exclude_none=True)
 async def get_user(
     user_id: UserPath,
     components: ComponentsDep,
@@ -70,9 +70,11 @@ async def get_user(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: Annotated[str | None, Query(max_length=100, description="`next` of the page before")] = None,
 ) -> UserAnswer:
-    """What is stored of a user: all events, newest first. A user of whom nothing is stored has none."""
+    """What is stored of a user: all events, newest first."""
     before = None if cursor is None else _position(cursor)
     found = await components.recommender.stored_events(user_id, limit, before, trace)
+    if not found and before is None:
+        raise UserNotFound(user_id)
     events = [
         UserEvent(
             item_id=event.item_id,

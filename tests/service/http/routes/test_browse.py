@@ -107,22 +107,6 @@ class TestItems:
 
 
 class TestUsers:
-    def test_the_events_of_a_user(self, client: TestClient) -> None:
-        events = [
-            {"user_id": "ann/1", "item_id": "desk-1", "timestamp": 20.0, "event_id": "e"},
-            {"user_id": "ann/1", "item_id": "gone", "timestamp": 10.0},
-        ]
-        client.post("/events", json={"events": events})
-        stored = {
-            "user_id": "ann/1",
-            "events": [
-                {"item_id": "gone", "timestamp": 10.0},
-                {"item_id": "desk-1", "timestamp": 20.0, "event_id": "e"},
-            ],
-        }
-        assert get(client, "/users/ann%2F1") == stored
-        assert [event["item_id"] for event in get(client, "/users/ann/1", limit=1)["events"]] == ["desk-1"]
-
     def test_a_sample(self, client: TestClient) -> None:
         events = [{"user_id": f"u{n}", "item_id": "desk-1", "timestamp": float(m)} for n in range(5) for m in range(4)]
         client.post("/events", json={"events": events})
