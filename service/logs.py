@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from service.settings import Settings
 
 if TYPE_CHECKING:  # it imports torch, which the supervisor of several workers has no use for
-    from service.engine.recommender import Trace
+    from service.engine.trace import Trace
 
 access_log = logging.getLogger("service.access")
 audit_log = logging.getLogger("service.audit")

@@ -16,7 +16,7 @@ from seqrec.errors import InputError
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
-    from service.engine.recommender import Trace
+    from service.engine.trace import Trace
 
 
 class Tracing:

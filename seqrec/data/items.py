@@ -252,7 +252,7 @@ def read_interactions(
     several units always raise it. `typed`: read the columns type and value too, where there are any.
     """
     path = Path(path)
-    clean = _clean_parquet(path, known_items)
+    clean = None if typed else _clean_parquet(path, known_items)
     if clean is not None:
         return clean
     users: list[str] = []

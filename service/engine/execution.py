@@ -123,6 +123,16 @@ def answer(plan: Plan, result: Result | None, budget: AttributeBudget, deadline:
     )
 
 
+def answers(
+    plans: Sequence[Plan], results: Sequence[Result | None], budget: AttributeBudget, deadline: Deadline
+) -> list[Answer]:
+    made = []
+    for plan, result in zip(plans, results, strict=True):
+        deadline.check()
+        made.append(answer(plan, result, budget, deadline))
+    return made
+
+
 def _search(view: View, vectors: npt.NDArray[np.float32], plans: Sequence[Plan]) -> list[list[Hit]]:
     """Of plans with one view; vectors: [b, dim]"""
     settings = view.towers.encoder.hybrid

@@ -90,6 +90,11 @@ def _entries(catalogue: Catalogue, towers: Towers, items: Sequence[Item], fields
     return with_known_vectors(catalogue, bare)
 
 
+def has_input(entry: CatalogueItem) -> bool:
+    """Whether the model that tokenized an item can read it."""
+    return entry.tokens is not None and has_model_input(entry.tokens)
+
+
 def encode_posted(units: Sequence[tuple[Towers, TokenizedItem]]) -> list[Any]:
     """A batch of the items lane. Right after a swap its units may be of two models."""
     vectors: list[Any] = [None] * len(units)

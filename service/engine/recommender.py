@@ -11,27 +11,28 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
-from index.catalogue.base import Catalogue, CatalogueItem, Placement, PutResult
-from index.catalogue.histories import Event, HistoryStore, StoredEvent
+from index.catalogue.base import Catalogue, CatalogueItem, PutResult
+from index.catalogue.histories import Event, HistoryStore
 from seqrec.data.items import Item, check_item_id, check_user_id
 from seqrec.errors import CatalogueError, CatalogueReplaced, InputError, ItemChanged, ItemNotFound, NotReady
-from seqrec.text.item_text import has_model_input
 from service.deadline import Deadline
 from service.engine.attributes import AttributeBudget, unknown_fields
 from service.engine.batcher import Batcher, BatchRecord, Lane
-from service.engine.execution import Answer, Result, answer, execute
+from service.engine.execution import Answer, Result, answers, execute
 from service.engine.plan import HistoryQuery, Plan, plan_recommendations, plan_similar
 from service.engine.posted_items import (
     ItemPatch,
     encode_posted,
+    has_input,
     patched_entries,
     put_unless_changed,
     read_posted,
 )
 from service.engine.requests import PopularQuery, RecommendRequest, Selection, SimilarRequest
+from service.engine.trace import Trace
 from service.engine.user_history import UserHistory, load_histories
 from service.engine.vector_cache import VectorCache
 from service.live.follower import Follower
@@ -52,29 +53,6 @@ _HEAVY_STAGES = ("filter", "explain", "prepare_many", "answer_many")
 _MANY = 8
 """Requests of a batch from which on it is planned and answered on the pool for heavy work."""
 _STORE_STAGES = ("read", "write", "history")
-
-
-@dataclass
-class Trace:
-    """What the log line of a request shows: the time of each stage in ms, and which state answered.
-
-    `client`: whose request it is, a key or an address. `spans`: when each stage began and ended, in seconds of
-    `time.perf_counter`.
-    """
-
-    arrived: float = field(default_factory=time.perf_counter)
-    stages: dict[str, float] = field(default_factory=dict)
-    snapshot: str | None = None
-    seq: int | None = None
-    batch: int = 0
-    client: str = ""
-    spans: list[tuple[str, float, float]] = field(default_factory=list)
-
-    def add(self, stage: str, seconds: float, ended: float | None = None) -> None:
-        """`ended`: by default now."""
-        self.stages[stage] = self.stages.get(stage, 0.0) + seconds * 1000
-        end = time.perf_counter() if ended is None else ended
-        self.spans.append((stage, end - seconds, end))
 
 
 class Recommender:
@@ -136,7 +114,7 @@ class Recommender:
             users = await self._load_users(requests, trace)
             view = await self._view(min_seq, trace, deadline)
             most = self._settings.max_history
-            heavy = any(_is_heavy(view, request) for request in requests)
+            heavy = any(request.is_heavy(view) for request in requests)
             plans = await self._on_threads(
                 "filter" if heavy else "prepare" if len(requests) < _MANY else "prepare_many",
                 trace,
@@ -159,7 +137,7 @@ class Recommender:
             check_item_id(request.item_id)
         async with self._deadline(trace) as deadline:
             view = await self._view(min_seq, trace, deadline)
-            stage = "filter" if _is_heavy(view, request) else "prepare"
+            stage = "filter" if request.is_heavy(view) else "prepare"
             plan = await self._on_threads(stage, trace, plan_similar, view, request, deadline)
             [similar] = await self._answer([plan], trace, deadline)
             return similar
@@ -182,7 +160,7 @@ class Recommender:
         # Outside of the deadline: after a 504 nothing must have been written.
         result = await self._on_threads("write", trace, self._catalogue.put, entries)
         await self._wait_until_searched(result.seq, trace)
-        unknown = [entry.item.item_id for entry in entries if not _has_input(entry)]
+        unknown = [entry.item.item_id for entry in entries if not has_input(entry)]
         return result, unknown, [entry.item.item_id for entry in entries if not entry.item.available]
 
     async def patch(self, patches: Sequence[ItemPatch], trace: Trace) -> tuple[int, int, int]:
@@ -209,7 +187,7 @@ class Recommender:
         self, view: View, entries: Sequence[CatalogueItem], trace: Trace, deadline: Deadline
     ) -> list[CatalogueItem]:
         """The entries with a vector, unless the model finds nothing to encode in one."""
-        bare = [row for row, entry in enumerate(entries) if entry.vector is None and _has_input(entry)]
+        bare = [row for row, entry in enumerate(entries) if entry.vector is None and has_input(entry)]
         units = [(view.towers, tokens) for row in bare if (tokens := entries[row].tokens) is not None]
         costs = [len(tokens.ids) + 1 for _, tokens in units]
         vectors = await self._submit(ITEMS, units, costs, trace, deadline)
@@ -249,11 +227,6 @@ class Recommender:
         await self._wait_until_searched(seq, trace)
         return seq
 
-    async def placements(self, trace: Trace) -> dict[str, Placement]:
-        """All placements by name. Raises DeadlineExceeded, CatalogueError."""
-        async with self._deadline(trace):
-            return await self._on_threads("read", trace, self._catalogue.placements)
-
     async def delete_user(self, user_id: str, trace: Trace) -> int:
         """Remove everything that is stored of a user; how many events that were.
 
@@ -263,15 +236,6 @@ class Recommender:
         deleted = await self._on_threads("write", trace, self._histories.delete, check_user_id(user_id))
         await self._counted(trace)
         return deleted
-
-    async def stored_events(
-        self, user_id: str, limit: int, before: tuple[float, int] | None, trace: Trace
-    ) -> list[StoredEvent]:
-        """Events of a user, newest first, from a time and number on. Raises InputError, DeadlineExceeded, NotReady."""
-        self._follower.view()  # as in `delete_user`
-        async with self._deadline(trace):
-            checked = check_user_id(user_id)
-            return await self._on_threads("read", trace, self._histories.stored, checked, limit, before)
 
     async def remove_event(self, user_id: str, event_id: str, trace: Trace) -> bool:
         """Take one event back; False if there is none of this id. Raises InputError, NotReady, CatalogueError."""
@@ -441,7 +405,7 @@ class Recommender:
         return await self._on_threads(
             "explain" if any(plan.explain for plan in plans) else "answer" if len(plans) < _MANY else "answer_many",
             trace,
-            _answers,
+            answers,
             plans,
             found,
             AttributeBudget(self._settings.max_answer_bytes),
@@ -484,21 +448,3 @@ class Recommender:
             trace.add(stage, time.perf_counter() - begin)
             if stage == "write":
                 self._write_failure = None if failed is None else (time.monotonic(), failed)
-
-
-def _is_heavy(view: View, request: Selection) -> bool:
-    return request.reads_attributes or bool(view.unseen_attributes(request.fields or ()))
-
-
-def _answers(
-    plans: Sequence[Plan], results: Sequence[Result | None], budget: AttributeBudget, deadline: Deadline
-) -> list[Answer]:
-    answers = []
-    for plan, result in zip(plans, results, strict=True):
-        deadline.check()
-        answers.append(answer(plan, result, budget, deadline))
-    return answers
-
-
-def _has_input(entry: CatalogueItem) -> bool:
-    return entry.tokens is not None and has_model_input(entry.tokens)

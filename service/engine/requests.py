@@ -53,10 +53,10 @@ class Selection:
     def rules(self) -> Rules:
         return Rules(self.boosts, self.pins, self.diversity, self.at_most, self.explore, self.min_score, self.fallback)
 
-    @property
-    def reads_attributes(self) -> bool:
+    def is_heavy(self, view: View) -> bool:
         """Whether its plan may have to read attributes of all items."""
-        return bool(self.filter or self.placement or self.rules.change_anything)
+        ruled = bool(self.filter or self.placement or self.rules.change_anything)
+        return ruled or bool(view.unseen_attributes(self.fields or ()))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from service.http.schemas import Answer, JobView
+from service.http.operation_schemas import JobView
+from service.http.schemas import Answer
 
 
 class ValueView(Answer):

@@ -9,7 +9,7 @@ from fastapi import Depends, Query, Request
 
 from seqrec.errors import InputError
 from service.components import Components, StartupTask
-from service.engine.recommender import Trace
+from service.engine.trace import Trace
 from service.http.problems import MEDIA_TYPE
 from service.live.filter_language import Filter, parse_filter
 

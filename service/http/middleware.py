@@ -18,7 +18,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from index.keys.base import ApiKey
-from service.engine.recommender import Trace
+from service.engine.trace import Trace
 from service.http.access import AccessControl
 from service.http.admission import Admission
 from service.http.problems import (

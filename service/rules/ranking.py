@@ -108,7 +108,8 @@ class Ruled:
         """[size]"""
         for mask, boost in self.boosts:
             own = scores[mask]
-            scaled = np.where(own >= 0, own * boost.multiply, own / boost.multiply if boost.multiply else -np.inf)
+            with np.errstate(invalid="ignore"):  # -inf stays -inf
+                scaled = np.where(own >= 0, own * boost.multiply, own / boost.multiply if boost.multiply else -np.inf)
             scores = scores.copy()
             scores[mask] = scaled + boost.add
         return scores

@@ -12,7 +12,7 @@ from service.engine.browse import find_items as find_items_in
 from service.engine.browse import read_found, read_items
 from service.engine.plan import ONLY_IDS, UNAVAILABLE
 from service.engine.posted_items import ItemPatch
-from service.engine.recommender import Trace
+from service.engine.trace import Trace
 from service.http.dependencies import READ, AuditDep, ComponentsDep, FilterDep, TraceDep, problems
 from service.http.schemas import (
     DeleteAnswer,

@@ -15,8 +15,8 @@ from seqrec.errors import CatalogueReplaced, DeadlineExceeded, NotReady
 from service.components import Components
 from service.http.browse_schemas import JobsAnswer
 from service.http.dependencies import AuditDep, ComponentsDep, StartupDep, problems
+from service.http.operation_schemas import Health, JobView, KeyView, Readiness
 from service.http.problems import without_directories
-from service.http.schemas import Health, JobView, KeyView, Readiness
 from service.keys.key_ring import KeyRing
 from service.metrics import Metrics
 

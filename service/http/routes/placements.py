@@ -18,14 +18,14 @@ Name = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="
 @router.get("/placements", responses=problems(503, 504), response_model_exclude_unset=True)
 async def list_placements(components: ComponentsDep, trace: TraceDep) -> Placements:
     """All placements."""
-    stored = await components.recommender.placements(trace)
+    stored = await components.recommender.read(components.catalogue.placements, trace=trace)
     return Placements(placements=[_view(name, placement.seq, placement.rules) for name, placement in stored.items()])
 
 
 @router.get("/placements/{name}", responses=problems(404, 422, 503, 504), response_model_exclude_unset=True)
 async def get_placement(name: Name, components: ComponentsDep, trace: TraceDep) -> StoredPlacement:
     """The rules of a placement."""
-    stored = (await components.recommender.placements(trace)).get(name)
+    stored = (await components.recommender.read(components.catalogue.placements, trace=trace)).get(name)
     if stored is None:
         raise PlacementNotFound(name)
     return _view(name, stored.seq, stored.rules)

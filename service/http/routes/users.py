@@ -72,7 +72,9 @@ async def get_user(
 ) -> UserAnswer:
     """What is stored of a user: all events, newest first."""
     before = None if cursor is None else _position(cursor)
-    found = await components.recommender.stored_events(user_id, limit, before, trace)
+    found = await components.recommender.read(
+        components.histories.stored, check_user_id(user_id), limit, before, trace=trace
+    )
     if not found and before is None:
         raise UserNotFound(user_id)
     events = [

@@ -103,7 +103,7 @@ def test_type_and_value_of_a_file_are_stored(tmp_path: Path, capsys: pytest.Capt
     home = str(tmp_path / "home")
     for _ in range(2):
         events(["import", str(path), "--home", home])
-    assert capsys.readouterr().out.splitlines()[1].startswith("0 events stored, 3 were there already")
+    assert capsys.readouterr().out.splitlines()[1].startswith("0 events stored, 3 were stored before")
     store = SqliteHistories(tmp_path / "home" / HISTORIES_FILE)
     assert [(e.item_id, e.type, e.value) for e in store.recent("u", 9)] == [
         ("a", "view", None),

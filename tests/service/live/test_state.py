@@ -284,6 +284,7 @@ def test_events_by_position_follow_the_counts(towers: Towers) -> None:
             np.zeros(len(batch) or gone),
             np.full(len(batch) or gone, not batch),
             np.full(len(batch) or gone, bool(batch)),
+            np.ones(len(batch) or gone),
         )
         seq += 1
         state.follow_events(changes)
