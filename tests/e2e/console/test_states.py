@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from tests.e2e.console.conftest import Console
 from tests.e2e.console.test_views import intercept
@@ -23,12 +22,13 @@ def test_while_the_model_loads_the_page_says_so_and_waits(desktop: Console) -> N
 
 
 def test_a_service_that_is_gone_is_looked_for_and_the_page_goes_on(desktop: Console) -> None:
-    gone: list[Any] = [None]
-    intercept(desktop, {"recommend": gone, "readyz": [None] * 6})
     browser = desktop.browser
+    source = "const real = window.fetch; const gone = () => Promise.reject(new TypeError('Failed to fetch'));"
+    browser.before_page(source + "window.fetch = (...given) => (window.back ? real(...given) : gone())")
     browser.open(f"{desktop.url}/")
     browser.wait(lambda: "cannot be reached" in "".join(browser.texts("#banner:not([hidden])")))
     assert browser.texts("#health") == ["Offline"]
+    browser.run("window.back = true")
     browser.wait(lambda: len(browser.texts(".cards .card-title")) == 11)
     browser.wait(lambda: browser.texts("#banner:not([hidden])") == [])
 

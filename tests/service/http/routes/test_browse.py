@@ -134,7 +134,7 @@ def test_snapshots_and_jobs(client: TestClient, home: Path) -> None:
 
     add(client, "new", {"title": "Kite"})  # a snapshot of the same content would replace the first one
     job = client.post("/reindex").json()
-    end = time.monotonic() + 60
+    end = time.monotonic() + 240
     while (jobs := get(client, "/reindex")["jobs"])[0]["state"] not in ("done", "failed"):
         assert time.monotonic() < end
         time.sleep(0.1)
