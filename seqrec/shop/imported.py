@@ -46,8 +46,8 @@ class Report:
 def tables_of(project: Project) -> tuple[Table, Table]:
     """Raises FileFormatError or InputError for what cannot be read."""
     config = project.config
-    items = open_table(config.items.path, options_of(config.items), "items", project.base)
-    return items, open_table(config.events.path, options_of(config.events), "events", project.base)
+    items = open_table(config.items.location, options_of(config.items), "items", project.base)
+    return items, open_table(config.events.location, options_of(config.events), "events", project.base)
 
 
 def options_of(source: SourceConfig) -> TableOptions:

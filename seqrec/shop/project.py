@@ -75,6 +75,11 @@ class SourceConfig(Section):
     query: str | None = None
     on_error: OnError = "raise"
 
+    @property
+    def location(self) -> str:
+        """The path with environment variables filled in, so that a password need not be in the file."""
+        return os.path.expandvars(self.path)
+
 
 class ItemsConfig(SourceConfig):
     """`columns`: the models read those of kind text and list, in this order. `html`: strip tags and entities.

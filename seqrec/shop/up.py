@@ -111,7 +111,7 @@ def stages_of(project: Project, fresh: bool = False) -> list[Stage]:
             (project.items, project.interactions, data / REPORT),
             import_,
             lambda: show_findings(project),
-            always=is_url(project.config.items.path) or is_url(project.config.events.path),
+            always=is_url(project.config.items.location) or is_url(project.config.events.location),
         ),
         Stage("train", "the model that suits the data", trained_from, (project.checkpoint / "digest",), train),
         Stage(
@@ -135,13 +135,13 @@ def stages_of(project: Project, fresh: bool = False) -> list[Stage]:
 def content_digest(project: Project, what: str) -> str:
     """Of the files that a section names; a database has none."""
     source: ItemsConfig | EventsConfig = project.config.items if what == "items" else project.config.events
-    if is_url(source.path):
+    if is_url(source.location):
         return ""
-    place = project.base / source.path
+    place = project.base / source.location
     if source.format in FORMATS and place.is_dir():
         found = sorted(path for path in place.iterdir() if path.is_file())
     else:
-        found = files_of(source.path, project.base)
+        found = files_of(source.location, project.base)
     return digest(*(f"{path.name} {sha256_file(path)}" for path in found))
 
 

@@ -227,7 +227,7 @@ def test_the_import_is_the_same_each_time(folder: Path) -> None:
     }
 
 
-def test_a_database_json_and_excel_give_the_same_shop(folder: Path) -> None:
+def test_a_database_json_and_excel_give_the_same_shop(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     openpyxl = pytest.importorskip("openpyxl")
     pytest.importorskip("sqlalchemy")
     items = [{"sku": f"A{n}", "title": f"Oak desk {n}", "tags": ["office", "wood"][: 1 + n % 2]} for n in range(30)]
@@ -264,3 +264,7 @@ def test_a_database_json_and_excel_give_the_same_shop(folder: Path) -> None:
     assert made[0][0][1].attributes["tags"] == ("office", "wood")
     assert "sqlite:///shop.db" in (folder / "shop-0.toml").read_text()
     assert read_project(folder / "shop-0.toml").config.events.query == query
+    text = (folder / "shop-0.toml").read_text(encoding="utf-8").replace("sqlite:///shop.db", "${SHOP_DATABASE}")
+    (folder / "shop-0.toml").write_text(text, encoding="utf-8")
+    monkeypatch.setenv("SHOP_DATABASE", "sqlite:///shop.db")
+    assert import_shop(read_project(folder / "shop-0.toml")).events["kept"] == 200
