@@ -133,6 +133,12 @@ class ApproximateIndex:
             rows[again], scores[again] = self._exact.search(queries[again], k, masks)
         return rows, scores
 
+    def candidates(self, query: Vectors, k: int) -> Rows:
+        """Rows near a query [dim], at most k, for those who compute scores themselves. Never exact, so never slow."""
+        _, found = self._index.search(np.ascontiguousarray(query[None], np.float32), min(k, self._most))
+        rows: Rows = found[0][found[0] >= 0].astype(np.int64, copy=False)
+        return rows
+
 
 def _new(factory: str, dim: int, metric: Metric) -> Any:
     if not factory.startswith(("IVF", "HNSW")):

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from index.vectors.approximate import ApproximateIndex
 from index.vectors.exact import as_tensor
 from index.vectors.factory import FLAT
 from seqrec.hybrid.cooccurrence import Floats
@@ -294,19 +295,30 @@ class HybridSearch:
         if spec.passed is not None:
             allowed = allowed & np.concatenate([spec.passed.snapshot, spec.passed.delta[: view.length]])
             masked = [allowed[:n]]
-        dense, _ = view.snapshot.index.search(self.vector[None], min(n, DENSE_CANDIDATES + spec.k + more), masked)
+        index, wanted = view.snapshot.index, min(n, DENSE_CANDIDATES + spec.k + more)
+        if masked is None and isinstance(index, ApproximateIndex):
+            dense = index.candidates(self.vector, wanted)
+        else:
+            dense = index.search(self.vector[None], wanted, masked)[0][0]
         words = self._best(*self.word_scores(MOST_POSTINGS), TERM_CANDIDATES + more)
         counted = self._best(*self.pair_scores(), PAIR_CANDIDATES + more)
-        rows = np.unique(np.concatenate([dense[0][dense[0] >= 0], words, counted, np.arange(n, view.size)]))
+        rows = _distinct(np.concatenate([dense[dense >= 0], words, counted, np.arange(n, view.size)]))
         rows = rows[allowed[rows]]
         kept: Positions = rows[~np.isin(rows, list(spec.excluded))] if spec.excluded else rows
         return kept
 
     def _best(self, places: Positions, values: npt.NDArray[np.floating], most: int) -> Positions:
         """The positions whose values sum to most, in no order."""
-        rows = np.unique(places)
+        rows = _distinct(places)
         if len(rows) <= most:
             return rows
         sums = self._summed(places, values)[rows]
         best: Positions = rows[np.argpartition(sums, len(sums) - most)[len(sums) - most :]]
         return best
+
+
+def _distinct(places: Positions) -> Positions:
+    """Each once, rising. np.unique hashes, which takes ten times as long as sorting tens of thousands of numbers."""
+    ordered = np.sort(places)
+    kept: Positions = ordered[np.concatenate([np.ones(min(1, len(ordered)), np.bool_), ordered[1:] != ordered[:-1]])]
+    return kept
