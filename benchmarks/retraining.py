@@ -4,8 +4,9 @@
     seqrec bench retraining --items I --interactions E --days 10 --share 0.1
 
 The newest `--share` of the events are the days, equal parts of it by time. A model is trained on the events before them
-and serves. Each day what users have on that day is looked for, then the day's events are stored, and the night comes. Events count in co-occurrence as soon as they are stored, as in the service, also of the frozen model; `nothing
-new` is a frozen model whose counts are frozen too.
+and serves. Each day what users have on that day is looked for, then the day's events are stored, and the night comes.
+Events count in co-occurrence as soon as they are stored, as in the service, also of the frozen model; `nothing new` is
+a frozen model whose counts are frozen too.
 """
 
 from __future__ import annotations
