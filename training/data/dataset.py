@@ -264,7 +264,30 @@ def join(items: Sequence[Item], interactions: Interactions, rule: SplitConfig = 
     offsets = np.zeros(len(user_of) + 1, dtype=np.int64)
     np.cumsum(np.bincount(users, minlength=len(user_of)), out=offsets[1:])
     weights = None if interactions.weights is None else interactions.weights[order]
-    return Dataset(items, list(user_of), rows[order], offsets, interactions.timestamps[order], rule, weights)
+    dataset = Dataset(items, list(user_of), rows[order], offsets, interactions.timestamps[order], rule, weights)
+    return _without_withheld(dataset) if rule.withheld else dataset
+
+
+def withheld_items(items: Sequence[Item], share: float) -> npt.NDArray[np.bool_]:
+    """[n] About `share` of the items, by a hash of the id: the same ones in every file and for every order."""
+    digests = b"".join(hashlib.blake2b(item.item_id.encode(), digest_size=8).digest() for item in items)
+    chosen: npt.NDArray[np.bool_] = np.frombuffer(digests, dtype="<u8") < share * 2.0**64
+    return chosen
+
+
+def _without_withheld(dataset: Dataset) -> Dataset:
+    """Without the events of withheld items, but for the last event of a user who has two others left: the test item."""
+    cold = withheld_items(dataset.items, dataset.rule.withheld)[dataset.events]
+    users = np.repeat(np.arange(dataset.users), np.diff(dataset.offsets))
+    last = np.zeros(len(users), dtype=np.bool_)
+    last[dataset.offsets[1:] - 1] = True
+    others = np.bincount(users[~cold & ~last], minlength=dataset.users)
+    kept = ~cold | (last & (others[users] >= 2))
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(users[kept], minlength=dataset.users))]).astype(np.int64)
+    assert dataset.timestamps is not None
+    weights = None if dataset.weights is None else dataset.weights[kept]
+    timestamps = dataset.timestamps[kept]
+    return replace(dataset, events=dataset.events[kept], offsets=offsets, timestamps=timestamps, weights=weights)
 
 
 def _log_summary(dataset: Dataset) -> None:

@@ -37,6 +37,7 @@ class SplitConfig:
     time: validation begins at `valid_from` and test at `test_from` (timestamps of the file). If both are 0, the last
     `test_share` of all events is tested on and the `valid_share` before it validates. `targets`: whether the first item
     of each user in the period is to be found, or all of them. last-basket: `basket_gap` in units of the timestamps.
+    withheld: share of items whose events are all left out, but for those in test, where they are cold; leave-one-out.
     """
 
     split: SplitBy = "leave-one-out"
@@ -46,6 +47,7 @@ class SplitConfig:
     valid_from: float = 0.0
     test_from: float = 0.0
     basket_gap: Annotated[float, Field(ge=0)] = 0.0
+    withheld: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     def __post_init__(self) -> None:
         if self.valid_share + self.test_share >= 1:
@@ -58,13 +60,15 @@ class SplitConfig:
             raise InputError(f'these are for split = "time", not {self.split}', "data.targets, valid_from, test_from")
         if self.split != "last-basket" and self.basket_gap:
             raise InputError(f'this is for split = "last-basket", not {self.split}', "data.basket_gap")
+        if self.split != "leave-one-out" and self.withheld:
+            raise InputError(f'this is for split = "leave-one-out", not {self.split}', "data.withheld")
 
     def __str__(self) -> str:
         if self.split == "time":
             return f"time, {'first later item' if self.targets == 'first' else 'all later items'}"
         if self.split == "last-basket":
             return f"last-basket{f', gap {self.basket_gap:g}' if self.basket_gap else ''}"
-        return self.split
+        return self.split + (f", {100 * self.withheld:g} % of items withheld" if self.withheld else "")
 
 
 LEAVE_ONE_OUT = SplitConfig()

@@ -135,13 +135,16 @@ def _parser() -> argparse.ArgumentParser:
         split.add_argument(f"--{name}-share", type=float, metavar="SHARE", help=f"time: share of events in {part}")
         split.add_argument(f"--{name}-from", type=float, metavar="TIME", help=f"time: timestamp at which {part} begins")
     split.add_argument("--basket-gap", type=float, metavar="GAP", help="last-basket: largest time step within a basket")
+    split.add_argument(
+        "--withheld", type=float, metavar="SHARE", help="leave-one-out: share of items without events, cold in test"
+    )
     return parser
 
 
 def _split_rule(arguments: argparse.Namespace) -> SplitConfig:
     given = {
         name: value
-        for name in ("valid_share", "test_share", "valid_from", "test_from", "basket_gap")
+        for name in ("valid_share", "test_share", "valid_from", "test_from", "basket_gap", "withheld")
         if (value := getattr(arguments, name)) is not None
     }
     return build(SplitConfig, {"split": arguments.split_by, "targets": arguments.targets, **given}, "data.")

@@ -10,7 +10,7 @@ import numpy as np
 from seqrec.encoder import Encoder
 from training.data.dataset import Cases, Dataset, Rows, Split
 from training.evaluation.baselines import Scores, best_item_knn, popularity
-from training.evaluation.evaluate import EncodedItems, model_scorer
+from training.evaluation.evaluate import TEXT_ALONE, TRAINING_COUNTS, EncodedItems, model_scorers
 from training.evaluation.groups import Group, groups_of
 from training.evaluation.metrics import Values
 from training.evaluation.ranking import CANDIDATE_MODES, PESSIMISTIC, CandidateMode, CaseRanks, Scorer, case_ranks
@@ -154,9 +154,10 @@ def _methods(
             continue  # items and queries are in different spaces, so nearest items mean nothing
         name = "last item" if len(models) == 1 else f"last item, {model.name}"
         methods.append((name, _nearest(model.items, last)))
-    methods += [
-        (model.name, model_scorer(model.encoder, model.items, dataset, cases, split, progress)) for model in models
-    ]
+    for model in models:
+        scorers = model_scorers(model.encoder, model.items, dataset, cases, split, progress)
+        methods += [(f"{model.name}, {variant}", scorer) for variant, scorer in scorers.items() if variant]
+        methods.append((model.name, scorers[""]))
     return methods
 
 
@@ -213,7 +214,9 @@ def _tests(
     seed: int,
 ) -> list[PairedTest]:
     """Every model against every baseline and the models before it, on NDCG@k (also behind ties), Recall@k and MRR."""
-    foreign = {(one, f"last item, {other}") for one in models for other in models if one != other}
+    others = [(one, other) for one in models for other in models if one != other]
+    foreign = {(one, f"last item, {other}") for one, other in others}
+    foreign |= {(one, f"{other}, {variant}") for one, other in others for variant in (TEXT_ALONE, TRAINING_COUNTS)}
     pairs = [(one, other) for place, one in enumerate(methods) if one in models for other in methods[:place]]
     pairs = [pair for pair in pairs if pair not in foreign]
     place_of = {key: place for place, key in enumerate(columns)}

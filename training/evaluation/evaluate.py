@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from seqrec.encoder import Encoder, Vectors
 from seqrec.errors import InputError
 from seqrec.hybrid.cooccurrence import count
 from seqrec.hybrid.scoring import HybridScorer
+from seqrec.hybrid.settings import HybridSettings
 from seqrec.metric import TIE, Metric, ranked
 from seqrec.text.item_text import ItemTokens, TokenizedHistory, TokenizedItem
 from training.data.dataset import Cases, Dataset, Rows, Split
@@ -78,6 +79,10 @@ def encode_cases(
     return _finite(encoder.encode_history_tokens(histories, counter), "history")
 
 
+TEXT_ALONE = "text alone"
+TRAINING_COUNTS = "counts of training"
+
+
 def model_scorer(
     encoder: Encoder,
     encoded: EncodedItems,
@@ -85,38 +90,56 @@ def model_scorer(
     cases: Cases,
     split: Split,
     progress: Callable[[str, int, int], object] = lambda *_: None,
-    counts_from: Split | None = None,
 ) -> Scorer:
     """The scores of all items for `cases`, which are of `split`.
 
-    A hybrid counts the events before those that `counts_from` holds out (None: `split`), and gives items of the history
-    the score -inf if its repeat rule excludes them.
+    A hybrid counts the events before those that `split` holds out, and gives items of the history the score -inf if its
+    repeat rule excludes them.
+    """
+    return model_scorers(encoder, encoded, dataset, cases, split, progress, variants=False)[""]
+
+
+def model_scorers(
+    encoder: Encoder,
+    encoded: EncodedItems,
+    dataset: Dataset,
+    cases: Cases,
+    split: Split,
+    progress: Callable[[str, int, int], object] = lambda *_: None,
+    variants: bool = True,
+) -> dict[str, Scorer]:
+    """As `model_scorer`, at "". With `variants`, for a hybrid also what it is without co-occurrence (TEXT_ALONE), and
+    for the test split with the events before validation counted (TRAINING_COUNTS), as models are that only train.
     """
     queries = encode_cases(encoder, encoded.tokens, dataset, cases, progress)
     settings = encoder.hybrid
     if settings is None:
-        return lambda numbers: encoded.scores(queries[numbers])
-    known = counts_from or split
-    times = dataset.known_times(known) if settings.cooccurrence.half_life else None
-    counts = count(
-        settings.cooccurrence,
-        *dataset.known_events(known),
-        len(dataset.items),
-        times,
-        event_weights=dataset.known_weights(known),
-    )
-    counts = counts.as_read(settings.cooccurrence)
-    hybrid = HybridScorer.of(settings, counts, encoder.term_vectors(list(encoded.tokens)))
+        return {"": lambda numbers: encoded.scores(queries[numbers])}
+    terms = encoder.term_vectors(list(encoded.tokens))
 
-    def scores(numbers: Rows) -> npt.NDArray[np.float32]:
-        histories = [cases.histories[number] for number in numbers]
-        found = hybrid.scores(histories, encoded.scores(queries[numbers]))
-        if settings.exclude_seen:
-            for row, history in zip(found, histories, strict=True):
-                row[history] = -np.inf
-        return found
+    def scorer(settings: HybridSettings, counts_from: Split) -> Scorer:
+        rows, offsets = dataset.known_events(counts_from)
+        times = dataset.known_times(counts_from) if settings.cooccurrence.half_life else None
+        weights = dataset.known_weights(counts_from)
+        counts = count(settings.cooccurrence, rows, offsets, len(dataset.items), times, event_weights=weights)
+        hybrid = HybridScorer.of(settings, counts.as_read(settings.cooccurrence), terms)
 
-    return scores
+        def scores(numbers: Rows) -> npt.NDArray[np.float32]:
+            histories = [cases.histories[number] for number in numbers]
+            found = hybrid.scores(histories, encoded.scores(queries[numbers]))
+            if settings.exclude_seen:
+                for row, history in zip(found, histories, strict=True):
+                    row[history] = -np.inf
+            return found
+
+        return scores
+
+    found = {"": scorer(settings, split)}
+    if variants:
+        found[TEXT_ALONE] = scorer(replace(settings, pairs=0.0), split)
+        if split == "test":
+            found[TRAINING_COUNTS] = scorer(settings, "valid")
+    return found
 
 
 def validation_metrics(encoder: Encoder, dataset: Dataset, cases: Cases, tokens: ItemTokens | None = None) -> Metrics:

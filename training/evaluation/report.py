@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from training.evaluation.comparison import Evaluation, Figure, PairedTest, Row
+from training.evaluation.evaluate import TEXT_ALONE, TRAINING_COUNTS
 from training.evaluation.groups import EVERYONE
 from training.evaluation.metrics import ties_matter
 from training.evaluation.ranking import CANDIDATE_MODES, PESSIMISTIC, CandidateMode
@@ -53,7 +54,8 @@ def markdown_summary(evaluation: Evaluation) -> str:
     """Tables of all, warm and cold targets, and paired tests."""
     blocks = [heading(evaluation)]
     for group, rows in _groups(evaluation, "targets"):
-        names = [name for k in evaluation.ks for name in _names(k)[:2]] + ["MRR"]
+        names = [name for k in evaluation.ks for name in (f"NDCG@{k}", f"NDCG@{k}{PESSIMISTIC}", f"Recall@{k}")]
+        names.append("MRR")
         header = [group, *(f"{name}, {protocol}" for protocol in CANDIDATE_MODES for name in names)]
         table = [
             [method, *(_number(of_protocol[p].figures[name].value) for p in CANDIDATE_MODES for name in names)]
@@ -122,6 +124,11 @@ def notes(evaluation: Evaluation) -> list[str]:
     note = "'all items' ranks the whole catalogue; 'unseen only' leaves out the items of the user's history"
     if repeats:
         note += f" and does not count {repeats:,} users who had the held-out item before"
+    if any(row.method.endswith(TRAINING_COUNTS) for row in evaluation.rows):
+        note += (
+            f". item-kNN and the hybrid count all events before the held-out item, validation included; '{TEXT_ALONE}' "
+            f"leaves co-occurrence out, '{TRAINING_COUNTS}' counts only what published models train on"
+        )
     return [*lines, f"{note}."]
 
 
@@ -142,9 +149,13 @@ def warnings(evaluation: Evaluation) -> list[str]:
 
 
 def heading(evaluation: Evaluation) -> str:
-    rule = evaluation.rule.partition(", gap")[0]
+    held_out = next(
+        what
+        for (rule, split), what in _HELD_OUT.items()
+        if evaluation.rule.startswith(rule) and split == evaluation.split
+    )
     return (
-        f"{evaluation.split}: {_HELD_OUT[rule, evaluation.split]} of {evaluation.users:,} users, ranked among "
+        f"{evaluation.split}: {held_out} of {evaluation.users:,} users, ranked among "
         f"{evaluation.items:,} items; averages over users (split: {evaluation.rule})"
     )
 
@@ -168,10 +179,12 @@ def _aligned_tests(evaluation: Evaluation) -> list[str]:
             continue
         width = max(len(row.method) for row in rows)
         lines = [
-            f"{'95 % intervals, ' + protocol:<{width}}   {f'NDCG@{k}':<24}{f'coverage@{k}':>12}{f'popularity@{k}':>15}"
+            f"{'95 % intervals, ' + protocol:<{width}}   {f'NDCG@{k}':<24}{'behind ties':>12}{f'coverage@{k}':>12}"
+            f"{f'popularity@{k}':>15}"
         ]
         lines += [
             f"{row.method:<{width}}   {_with_interval(row.figures[f'NDCG@{k}']):<24}"
+            f"{_number(row.figures[f'NDCG@{k}{PESSIMISTIC}'].value):>12}"
             f"{_number(row.figures[f'coverage@{k}'].value):>12}{row.figures[f'popularity@{k}'].value:>15.1f}"
             for row in rows
         ]

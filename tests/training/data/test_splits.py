@@ -11,7 +11,7 @@ from seqrec.data.items import Interactions, Item
 from seqrec.errors import InputError
 from seqrec.hybrid.cooccurrence import CooccurrenceSettings
 from training.config.validation import build
-from training.data.dataset import Dataset, join, read_dataset
+from training.data.dataset import Dataset, join, read_dataset, withheld_items
 from training.data.splits import SplitConfig
 from training.evaluation.baselines import ItemKnn, popularity
 
@@ -122,6 +122,35 @@ def test_baselines_and_training_know_nothing_of_what_is_held_out(rule: SplitConf
     np.testing.assert_array_equal(popularity(one), popularity(changed))
 
 
+def test_withheld_items_have_events_in_test_only() -> None:
+    rule = SplitConfig(withheld=0.2)
+    assert names(np.flatnonzero(withheld_items(ITEMS, 0.2))) == "ach"
+    events = {
+        "warm": "bdaecf",
+        "cold": "bacdehea",
+        "short": "baca",  # one event is left besides the last, so there is nothing to validate on
+        "none": "ahc",
+    }
+    rows = {user: [(item, float(time)) for time, item in enumerate(had)] for user, had in events.items()}
+    dataset = dataset_of(rule, **rows)
+    sequences = {user: names(dataset.sequence(number)) for number, user in enumerate(dataset.user_ids)}
+    assert sequences == {"warm": "bdef", "cold": "bdeea", "short": "b", "none": ""}
+    assert held_out(dataset) == {
+        "valid": {"warm": ("bd", "e"), "cold": ("bde", "e")},
+        "test": {"warm": ("bde", "f"), "cold": ("bdee", "a")},
+    }
+    assert str(rule) == "leave-one-out, 20 % of items withheld"
+
+
+def test_the_same_items_are_withheld_in_every_order() -> None:
+    items = [Item(str(number), {}) for number in range(2000)]
+    chosen = withheld_items(items, 0.1)
+    assert 0.08 < chosen.mean() < 0.12
+    np.testing.assert_array_equal(withheld_items(items[::-1], 0.1), chosen[::-1])
+    assert chosen[withheld_items(items, 0.05)].all()  # a larger share withholds more, not others
+    assert not withheld_items(items, 0.0).any()
+
+
 def test_the_digest_knows_the_split() -> None:
     events = {"u": [(name, float(time)) for time, name in enumerate("abcdefgh")]}
     rules = [SplitConfig(), SplitConfig(split="last-basket"), SplitConfig(split="time", valid_from=3, test_from=5)]
@@ -141,6 +170,8 @@ def test_the_digest_knows_the_split() -> None:
         ({"split": "time", "test_from": 3.0, "valid_from": 3.0}, "3.0 is not before test_from"),
         ({"split": "last-basket", "basket_gap": -1.0}, "-1.0 is below 0"),
         ({"basket_gap": 1.0}, 'this is for split = "last-basket"'),
+        ({"withheld": 1.0}, "data.withheld"),
+        ({"split": "last-basket", "withheld": 0.1}, 'this is for split = "leave-one-out"'),
         ({"targets": "all"}, 'these are for split = "time"'),
     ],
 )

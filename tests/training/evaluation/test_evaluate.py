@@ -10,12 +10,15 @@ from seqrec import load_model
 from seqrec.data.items import Interactions, Item
 from seqrec.encoder import Encoder
 from seqrec.errors import InputError
+from seqrec.hybrid.lexical import Vocabulary
+from seqrec.hybrid.settings import HybridSettings
 from seqrec.metric import TIE
 from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
+from seqrec.models.hybrid import Hybrid
 from training.data.dataset import Dataset, Split, join
 from training.evaluation.comparison import Evaluation, Model
 from training.evaluation.comparison import evaluate as compare
-from training.evaluation.evaluate import EncodedItems, top_k, validation_metrics
+from training.evaluation.evaluate import EncodedItems, model_scorers, top_k, validation_metrics
 from training.evaluation.examples import format_examples, sample_users_evenly
 from training.evaluation.ranking import case_ranks
 from training.evaluation.report import as_json, markdown_summary, notes, text_table
@@ -177,6 +180,35 @@ def test_the_tables_say_protocol_split_and_users(world: Dataset, encoder: Encode
     assert len(tables) == 2
     assert all(len({line.count("|") for line in table}) == 1 for table in tables)
     assert max(len(line) for line in plain.splitlines() if "|" in line) < 110
+
+
+def hybrid_of(world: Dataset, **settings: float) -> Encoder:
+    dense = BagOfWords(BagOfWordsConfig(dim=16))
+    chosen = HybridSettings(last_text=0.2, recent_text=0.1, dense=0.1, **settings)  # type: ignore[arg-type]
+    model = Hybrid.of("bag_of_words", dense, Vocabulary.of(world.items), ["title"], chosen)
+    return Towers("hybrid", model).encoder("cpu")
+
+
+def test_a_hybrid_is_also_reported_without_co_occurrence_and_with_the_counts_of_training(world: Dataset) -> None:
+    evaluation = evaluate(hybrid_of(world, exclude_seen=False), world)
+    found = {row.method: metrics_of(evaluation, row.method)["all items"][1] for row in evaluation.rows}
+    text = metrics_of(evaluate(hybrid_of(world, exclude_seen=False, pairs=0.0), world), "hybrid, text alone")
+    assert found["hybrid, text alone"] == text["all items"][1]
+    assert found["hybrid"] > found["hybrid, text alone"]
+    assert "validation included; 'text alone' leaves co-occurrence out" in notes(evaluation)[-1]
+    assert not any("counts of training" in row.method for row in evaluate(hybrid_of(world), world, "valid").rows)
+    assert {(test.method, test.other) for test in evaluation.tests} >= {("hybrid", "hybrid, text alone")}
+
+
+def test_the_counts_of_training_are_those_of_validation(world: Dataset) -> None:
+    encoder = hybrid_of(world, exclude_seen=False)
+    cases = world.cases("test")
+    items = EncodedItems.of(encoder, world)
+    some = np.arange(5)
+    found = model_scorers(encoder, items, world, cases, "test")["counts of training"](some)
+    same = model_scorers(encoder, items, world, cases, "valid", variants=False)[""](some)
+    np.testing.assert_array_equal(found, same)
+    assert (found != model_scorers(encoder, items, world, cases, "test", variants=False)[""](some)).any()
 
 
 def test_shown_users_are_spread_and_readable(world: Dataset, encoder: Encoder) -> None:
