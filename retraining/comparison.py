@@ -107,12 +107,20 @@ def _parts(model: Model, dataset: Dataset, cases: Cases, mode: CandidateMode) ->
     if settings is None:
         return {}
     rows, offsets = dataset.known_events("test")
-    weights = dataset.known_weights("test")
-    counts = count(settings.cooccurrence, rows, offsets, len(dataset.items), event_weights=weights)
+    counts = count(
+        settings.cooccurrence, rows, offsets, len(dataset.items), event_weights=dataset.known_weights("test")
+    )
     terms = model.encoder.term_vectors(list(model.items.tokens))
     queries = encode_cases(model.encoder, model.items.tokens, dataset, cases)
     found = {}
+    weights = {
+        "co-occurrence": settings.pairs,
+        "words": settings.last_text + settings.recent_text,
+        "dense": settings.dense,
+    }
     for part in _OFF:
+        if not weights[part]:
+            continue
         off: dict[str, float] = {}
         for other in _OFF.keys() - {part}:
             off |= _OFF[other]
