@@ -29,6 +29,7 @@ TARGET_RECALL = 0.95
 _ROWS_AT_ONCE = 65_536
 _TRAINING_ROWS_PER_LIST = 50  # FAISS warns below 39
 _TRAINING_ROWS = 100_000  # without lists
+_MORE_LISTS = 8
 _OVERSAMPLED = 4
 """Times k: candidates to score again, since compressed codes order rows slightly differently."""
 
@@ -134,8 +135,16 @@ class ApproximateIndex:
         return rows, scores
 
     def candidates(self, query: Vectors, k: int) -> Rows:
-        """Rows near a query [dim], at most k, for those who compute scores themselves. Never exact, so never slow."""
-        _, found = self._index.search(np.ascontiguousarray(query[None], np.float32), min(k, self._most))
+        """Rows near a query [dim], at most k, for those who compute scores themselves. Never exact, so never slow.
+
+        With lists, of more of them than a search reads, which is tuned to find the best 10.
+        """
+        params = None
+        if isinstance(self._index, faiss.IndexIVF):
+            params = faiss.SearchParametersIVF()
+            params.nprobe = min(self._index.nlist, _MORE_LISTS * self._index.nprobe)
+        wanted = min(k, self._most)
+        _, found = self._index.search(np.ascontiguousarray(query[None], np.float32), wanted, params=params)
         rows: Rows = found[0][found[0] >= 0].astype(np.int64, copy=False)
         return rows
 
