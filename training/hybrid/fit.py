@@ -39,12 +39,12 @@ GRID: Mapping[str, Sequence[float]] = {
 WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 COARSE = (0.0, 0.5, 1.0, 2.0)
 DENSE_ITEMS = (1, 3, 0)
-COLD_BOOSTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
+COLD_BOOSTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 NEVER = -100.0
 OWN_WEIGHTS = (NEVER, -2.0, -1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0)
 REPEATS = 0.003
 """Share of training events that repeat an item of the same user, from which on seen items may be answers."""
-COLD_COST = 0.01
+COLD_COST = 0.02
 """Share of the NDCG@10 of items with events that items without may cost."""
 WITHHELD = 0.1
 """Share of items that are cold while the weight of cold items is chosen."""
