@@ -264,6 +264,7 @@ def read_interactions(
     skipped = BrokenLines(path, on_error)
     user_names: dict[str, str] = {}  # a log repeats its ids: keep one copy of each
     item_names: dict[str, str] = {}
+    type_names: dict[str, str] = {}
     for number, last_line, row in _parquet_rows(path) if path.suffix == ".parquet" else _csv_rows(path):
         try:
             if isinstance(row, InputError):
@@ -278,7 +279,7 @@ def read_interactions(
         users.append(user_names.setdefault(user_id, user_id))
         items.append(item_names.setdefault(item_id, item_id))
         times.append(timestamp)
-        types.append(item_names.setdefault(type, type))
+        types.append(type_names.setdefault(type, type))
         values.append(value)
         lines.append(number)
     odd = incomparable(times)

@@ -118,8 +118,8 @@ BROKEN = {
     '{"item_id": "b", "attributes": ["title"]}': "attributes: attributes are an object of names and values, not a list",
     line_of("b", {"in stock": True}): "attributes.in stock: a value is a string, a number or a list of strings, not t",
     line_of("b", {"size": {"cm": 3}}): "attributes.size: a value is a string, a number or a list of strings, not an",
-    line_of("b", {"tags": ["x", 1]}): "attributes.tags: a list holds strings only",
-    line_of("b", {"tags": [None]}): "attributes.tags: a list holds strings only",
+    line_of("b", {"tags": ["x", 1]}): "attributes.tags: a list has only strings",
+    line_of("b", {"tags": [None]}): "attributes.tags: a list has only strings",
     line_of("b", {"": "x"}): "attributes: an attribute's name is a string that is not empty",
     '{"item_id": "b", "attributes": {"price": NaN}}': "NaN is not JSON; leave the attribute out",
     '{"item_id": "b", "attributes": {"price": -Infinity}}': "-Infinity is not JSON; leave the attribute out",
@@ -131,7 +131,7 @@ BROKEN = {
     line_of("b", {}, available=None): "available: true or false, not null",
     "[" * 100_000: "not JSON",
     '{"item_id": "b", "attributes": {"n": ' + "1" * 5000 + "}}": "not JSON",
-    GOOD: "item 'a' is there already, in line 1",
+    GOOD: "item 'a' occurs already in line 1",
 }
 
 
@@ -218,7 +218,7 @@ def test_the_field_of_an_error_is_a_path() -> None:
     with pytest.raises(InputError) as caught:
         make_item("a", {"tags": [1]}, field="items[3].")
     assert caught.value.field == "items[3].attributes.tags"
-    assert caught.value.reason == "a list holds strings only"
+    assert caught.value.reason == "a list has only strings"
 
 
 @pytest.mark.parametrize(
