@@ -34,16 +34,18 @@ class KeyRing:
         self._by_digest: dict[str, ApiKey] | None = None
         self._had_keys = False
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="keys", daemon=True)
+        self._thread: threading.Thread | None = None
         self.trouble: str | None = "the API keys are being read"
 
     def start(self) -> None:
+        self._ended.clear()
         self._try()
+        self._thread = threading.Thread(target=self._follow, name="keys", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         self._ended.set()
-        if self._thread.is_alive():
+        if self._thread is not None:
             self._thread.join()
         self._drop_store()
 

@@ -23,9 +23,9 @@ def test_all_are_timed_alone_and_with_busy_processes(tmp_path: Path, monkeypatch
     assert all(line["value"] > 0 for line in lines)
 
 
-def test_what_burns_is_put_out() -> None:
+def test_busy_processes_are_ended() -> None:
     before = set(psutil.Process().children())
-    with threads.burning(2):
+    with threads.busy_processes(2):
         started = set(psutil.Process().children()) - before
         assert len(started) == 2
     assert not any(process.is_running() for process in started)

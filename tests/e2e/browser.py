@@ -124,10 +124,19 @@ class Browser:
     def click(self, selector: str) -> None:
         # To the middle: at the edges something that stays in place may cover it.
         self.run("document.querySelector(arguments[0])?.scrollIntoView({block: 'center'})", selector)
-        self._post(f"/element/{self._find(selector)}/click")
+        self._use(selector, "click")
 
     def type(self, selector: str, text: str) -> None:
-        self._post(f"/element/{self._find(selector)}/value", text=text)
+        self._use(selector, "value", text=text)
+
+    def _use(self, selector: str, action: str, **body: Any) -> None:
+        """The page may replace an element between finding and using it: then the new one is used."""
+        for _ in range(5):
+            path = f"{self._session}/element/{self._find(selector)}/{action}"
+            answer = self._driver.post(path, json=body).json()["value"]
+            if not isinstance(answer, dict) or answer.get("error") != "stale element reference":
+                break
+        assert not (isinstance(answer, dict) and "error" in answer), answer
 
     def _find(self, selector: str) -> str:
         element: dict[str, str] = self._post("/element", using="css selector", value=selector)

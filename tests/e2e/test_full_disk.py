@@ -111,7 +111,7 @@ def test_a_disk_that_is_read_only_at_the_start(client: TestClient, disk: Path) -
         with Client(create_app(Settings(home=disk / "home", follow_seconds=0.05, deadline=60))) as again:
             ready = again.get("/readyz")
             assert ready.status_code == 503
-            assert "may be written" in ready.json()["detail"]
+            assert "is writable" in ready.json()["detail"]
             assert again.post("/recommend", json={"history": []}).status_code == 503
             subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
             until_served(again, None)  # by itself

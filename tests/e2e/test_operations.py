@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from index.catalogue.base import CatalogueItem
 from index.catalogue.open import open_catalogue
 from seqrec import cli
-from seqrec.data.items import make_item
+from seqrec.data.items import make_item, read_items
 from service.app import create_app
 from service.settings import Settings
 from tests.e2e.ready import Client, until_served
@@ -37,6 +37,8 @@ def test_every_command_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(bag_of_words_checkpoint, tmp_path / "checkpoint")
+    rows = [f'{item.item_id},"{item.attributes["title"]}"' for item in read_items(items_file)]
+    (tmp_path / "products.csv").write_text("\n".join(["item_id,title", *rows]) + "\n", encoding="utf-8")
     lines = [line for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
     assert len(lines) >= 12
     with ExitStack() as stack:
@@ -46,6 +48,8 @@ def test_every_command_runs(
         cli.run("index", ["build", "--checkpoint", "checkpoint", "--items", str(items_file), "--publish"])
         for line in lines:
             program, *arguments = shlex.split(line)
+            if program == "redis-cli" or "=" in program or arguments[:1] in (["consume"], ["retrain"]):
+                continue  # they need another server, or train: tests of their own run them
             if arguments[:2] == ["catalogue", "restore"]:
                 home = "second"
                 monkeypatch.setenv("SEQREC_HOME", home)

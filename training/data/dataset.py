@@ -133,6 +133,13 @@ class Dataset:
         parts = [self.weights[begin : begin + end] for begin, end in zip(self.offsets[:-1], ends, strict=True)]
         return np.concatenate([np.zeros(0), *parts])
 
+    @property
+    def repeated_share(self) -> float:
+        """The share of training events whose item the user had before."""
+        parts = [self.training_part(user) for user in range(self.users)]
+        events = sum(map(len, parts))
+        return 1 - sum(len(np.unique(part)) for part in parts) / events if events else 0.0
+
     def evaluated(self, split: Split) -> Rows:
         """The users with a held-out item and at least one event before it."""
         begin, end = self._held_out(split)

@@ -23,6 +23,7 @@ from seqrec.hybrid.cooccurrence import CooccurrenceSettings, Counts, Floats, cou
 from seqrec.hybrid.scoring import HybridScorer, Scores, gate
 from seqrec.hybrid.settings import HybridSettings
 from training.data.dataset import Dataset, Rows
+from training.hybrid.ndcg import expected_ndcg, first_column_ndcg
 
 log = logging.getLogger(__name__)
 
@@ -94,13 +95,6 @@ class HybridFit:
         }
 
 
-def repeated_share(dataset: Dataset) -> float:
-    """The share of training events whose item the user had before."""
-    parts = [dataset.training_part(user) for user in range(dataset.users)]
-    events = sum(map(len, parts))
-    return 1 - sum(len(np.unique(part)) for part in parts) / events if events else 0.0
-
-
 def fit_hybrid(
     dataset: Dataset, terms: csr_array, dense: Dense | None, seed: int = 0, half_life: float = 0.0
 ) -> HybridFit:
@@ -147,7 +141,7 @@ def fit_hybrid(
     # Something must answer where nothing was counted.
     settings = replace(settings, **(weights or {"last_text": 0.05}))  # type: ignore[arg-type]
     settings = replace(settings, cold_boost=search.cold_boost(settings, dense, seed))
-    repeats = repeated_share(dataset)
+    repeats = dataset.repeated_share
     if repeats >= REPEATS:
         everyone = dataset.cases("valid").sample(USERS, seed)
         search = _Search(rows, offsets, list(everyone.histories), everyone.targets, terms, times, weights_of_events)
@@ -192,7 +186,7 @@ class _Table:
         for name, weight in weights.items():
             if weight:
                 total += np.float32(weight) * self.columns[name]
-        return _first_column_ndcg(total)
+        return first_column_ndcg(total)
 
     def search(self, names: Sequence[str]) -> dict[str, float]:
         """Coordinate search over WEIGHTS for the mean NDCG@10, from the best point of a coarse grid."""
@@ -201,14 +195,14 @@ class _Table:
         total = self.base.copy()
         for name, weight in chosen.items():
             total += np.float32(weight) * self.columns[name]
-        best = float(_first_column_ndcg(total).mean())
+        best = float(first_column_ndcg(total).mean())
         for _ in range(4):
             before = best
             for name in names:
                 column = self.columns[name]
                 without = total - np.float32(chosen[name]) * column
                 for value in WEIGHTS:
-                    found = float(_first_column_ndcg(without + np.float32(value) * column).mean())
+                    found = float(first_column_ndcg(without + np.float32(value) * column).mean())
                     if found > best + 1e-9:
                         best, chosen[name] = found, value
                 total = without + np.float32(chosen[name]) * column
@@ -263,12 +257,12 @@ class _Search:
         table = self.table(settings, self.counts(settings.cooccurrence), None)
         words = np.float32(settings.last_text) * table.columns["last_text"]
         words += np.float32(settings.recent_text) * table.columns["recent_text"]
-        best, found = settings, _first_column_ndcg(table.base + words)
+        best, found = settings, first_column_ndcg(table.base + words)
         for name in ("distance_power", "backward", "last", "recency_power", "source_power", "target_power", "window"):
             for value in _nearest_first(GRID[name], getattr(settings.cooccurrence, name)):
                 tried = replace(settings, cooccurrence=replace(best.cooccurrence, **{name: value}))  # type: ignore[arg-type]
                 tried = replace(tried, pairs=self.pairs_weight(tried))
-                this = _first_column_ndcg(self._pairs_of(tried, table.candidates) + words)
+                this = first_column_ndcg(self._pairs_of(tried, table.candidates) + words)
                 gain = this - found
                 # By more than its standard error, and the nearest first: the best of thirty settings is partly luck.
                 if gain.mean() > gain.std() / len(gain) ** 0.5:
@@ -437,19 +431,6 @@ def _dense_scores(settings: HybridSettings, dense: Dense | None, histories: Sequ
 
 
 _ZERO: Scores = np.zeros((1, 1), np.float32)  # broadcast: no dense score
-_SUMS = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(2.0, 12.0)))])
-
-
-def expected_ndcg(above: npt.NDArray[Any], equal: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """[m] NDCG@10 of targets behind `above` items, with `equal` others of the same score in any order."""
-    first, last = np.minimum(above, 10).astype(np.int64), np.minimum(above + equal + 1, 10).astype(np.int64)
-    gains: npt.NDArray[np.float64] = (_SUMS[last] - _SUMS[first]) / (equal + 1)
-    return gains
-
-
-def _first_column_ndcg(scores: Scores) -> npt.NDArray[np.float64]:
-    mine = scores[:, :1]
-    return expected_ndcg((scores > mine).sum(axis=1), (scores == mine).sum(axis=1) - 1)
 
 
 def lines_of(fit: HybridFit) -> Iterator[str]:

@@ -288,7 +288,7 @@ def test_a_taken_port_is_reported_before_anything_is_done(
 @pytest.mark.parametrize("port", ["65536", "-1", "http", "80a", "8e3"])
 def test_a_port_that_is_none(commands: list[list[str]], shop: Path, port: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEQREC_PORT", port)
-    with pytest.raises(InputError, match=f"SEQREC_PORT: .*'{port}'"):
+    with pytest.raises(InputError, match=f'SEQREC_PORT: .*"{port}"'):
         up([])
 
 

@@ -17,6 +17,7 @@ from seqrec.hybrid.settings import HybridSettings
 from training.data.dataset import Dataset, join
 from training.hybrid import fit
 from training.hybrid.fit import fit_hybrid
+from training.hybrid.ndcg import expected_ndcg
 
 SETTINGS = st.builds(
     CooccurrenceSettings,
@@ -73,7 +74,7 @@ def test_weights_of_seen_items_are_the_best_of_plain_loops(monkeypatch: pytest.M
             search.histories, np.zeros((1, 1), np.float32)
         )
         mine = scores[np.arange(len(scores)), search.targets][:, None]
-        return float(fit.expected_ndcg((scores > mine).sum(axis=1), (scores == mine).sum(axis=1) - 1).mean())
+        return float(expected_ndcg((scores > mine).sum(axis=1), (scores == mine).sum(axis=1) - 1).mean())
 
     every = {(seen, last): mean(seen, last) for seen in fit.OWN_WEIGHTS for last in fit.OWN_WEIGHTS}
     if chosen.exclude_seen:
