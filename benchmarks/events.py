@@ -35,7 +35,7 @@ WANTED = 2.0
 
 @dataclass
 class Poster:
-    """Posts events at a rate, on a thread, until it is told to stop."""
+    """Posts events at a rate, on a thread, until it is stopped."""
 
     url: str
     per_minute: int

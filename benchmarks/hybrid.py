@@ -1,4 +1,4 @@
-"""A hybrid beside its dense model alone: the same items, vectors and events, request by request in turns.
+"""A hybrid compared with its dense model alone: the same items, vectors and events, request by request in turns.
 
     seqrec bench hybrid                                   # 20,000 and 200,000 items exact; 5 minutes
     seqrec bench hybrid --sizes --approximate 1000000     # and a million, approximate; 10 minutes, 3 GB of disk
@@ -43,7 +43,7 @@ Times = dict[str, list[float]]
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = _arguments(argv)
-    report = Report("hybrid", f"a hybrid beside its dense model, {args.threads} threads", vars(args))
+    report = Report("hybrid", f"a hybrid compared with its dense model, {args.threads} threads", vars(args))
     with tempfile.TemporaryDirectory(prefix="seqrec-hybrid-") as temporary:
         folder = args.folder or Path(temporary)
         for count in args.sizes:

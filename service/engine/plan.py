@@ -227,7 +227,7 @@ def _selected(
 ) -> Plan:
     """A plan without a query: what the answer may contain, and its rules.
 
-    last: the newest item and its position, `attributes` are its; excluded: positions, beside those of the request.
+    last: the newest item and its position, `attributes` are its; excluded: more positions than those of the request.
     """
     excluded = excluded | _positions(view, request.exclude, f"{request.field}exclude")
     shown = [place for item_id in request.shown if (place := view.position_of(item_id)) is not None]

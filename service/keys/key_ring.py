@@ -61,7 +61,7 @@ class KeyRing:
     def find(self, secret: str) -> ApiKey | None:
         """The active key with this secret.
 
-        The time it takes tells nothing of use: what is looked up and compared is the SHA-256 of the secret, and to
+        The time it takes reveals nothing of use: what is looked up and compared is the SHA-256 of the secret, and to
         know the beginning of one leads to no secret. The comparison takes the same time for all digests as well.
         """
         digest = digest_of(secret)
