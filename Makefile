@@ -19,7 +19,7 @@ serve: $(VENV)/.installed-cpu ## serve what is published under SEQREC_HOME
 	@$(VENV)/bin/python -m seqrec serve
 
 test: lint ## style, types, import directions and every test
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2 --dist loadscope
 
 check: lint ## style, types, import directions and the tests that are not slow
 	$(VENV)/bin/python -m pytest -n 2 --dist loadscope -m 'not slow'

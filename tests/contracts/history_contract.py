@@ -168,7 +168,7 @@ class HistoryContract:
             some = store.sample(limit)
             assert len(set(some)) == len(some) == limit
             assert set(some) <= everybody
-        drawn = {tuple(sorted(store.sample(4))) for _ in range(30)}
+        drawn = {tuple(sorted(store.sample(4))) for _ in range(300)}
         assert len(drawn) > 1
         store.delete("busy")
         assert set(store.sample(50)) == everybody - {"busy"}

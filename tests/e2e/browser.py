@@ -21,15 +21,25 @@ PROGRAMS = ("chromium", "chromedriver")
 @contextmanager
 def chromedriver() -> Iterator[httpx.Client]:
     """A driver process on a free port, as a client of it."""
-    with subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True) as process:
+    process, port = _start_driver()
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client:
+            yield client
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def _start_driver(attempts: int = 3) -> tuple[subprocess.Popen[str], str]:
+    """It ends by itself if another process takes the port that it has chosen."""
+    for _ in range(attempts):
+        process = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
-        try:
-            started = (re.search(r"started successfully on port (\d+)", line) for line in process.stdout)
-            port = next(match[1] for match in started if match)
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client:
-                yield client
-        finally:
-            process.terminate()
+        started = (re.search(r"started successfully on port (\d+)", line) for line in process.stdout)
+        if port := next((match[1] for match in started if match), None):
+            return process, port
+        process.communicate()
+    raise AssertionError("chromedriver does not start")
 
 
 class Browser:
