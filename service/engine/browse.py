@@ -101,8 +101,7 @@ def find_items(
 ) -> list[Item]:
     """Items with all the words that pass the filter, best match first; without words the most popular first."""
     if not words:
-        passed = None if wanted is None else view.passed(wanted, deadline.check)
-        rows = answerable(view, SearchSpec(limit, passed=passed))
+        rows = _passing(view, wanted, deadline)
         popular = [hit.position for hit in best_hits(view, view.popularity[rows], limit, rows)]
         return list(_items(view, popular, deadline))
     item_ids = catalogue.find(words, MOST_FOUND if wanted is not None else limit)
@@ -155,11 +154,8 @@ def project(view: View, attribute: str | None, limit: int, deadline: Deadline) -
 
 def _passing(view: View, wanted: Filter | None, deadline: Deadline) -> npt.NDArray[np.int64]:
     """Positions that answers may contain and that pass the filter, in rising order."""
-    shown = view.shown
-    if wanted is not None:
-        passed = view.passed(wanted, deadline.check)
-        shown = shown & np.concatenate([passed.snapshot, passed.delta[: view.length]])
-    return np.flatnonzero(shown)
+    passed = None if wanted is None else view.passed(wanted, deadline.check)
+    return answerable(view, SearchSpec(view.size, passed=passed))
 
 
 def _spaced(positions: npt.NDArray[np.int64], most: int = MOST_READ) -> npt.NDArray[np.int64]:

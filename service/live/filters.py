@@ -6,6 +6,9 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
 
 from index.snapshot.snapshot import Snapshot
 from seqrec.data.items import AttributeValue
@@ -23,6 +26,11 @@ class FilterMask:
     snapshot: Mask  # [n]
     delta: Mask  # [length of the delta]
     unknown: Sequence[str] = ()  # attributes of the filter that no item has
+
+    @cached_property
+    def by_position(self) -> Mask:
+        """[size of the view]"""
+        return np.concatenate([self.snapshot, self.delta])
 
     def __contains__(self, position: int) -> bool:
         n = len(self.snapshot)

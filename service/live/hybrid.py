@@ -293,7 +293,7 @@ class HybridSearch:
         allowed, masked = view.shown, None
         more = min(len(spec.excluded), DENSE_CANDIDATES)
         if spec.passed is not None:
-            allowed = allowed & np.concatenate([spec.passed.snapshot, spec.passed.delta[: view.length]])
+            allowed = allowed & spec.passed.by_position
             masked = [allowed[:n]]
         index, wanted = view.snapshot.index, min(n, DENSE_CANDIDATES + spec.k + more)
         if masked is None and isinstance(index, ApproximateIndex):

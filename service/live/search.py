@@ -59,7 +59,7 @@ def answerable(view: View, spec: SearchSpec) -> Positions:
     """All positions that may answer, rising."""
     allowed: npt.NDArray[np.bool_] = view.shown
     if spec.passed is not None:
-        allowed = allowed & np.concatenate([spec.passed.snapshot, spec.passed.delta[: view.length]])
+        allowed = allowed & spec.passed.by_position
     if spec.candidates is not None:
         rows = np.array(sorted(set(spec.candidates) - spec.excluded), dtype=np.int64)
         return np.asarray(rows[allowed[rows]])

@@ -140,8 +140,7 @@ def prepare(view: View, rules: Rules, shown: Sequence[int], last: Mapping[str, A
         missing: list[str] = []
         passed = view.passed(wanted.resolved(last, missing), check)
         unknown.update(dict.fromkeys(passed.unknown))
-        made = np.concatenate([passed.snapshot, passed.delta[: view.length]])
-        return np.zeros_like(made) if missing else made
+        return np.zeros_like(passed.by_position) if missing else passed.by_position
 
     boosts = [(mask(boost.filter), boost) for boost in rules.boosts]
     pins = []
@@ -242,7 +241,7 @@ class _Answer:
             for one in value if isinstance(value, tuple) else (value,):
                 self._counts[name, one] += 1
                 if self._counts[name, one] == most:
-                    full.append(passed_mask(self._view, Filter((Condition(name, "any", (one,)),))))
+                    full.append(self._view.passed(Filter((Condition(name, "any", (one,)),))).by_position)
         for mask in full:
             self._allowed &= ~mask
         return full
@@ -322,12 +321,6 @@ class _Answer:
             left[best] = False  # of equal ones the better ranked comes first
             if self._free(pool[best]):
                 yield pool[best]
-
-
-def passed_mask(view: View, wanted: Filter) -> Mask:
-    """[size] What a filter lets through."""
-    passed = view.passed(wanted)
-    return np.concatenate([passed.snapshot, passed.delta[: view.length]])
 
 
 def item_similarity(view: View, positions: Sequence[int]) -> npt.NDArray[np.float64]:
