@@ -1,4 +1,4 @@
-"""Measurements of speed, memory and reliability. `seqrec bench NAME` and `python -m benchmarks.NAME` are the same."""
+"""Measurements of speed, memory and reliability. `seqrec bench NAME` runs one."""
 
 from seqrec.runtime.malloc import tune_malloc
 from seqrec.runtime.threads import use_passive_waits

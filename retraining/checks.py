@@ -1,4 +1,4 @@
-"""What is checked before a candidate is trained: that the data are such as the served model was made for."""
+"""Checks before a candidate is trained: whether the data resemble those that the served model was trained on."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from training.evaluation.ranking import case_ranks
 from training.evaluation.significance import interval, resampled_means
 
 MAX_GONE = 0.3
-"""Share of the items that were served of which more must not have gone or become unavailable."""
+"""The largest share of the served items that may have been deleted or become unavailable."""
 COLLAPSE = 0.5
-"""Co-occurrence that finds less than this share of what it found in the period before means broken events."""
+"""If co-occurrence finds less than this share of what it found in the period before, the events are broken."""
 MIN_USERS = 100
-"""Users with an event before and in the newest period, without whom nothing can be judged."""
+"""The least number of users with events both before and in the newest period; with fewer, nothing is compared."""
 ENOUGH_USERS = 1000
 SHARES = (0.01, 0.02, 0.05, 0.1)
-"""Of all events, that are tested on; the first with ENOUGH_USERS. As many before them validate."""
+"""Shares of the events that are tested on; the first with ENOUGH_USERS is used. As many before them validate."""
 MOST_USERS = 5000
-"""That a period is judged by, at most."""
+"""The most users that a period is judged by."""
 _RESAMPLES = 1000
 
 

@@ -14,6 +14,7 @@ from index.catalogue.open import location_of
 from index.snapshot.publication import KEEP
 from retraining.comparison import TOLERANCE
 from retraining.retrain import Options, Outcome, retrain
+from seqrec.runtime.arguments import Parser
 from seqrec.runtime.progress import StageBars
 from seqrec.runtime.threads import choose, use
 
@@ -22,7 +23,7 @@ NOT_PUBLISHED = 3
 
 
 def retrain_command(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "seqrec retrain",
         description="Train a candidate on the catalogue and the events of the service, with the recipe of the model "
         "that is served; compare both on the newest events, which neither was trained on; publish the candidate if it "

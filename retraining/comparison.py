@@ -21,9 +21,9 @@ SERVED, CANDIDATE = "served", "candidate"
 FIGURE = f"NDCG@10{PESSIMISTIC}"
 """A model that gives all items the same score must not win."""
 TOLERANCE = 0.05
-"""Share of the served model's NDCG@10 that the candidate may be worse by, at the lower end of the 95 % interval."""
+"""How much worse the candidate may be at the lower end of the 95 % interval, as a share of the served NDCG@10."""
 MOST_USERS = 20_000
-"""Users that judge, at most; a tenth of them judges the parts."""
+"""The most users that are compared; a tenth of them compares the parts."""
 SHOWN_ITEMS = 5
 
 Progress = Callable[[str, int, int], object]
@@ -46,7 +46,7 @@ class Verdict:
 
     @property
     def limit(self) -> float:
-        """What the lower end of the difference must not be below."""
+        """The smallest allowed lower end of the difference."""
         return -self.tolerance * self.served.value
 
     @property

@@ -7,10 +7,11 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from index.catalogue.base import Catalogue
-from index.catalogue.histories import HistoryStore
+from index.catalogue.histories import HistoryStore, merge_sessions
 from seqrec.data.files import private_opener
 from seqrec.errors import InputError
 
@@ -50,14 +51,19 @@ def export(catalogue: Catalogue, histories: HistoryStore, directory: Path) -> Ex
     with open(interactions_file, "w", encoding="utf-8", newline="", opener=private_opener) as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["user_id", "item_id", "timestamp", "type"])
-        for event in histories.scan():
-            if types.of(event.type).kind != "history":
-                found["ignored"] += 1
-            elif event.item_id not in known:
-                found["unknown"] += 1
-            else:
-                found["events"] += 1
-                rows.writerow([event.user_id, event.item_id, repr(event.timestamp), event.type])
+        for _, own in groupby(histories.scan(), lambda event: event.user_id):
+            history = []
+            for event in own:
+                if types.of(event.type).kind == "history":
+                    history.append(event)
+                else:
+                    found["ignored"] += 1
+            for event in merge_sessions(history, types):
+                if event.item_id not in known:
+                    found["unknown"] += 1
+                else:
+                    found["events"] += 1
+                    rows.writerow([event.user_id, event.item_id, repr(event.timestamp), event.type])
     if not found["events"]:
         raise InputError(
             "the service has no events of items in its catalogue, so there is nothing to train on; POST /events or "

@@ -1,4 +1,4 @@
-"""How to train again what is served: its configuration, and the weights to start from."""
+"""How to retrain the served model: its configuration, and the weights to start from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from seqrec.models.base.model import SequenceModel
 from seqrec.models.hybrid import Hybrid
 from seqrec.models.residual import Residual
 from training.config.load import load_config, load_stored_config, preset_path
-from training.config.schema import RunConfig
+from training.config.schema import ModelConfig, RunConfig
 from training.hybrid.recipe import recipe_for
 
 _NEED_OTHER_DATA = {"pretrain", "adversarial"}
@@ -62,14 +62,18 @@ def recipe_of(
 
 
 def _started(config: RunConfig, served: Checkpoint, source: str, directory: Path) -> TrainingRecipe:
-    """From the weights of the served dense model, if that reads texts: a table of item ids cannot know new items."""
+    """From the settings of the served hybrid, and the weights of the served dense model, if that reads texts: a table
+    of item ids cannot know new items."""
+    if isinstance(served.history_model, Hybrid):
+        config = replace(config, hybrid=replace(config.hybrid, settings_from=str(served.path)))
     name, model = dense_model(served)
     kind = model_class(name)
-    if not model.cold_items or kind.builds_on_checkpoints or config.model.name not in ("recformer", name):
+    names = (name, ModelConfig().name)  # a run that continues a checkpoint has the default name in its configuration
+    if not model.cold_items or kind.builds_on_checkpoints or config.model.name not in names:
         return TrainingRecipe(config, source, f"anew: a {config.model.name} is not trained further")
     save_checkpoint(directory / "start", name, model, replace=True)
     model_config = replace(config.model, start_from=str(directory / "start"))
-    validation = replace(config.validation, at_start=True)  # what is learned must be better than the start
+    validation = replace(config.validation, at_start=True)  # the result must be better than the start
     return TrainingRecipe(
         replace(config, model=model_config, validation=validation), source, f"the weights of the served {name}"
     )

@@ -33,6 +33,7 @@ from seqrec.models.base.model import SequenceModel
 from seqrec.text.item_text import ItemText, Recipe
 
 FORMAT = 1
+WEIGHTS = "model.safetensors"
 TRAINING = "training.toml"
 _ITEM_TOWER = "item_tower."
 
@@ -80,7 +81,7 @@ def save_checkpoint(
         tensors |= {_ITEM_TOWER + name: tensor for name, tensor in item_weights.items()}
     with new_directory(path, replace) as directory:
         # Not save_file, which reports a full disk as its own kind of error instead of an OSError.
-        (directory / "model.safetensors").write_bytes(save(tensors))
+        (directory / WEIGHTS).write_bytes(save(tensors))
         if item_text is not None:
             (directory / "tokenizer.json").write_text(item_text.tokenizer_json, encoding="utf-8")
             (directory / "item_text.json").write_text(item_text.recipe.to_json(), encoding="utf-8")
@@ -119,7 +120,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         if sha256_file(path / name) != expected:
             raise CheckpointError(f"{path / name} was truncated or altered: its sha256 is not the stored one")
     listed = {line.partition("  ")[2] for line in text.splitlines()}
-    if not {"config.json", "model.safetensors"} <= listed:
+    if not {"config.json", WEIGHTS} <= listed:
         raise CheckpointError(
             f"{digest_file} does not list config.json and model.safetensors: the checkpoint was altered"
         )
@@ -134,7 +135,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             recipe = Recipe.from_json((path / "item_text.json").read_text(encoding="utf-8"))
             item_text = ItemText(recipe, Tokenizer.from_file(str(path / "tokenizer.json")))
         build = model_class(record["model"])
-        tensors = load_file(path / "model.safetensors")
+        tensors = load_file(path / WEIGHTS)
         history_model = build.from_config(record["config"], item_text)
         _load_weights(history_model, {n: t for n, t in tensors.items() if not n.startswith(_ITEM_TOWER)})
         item_model = history_model

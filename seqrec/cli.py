@@ -16,6 +16,7 @@ from pathlib import Path
 
 from seqrec.errors import SeqrecError
 from seqrec.registry import load
+from seqrec.runtime.arguments import did_you_mean
 from seqrec.runtime.malloc import tune_malloc
 from seqrec.runtime.threads import use_passive_waits
 
@@ -35,7 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "index": ("index.build.cli:index", "build, verify, publish, roll back and list snapshots"),
     "reindex": ("index.build.cli:reindex", "make and publish a new snapshot of the catalogue"),
     "sync": ("index.build.sync_cli:sync_items", "bring the catalogue to the state of a full export"),
-    "consume": ("index.build.consume_cli:consume", "store the items and events of a Redis stream"),
+    "consume": ("index.build.consume_cli:consume", "store the items and events of a Redis stream or a Kafka topic"),
     "retrain": ("retraining.cli:retrain_command", "train on the service's data, compare, publish if not worse"),
     "catalogue": ("index.backup.cli:catalogue", "dump, restore and show the catalogue"),
     "events": ("index.events.cli:events", "import users' events, and set which types count"),
@@ -44,28 +45,50 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "service.rules.cli:placements",
         "list, show, set and delete named rules for recommendations",
     ),
+    "report": ("service.reports.cli:report", "what became of recommendations, and how variants compare"),
+    "compare": ("service.local.cli:compare_command", "what changes between two snapshots, for the same users"),
     "keys": ("index.keys.cli:keys", "create, list and revoke API keys"),
     "serve": ("service.cli:serve", "serve recommendations over HTTP"),
+    "size": ("benchmarks.scale.sizing:size_command", "estimate machines for a catalogue and a load"),
+    "doctor": ("service.doctor.cli:doctor", "check this machine, the settings and the stores, with advice"),
+    "completion": ("seqrec.completion:completion", "print the completion script of a shell"),
     "bench": ("benchmarks.cli:bench", "measure speed and memory, compared with alternatives"),
 }
 
 PROJECT_FILE = "shop.toml"
-PROJECT_COMMANDS = ("index", "reindex", "catalogue", "events", "serve")
+PROJECT_COMMANDS = (
+    "index",
+    "reindex",
+    "sync",
+    "consume",
+    "retrain",
+    "catalogue",
+    "events",
+    "users",
+    "placements",
+    "report",
+    "compare",
+    "keys",
+    "serve",
+    "doctor",
+)
 """Commands that take the service's settings from the project file in the current directory."""
 SHOP_LIBRARIES = ("pyarrow", "charset_normalizer", "dateutil")
 """The extra `shop`, which a serving installation does without."""
 
 
-_TRAINING_LIBRARIES = ("accelerate", "matplotlib", "tensorboard", "tomli_w", "transformers")
+TRAINING_LIBRARIES = ("accelerate", "matplotlib", "tensorboard", "tomli_w", "transformers")
 """The extra `train`, which a serving installation does without. Commands of the package `training` need it."""
 
 
 def run(command: str, argv: Sequence[str]) -> None:
     """Load and call one command of the table."""
     target = COMMANDS[command][0]
-    if target.startswith("training."):
+    if command == "demo":
+        _require_all_libraries()
+    elif target.startswith("training."):
         _require_training_libraries()
-    if target.startswith("seqrec.shop."):
+    elif target.startswith("seqrec.shop."):
         _require_shop_libraries()
     load(target)(list(argv))
 
@@ -82,7 +105,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"seqrec {__version__}")
         sys.exit(0)
     if argv[0] not in COMMANDS:
-        print(f"seqrec: no command {argv[0]!r}\n\n{usage()}", file=sys.stderr)
+        hint = did_you_mean(argv[0], list(COMMANDS))
+        print(f"seqrec: no command {argv[0]!r}{hint}; `seqrec --help` lists them", file=sys.stderr)
         sys.exit(2)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     for library in ("httpx", "faiss.loader"):
@@ -126,7 +150,7 @@ def _interrupt(number: int, frame: object) -> None:
 
 def _require_training_libraries() -> None:
     """Checked before any work. Raises SeqrecError."""
-    missing = [name for name in _TRAINING_LIBRARIES if find_spec(name) is None]
+    missing = [name for name in TRAINING_LIBRARIES if find_spec(name) is None]
     if missing:
         raise SeqrecError(
             f"the training libraries are not installed ({', '.join(missing)}): pip install 'seqrec[train]', or in a "
@@ -141,7 +165,16 @@ def _require_shop_libraries() -> None:
         raise SeqrecError(f"reading a shop's files needs {', '.join(missing)}: pip install 'seqrec[shop]'")
 
 
+def _require_all_libraries() -> None:
+    """Raises SeqrecError, with one command that installs what is missing of all extras."""
+    extras = {"cpu": ("faiss",), "shop": SHOP_LIBRARIES, "train": TRAINING_LIBRARIES}
+    missing = [name for names in extras.values() for name in names if find_spec(name) is None]
+    if missing:
+        raise SeqrecError(f"{', '.join(missing)}: not installed; pip install 'seqrec[{','.join(extras)}]'")
+
+
 def usage() -> str:
     lines = ["usage: seqrec COMMAND [OPTIONS]   (seqrec COMMAND --help shows the options)", ""]
     lines += [f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()]
+    lines += ["", "examples:", "  seqrec demo", "  seqrec init --items products.csv --events log.csv && seqrec up"]
     return "\n".join(lines)

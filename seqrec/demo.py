@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from seqrec.errors import SeqrecError
+from seqrec.runtime.arguments import Parser
 from seqrec.shop.project import FILE, read_project
 from seqrec.shop.up import up
 
-DATA = Path(__file__).parents[1] / "data" / "online-retail"
+_PLACES = (Path(__file__).parent / "demo_data", Path(__file__).parents[1] / "data" / "online-retail")
+"""In a wheel (setup.py), and in a clone."""
+DATA = next((folder for folder in _PLACES if folder.is_dir()), _PLACES[1])
 
 
 def main(argv: Sequence[str]) -> None:
     """Raises SeqrecError without the repository's data; InputError for a used port."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="seqrec demo",
         description="Train a hybrid model on the bundled purchases, evaluate it, index the items and serve them: "
-        "`seqrec up` with data/online-retail/shop.toml.",
+        "`seqrec up` with the shop.toml of the bundled data, from any directory.",
         epilog="Environment variables: SEQREC_HOME (./var): files are in its folder demo; SEQREC_HOST (127.0.0.1) and "
         "SEQREC_PORT (8000): the address of the service.",
     )
@@ -28,7 +30,7 @@ def main(argv: Sequence[str]) -> None:
     for name in ("items.jsonl.gz", "interactions.csv.gz", FILE):
         if not (DATA / name).is_file():
             raise SeqrecError(
-                f"{DATA / name} does not exist: the demo needs a clone of the repository, which contains its data. "
+                f"{DATA / name} does not exist: this installation is incomplete. "
                 "For your own data: seqrec init --items FILE --events FILE, then seqrec up"
             )
     os.environ["SEQREC_HOME"] = str(Path(os.environ.get("SEQREC_HOME") or "var") / "demo")

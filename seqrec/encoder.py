@@ -25,7 +25,7 @@ from seqrec.errors import InputError
 from seqrec.hybrid.settings import HybridSettings
 from seqrec.metric import Metric
 from seqrec.models.base.model import Batch, CudaGraphs, SequenceModel
-from seqrec.runtime.quantization import has_fast_int8, pack_weights, quantize
+from seqrec.runtime.quantization import PackedLinear, has_fast_int8, pack_weights, quantize
 from seqrec.runtime.thread_pool import map_single_core
 from seqrec.text.item_text import ItemTokens, TokenizedHistory, TokenizedItem
 
@@ -89,6 +89,13 @@ class Encoder:
         """The two towers, or the one that both are."""
         return {self.checkpoint.item_model, self.checkpoint.history_model}
 
+    @property
+    def bytes(self) -> int:
+        """Memory of the weights, packed ones included; those that two towers share count once."""
+        tensors = {tensor for model in self._models() for tensor in (*model.parameters(), *model.buffers())}
+        packed = {m.packed for model in self._models() for m in model.modules() if isinstance(m, PackedLinear)}
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors | packed)
+
     def optimize_for_cpu(self) -> Self:
         """Packs the weights for float32 on a CPU, elsewhere does nothing. The weights must not change afterwards."""
         if self.device.type == "cpu" and self.precision == "float32":
@@ -137,6 +144,9 @@ class Encoder:
         self, histories: Sequence[TokenizedHistory], progress: Callable[[int], object] = lambda done: None
     ) -> Vectors:
         """-> float32 [b, dim]. `progress` is called with the number of histories done since its last call."""
+        if not self.has_dense:
+            progress(len(histories))
+            return np.zeros((len(histories), self.dim), np.float32)
         model = self.checkpoint.history_model
         costs = [model.history_tokens(history) for history in histories]
         return self._run(model, histories, costs, model.prepare_histories, model.encode_histories, progress)
@@ -145,6 +155,11 @@ class Encoder:
     def hybrid(self) -> HybridSettings | None:
         """The weights of words and co-occurrence in the score; None: the score is that of the dense vectors alone."""
         return self.checkpoint.item_model.hybrid
+
+    @property
+    def has_dense(self) -> bool:
+        """Whether history vectors carry information: those of a hybrid without a dense model are 0."""
+        return self.hybrid is None or self.hybrid.dense > 0
 
     def term_vectors(self, items: Sequence[TokenizedItem]) -> csr_array:
         """float32 [n, terms]: the sparse vectors of items, if the model is a hybrid."""
@@ -193,7 +208,7 @@ def _run_serially(compute: Callable[[list[int]], object], batches: Sequence[list
 
 
 def budget_batches(costs: Sequence[int], budget: int) -> list[list[int]]:
-    """Rows by ascending cost, in batches of at most `budget`; a row above the budget is a batch by itself."""
+    """Rows by ascending cost, in batches of at most `budget`; a row above the budget is a batch of its own."""
     batches: list[list[int]] = []
     total = budget + 1
     for row in np.argsort(np.asarray(costs), kind="stable").tolist():

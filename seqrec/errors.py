@@ -10,9 +10,10 @@ SeqrecError
 ├── SnapshotError            the same for a snapshot
 ├── CatalogueError           the catalogue cannot be read or written
 │   ├── LogTruncated         the log no longer contains the requested sequence number
-│   ├── ItemChanged          an item was changed by somebody else since it was read
+│   ├── ItemChanged          an item was changed by another writer since it was read
 │   ├── OutcomeUnknown       a write may or may not have succeeded; repeating it is safe
 │   └── CatalogueReplaced    the catalogue was emptied or restored
+├── EngineUnavailable        the external vector engine does not answer
 ├── NotReady                 no snapshot is loaded yet
 ├── Overloaded               too many requests are queued; retry after `retry_after`
 └── DeadlineExceeded         the deadline of a request has passed
@@ -65,6 +66,11 @@ class PlacementNotFound(SeqrecError):
         self.name = name
 
 
+class SnapshotNotFound(SeqrecError):
+    def __init__(self, snapshot_id: str) -> None:
+        super().__init__(f"no snapshot {snapshot_id!r} in this home")
+
+
 class UserNotFound(SeqrecError):
     """Nothing is stored of this user."""
 
@@ -99,6 +105,10 @@ class OutcomeUnknown(CatalogueError):
 
 
 class CatalogueReplaced(CatalogueError):
+    pass
+
+
+class EngineUnavailable(SeqrecError):
     pass
 
 

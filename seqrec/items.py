@@ -1,4 +1,4 @@
-"""The module that is now `seqrec.data.items`, for scripts that import it by its former name."""
+"""The former name of `seqrec.data.items`, for scripts that import it."""
 
 from seqrec.data.items import (
     History,

@@ -41,12 +41,15 @@ ANONYMOUS = (
 
 
 def create_app(
-    settings: Settings, end: Callable[[], object] = lambda: None, accepting: Callable[[], object] = lambda: None
+    settings: Settings,
+    end: Callable[[], object] = lambda: None,
+    accepting: Callable[[], object] = lambda: None,
+    own_process: bool = False,
 ) -> FastAPI:
     """The service as an ASGI app. Opens nothing until it starts; the snapshot then loads in the background.
 
     `end` is called when a compute thread has died: a worker ends itself, and its supervisor starts a new one.
-    `accepting` is called when the app is about to accept connections.
+    `accepting` is called when the app is about to accept connections. `own_process`: see `open_components`.
     """
     metrics = Metrics(shared_directory())
     location = settings.redis_url or settings.home
@@ -56,7 +59,9 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, ConnectionLimits]]:
-        startup = app.state.startup = StartupTask(lambda: open_components(settings, metrics, end))
+        startup = app.state.startup = StartupTask(
+            lambda: open_components(settings, metrics, end, own_process=own_process)
+        )
         try:
             await asyncio.to_thread(ring.start)
             if ring.anonymous:
@@ -69,6 +74,7 @@ def create_app(
             yield {STATE_KEY: ConnectionLimits(settings.max_connections, metrics.connection_closed)}
         finally:
             await startup.close()
+            del app.state.startup  # FastAPI's caches keep an app for ever, and with it what it refers to
             await limits.close()
             await asyncio.to_thread(ring.close)
             if tracing is not None:
@@ -116,4 +122,4 @@ def worker_app() -> FastAPI:
     limit_arenas()
     threading.Thread(target=end_with_parent, name="parent", daemon=True).start()
     take_gpu()
-    return create_app(settings, end=end_worker, accepting=mark_accepting)
+    return create_app(settings, end=end_worker, accepting=mark_accepting, own_process=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import os
 import signal
 import socket
 import ssl
@@ -16,6 +17,7 @@ from typing import Any
 from index.catalogue.open import CATALOGUE_FILE, open_catalogue
 from index.keys.open import open_keys
 from seqrec.errors import InputError, NotReady
+from seqrec.runtime.arguments import Parser
 from seqrec.runtime.listen import listen
 from seqrec.runtime.malloc import limit_arenas
 from seqrec.runtime.threads import choose, use
@@ -37,12 +39,18 @@ def serve(argv: Sequence[str]) -> None:
         f"  SEQREC_{name.upper():<17} {field.description} (default {field.get_default()})"
         for name, field in Settings.model_fields.items()
     ]
-    argparse.ArgumentParser(
+    parser = Parser(
         prog="seqrec serve",
         description="Serve recommendations over HTTP. Environment variables configure it:",
         epilog="\n".join(lines),
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    ).parse_args(argv)
+    )
+    parser.add_argument("--host", metavar="ADDRESS", help="SEQREC_HOST for this run")
+    parser.add_argument("--port", type=int, metavar="N", help="SEQREC_PORT for this run; 0: any free one")
+    arguments = parser.parse_args(argv)
+    for name in ("host", "port"):
+        if getattr(arguments, name) is not None:
+            os.environ[f"SEQREC_{name.upper()}"] = str(getattr(arguments, name))  # workers read it too
     settings = load_settings()
     logs.set_up(settings)
     quiet_libraries()
@@ -137,7 +145,8 @@ def _run_one(settings: Settings, listeners: Sequence[socket.socket], options: di
 
         from service.app import create_app
 
-        server = uvicorn.Server(uvicorn.Config(create_app(settings, accepting=accepting.set), **options))
+        app = create_app(settings, accepting=accepting.set, own_process=True)
+        server = uvicorn.Server(uvicorn.Config(app, **options))
         server.run(sockets=list(listeners))
     if not server.started:
         raise NotReady("the service could not start; its log has the reason")

@@ -6,24 +6,36 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 
 import torch
 
 from index.catalogue.base import Catalogue
 from index.catalogue.histories import HistoryStore
 from index.catalogue.open import open_catalogue, open_histories
+from seqrec.checkpoint import WEIGHTS
 from seqrec.errors import CatalogueError, NotReady
 from seqrec.runtime.malloc import freeze_gc
+from service.engine.execution import Answer
+from service.engine.plan import Plan
 from service.engine.recommender import ITEMS, RECOMMEND, Recommender
+from service.engine.trace import Trace
+from service.engine.user_history import UserHistory
 from service.engine.vector_cache import VectorCache
 from service.health import HealthCheck
 from service.jobs import AutoReindexer, AutoRetrainer, JobRunner
 from service.live.follower import Follower
 from service.live.loader import Loader
+from service.live.side import SideSnapshots
 from service.live.state import LiveState
-from service.metrics import Metrics
+from service.metrics import Metrics, shared_directory
+from service.reports.coverage import AnsweredItems
+from service.reports.quality import Quality
+from service.reports.retention import Retention
+from service.reports.shadow import Shadows
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -45,7 +57,10 @@ class Components:
     catalogue: Catalogue
     histories: HistoryStore
     follower: Follower
+    sides: SideSnapshots
     recommender: Recommender
+    shadows: Shadows
+    quality: Quality
     reindexer: JobRunner
     retrainer: JobRunner
     metrics: Metrics
@@ -54,17 +69,21 @@ class Components:
     @property
     def degraded(self) -> list[str]:
         """What is wrong while requests are answered."""
-        found = [*self.follower.degraded, *self.recommender.degraded]
-        # What a request or the follower has met already is not reported twice.
+        found = [*self.follower.degraded, *self.sides.degraded, *self.recommender.degraded]
+        # Problems that a request or the follower has reported are not reported twice.
         return found + [problem for problem in self.health.problems if not any(problem in reason for reason in found)]
 
     def close(self) -> None:
         self.reindexer.close()
         self.retrainer.close()
         self.follower.close()
+        self.shadows.close()
+        self.sides.close()
         self.recommender.close()
         self.catalogue.close()
         self.histories.close()
+        self.metrics.state(lambda: ({}, None))
+        self.metrics.sides(dict)
 
 
 class StartupTask:
@@ -125,7 +144,7 @@ class StartupTask:
 
 
 def open_requests(settings: Settings) -> int:
-    """How many requests of a kind a worker works on at once; beyond, they are refused before their body is read."""
+    """Requests of a kind that a worker processes concurrently; further ones are refused before their body is read."""
     if settings.max_open_requests is not None:
         return settings.max_open_requests
     return _GPU_REQUESTS if _device_kind(settings) == "cuda" else max(64, _CORE_REQUESTS * torch.get_num_threads())
@@ -135,8 +154,21 @@ def _device_kind(settings: Settings) -> str:
     return torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu")).type
 
 
-def open_components(settings: Settings, metrics: Metrics, end: Callable[[], object]) -> Components:
-    """Open the stores and start the threads. Raises CatalogueError."""
+def open_components(
+    settings: Settings,
+    metrics: Metrics,
+    end: Callable[[], object],
+    snapshot: str | None = None,
+    own_process: bool = False,
+) -> Components:
+    """Open the stores and start the threads. `snapshot`: answer from this one, whatever is published.
+
+    `own_process`: the process does nothing else and ends with the components. Its garbage collection and the switching
+    of its threads are then set for short answers. In another program, objects that are opened and closed again would
+    never be freed.
+
+    Raises CatalogueError.
+    """
     location = settings.redis_url or settings.home
     catalogue = open_catalogue(location, accept_weaker=settings.accept_weaker)
     try:
@@ -147,6 +179,7 @@ def open_components(settings: Settings, metrics: Metrics, end: Callable[[], obje
     reindexer = JobRunner(settings, "reindex", metrics.reindexes)
     auto_reindexer = AutoReindexer(reindexer, settings.reindex_at, settings.reindex_min)
     retrainer = JobRunner(settings, "retrain", metrics.retrains)
+    retention = Retention(histories, settings.outcome_days)
     auto_retrainer = AutoRetrainer(retrainer, settings.home, settings.retrain_seconds)
 
     unreachable = False
@@ -159,28 +192,90 @@ def open_components(settings: Settings, metrics: Metrics, end: Callable[[], obje
         unreachable = follower.unreadable is not None
         if state is not None:
             loader.keep_alive(state)
+            sides.follow(state)
             health.run(state)
+            quality.run(state)
+            retention.maybe_run()
             if follower.settled:
                 auto_reindexer.maybe_start(state)
                 auto_retrainer.maybe_start(state)
         if not recommender.batcher.alive:
             end()
 
-    health = HealthCheck(catalogue, histories)
+    def start_side(snapshot_id: str, state: LiveState | None) -> Follower:
+        load = Loader(settings, catalogue, histories)
+
+        def tick_side(of: LiveState | None) -> None:
+            if of is not None:
+                load.keep_alive(of)
+
+        side = Follower(
+            catalogue,
+            lambda wanted, before: load(wanted, before or follower.state),
+            settings.follow_seconds,
+            tick_side,
+            histories=histories,
+            pinned=snapshot_id,
+            state=state,
+        )
+        side.start()
+        return side
+
     loader = Loader(settings, catalogue, histories)
-    follower = Follower(catalogue, loader, settings.follow_seconds, tick, metrics.swaps.inc, histories)
+    health = HealthCheck(catalogue, histories, engine=loader.milvus)
+    sides = SideSnapshots(start_side, settings.deadline)
+    follower = Follower(
+        catalogue,
+        loader,
+        settings.follow_seconds,
+        tick,
+        metrics.swaps.inc,
+        histories,
+        retire=sides.adopt,
+        pinned=snapshot,
+    )
     kind = _device_kind(settings)
     batch_tokens = settings.batch_tokens or _BATCH_TOKENS.get(kind, _BATCH_TOKENS["cpu"])
     cores = torch.get_num_threads() if kind == "cpu" else 1
     cache = VectorCache(settings.cache_bytes, settings.cache_url, metrics.cache)
-    recommender = Recommender(catalogue, histories, follower, settings, batch_tokens, cache, metrics.batch, cores)
+    shadows = Shadows(
+        sides,
+        settings.max_history,
+        lambda: recommender.batcher.busy,
+        metrics.shadow,
+        settings.deadline,
+    )
+    quality = Quality(AnsweredItems(shared_directory()), metrics.answer, metrics.history)
+
+    def answered(
+        plans: Sequence[Plan], users: Mapping[str, UserHistory], answers: Sequence[Answer], trace: Trace
+    ) -> None:
+        quality.offer(plans, answers)
+        shadows.offer(plans, users, answers, trace)
+
+    recommender = Recommender(
+        catalogue, histories, follower, sides, settings, batch_tokens, cache, metrics.batch, cores, answered
+    )
     components = Components(
-        settings, catalogue, histories, follower, recommender, reindexer, retrainer, metrics, health
+        settings,
+        catalogue,
+        histories,
+        follower,
+        sides,
+        recommender,
+        shadows,
+        quality,
+        reindexer,
+        retrainer,
+        metrics,
+        health,
     )
     metrics.state(lambda: _state(components))
-    freeze_gc()
-    # A request changes threads several times, and waits for one interval each time while a snapshot is being loaded.
-    sys.setswitchinterval(_SWITCH_SECONDS)
+    metrics.sides(sides.statuses)
+    if own_process:
+        freeze_gc()
+        # A request changes threads several times, and waits for one interval each time while a snapshot is loaded.
+        sys.setswitchinterval(_SWITCH_SECONDS)
     follower.start()
     return components
 
@@ -209,5 +304,10 @@ def _state(components: Components) -> tuple[Mapping[str, float], str | None]:
         "seqrec_delta_rows": view.length,
         "seqrec_tombstones": state.tombstones,
         "seqrec_snapshot_items": len(state.snapshot.item_ids),
+        "seqrec_snapshot_timestamp_seconds": datetime.fromisoformat(state.snapshot.manifest.created).timestamp(),
+        "seqrec_newest_event_timestamp_seconds": state.counts.newest(time.time()) or 0.0,
+        **components.quality.gauges,
     }
+    with suppress(OSError):  # it is in memory, and may have been removed since
+        values["seqrec_model_timestamp_seconds"] = (state.towers.checkpoint.path / WEIGHTS).stat().st_mtime
     return values, state.snapshot.id

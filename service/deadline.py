@@ -13,8 +13,8 @@ class Deadline:
     """Limits the work of one request, on the event loop and on threads.
 
     On the event loop it is an async context manager that raises DeadlineExceeded when the time is up. A loop on a
-    thread calls `check`, which raises as soon as the time is up or the context has been left: nobody waits for the
-    work of a client that has gone.
+    thread calls `check`, which raises as soon as the time is up or the context has been left: no work is
+    done for a client that has gone.
     """
 
     def __init__(self, seconds: float, arrived: float | None = None) -> None:

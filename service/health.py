@@ -7,7 +7,8 @@ import time
 
 from index.catalogue.base import Catalogue
 from index.catalogue.histories import HistoryStore
-from seqrec.errors import CatalogueError, SeqrecError
+from index.engines.milvus import Milvus
+from seqrec.errors import CatalogueError, EngineUnavailable, SeqrecError
 from service.live.state import LiveState
 
 log = logging.getLogger(__name__)
@@ -18,10 +19,18 @@ _EVERY_SECONDS = 5.0
 class HealthCheck:
     """What is wrong although answers go on. `run` belongs to one thread, `problems` may be read by any."""
 
-    def __init__(self, catalogue: Catalogue, histories: HistoryStore, every: float = _EVERY_SECONDS) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        histories: HistoryStore,
+        every: float = _EVERY_SECONDS,
+        *,
+        engine: Milvus | None = None,
+    ) -> None:
         self._catalogue = catalogue
         self._histories = histories
         self._every = every
+        self._engine = engine
         self._next = 0.0
         self.problems: list[str] = []
 
@@ -35,10 +44,11 @@ class HealthCheck:
             self._catalogue.check,
             self._histories.check,
             *([] if state is None else [state.snapshot.check_present]),
+            *([] if self._engine is None else [self._engine.check]),
         ):
             try:
                 check()
-            except CatalogueError as error:
+            except (CatalogueError, EngineUnavailable) as error:
                 found.append(str(error))
             except (SeqrecError, OSError) as error:
                 found.append(f"a restart would fail: {error}")

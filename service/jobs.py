@@ -1,7 +1,8 @@
-"""Jobs: reindexing and retraining. Each is a process with low priority that writes its progress to a file."""
+"""Jobs: reindexing and retraining, processes with low priority that write their progress to a file; and comparisons."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 import uuid
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -22,7 +23,7 @@ from prometheus_client import Counter
 
 from index.catalogue.locks import one_at_a_time
 from seqrec.data.files import write_text
-from seqrec.errors import SeqrecError, SnapshotError
+from seqrec.errors import DeadlineExceeded, Overloaded, SeqrecError, SnapshotError
 from seqrec.runtime.threads import variables
 from service.live.state import LiveState
 from service.settings import Settings
@@ -46,6 +47,8 @@ _AGAIN_SECONDS = 300.0
 """Between two automatic reindexes or retrainings."""
 _LOOK_SECONDS = 10.0
 """How often it is looked whether a retraining is due."""
+COMPARE_SECONDS = 120.0
+_COMPARE_AGAIN_SECONDS = 5.0
 
 
 class JobNotFound(SeqrecError):
@@ -74,7 +77,7 @@ class JobRunner:
     def __init__(self, settings: Settings, command: Command = "reindex", started: Counter | None = None) -> None:
         """`started` counts jobs by who started them."""
         self._settings = settings
-        self._command = command
+        self.command_of = command
         self._directory = settings.home / "jobs"
         self._started = started
         self._lock = threading.Lock()
@@ -88,17 +91,17 @@ class JobRunner:
         with self._lock:
             try:
                 with one_at_a_time(self._directory / "start.lock", wait=True):
-                    return self._running_job() or self._begin(by)
+                    return self.running_job() or self._begin(by)
             except OSError as error:
                 raise SnapshotError(f"no job can be started in {self._directory}: {error.strerror}") from error
 
     def jobs(self) -> list[Job]:
         """The newest jobs, newest first."""
         paths = sorted(self._directory.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-        own = [path for path in paths[:_LOOK_BACK] if _ID.fullmatch(path.stem) and _command(path) == self._command]
+        own = [path for path in paths[:_LOOK_BACK] if _ID.fullmatch(path.stem) and command_of(path) == self.command_of]
         return [self.job(path.stem) for path in own]
 
-    def _running_job(self) -> Job | None:
+    def running_job(self) -> Job | None:
         return next((job for job in self.jobs() if job.state in ("queued", "running")), None)
 
     def _begin(self, by: str) -> Job:
@@ -107,17 +110,11 @@ class JobRunner:
             old.unlink(missing_ok=True)
         job_id = uuid.uuid4().hex[:12]
         path = self._directory / f"{job_id}.json"
-        write_text(path, json.dumps({"id": job_id, "command": self._command, "state": "queued"}))
-        environment = os.environ | {
-            "SEQREC_HOME": str(self._settings.home),
-            "SEQREC_REDIS_URL": self._settings.redis_url or "",
-            "SEQREC_ACCEPT_WEAKER": str(self._settings.accept_weaker).lower(),
-            **variables(self._settings.reindex_threads),
-        }
+        write_text(path, json.dumps({"id": job_id, "command": self.command_of, "state": "queued"}))
         with path.with_suffix(".log").open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "seqrec", self._command, "--job", str(path)],
-                env=environment,
+                [sys.executable, "-m", "seqrec", self.command_of, "--job", str(path)],
+                env=_environment(self._settings),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -130,7 +127,7 @@ class JobRunner:
         self._running = (job_id, process)
         if self._started is not None:
             self._started.labels(by).inc()
-        log.info("%s job %s started as process %d (%s)", self._command, job_id, process.pid, by)
+        log.info("%s job %s started as process %d (%s)", self.command_of, job_id, process.pid, by)
         return Job(job_id, "queued")
 
     def job(self, job_id: str) -> Job:
@@ -153,7 +150,7 @@ class JobRunner:
             if self._running is None or self._running[1].poll() is not None:
                 return
             job_id, process = self._running
-            log.info("ending %s job %s", self._command, job_id)
+            log.info("ending %s job %s", self.command_of, job_id)
             process.terminate()
             try:
                 process.wait(timeout)
@@ -229,7 +226,7 @@ class AutoRetrainer:
         self._next = time.monotonic() + _LOOK_SECONDS
         if time.time() < self._last_began(state) + self._every:
             return
-        # Whether it begins at all is known only later: one that fails at once is not tried again at once.
+        # Set before it starts: a job that fails immediately is not retried immediately.
         self._next = time.monotonic() + _AGAIN_SECONDS
         self._retrainer.start("automatic")
 
@@ -241,7 +238,7 @@ class AutoRetrainer:
             return datetime.fromisoformat(state.snapshot.manifest.created).timestamp()
 
 
-def _command(path: Path) -> str:
+def command_of(path: Path) -> str:
     """Of a job's file; those of earlier versions have none."""
     try:
         return str(json.loads(path.read_text(encoding="utf-8")).get("command", "reindex"))
@@ -254,3 +251,58 @@ def _read(path: Path) -> tuple[Job, int | None]:
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     known = ("state", "done", "total", "snapshot", "error")
     return Job(path.stem, **{name: record[name] for name in known if name in record}), record.get("process")
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """The environment of a command that works beside the service on the same stores."""
+    return os.environ | {
+        "SEQREC_HOME": str(settings.home),
+        "SEQREC_REDIS_URL": settings.redis_url or "",
+        "SEQREC_MILVUS_URL": settings.milvus_url or "",
+        "SEQREC_ACCEPT_WEAKER": str(settings.accept_weaker).lower(),
+        **variables(settings.reindex_threads),
+    }
+
+
+async def compare_snapshots(settings: Settings, before: str, after: str, users: int, k: int) -> dict[str, Any]:
+    """The answer of `seqrec compare --json`, of a process of its own: a second model needs memory and cores.
+
+    It has low priority and ends with the request. Raises Overloaded while another one runs on this host,
+    DeadlineExceeded after `COMPARE_SECONDS`, and SnapshotError with the reason of the command.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(one_at_a_time(settings.home / "jobs" / "compare.lock", wait=False))
+        except SnapshotError:
+            raise Overloaded("snapshots are being compared for somebody else", _COMPARE_AGAIN_SECONDS) from None
+        except OSError as error:
+            raise SnapshotError(f"nothing can be compared in {settings.home}: {error.strerror}") from error
+        return await _run_compare(settings, before, after, "--users", str(users), "--k", str(k))
+
+
+async def _run_compare(settings: Settings, *arguments: str) -> dict[str, Any]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "seqrec", "compare", *arguments, "--json"),
+        env=_environment(settings),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, process.pid, _NICE)
+    try:
+        output, errors = await asyncio.wait_for(process.communicate(), COMPARE_SECONDS)
+    except TimeoutError:
+        raise DeadlineExceeded(
+            f"two snapshots were not compared within {COMPARE_SECONDS:.0f} s; `seqrec compare` has no limit"
+        ) from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode:
+        lines = errors.decode("utf-8", "replace").strip().splitlines() or ["it was ended"]
+        raise SnapshotError(f"they cannot be compared: {lines[-1].removeprefix('seqrec compare: ')}")
+    answer: dict[str, Any] = json.loads(output)
+    return answer

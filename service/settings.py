@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Self
 
@@ -12,8 +13,10 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from seqrec.data.durations import parse_duration
 from seqrec.data.items import MAX_ITEM_BYTES
 from seqrec.errors import InputError
+from seqrec.runtime.arguments import did_you_mean
 from service.validation import reason
 
 PREFIX = "SEQREC_"
@@ -35,6 +38,12 @@ class Settings(BaseSettings):
     accept_weaker: bool = Field(
         default=False,
         description="use a Redis that may lose acknowledged writes; /readyz then lists the missing guarantees",
+    )
+    milvus_url: str | None = Field(
+        default=None,
+        pattern="^https?://",
+        description="a Milvus that searches the snapshot's vectors: http://[user:password@]host:19530[/database]; "
+        "unset: each worker searches them itself",
     )
     host: str = Field(default="127.0.0.1", description="the address to listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="the port to listen on; 0: any free one")
@@ -141,6 +150,21 @@ class Settings(BaseSettings):
         "items, or this share of its bytes and 256 MiB; 0: never",
     )
     reindex_min: int = Field(default=10_000, ge=1, description="fewest changes for an automatic reindex")
+    attribution_days: float = Field(
+        default=30.0, gt=0, le=3650, description="age of a recommendation up to which an event may name its id, in days"
+    )
+    outcome_days: int | None = Field(
+        default=None,
+        ge=1,
+        le=36_500,
+        description="how many days impressions and what reports count are kept; unset: until their user is deleted",
+    )
+    parts_share: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="share of answers of a hybrid whose items are counted by the part of the score that added most",
+    )
     traces: bool = Field(
         default=False,
         description="send traces over OTLP; OpenTelemetry's variables, such as OTEL_EXPORTER_OTLP_ENDPOINT, say where",
@@ -176,8 +200,7 @@ class Settings(BaseSettings):
         """`retrain_every` in seconds, at least a minute."""
         if self.retrain_every is None:
             return None
-        unit = {"m": 60.0, "h": 3600.0, "d": 86_400.0}[self.retrain_every[-1]]
-        return max(60.0, float(self.retrain_every[:-1]) * unit)
+        return max(60.0, parse_duration(self.retrain_every) or 0.0)
 
     @property
     def host_list(self) -> frozenset[str]:
@@ -197,17 +220,26 @@ def is_loopback(host: str) -> bool:
     return all(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
 
 
-def load_settings() -> Settings:
-    """Settings from the environment. Raises InputError that names the variable, its value and what it may be."""
+def _unknown(name: str, known: Sequence[str]) -> InputError:
+    return InputError(f"no such setting{did_you_mean(name, known)}; there are {', '.join(known)}", name)
+
+
+def load_settings(given: Mapping[str, object] | None = None) -> Settings:
+    """Settings from the environment, and `given` ones by their names, which count more.
+
+    Raises InputError that names the variable, its value and what it may be.
+    """
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
     if unknown:
-        raise InputError(f"no such setting; there are {', '.join(sorted(known))}", unknown[0])
+        raise _unknown(unknown[0], sorted(known))
     try:
-        return Settings()
+        return Settings(**(given or {}))  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors()[0]
         if not first["loc"]:
             raise InputError(first["msg"]) from None
         name = PREFIX + str(first["loc"][0]).upper().removeprefix(PREFIX)
+        if first["type"] == "extra_forbidden":
+            raise _unknown(name, sorted(known)) from None
         raise InputError(reason(first), name) from None

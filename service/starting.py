@@ -1,13 +1,14 @@
-"""Answers requests while the service starts: importing and loading take seconds, in which nobody else accepts any.
+"""Answers requests while the service starts: importing and loading take seconds.
 
-The socket listens from the beginning, so that an address in use is reported at once. Until a worker accepts
-connections, a thread of the first process does: /healthz says alive, everything else gets 503.
+The socket listens from the beginning, so that an address in use is reported immediately. Until a worker accepts
+connections, a thread of the first process does: /healthz gets 200, everything else 503.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import selectors
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,7 @@ DETAIL = "the service is starting"
 
 @contextmanager
 def answered_meanwhile(listeners: Sequence[socket.socket], accepting: Callable[[], bool]) -> Iterator[None]:
-    """Answer inside the block, whenever nobody is `accepting` connections. The listeners stay open."""
+    """Answer inside the block while no worker is `accepting` connections. The listeners stay open."""
     with ExitStack() as stack:
         for listener in listeners:
             stack.enter_context(_answered(listener, accepting))
@@ -35,11 +36,13 @@ def _answered(listener: socket.socket, accepting: Callable[[], bool]) -> Iterato
     ended = threading.Event()
 
     def run() -> None:
-        while not ended.is_set():
-            if accepting():
-                ended.wait(_POLL_SECONDS)
-            else:
-                server.handle_request()
+        with selectors.DefaultSelector() as selector:
+            selector.register(listener, selectors.EVENT_READ)
+            while not ended.is_set():
+                if accepting():
+                    ended.wait(_POLL_SECONDS)
+                elif selector.select(_POLL_SECONDS):
+                    server.handle_request()  # does not wait itself, since the listener does not block
 
     thread = threading.Thread(target=run, name="starting", daemon=True)
     thread.start()
@@ -51,8 +54,6 @@ def _answered(listener: socket.socket, accepting: Callable[[], bool]) -> Iterato
 
 
 class _Server(ThreadingHTTPServer):
-    timeout = _POLL_SECONDS
-
     def __init__(self, listener: socket.socket, accepting: Callable[[], bool]) -> None:
         super().__init__(listener.getsockname()[:2], _Handler, bind_and_activate=False)
         self.socket.close()
@@ -61,7 +62,7 @@ class _Server(ThreadingHTTPServer):
 
     def get_request(self) -> tuple[socket.socket, object]:
         if self._accepting():
-            raise OSError  # leaves the connection to those who can answer it
+            raise OSError  # leaves the connection to a worker
         return super().get_request()
 
 
@@ -98,4 +99,4 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = do_DELETE = _answer  # noqa: N815 (names that the base class looks for)
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Nothing: a load balancer asks every second."""
+        """Logs nothing: a load balancer sends requests every second."""

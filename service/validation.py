@@ -30,6 +30,8 @@ def reason(error: Any) -> str:
         return "unknown field; GET /docs lists the fields"
     if kind == "missing":
         return "the body is missing; send a JSON object" if len(error["loc"]) == 1 else "this field is required"
+    if kind == "string_unicode":
+        return "not valid Unicode (a lone surrogate)"
     if kind == "too_short":
         return f"at least {context['min_length']} entry is needed"
     if kind == "too_long":

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 _HEALTHCHECK_SECONDS = 60
 """A worker that does not answer its supervisor for so long is killed and restarted."""
 _ACCEPTING = "accepting.lock"
-_held: list[IO[str]] = []
+held_locks: list[IO[str]] = []
 """Locks that are kept for the life of the process, such as that on this worker's GPU."""
 
 
@@ -85,7 +85,7 @@ def quiet_libraries() -> None:
 
 
 def end_with_parent() -> None:
-    """End this worker when its supervisor has died: it would keep the port open for ever."""
+    """End this worker when its supervisor has died; otherwise it would keep the port open."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -99,7 +99,7 @@ def mark_accepting() -> None:
     if directory is not None:
         lock = (Path(directory) / _ACCEPTING).open("a")
         fcntl.flock(lock, fcntl.LOCK_SH)
-        _held.append(lock)
+        held_locks.append(lock)
 
 
 def _anybody_accepts(directory: str) -> bool:
@@ -135,6 +135,6 @@ def take_gpu() -> None:
         except BlockingIOError:
             lock.close()
             continue
-        _held.append(lock)
+        held_locks.append(lock)
         os.environ["CUDA_VISIBLE_DEVICES"] = path.stem.removeprefix("gpu-")
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 from seqrec.checkpoint import save_checkpoint
 from seqrec.data.items import Item, make_item
 from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
+from tests.milvus_server import MilvusServer
 
 ROOT = Path(__file__).parents[1]
 
@@ -81,3 +83,11 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """A developer's own SEQREC_* settings reach no test."""
     for name in [name for name in os.environ if name.startswith("SEQREC_")]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
+    """A running server; whoever kills it starts it again."""
+    server = MilvusServer(tmp_path_factory.mktemp("milvus"))
+    yield server
+    server.kill()

@@ -32,6 +32,7 @@ def site(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_site_has_every_page(site: Path, root: Path) -> None:
     pages = [path.relative_to(root / "docs") for path in (root / "docs").rglob("*.md")]
     assert len(pages) > 20

@@ -42,6 +42,7 @@ def pages(root: Path) -> dict[str, str]:
 # Imports
 
 
+@pytest.mark.slow
 def test_imports_run_one_way() -> None:
     lint = Path(sys.executable).parent / "lint-imports"
     done = subprocess.run(
@@ -62,7 +63,7 @@ def test_serving_and_indexing_import_no_training_library(root: Path) -> None:
     """Every module of what serves, in an installation without the extra `train` and without the trainer."""
     code = (
         "import pkgutil, sys\n"
-        f"sys.modules |= dict.fromkeys({(*cli._TRAINING_LIBRARIES, 'training')})\n"
+        f"sys.modules |= dict.fromkeys({(*cli.TRAINING_LIBRARIES, 'training')})\n"
         "import seqrec, index, service\n"
         "for package in (seqrec, index, service):\n"
         "    for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
@@ -87,7 +88,7 @@ def test_every_folder_with_modules_is_a_package(root: Path, project: dict[str, A
 
 def test_no_folder_holds_more_than_13_modules(root: Path) -> None:
     """A folder of more is a pile; `seqrec/models` has one file for each model, however many there are."""
-    for package in ("seqrec", "training", "index", "service"):
+    for package in PACKAGES:
         for init in (root / package).rglob("__init__.py"):
             modules = [path.name for path in init.parent.glob("*.py") if path.name != "__init__.py"]
             if init.parent != root / "seqrec" / "models":

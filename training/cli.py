@@ -9,12 +9,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from seqrec.runtime.arguments import Parser
 from seqrec.shop.project import find_project
 from training.config.arguments import add_data, add_run, run_config
 from training.config.schema import RunConfig
 from training.distributed import leave_processes, rank
 from training.engine import run
 from training.engine import run_list as runs
+from training.engine.loop import StageResult
 from training.evaluation.evaluation_set import read_folder
 from training.hybrid.recipe import choose_recipe
 from training.stages.start import starting_point
@@ -23,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def train(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "seqrec train",
         description="Train a model on items and interactions in the stages of the configuration. Part of every user's "
         "history is held out for validation and test ([data]; by default the last two items). Writes a run directory: "
@@ -45,10 +47,7 @@ def train(argv: list[str]) -> None:
             arguments.overwrite,
         )
         if rank() == 0:
-            print(
-                f"{arguments.out}: {fitted.ended} after {fitted.steps} steps in {fitted.seconds:.0f} s; "
-                f"validation NDCG@10 {fitted.best.ndcg_expected:.4f} (all items) at step {fitted.best_step}"
-            )
+            _print(arguments, fitted, "all items")
     finally:
         leave_processes()
 
@@ -72,7 +71,7 @@ def _config(arguments: argparse.Namespace) -> RunConfig:
 
 
 def pretrain(argv: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "seqrec pretrain",
         description="Pretrain a model on several data sets, as a start for others: `seqrec train --set "
         "model.start_from=DIR/checkpoint`. A data set is a folder with items.jsonl and interactions.csv (also .gz) or "
@@ -106,14 +105,11 @@ def pretrain(argv: Sequence[str]) -> None:
     datasets = [read_folder(folder, start.recipe, arguments.on_error, config.data) for folder in arguments.data]
     fitted = run.train_on(start, datasets, arguments.out, arguments.overwrite)
     if rank() == 0:
-        print(
-            f"{arguments.out}: {fitted.ended} after {fitted.steps} steps in {fitted.seconds:.0f} s; validation NDCG@10 "
-            f"{fitted.best.ndcg_expected:.4f} (mean of {len(datasets)} data sets) at step {fitted.best_step}"
-        )
+        _print(arguments, fitted, f"mean of {len(datasets)} data sets")
 
 
 def list_runs(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "seqrec runs",
         description="List training runs, the best validation result first, with the settings in which they differ. "
         "Results can only be compared for the same data and validation.",
@@ -131,6 +127,18 @@ def list_runs(argv: list[str]) -> None:
     arguments = parser.parse_args(argv)
     found = runs.find_runs(arguments.folders)
     print(json.dumps(runs.as_json(found), ensure_ascii=False) if arguments.json else runs.text_table(found))
+
+
+def _print(arguments: argparse.Namespace, fitted: StageResult, of: str) -> None:
+    ndcg = fitted.best.ndcg_expected
+    if arguments.json:
+        facts = {"out": str(arguments.out), "ended": fitted.ended, "steps": fitted.steps, "seconds": fitted.seconds}
+        print(json.dumps({**facts, "validation_ndcg@10": ndcg, "best_step": fitted.best_step}))
+        return
+    print(
+        f"{arguments.out}: {fitted.ended} after {fitted.steps} steps in {fitted.seconds:.0f} s; validation NDCG@10 "
+        f"{ndcg:.4f} ({of}) at step {fitted.best_step}"
+    )
 
 
 def _toml_list(folders: Sequence[Path]) -> str:

@@ -28,13 +28,14 @@ from index.snapshot.publication import published
 from index.snapshot.snapshot import SnapshotStore
 from seqrec.data.files import new_file
 from seqrec.errors import FileFormatError, InputError, SnapshotError
+from seqrec.runtime.arguments import Parser
 from seqrec.runtime.progress import StageBars
 
 log = logging.getLogger(__name__)
 
 
 def catalogue(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "seqrec catalogue",
         description="Dump the catalogue to a file, restore it, or show what it contains. It is the one of "
         "SEQREC_REDIS_URL if that is set, else the one in SEQREC_HOME.",

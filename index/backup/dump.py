@@ -1,10 +1,9 @@
 """The catalogue as one file, for backups and to move it between SQLite and Redis without encoding items again.
 
 JSON Lines (`.gz` too): a header; the placements with their rules; each item as in an items file, with its token ids
-(int32), their types (uint8) and its
-vector (float32), little endian in base64, the item tower that made them, and its popularity as far as events that are
-not in the file made it; optionally the users' events; and an end with their numbers and the SHA-256 of all lines
-before it.
+(int32), their types (uint8) and its vector (float32), little endian in base64, the item tower that made them, and its
+popularity as far as events that are not in the file made it; optionally the users' events, with the answers that they
+are outcomes of; and an end with their numbers and the SHA-256 of all lines before it.
 """
 
 from __future__ import annotations
@@ -25,15 +24,16 @@ import numpy as np
 import numpy.typing as npt
 
 from index.catalogue.base import Catalogue, CatalogueItem
-from index.catalogue.event_types import EventType, parse_type
+from index.catalogue.event_types import EventTypes, format_session_gap, parse_session_gap, parse_type
 from index.catalogue.histories import Event, HistoryStore, event_record, make_event
+from index.catalogue.outcomes import OUTCOMES, attribution_of
 from seqrec.data.items import former_user_id, make_item
 from seqrec.errors import FileFormatError, InputError
 from seqrec.text.item_text import TokenizedItem
 
 FORMAT = "seqrec-catalogue"
-VERSION = 2
-_READABLE = (1, 2)  # 1 had no placements
+VERSION = 3
+_READABLE = (1, 2, 3)  # 1 had no placements, 2 no attributions of events
 
 Progress = Callable[[str, int, int], object]
 """Called with the stage, the number done, and the total."""
@@ -47,7 +47,7 @@ class Contents:
     seq: int
     items: int = 0
     events: int = 0
-    event_types: Mapping[str, EventType] | None = None
+    event_types: EventTypes | None = None
     """The settings of the histories; None: it has no histories, or is of a version before there were types."""
 
 
@@ -86,8 +86,8 @@ def write_dump(
 
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     header = {"format": FORMAT, "version": VERSION, "catalogue_id": catalogue.catalogue_id, "seq": seq}
-    types = None if histories is None else histories.types().by_name
-    line(header | {"created": created} | ({} if types is None else {"event_types": _types_record(types)}))
+    types = None if histories is None else histories.types()
+    line(header | {"created": created} | ({} if types is None else _types_record(types)))
     for name, placement in catalogue.placements().items():
         line({"placement": name, "rules": json.loads(placement.rules)})
     for items, (_, entry) in enumerate(catalogue.scan(), 1):
@@ -183,19 +183,21 @@ def _header(record: dict[str, Any]) -> dict[str, Any]:
         raise InputError(f"a dump of format version {record.get('version')!r}; this program reads 1 to {VERSION}")
     if not isinstance(record.get("catalogue_id"), str) or not isinstance(record.get("seq"), int):
         raise InputError("the first line has no catalogue_id or no seq")
-    return record | {"event_types": _types(record.get("event_types"))}
+    return record | {"event_types": _types(record.get("event_types"), record.get("session_gap", "none"))}
 
 
-def _types_record(types: Mapping[str, EventType]) -> dict[str, str | float]:
-    return {name: one.weight if one.kind == "history" else one.kind for name, one in types.items()}
+def _types_record(types: EventTypes) -> dict[str, Any]:
+    by_name = {name: one.weight if one.kind == "history" else one.kind for name, one in types.by_name.items()}
+    return {"event_types": by_name, "session_gap": format_session_gap(types.session_gap)}
 
 
-def _types(record: object) -> Mapping[str, EventType] | None:
+def _types(record: object, gap: object) -> EventTypes | None:
     if record is None:
         return None
     if not isinstance(record, dict):
         raise InputError("event_types must be an object")
-    return dict(parse_type(f"{name}={setting}") for name, setting in record.items())
+    by_name = dict(parse_type(f"{name}={setting}") for name, setting in record.items())
+    return EventTypes(by_name, parse_session_gap(str(gap)))
 
 
 def _check_end(record: dict[str, Any], items: int, events: int, digest: str) -> None:
@@ -250,7 +252,10 @@ def _event(record: dict[str, Any]) -> Event:
     if isinstance(user_id, str):
         user_id = former_user_id(user_id)  # a dump may be older than the rule
     item_id, timestamp, event_id = (record.get(name) for name in ("item_id", "timestamp", "event_id"))
-    return make_event(user_id, item_id, timestamp, event_id, "", record.get("type"), record.get("value"))
+    of = attribution_of(record["attribution"]) if "attribution" in record else None
+    if of is not None and record.get("type") not in OUTCOMES:
+        raise InputError(f"only {', '.join(OUTCOMES)} have an attribution, not {record.get('type')!r}", "type")
+    return make_event(user_id, item_id, timestamp, event_id, "", record.get("type"), record.get("value"), of)
 
 
 def _base64(values: npt.NDArray[Any]) -> str:

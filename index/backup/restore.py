@@ -12,7 +12,6 @@ from typing import IO
 from index.backup.dump import Contents, DumpedItem, DumpedPlacement, Progress, equal_entries, read_dump
 from index.catalogue.base import Catalogue
 from index.catalogue.batches import batches
-from index.catalogue.event_types import EventTypes
 from index.catalogue.histories import Event, HistoryStore
 from seqrec.errors import CatalogueError
 
@@ -53,8 +52,8 @@ def restore(
         if contents.events and next(histories.scan(), None) is not None:
             raise CatalogueError("there are already events of users; --merge adds those of the dump")
     restored = Restored(contents)
-    if contents.event_types is not None and contents.event_types != histories.types().by_name:
-        histories.set_types(EventTypes(contents.event_types))
+    if contents.event_types is not None and contents.event_types != histories.types():
+        histories.set_types(contents.event_types)
     for kind, parts in groupby(read_dump(file, name), key=type):
         if kind is DumpedPlacement:
             _restore_placements(catalogue, (part for part in parts if isinstance(part, DumpedPlacement)))

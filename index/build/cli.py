@@ -13,20 +13,22 @@ from index.arguments import add_common
 from index.build.import_items import MAX_DELETE, Imported, shown
 from index.build.reindex import JobFile, Request, Result, make_snapshot
 from index.catalogue.open import location_of, open_catalogue
+from index.engines.milvus import open_engine
+from index.snapshot.engine_rows import engine_recall
+from index.snapshot.named import named_by
 from index.snapshot.publication import KEEP, check_servable, publish, remove, rollback
 from index.snapshot.snapshot import SnapshotStore, read_manifest
 from seqrec.data.items import read_items
 from seqrec.encoder import Precision
 from seqrec.errors import SnapshotError
+from seqrec.runtime.arguments import Parser
 from seqrec.runtime.progress import StageBars
 from seqrec.runtime.threads import choose, use
 from seqrec.shop.project import find_project
 
 
 def index(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        "seqrec index", description="Make snapshots of the catalogue, publish them and roll back."
-    )
+    parser = Parser("seqrec index", description="Make snapshots of the catalogue, publish them and roll back.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     build = commands.add_parser(
@@ -70,7 +72,10 @@ def index(argv: list[str]) -> None:
         build.set_defaults(interactions=project.interactions)
     add_common(build)
 
-    verify = commands.add_parser("verify", help="hash every byte of a snapshot and check that it can be served")
+    verify = commands.add_parser(
+        "verify",
+        help="hash every byte of a snapshot and check that it can be served; with Milvus measure its recall",
+    )
     verify.add_argument("snapshot", metavar="ID")
     add_common(verify)
 
@@ -101,7 +106,7 @@ def index(argv: list[str]) -> None:
 
 
 def reindex(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "seqrec reindex",
         description="Write a snapshot of the current catalogue and serve it. The service keeps running, and items that "
         "are added meanwhile are not lost. Only one runs at a time. If nothing has changed since the served snapshot "
@@ -109,7 +114,7 @@ def reindex(argv: list[str]) -> None:
     )
     parser.add_argument("--checkpoint", type=Path, metavar="CKPT", help="default: the model of the served snapshot")
     parser.add_argument(
-        "--publish", action=argparse.BooleanOptionalAction, default=True, help="serve the snapshot from then on"
+        "--publish", action=argparse.BooleanOptionalAction, default=True, help="serve the snapshot when it is written"
     )
     _add_making(parser)
     add_common(parser)
@@ -133,12 +138,16 @@ def _add_making(parser: argparse.ArgumentParser) -> None:
         help="skip: leave out broken lines, unknown items and items without text, and count them; default: raise",
     )
     parser.add_argument("--device", help="cpu or cuda; default: a GPU if there is one")
-    parser.add_argument("--precision", choices=get_args(Precision), help="of the encoder; default: float32")
+    parser.add_argument(
+        "--precision",
+        choices=get_args(Precision),
+        help="of the encoder; default: float32, with the model of the served snapshot that of its vectors",
+    )
     parser.add_argument(
         "--index",
         metavar="KIND",
-        help="flat (exact), auto (flat, or IVF for very many items), or a FAISS factory string that begins with IVF or "
-        "HNSW; default: as for the served snapshot, flat at first",
+        help="flat (exact), int8 (exact, less memory to read), auto (flat, or IVF for very many items), or a FAISS "
+        "factory string that begins with IVF or HNSW; default: as for the served snapshot, flat at first",
     )
     parser.add_argument(
         "--keep", type=_positive, default=KEEP, metavar="N", help=f"published snapshots to keep; default: {KEEP}"
@@ -237,12 +246,15 @@ def _verify(arguments: argparse.Namespace) -> None:
     with closing(open_catalogue(location_of(arguments.home))) as catalogue:
         snapshot = SnapshotStore(arguments.home).verify(arguments.snapshot)
         check_servable(arguments.home, catalogue, snapshot.manifest)
+    engine = open_engine()
+    recall = None if engine is None else engine_recall(engine, snapshot)
     if arguments.json:
-        _print_json({"snapshot": snapshot.id, "whole": True, "count": snapshot.manifest.count})
-    else:
-        print(
-            f"snapshot {snapshot.id} is intact: {snapshot.manifest.count} items, {len(snapshot.manifest.files)} files"
-        )
+        more = {} if recall is None else {"engine_recall": recall}
+        _print_json({"snapshot": snapshot.id, "whole": True, "count": snapshot.manifest.count} | more)
+        return
+    searched = "" if recall is None else f"; Milvus has it, recall@10 {recall:.3f}"
+    files = len(snapshot.manifest.files)
+    print(f"snapshot {snapshot.id} is intact: {snapshot.manifest.count} items, {files} files{searched}")
 
 
 def _publish(arguments: argparse.Namespace) -> None:
@@ -278,11 +290,13 @@ def _list(arguments: argparse.Namespace) -> None:
     store = SnapshotStore(arguments.home)
     with closing(open_catalogue(location_of(arguments.home))) as catalogue:
         catalogue_id, publications = catalogue.catalogue_id, catalogue.publications()
+        placements = named_by(catalogue.placements())
     served = publications[0].snapshot_id if publications else None
     ever_published = {publication.snapshot_id for publication in publications}
     rows: list[dict[str, Any]] = []
     for snapshot_id in store.list():
         row: dict[str, Any] = {"snapshot": snapshot_id, "served": snapshot_id == served, "state": None, "error": None}
+        row["placements"] = placements.get(snapshot_id, [])
         try:
             manifest = read_manifest(store.path_of(snapshot_id))
             row["state"] = (
@@ -312,7 +326,8 @@ def _list(arguments: argparse.Namespace) -> None:
             or f"{row['count']:>9,} items  {row['model']} {row['checkpoint'][:12]}  "
             f"{row['index']} recall {row['recall']:.3f}  {row['state']}"
         )
-        print(f"{'*' if row['served'] else ' '} {row['snapshot']}  {text}")
+        named = f", in the placement {', '.join(row['placements'])}" if row["placements"] else ""
+        print(f"{'*' if row['served'] else ' '} {row['snapshot']}  {text}{named}")
     if served is not None and not any(row["served"] for row in rows):
         print(f"{served} is published, but not in {store.directory}", file=sys.stderr)
 

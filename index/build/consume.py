@@ -1,19 +1,17 @@
-"""Items and events from a Redis stream, read by a consumer group: each at least once, and stored once.
+"""Items and events from a stream, each stored at least once, and counted once.
 
-An entry of the stream has a field `event` or `item`: the JSON of one event of POST /events, or of one item of POST
-/items. It is acknowledged after it is stored. An event without an event_id gets one made of its entry's id, so an entry
-that comes again is not stored again. What cannot be read is moved to another stream with the reason, and read no more.
+A record is the JSON of one event of POST /events, or of one item of POST /items. It is acknowledged after it is stored.
+An event without an event_id gets one made of the record's place in the stream, so a record that comes again is not
+stored again. What cannot be read is moved to another stream with the reason, and read no more.
 """
 
 from __future__ import annotations
 
 import logging
-import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
-
-import redis
+from typing import Any, Generic, Literal, TypeVar
 
 from index.build.import_items import import_items
 from index.catalogue.base import Catalogue
@@ -27,16 +25,29 @@ from seqrec.text.item_text import has_model_input
 log = logging.getLogger(__name__)
 
 AT_ONCE = 1000
-CLAIM_SECONDS = 60.0
-"""So long after it was delivered, an entry that was not acknowledged goes to another consumer of the group."""
-_BLOCK_SECONDS = 1.0
+WAIT_SECONDS = 1.0
+"""That a consumer waits for the next records, at most."""
 
-Entry = tuple[str, dict[bytes, bytes]]
+S = TypeVar("S")
+Rejected = tuple["Record[S]", str]
+"""A record, and why it cannot be read."""
+
+
+@dataclass(frozen=True)
+class Record(Generic[S]):
+    """text: JSON; None: there is none. kind None: it may be either. place: names it in the stream, and never another
+    one. sent: Unix seconds. source: what the consumer needs of it."""
+
+    kind: Literal["event", "item"] | None
+    text: bytes | None
+    place: str
+    sent: float
+    source: S
 
 
 @dataclass(frozen=True)
 class Consumed:
-    """How many of each were new. lag: entries of the stream that no consumer has read yet; None: not known."""
+    """How many of each were new. lag: records of the stream that no consumer has read yet; None: not known."""
 
     events: int = 0
     items: int = 0
@@ -47,49 +58,42 @@ class Consumed:
         return Consumed(self.events + other.events, self.items + other.items, self.rejected + other.rejected, other.lag)
 
 
-@dataclass
-class _Batch:
-    events: list[Event] = field(default_factory=list)
-    items: dict[str, tuple[Entry, Item]] = field(default_factory=dict)  # by id: the last one of each
-    rejected: list[tuple[Entry, str]] = field(default_factory=list)
+class StreamConsumer(ABC, Generic[S]):
+    """One consumer of a group. Methods raise CatalogueError where the stream cannot be read or written."""
 
+    rejected_name: str
+    """Of the stream that takes what cannot be read."""
 
-class StreamConsumer:
-    """One consumer of a group. Raises redis.RedisError where the stream cannot be read."""
+    @abstractmethod
+    def read(self, wait: bool) -> list[Record[S]]:
+        """The next records, those that were left unacknowledged first; [] if there are none within WAIT_SECONDS."""
 
-    def __init__(self, client: redis.Redis, stream: str, group: str, name: str) -> None:
-        self._redis, self._stream, self._group, self._name = client, stream, group, name
-        self.rejected_stream = f"{stream}:rejected"
-        self._own = True  # first what was delivered to this consumer before, and not acknowledged
-        self._claimed = 0.0
-        try:
-            client.xgroup_create(stream, group, id="0", mkstream=True)
-        except redis.ResponseError as error:
-            if "BUSYGROUP" not in str(error):
-                raise
+    @property
+    @abstractmethod
+    def at_end(self) -> bool:
+        """Whether all records were read, as of the last `read`."""
 
-    def read(self, wait: bool) -> list[Entry]:
-        """The next entries, those that were left unacknowledged first; [] if there are none within a second."""
-        if self._own:
-            entries = self._read("0", None)
-            if entries:
-                return entries
-            self._own = False
-        if time.monotonic() - self._claimed >= CLAIM_SECONDS:
-            self._claimed = time.monotonic()
-            left = self._redis.xautoclaim(
-                self._stream, self._group, self._name, int(CLAIM_SECONDS * 1000), count=AT_ONCE
-            )[1]
-            if left:
-                self._claimed = 0.0  # perhaps there are more
-                return [(_text(entry_id), fields) for entry_id, fields in left]
-        return self._read(">", int(_BLOCK_SECONDS * 1000) if wait else None)
+    @abstractmethod
+    def lag(self) -> int | None:
+        """As in `Consumed`."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Leave the group."""
+
+    @abstractmethod
+    def _acknowledge(self, records: Sequence[Record[S]], rejected: Sequence[Rejected[S]]) -> None:
+        """Move what was rejected, then acknowledge all."""
 
     def apply(
-        self, entries: Sequence[Entry], catalogue: Catalogue, histories: HistoryStore, encoder: Callable[[], Encoder]
+        self,
+        records: Sequence[Record[S]],
+        catalogue: Catalogue,
+        histories: HistoryStore,
+        encoder: Callable[[], Encoder],
     ) -> Consumed:
-        """Store what the entries have, durably, then acknowledge them. Raises CatalogueError; then nothing is lost."""
-        batch = _parsed(entries)
+        """Store what the records have, durably, then acknowledge them. Raises CatalogueError; then nothing is lost."""
+        batch = parsed(records)
         if batch.items:
             _reject_textless(batch, encoder())
         items = [item for _, item in batch.items.values()]
@@ -98,83 +102,67 @@ class StreamConsumer:
             imported = import_items(catalogue, encoder(), items)
             changed = imported.created + imported.updated
         events = histories.add(batch.events)
-        with self._redis.pipeline(transaction=True) as pipeline:
-            for (entry_id, fields), reason in batch.rejected:
-                pipeline.xadd(self.rejected_stream, {**fields, b"entry": entry_id, b"reason": reason})
-            if entries:
-                pipeline.xack(self._stream, self._group, *(entry_id for entry_id, _ in entries))
-            pipeline.execute()
-        for (entry_id, _), reason in batch.rejected[:5]:
-            log.warning("entry %s was moved to %s: %s", entry_id, self.rejected_stream, reason)
+        self._acknowledge(records, batch.rejected)
+        for record, reason in batch.rejected[:5]:
+            log.warning("%s was moved to %s: %s", record.place, self.rejected_name, reason)
         return Consumed(events, changed, len(batch.rejected), self.lag())
 
-    def lag(self) -> int | None:
-        for group in self._redis.xinfo_groups(self._stream):
-            if _text(group["name"]) == self._group:
-                return None if group.get("lag") is None else int(group["lag"])
-        return None
 
-    def _read(self, after: str, block: int | None) -> list[Entry]:
-        found: Any = self._redis.xreadgroup(self._group, self._name, {self._stream: after}, AT_ONCE, block)
-        entries = found[0][1] if found else []
-        return [(_text(entry_id), fields or {}) for entry_id, fields in entries]
+@dataclass
+class _Batch(Generic[S]):
+    events: list[Event] = field(default_factory=list)
+    items: dict[str, tuple[Record[S], Item]] = field(default_factory=dict)  # by id: the last one of each
+    rejected: list[Rejected[S]] = field(default_factory=list)
 
 
-def _parsed(entries: Sequence[Entry]) -> _Batch:
-    batch = _Batch()
-    for entry in entries:
-        entry_id, fields = entry
+def parsed(records: Sequence[Record[S]]) -> _Batch[S]:
+    batch: _Batch[S] = _Batch()
+    for record in records:
         try:
-            if b"event" in fields:
-                batch.events.append(_event(fields[b"event"], entry_id))
-            elif b"item" in fields:
-                item = _item(fields[b"item"])
-                batch.items.pop(item.item_id, None)
-                batch.items[item.item_id] = (entry, item)
+            if record.text is None:
+                raise InputError("there is neither an event nor an item")
+            fields = json_object(record.text.decode())
+            if (record.kind or ("event" if "user_id" in fields else "item")) == "event":
+                batch.events.append(_event(fields, record))
             else:
-                raise InputError("an entry has a field event or item, with JSON")
+                item = _item(fields)
+                batch.items.pop(item.item_id, None)
+                batch.items[item.item_id] = (record, item)
         except (InputError, UnicodeDecodeError) as error:
-            batch.rejected.append((entry, str(error)))
+            batch.rejected.append((record, str(error)))
     return batch
 
 
-def _event(text: bytes, entry_id: str) -> Event:
-    record = json_object(text.decode())
-    _check_fields(record, {"user_id", "item_id", "timestamp", "event_id", "type", "value"})
-    sent = int(entry_id.partition("-")[0]) / 1000  # when the entry was added
-    event_id = record.get("event_id")
+def _event(fields: dict[str, Any], record: Record[S]) -> Event:
+    _check_fields(fields, {"user_id", "item_id", "timestamp", "event_id", "type", "value"})
+    event_id = fields.get("event_id")
     event = make_event(
-        record.get("user_id"),
-        record.get("item_id"),
-        sent if record.get("timestamp") is None else record["timestamp"],
+        fields.get("user_id"),
+        fields.get("item_id"),
+        record.sent if fields.get("timestamp") is None else fields["timestamp"],
         event_id,
         "",
-        record.get("type"),
-        record.get("value"),
+        fields.get("type"),
+        fields.get("value"),
     )
-    return event if event_id is not None else replace(event, event_id=f"stream {entry_id}")
+    return event if event_id is not None else replace(event, event_id=record.place)
 
 
-def _item(text: bytes) -> Item:
-    record = json_object(text.decode())
-    _check_fields(record, {"item_id", "attributes", "available"})
-    return make_item(record.get("item_id"), record.get("attributes"), record.get("available", True))
+def _item(fields: dict[str, Any]) -> Item:
+    _check_fields(fields, {"item_id", "attributes", "available"})
+    return make_item(fields.get("item_id"), fields.get("attributes"), fields.get("available", True))
 
 
-def _check_fields(record: dict[str, Any], known: set[str]) -> None:
-    if unknown := sorted(record.keys() - known):
+def _check_fields(fields: dict[str, Any], known: set[str]) -> None:
+    if unknown := sorted(fields.keys() - known):
         raise InputError("unknown field", unknown[0])
 
 
-def _reject_textless(batch: _Batch, encoder: Encoder) -> None:
+def _reject_textless(batch: _Batch[S], encoder: Encoder) -> None:
     if not encoder.cold_items:
         return
     tokens = encoder.tokenize_items([item for _, item in batch.items.values()])
     for item_id, its in zip(list(batch.items), tokens, strict=True):
         if not has_model_input(its):
-            entry, _ = batch.items.pop(item_id)
-            batch.rejected.append((entry, "the model finds no text in it"))
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+            record, _ = batch.items.pop(item_id)
+            batch.rejected.append((record, "the model finds no text in it"))

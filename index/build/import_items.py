@@ -104,7 +104,7 @@ def check_share(missing: int, of: int, most: float, what: str, way_out: str) -> 
 
 
 def delete_items(catalogue: Catalogue, item_ids: Collection[str], progress: Progress = lambda done, total: None) -> int:
-    """Delete items in batches of 1,000; returns how many. Those that somebody else deletes meanwhile do not count."""
+    """Delete items in batches of 1,000; returns how many. Items that another writer deletes meanwhile do not count."""
     deleted = done = 0
     for batch in batches(sorted(item_ids)):
         left = list(batch)

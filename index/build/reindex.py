@@ -23,6 +23,7 @@ from index.build.import_items import (
     missing_items,
 )
 from index.catalogue.base import Catalogue
+from index.catalogue.event_types import EventTypes
 from index.catalogue.histories import HistoryStore
 from index.catalogue.open import Location, open_catalogue, open_histories
 from index.events.counting import current_counts
@@ -30,7 +31,7 @@ from index.events.import_events import import_interactions
 from index.snapshot.carried import forget_popularity, kept_popularity
 from index.snapshot.checkpoints import checkpoint_path, keep_checkpoint
 from index.snapshot.manifest import Manifest
-from index.snapshot.publication import KEEP, check_servable, prune, publish, published
+from index.snapshot.publication import KEEP, check_servable, prune, publish, published, put_into_engine
 from index.snapshot.snapshot import Snapshot, SnapshotStore, read_manifest
 from index.vectors.factory import check_index, choose_factory
 from seqrec.data.files import check_output, private_directory, write_text
@@ -111,7 +112,8 @@ def make_snapshot(
         interactions = None
         if request.interactions is not None:
             known = {item.item_id for item in request.items} | catalogue.ids()
-            interactions = read_interactions(request.interactions, known, request.on_error)
+            typed = histories.types().by_name != EventTypes().by_name  # else a type changes nothing
+            interactions = read_interactions(request.interactions, known, request.on_error, typed)
         encoder = load_model(checkpoint, request.device, precision or "float32")
         if request.index is not None:
             check_index(request.index, encoder.dim, encoder.metric)
@@ -123,6 +125,8 @@ def make_snapshot(
         if current is not None:
             if request.publish:
                 publish(home, catalogue, current.snapshot_id)
+            else:
+                put_into_engine(home, current.snapshot_id)
             return Result(current, imported, request.publish, created=False)
         lock = keep_checkpoint(home, encoder.checkpoint)
         counted = None if previous is None else _reusable_counts(previous, settings)
@@ -146,6 +150,8 @@ def make_snapshot(
             forget_popularity(home)  # the snapshot has it
             removed = prune(home, catalogue, request.keep)
             _compact_events(store, histories)
+        else:
+            put_into_engine(home, manifest.snapshot_id)  # for placements that name it
         return Result(manifest, imported, request.publish, removed)
 
 

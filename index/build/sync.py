@@ -38,7 +38,7 @@ def sync(
     max_gone: float = MAX_GONE,
     progress: Progress = lambda done, total: None,
 ) -> Synced:
-    """Upsert what is new or changed, and make unavailable what `items` lacks. Texts that stayed are not encoded again.
+    """Upsert what is new or changed, and make unavailable what `items` lacks. Unchanged texts are not encoded again.
 
     Each batch of 1,000 is durable once it is written; repeating an interrupted call does the rest. Raises InputError,
     before anything is written, where more than `max_gone` of the available items are not among `items`, and for items
@@ -71,7 +71,7 @@ def _available(catalogue: Catalogue, item_ids: Iterable[str]) -> list[str]:
 
 
 def _hide(catalogue: Catalogue, item_ids: Sequence[str]) -> int:
-    """Make items unavailable; how many. Those that somebody else changes meanwhile stay as they were changed."""
+    """Make items unavailable; returns how many. A change that another writer makes meanwhile stays."""
     left = {item_id: stored for item_id, stored in catalogue.get_many(item_ids).items() if stored[1].item.available}
     while left:
         entries = [replace(entry, item=replace(entry.item, available=False)) for _, entry in left.values()]

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from index.catalogue.locks import Lease
 from seqrec.data.items import Item
-from seqrec.errors import InputError
+from seqrec.errors import CatalogueError, InputError
 from seqrec.text.item_text import TokenizedItem
 
 
@@ -47,6 +47,13 @@ class Change:
     time: float = 0.0  # Unix seconds
     placement: str | None = None
     rules: str | None = None
+
+
+def unknown_change(seq: int, op: str) -> CatalogueError:
+    return CatalogueError(
+        f"change {seq} of the log is {op!r}, which this version does not know: a later one wrote it. Run the same "
+        "version on all hosts"
+    )
 
 
 class Placement(NamedTuple):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
+from seqrec.data.durations import parse_duration
 from seqrec.data.items import check_event_type
 from seqrec.errors import InputError
 
@@ -28,17 +30,25 @@ class EventType:
 
 @dataclass(frozen=True)
 class EventTypes:
-    """By name. A type without an entry, and no type at all, make history and count 1."""
+    """By name. A type without an entry, and no type at all, make history and count 1.
+
+    session_gap: seconds. With one, an item counts once in a session, which is a user's events that make history without
+    a longer pause (`seqrec.data.sessions`). Infinite: once a user. None: every event counts.
+    """
 
     by_name: Mapping[str, EventType] = field(
         default_factory=lambda: {"impression": EventType("shown"), "shown": EventType("shown")}
     )
+    session_gap: float | None = None
 
     def of(self, name: str) -> EventType:
         return self.by_name.get(name, _PLAIN)
 
     def with_types(self, changed: Mapping[str, EventType]) -> EventTypes:
-        return EventTypes(dict(sorted((dict(self.by_name) | dict(changed)).items())))
+        return replace(self, by_name=dict(sorted((dict(self.by_name) | dict(changed)).items())))
+
+    def with_gap(self, session_gap: float | None) -> EventTypes:
+        return replace(self, session_gap=session_gap)
 
     @property
     def negative(self) -> frozenset[str]:
@@ -65,3 +75,20 @@ def parse_type(text: str) -> tuple[str, EventType]:
         kinds = ", ".join(get_args(Kind))
         raise InputError(f"{value!r} is neither a weight from 0.001 to {MAX_WEIGHT:.0f} nor one of {kinds}", name)
     return name, EventType("history", weight)
+
+
+def parse_session_gap(text: str) -> float | None:
+    """`30min`; `user`: all of a user is one session; `none`: there are no sessions. Raises InputError."""
+    if text == "none":
+        return None
+    gap = math.inf if text == "user" else parse_duration(text)
+    if gap is None:
+        raise InputError(f"{text!r} is neither a duration, such as 30min, nor user or none", "session-gap")
+    return gap
+
+
+def format_session_gap(gap: float | None) -> str:
+    """What `parse_session_gap` reads."""
+    if gap is None:
+        return "none"
+    return "user" if math.isinf(gap) else f"{gap!r}s"

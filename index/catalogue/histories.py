@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from index.catalogue.event_types import EventTypes
+from index.catalogue.outcomes import Attribution, CountsRow, Dimension, Trial, attribution_record
 from seqrec.data.items import check_event_type, check_item_id, check_user_id
+from seqrec.data.sessions import Places, merge_equal, session_numbers
 from seqrec.errors import InputError
 from seqrec.hybrid.event_counts import EventChanges
 
@@ -29,6 +32,9 @@ class Event:
     event_id: str | None = None
     type: str = ""
     value: float | None = None
+    # The answer that the event is an outcome of. `scan` and `stored` return it, unless an event before had counted as
+    # this outcome; `recent` does not.
+    attribution: Attribution | None = field(default=None, compare=False)
 
 
 class StoredEvent(NamedTuple):
@@ -46,6 +52,7 @@ def make_event(
     field: str = "",
     type: object = None,
     value: object = None,
+    attribution: Attribution | None = None,
 ) -> Event:
     """A checked Event. `field` is prepended to the names of fields in errors. Raises InputError."""
     if not _is_number(timestamp):
@@ -59,15 +66,17 @@ def make_event(
         None if event_id is None else check_item_id(event_id, f"{field}event_id"),
         "" if type is None else check_event_type(type, f"{field}type"),
         None if value is None else float(value),  # type: ignore[arg-type]
+        attribution,
     )
 
 
 def event_record(event: Event) -> dict[str, Any]:
-    """The event as JSON, without what it does not have."""
+    """The event as JSON, without empty fields."""
     record: dict[str, Any] = {"user_id": event.user_id, "item_id": event.item_id, "timestamp": event.timestamp}
     record |= {} if event.event_id is None else {"event_id": event.event_id}
     record |= {"type": event.type} if event.type else {}
-    return record | ({} if event.value is None else {"value": event.value})
+    record |= {} if event.value is None else {"value": event.value}
+    return record | ({} if event.attribution is None else {"attribution": attribution_record(event.attribution)})
 
 
 def _is_number(value: object) -> bool:
@@ -91,6 +100,9 @@ class HistoryStore(Protocol):
     log_id: str
     """Random, created with the log. Numbers of one log have no meaning in another."""
 
+    secret: bytes
+    """Random, created with the log: what ids of recommendations are signed with."""
+
     def add(self, events: Sequence[Event]) -> int:
         """Store one atomic batch, durable on return. -> how many were new: a known `event_id` is not stored again."""
         ...
@@ -100,11 +112,14 @@ class HistoryStore(Protocol):
         ...
 
     def set_types(self, types: EventTypes) -> None:
-        """Change that, durably. All counts begin anew: `event_changes` raises LogTruncated once to each follower."""
+        """Set them, durably. All counts restart: `event_changes` raises LogTruncated once to each follower."""
         ...
 
     def recent(self, user_id: str, limit: int) -> list[Event]:
-        """The user's newest events that make history, by time, oldest first; of equal times, the first one first."""
+        """The user's newest events that make history, by time, oldest first; of equal times, the first one first.
+
+        With sessions, those that repeat an item within one are left out, and the first one has the strongest type.
+        """
         ...
 
     def negative(self, user_id: str) -> frozenset[str]:
@@ -128,7 +143,7 @@ class HistoryStore(Protocol):
         ...
 
     def sample(self, limit: int) -> list[str]:
-        """At most `limit` different users, others each time; all of them if there are no more. No even chances."""
+        """At most `limit` different users, drawn at random but not uniformly; all if there are no more."""
         ...
 
     def scan(self) -> Iterator[Event]:
@@ -143,7 +158,8 @@ class HistoryStore(Protocol):
         """What turns counts as of `after` into counts as of `after + limit`, or as of the head if that comes first.
 
         Each user with changes has a slice around them, with `window` events (if there are that many) on either side. It
-        is read as of one moment, in O(window) for a new newest event, independent of the user's number of events.
+        is read as of one moment, in O(window) for a new newest event, independent of the user's number of events. With
+        sessions, it has all of each session that it touches.
         Raises LogTruncated if the log was compacted past `after`: then start again with `event_sequences`. Raises
         CatalogueReplaced as `events_head` does.
         """
@@ -155,6 +171,21 @@ class HistoryStore(Protocol):
 
     def compact_events(self, through: int) -> None:
         """Forget removed events up to this number. Every kept snapshot must have counted the log up to it."""
+        ...
+
+    def outcomes(self, by: Dimension, since: int, until: int) -> list[CountsRow]:
+        """Counts of the answers of these days (since 1970, both included), by placement and a dimension."""
+        ...
+
+    def trials(self) -> list[Trial]:
+        """All variants of experiments, since each experiment began."""
+        ...
+
+    def forget_outcomes(self, before: int) -> int:
+        """Forget answers before this day, and experiments without later ones, durably. -> how many events changed.
+
+        Their events of the type shown are deleted, unless that type makes history; others remain as events alone.
+        """
         ...
 
     def check(self) -> None:
@@ -201,7 +232,7 @@ class ChangesBuilder:
 
     def changes(self) -> EventChanges:
         numbers, removed = np.array(self._numbers, dtype=np.int64), np.array(self._removed, dtype=np.int64)
-        return EventChanges(
+        changes = EventChanges(
             self._after,
             self._seq,
             self._items,
@@ -211,3 +242,100 @@ class ChangesBuilder:
             (numbers <= self._seq) & (removed > self._seq),
             np.array(self._weights, dtype=np.float64),
         )
+        gap = self._types.session_gap
+        return changes if gap is None else _merged_changes(changes, gap)
+
+
+def _merged_changes(changes: EventChanges, gap: float) -> EventChanges:
+    """An item once in each session, before and now. What weighs something else now is there twice: as it was and is."""
+    count = len(changes.items)
+    slices = np.repeat(np.arange(len(changes.offsets) - 1), np.diff(changes.offsets))
+    code: dict[str, int] = {}
+    items = np.array([code.setdefault(item_id, len(code)) for item_id in changes.items], dtype=np.int64)
+
+    def merged_among(there: Places) -> tuple[Places, Places]:
+        sessions = session_numbers(slices[there], changes.timestamps[there], gap)
+        keys = slices[there], items[there], sessions
+        merged = merge_equal(keys, changes.timestamps[there], changes.weights[there])
+        return there[merged.kept], there[merged.strongest]
+
+    strongest = np.full((2, count), -1)
+    for state, there in enumerate((changes.before, changes.now)):
+        kept, source = merged_among(np.flatnonzero(there))
+        strongest[state, kept] = source
+    weights = np.where(strongest >= 0, changes.weights[strongest], 0.0) if count else np.zeros((2, 0))
+    same = weights[0] == weights[1]
+    before, now = strongest >= 0
+    rows = np.concatenate([np.flatnonzero(before), np.flatnonzero(now & ~(before & same))])
+    is_before = np.arange(len(rows)) < before.sum()
+    order = np.argsort(rows, kind="stable")
+    rows, is_before = rows[order], is_before[order]
+    return EventChanges(
+        changes.after,
+        changes.seq,
+        [changes.items[row] for row in rows.tolist()],
+        np.searchsorted(rows, changes.offsets),
+        changes.timestamps[rows],
+        is_before,
+        np.where(is_before, now[rows] & same[rows], True),
+        weights[np.where(is_before, 0, 1), rows],
+    )
+
+
+Row = TypeVar("Row")
+
+
+def whole_sessions(
+    rows: Iterable[Row], of: Callable[[Row], tuple[float, str]], most: int, gap: float, near: float | None = None
+) -> list[Row]:
+    """Rows of one user, from a moment on or back, until whole sessions have `most` items. `of`: -> time, item.
+
+    near: the time of an event whose session goes on; what belongs to that is taken and does not count.
+    """
+    found: list[Row] = []
+    items: set[str] = set()
+    count, counting, last = 0, near is None, near
+    for row in rows:
+        time, item_id = of(row)
+        if last is not None and abs(time - last) > gap:
+            if count >= most:
+                break
+            counting = True
+            items.clear()
+        if counting and item_id not in items:
+            items.add(item_id)
+            count += 1
+        last = time
+        found.append(row)
+    return found
+
+
+MOST_READ = 20_000
+"""Events of a user that `recent` reads to find sessions, at most: a robot never pauses."""
+
+
+def merged_history(newest_first: Iterable[Event], limit: int, types: EventTypes) -> list[Event]:
+    """The newest `limit` events, oldest first, with an item once in each session."""
+    gap = types.session_gap
+    assert gap is not None
+    rows = whole_sessions(
+        islice(newest_first, max(MOST_READ, limit)), lambda event: (event.timestamp, event.item_id), limit, gap
+    )[::-1]
+    return merge_sessions(rows, types)[-limit:] if limit > 0 else []
+
+
+def merge_sessions(events: Sequence[Event], types: EventTypes) -> list[Event]:
+    """One user's events, oldest first, with an item once in each session: the first one, of the strongest type."""
+    gap = types.session_gap
+    if gap is None:
+        return list(events)
+    code: dict[str, int] = {}
+    items = np.array([code.setdefault(event.item_id, len(code)) for event in events], dtype=np.int64)
+    weights = np.array([types.of(event.type).weight for event in events], dtype=np.float64)
+    times = np.array([event.timestamp for event in events], dtype=np.float64)
+    sessions = session_numbers(np.zeros(len(events), np.int64), times, gap)
+    merged = merge_equal((items, sessions), times, weights)
+    return [
+        replace(events[kept], type=events[strongest].type)
+        for kept, strongest in zip(merged.kept.tolist(), merged.strongest.tolist(), strict=True)
+    ]

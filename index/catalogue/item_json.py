@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic_core import from_json
+
 from seqrec.data.items import AttributeValue
 
 
@@ -14,7 +16,7 @@ def attributes_to_json(attributes: Mapping[str, AttributeValue]) -> str:
 
 
 def attributes_from_json(text: str | bytes) -> dict[str, AttributeValue]:
-    return as_attributes(json.loads(text))
+    return as_attributes(from_json(text))
 
 
 def as_attributes(values: Mapping[str, Any]) -> dict[str, AttributeValue]:

@@ -12,7 +12,7 @@ from typing import Protocol
 from seqrec.data.files import private_directory, private_opener
 from seqrec.errors import SnapshotError
 
-_DOING = {"reindex": "making a snapshot", "retrain": "retraining", "sync": "taking in a feed"}
+_DOING = {"reindex": "making a snapshot", "retrain": "retraining", "sync": "importing a feed"}
 """What the holder of a lock does, for messages."""
 
 

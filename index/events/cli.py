@@ -9,15 +9,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 from index.arguments import add_common
-from index.catalogue.event_types import EventTypes, parse_type
+from index.catalogue.event_types import EventTypes, format_session_gap, parse_session_gap, parse_type
 from index.catalogue.open import location_of, open_histories
 from index.events.import_events import import_interactions
 from seqrec.data.items import read_interactions
+from seqrec.runtime.arguments import Parser
 from seqrec.runtime.progress import StageBars
 
 
 def events(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "seqrec events",
         description="Import users' events, and set which types of events count. `seqrec users export` copies them out.",
     )
@@ -54,6 +55,12 @@ def events(argv: list[str]) -> None:
         help="a weight, such as view=0.25: it makes history, and counts so much (kept to 1/1024); history: the same "
         "with weight 1; negative: the item is never recommended to this user again; shown: stored, and nothing else",
     )
+    types.add_argument(
+        "--session-gap",
+        metavar="GAP",
+        help="an item counts once in a session, which is a user's events without a longer pause, such as 30min; user: "
+        "once a user; none: every time",
+    )
     add_common(types)
     arguments = parser.parse_args(argv)
     {"import": _import, "types": _types}[arguments.command](arguments)
@@ -74,10 +81,14 @@ def _types(arguments: argparse.Namespace) -> None:
     with closing(open_histories(location_of(arguments.home))) as store:
         before = store.types()
         types = before.with_types(changed)
+        if arguments.session_gap is not None:
+            types = types.with_gap(parse_session_gap(arguments.session_gap))
         if types != before:
             store.set_types(types)
     if arguments.json:
-        print(json.dumps({name: asdict(one) for name, one in types.by_name.items()}, ensure_ascii=False))
+        by_name = {name: asdict(one) for name, one in types.by_name.items()}
+        gap = format_session_gap(types.session_gap)
+        print(json.dumps({"types": by_name, "session_gap": gap}, ensure_ascii=False))
     else:
         print(_table(types))
 
@@ -88,4 +99,7 @@ def _table(types: EventTypes) -> str:
         f"{name:<{width}}  {one.kind}{f', weight {one.weight:g}' if one.kind == 'history' else ''}"
         for name, one in types.by_name.items()
     ]
-    return "\n".join([*lines, f"{'any other':<{width}}  history, weight 1"])
+    lines.append(f"{'any other':<{width}}  history, weight 1")
+    if types.session_gap is not None:
+        lines.append(f"an item counts once in a session (gap: {format_session_gap(types.session_gap)})")
+    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""`seqrec users`: what is stored of users, copied out or deleted."""
+"""`seqrec users`: exports or deletes what is stored of users."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from index.catalogue.histories import Event, HistoryStore, event_record
 from index.catalogue.open import location_of, open_histories
 from seqrec.data.items import check_user_id
 from seqrec.errors import InputError
+from seqrec.runtime.arguments import Parser
 
 _PAGE = 1000
 
 
 def users(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser("seqrec users", description="What is stored of users. The service may run.")
+    parser = Parser("seqrec users", description="What is stored of users. The service may run.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     export = commands.add_parser(
         "export",

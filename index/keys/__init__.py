@@ -1,1 +1,1 @@
-"""API keys of the service: what is stored of them, where, and the command that makes and revokes them."""
+"""API keys of the service: their stores, and the command that creates and revokes them."""

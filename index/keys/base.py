@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from seqrec.data.durations import parse_duration
 from seqrec.errors import InputError
 
 Scope = Literal["recommend", "write", "admin", "metrics"]
@@ -28,8 +29,6 @@ SECRET_PREFIX = "seqrec_"
 """Scanners for leaked secrets recognise keys by it."""
 _SECRET_BYTES = 32
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
-_DURATION = re.compile(r"([1-9]\d{0,9})([smhdw])")
 _MAX_SECONDS = 100 * 365 * 86_400
 _LIMIT = re.compile(r"([1-9]\d{0,11})/(s|second|m|minute|h|hour|d|day)")
 _PERIODS = {"s": "second", "m": "minute", "h": "hour", "d": "day"}
@@ -81,7 +80,7 @@ class KeyStore(Protocol):
         ...
 
     def version(self) -> int:
-        """A number that each change of the keys makes another one; cheap, since it is read all the time."""
+        """A number that every change of the keys changes; cheap to read."""
         ...
 
     def close(self) -> None: ...
@@ -115,13 +114,25 @@ def make_key(
     return ApiKey(name, digest_of(secret), granted, now, expires, rate=rate, quota=quota), secret
 
 
-def parse_duration(text: str) -> float:
+def read_key(
+    name: str, scopes: Iterable[Scope], expires: str | None, rate: str | None, quota: str | None
+) -> tuple[ApiKey, str]:
+    """`make_key` of what a person wrote. Raises InputError."""
+    return make_key(
+        name,
+        scopes,
+        None if expires is None else parse_expiry(expires),
+        None if rate is None else parse_limit(rate, "rate"),
+        None if quota is None else parse_limit(quota, "quota"),
+    )
+
+
+def parse_expiry(text: str) -> float:
     """ "90d" -> seconds. Raises InputError."""
-    match = _DURATION.fullmatch(text.strip())
-    seconds = int(match[1]) * _SECONDS[match[2]] if match else 0
+    seconds = parse_duration(text) or 0.0
     if not 0 < seconds <= _MAX_SECONDS:
         raise InputError(f"a time such as 90d, 12h, 30m or 45s, at most 100 years, not {text!r}", "expires")
-    return float(seconds)
+    return seconds
 
 
 def parse_limit(text: str, field: str) -> str:

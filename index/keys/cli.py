@@ -10,12 +10,13 @@ from contextlib import closing
 
 from index.arguments import add_common
 from index.catalogue.open import location_of, open_catalogue
-from index.keys.base import SCOPES, ApiKey, KeyStore, make_key, parse_duration, parse_limit
+from index.keys.base import SCOPES, ApiKey, KeyStore, read_key
 from index.keys.open import open_keys
+from seqrec.runtime.arguments import Parser
 
 
 def keys(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "seqrec keys",
         description="Keys for the HTTP API. They are stored where the catalogue is: in SEQREC_HOME or in the Redis of "
         "SEQREC_REDIS_URL. A running service follows changes within 250 ms.",
@@ -38,13 +39,7 @@ def keys(argv: list[str]) -> None:
 
 
 def _create(arguments: argparse.Namespace) -> None:
-    key, secret = make_key(
-        arguments.name,
-        arguments.scope,
-        None if arguments.expires is None else parse_duration(arguments.expires),
-        None if arguments.rate is None else parse_limit(arguments.rate, "rate"),
-        None if arguments.quota is None else parse_limit(arguments.quota, "quota"),
-    )
+    key, secret = read_key(arguments.name, arguments.scope, arguments.expires, arguments.rate, arguments.quota)
     with closing(_open(arguments)) as store:
         store.add(key)
     if arguments.json:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from index.catalogue.open import Location, is_redis, weaker_accepted
 from index.keys.base import KeyStore
-from index.keys.redis import RedisKeys
 from index.keys.sqlite import SqliteKeys
 
 KEYS_FILE = "keys.sqlite3"
@@ -15,5 +14,7 @@ KEYS_FILE = "keys.sqlite3"
 def open_keys(location: Location, accept_weaker: bool | None = None) -> KeyStore:
     """Of a home or of a Redis server; created if missing. Raises CatalogueError."""
     if is_redis(location):
+        from index.keys.redis import RedisKeys  # imports redis, which nothing else needs here
+
         return RedisKeys(str(location), weaker_accepted(accept_weaker))
     return SqliteKeys(Path(location) / KEYS_FILE)

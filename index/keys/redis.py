@@ -7,7 +7,8 @@ keys:version    raised by each change
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 from index.catalogue.redis.connection import RedisConnections
@@ -23,6 +24,7 @@ redis.call('INCR', KEYS[2])
 return 1
 """
 _ATTEMPTS = 10
+_FIELDS = frozenset(field.name for field in fields(ApiKey))
 
 
 class RedisKeys:
@@ -36,7 +38,7 @@ class RedisKeys:
         for _ in range(_ATTEMPTS):
             old = self._get(key.name)
             check_free(_key(old) if old else None)
-            if self._store(key, old):
+            if self._store(_record(key), key.name, old):
                 return
         raise InputError(f"the key {key.name!r} is being changed by others; try again", "name")
 
@@ -49,7 +51,7 @@ class RedisKeys:
             if key.revoked is not None:
                 return key
             revoked = replace(key, revoked=when)
-            if self._store(revoked, old):
+            if self._store({**json.loads(old), "revoked": when}, name, old):
                 return revoked
         raise InputError(f"the key {name!r} is being changed by others; try again", "name")
 
@@ -66,12 +68,18 @@ class RedisKeys:
         value: bytes | None = self._redis.read(("HGET", self._hash, name))[0]
         return value
 
-    def _store(self, key: ApiKey, old: bytes | None) -> bool:
-        record = json.dumps({**asdict(key), "scopes": sorted(key.scopes)})
-        reply = self._redis.write("EVAL", _STORE, 2, self._hash, self._version, key.name, record, old or b"")
+    def _store(self, record: Mapping[str, Any], name: str, old: bytes | None) -> bool:
+        text = json.dumps(record)
+        reply = self._redis.write("EVAL", _STORE, 2, self._hash, self._version, name, text, old or b"")
         return bool(reply)
 
 
+def _record(key: ApiKey) -> dict[str, Any]:
+    return {**asdict(key), "scopes": sorted(key.scopes)}
+
+
 def _key(record: bytes) -> ApiKey:
-    fields: dict[str, Any] = json.loads(record)
-    return ApiKey(**{**fields, "scopes": frozenset(fields["scopes"])})
+    """Without scopes if the record has a field of a later version, which may restrict the key."""
+    given: dict[str, Any] = json.loads(record)
+    known = {name: value for name, value in given.items() if name in _FIELDS}
+    return ApiKey(**{**known, "scopes": frozenset(given["scopes"] if len(known) == len(given) else ())})

@@ -27,8 +27,8 @@ def keep_checkpoint(home: Path, checkpoint: Checkpoint) -> SnapshotLock:
     """Copy a checkpoint to where `checkpoint_path` finds it, unless a complete copy is there.
 
     A copy, not a link: a served model must not change when a training run writes to the original. While the lock that
-    is returned exists, nobody removes the copy: no snapshot names it yet. Raises CheckpointError if the files have
-    changed since the checkpoint was loaded.
+    is returned exists, the copy is not removed, although no snapshot names it yet. Raises CheckpointError if the files
+    have changed since the checkpoint was loaded.
     """
     path = _path_of(home, checkpoint.digest)
     while True:

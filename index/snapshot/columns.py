@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+
+_HEADER = re.compile(
+    rb"\{'descr': '(?P<dtype>[<|][bifu]\d+)', 'fortran_order': False, 'shape': \((?P<shape>[\d, ]*)\), \} *\n"
+)
 
 
 class NpyWriter:
@@ -42,6 +47,17 @@ class NpyWriter:
 
 
 def map_npy(path: Path) -> npt.NDArray[Any]:
-    """The array, memory-mapped and read-only. Raises ValueError or OSError if it is not a .npy file."""
-    mapped: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    """The array, memory-mapped and read-only. Raises ValueError or OSError if it is not a .npy file of this version.
+
+    `np.load` parses the header with `ast`, which fails in CPython before 3.11.8 and 3.12.2 if another thread parses
+    meanwhile, of a notebook for example: "AST constructor recursion depth mismatch" (python/cpython issue 106905).
+    """
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        header = _HEADER.fullmatch(file.read(int.from_bytes(file.read(2), "little")))
+        offset = file.tell()
+    if version != (1, 0) or header is None:
+        raise ValueError(f"{path.name}: not a column of numbers")
+    shape = tuple(int(length) for length in header["shape"].replace(b",", b" ").split())
+    mapped: npt.NDArray[Any] = np.memmap(path, header["dtype"].decode(), "r", offset, shape)
     return mapped.view(np.ndarray)  # slicing a plain array takes half the time of slicing a np.memmap

@@ -97,7 +97,7 @@ class Manifest:
 
     def to_json(self) -> str:
         record = {"format": FORMAT} | asdict(self)
-        return json.dumps(record | {"digest": _digest(record)}, indent=1, ensure_ascii=False) + "\n"
+        return json.dumps(record | {"digest": record_digest(record)}, indent=1, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
@@ -110,7 +110,7 @@ class Manifest:
                     f"it has format {record['format']!r}; this version reads formats 1 to {FORMAT}. Use the version "
                     "that wrote it or a newer one, or make a new snapshot with `seqrec reindex`"
                 )
-            if record.pop("digest") != _digest(record):
+            if record.pop("digest") != record_digest(record):
                 raise SnapshotError("it was altered: its digest does not match")
             record |= {name: record[old] for name, old in old_names.items() if old in record}
             values: dict[str, Any] = {
@@ -123,5 +123,5 @@ class Manifest:
         return cls(**values)
 
 
-def _digest(record: Mapping[str, Any]) -> str:
+def record_digest(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

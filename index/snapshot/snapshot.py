@@ -78,7 +78,7 @@ class Snapshot:
     terms: Terms | None  # where the model is a hybrid
     _attributes: mmap | bytes
     _attribute_offsets: npt.NDArray[np.int64]  # [n + 1]
-    _lock: SnapshotLock | None = None  # while it exists, nobody removes the snapshot
+    _lock: SnapshotLock | None = None  # while it exists, the snapshot is not removed
     _device: str | None = None  # where to search; None: on a GPU where there is one
 
     @property
@@ -274,9 +274,9 @@ class SnapshotStore:
         with exclusive(path) as free:
             if not free:
                 return False
-            doomed = path.with_name(f".old-{snapshot_id}-{uuid.uuid4().hex[:8]}")
-            path.rename(doomed)
-        shutil.rmtree(doomed)
+            removed = path.with_name(f".old-{snapshot_id}-{uuid.uuid4().hex[:8]}")
+            path.rename(removed)
+        shutil.rmtree(removed)
         for mark in self._mark(snapshot_id).parent.glob(f"{snapshot_id}.*"):
             mark.unlink(missing_ok=True)
         forget_marks(path)

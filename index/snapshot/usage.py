@@ -49,7 +49,7 @@ class SnapshotLock:
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[bool]:
-    """Whether nobody uses the snapshot in directory `path`; nobody can start to while the block runs."""
+    """Whether no process uses the snapshot in directory `path`; none can start to while the block runs."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:

@@ -18,6 +18,7 @@ from index.snapshot.sparse import TermVectors, TermWriter, write_counts
 from index.vectors.approximate import build_approximate
 from index.vectors.factory import FLAT, INDEX_FILE, choose_factory
 from index.vectors.flat import FlatIndex
+from index.vectors.quantized import INT8, build_quantized
 from index.vectors.recall import RecallSample, measure_recall
 from seqrec.data.files import new_directory, sha256_file
 from seqrec.data.items import check_item_id
@@ -56,7 +57,11 @@ def write_snapshot(
             search_params, recall = "", measure_recall(vectors, metric, FlatIndex(vectors, metric))
         else:
             sample = RecallSample(vectors, metric)
-            search_params, recall = build_approximate(directory / INDEX_FILE, vectors, metric, choice.factory, sample)
+            path = directory / INDEX_FILE
+            if choice.factory == INT8:
+                search_params, recall = build_quantized(path, vectors, metric, sample)
+            else:
+                search_params, recall = build_approximate(path, vectors, metric, choice.factory, sample)
         manifest = replace(
             manifest,
             index=choice.factory,

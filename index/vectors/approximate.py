@@ -29,14 +29,14 @@ TARGET_RECALL = 0.95
 _ROWS_AT_ONCE = 65_536
 _TRAINING_ROWS_PER_LIST = 50  # FAISS warns below 39
 _TRAINING_ROWS = 100_000  # without lists
-_MORE_LISTS = 8
+_MORE_LISTS = 16
 _OVERSAMPLED = 4
 """Times k: candidates to score again, since compressed codes order rows slightly differently."""
 
 
 def check_factory(factory: str, dim: int, metric: Metric) -> None:
     """Raises InputError for an invalid factory string, or one of another family than IVF and HNSW."""
-    _new(factory, dim, metric)
+    new_index(factory, dim, metric)
 
 
 def build_approximate(
@@ -47,7 +47,7 @@ def build_approximate(
     The parameter is the smallest power of two whose recall on the sample reaches `target`, or else the largest allowed.
     The index is in memory meanwhile; with uncompressed codes that is a copy of the vectors. Raises InputError.
     """
-    index = _new(factory, vectors.shape[1], metric)
+    index = new_index(factory, vectors.shape[1], metric)
     try:
         index.train(_training_rows(index, vectors))
     except RuntimeError as error:
@@ -59,7 +59,7 @@ def build_approximate(
     faiss.write_index(index, str(path))
     made = ApproximateIndex(index, vectors, metric)
     params, recall = "", 0.0
-    for params in _search_params(index):
+    for params in search_params(index):
         made.set_search_params(params)
         recall = sample.recall_of(made)
         log.info("%s with %s: recall %.3f", factory, params, recall)
@@ -98,7 +98,7 @@ class ApproximateIndex:
 
     def __init__(self, index: Any, vectors: Vectors, metric: Metric, most: int | None = None) -> None:
         """`most`: rows that one search of `index` can return; a search for more is exact."""
-        self._index = index
+        self.faiss_index = index
         self._most = most or max(1, len(vectors))
         self._vectors = vectors
         self._metric = metric
@@ -108,7 +108,7 @@ class ApproximateIndex:
     def set_search_params(self, search_params: str) -> None:
         """Such as "nprobe=16" or "efSearch=64"."""
         parameters: Any = faiss.ParameterSpace()
-        parameters.set_index_parameters(self._index, search_params)
+        parameters.set_index_parameters(self.faiss_index, search_params)
 
     def search(self, queries: Vectors, k: int, allowed: Allowed | None = None) -> tuple[Rows, Vectors]:
         check_search(self._vectors.shape, queries, k, allowed)
@@ -119,7 +119,7 @@ class ApproximateIndex:
         exactly = set(range(len(queries))) - set(plain)
         if plain and n:
             fetched = min(n, self._most, k if self._lossless else _OVERSAMPLED * k)
-            _, found = self._index.search(queries[plain], fetched)  # [p, fetched]
+            _, found = self.faiss_index.search(queries[plain], fetched)  # [p, fetched]
             for query, candidates in zip(plain, found, strict=True):
                 candidates = candidates[candidates >= 0]
                 if len(candidates) < min(k, n):
@@ -140,16 +140,16 @@ class ApproximateIndex:
         With lists, of more of them than a search reads, which is tuned to find the best 10.
         """
         params = None
-        if isinstance(self._index, faiss.IndexIVF):
+        if isinstance(self.faiss_index, faiss.IndexIVF):
             params = faiss.SearchParametersIVF()
-            params.nprobe = min(self._index.nlist, _MORE_LISTS * self._index.nprobe)
+            params.nprobe = min(self.faiss_index.nlist, _MORE_LISTS * self.faiss_index.nprobe)
         wanted = min(k, self._most)
-        _, found = self._index.search(np.ascontiguousarray(query[None], np.float32), wanted, params=params)
+        _, found = self.faiss_index.search(np.ascontiguousarray(query[None], np.float32), wanted, params=params)
         rows: Rows = found[0][found[0] >= 0].astype(np.int64, copy=False)
         return rows
 
 
-def _new(factory: str, dim: int, metric: Metric) -> Any:
+def new_index(factory: str, dim: int, metric: Metric) -> Any:
     if not factory.startswith(("IVF", "HNSW")):
         raise InputError(
             f"unknown index {factory!r}; there are flat, auto, and FAISS factory strings that begin with IVF or HNSW, "
@@ -175,7 +175,7 @@ def _training_rows(index: Any, vectors: Vectors) -> Vectors:
     return np.ascontiguousarray(vectors[rows], np.float32)
 
 
-def _search_params(index: Any) -> Iterator[str]:
+def search_params(index: Any) -> Iterator[str]:
     """From the fastest to the most accurate, in powers of two."""
     lists = faiss.try_extract_index_ivf(index)
     name, most = ("efSearch", 2048) if lists is None else ("nprobe", lists.nlist)

@@ -17,7 +17,7 @@ from torch import Tensor
 from index.vectors.base import Allowed, Rows, Vectors, nothing
 from seqrec.metric import Metric
 
-_BLOCK_SCORES = {"cpu": 1 << 17, "cuda": 1 << 25}
+BLOCK_SCORES = {"cpu": 1 << 17, "cuda": 1 << 25}
 """Scores per block. On a CPU they should fit in the second-level cache: with 2 ** 20 a batch of 64 took 1.2 times as
 long."""
 _TOPK_ROWS = 64
@@ -33,7 +33,7 @@ Mask = npt.NDArray[np.bool_]
 def as_tensor(vectors: Vectors) -> Tensor:
     """A tensor on the same memory, which may be read-only."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # torch has no read-only tensors and warns; nobody writes to it
+        warnings.simplefilter("ignore", UserWarning)  # torch has no read-only tensors and warns; nothing writes to it
         return torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32))
 
 
@@ -43,7 +43,7 @@ class ExactSearch:
     def __init__(self, vectors: Tensor, metric: Metric) -> None:
         self._vectors = vectors  # [n, dim]
         self._metric = metric
-        self._block_scores = _BLOCK_SCORES[vectors.device.type]
+        self._block_scores = BLOCK_SCORES[vectors.device.type]
         self._squares = None  # [n], for L2
         if metric is Metric.L2:
             self._squares = torch.linalg.vector_norm(vectors, dim=1).square_()

@@ -1,4 +1,4 @@
-"""Chooses and opens the index of a snapshot: flat, or a FAISS factory string."""
+"""Chooses and opens the index of a snapshot: flat, int8, or a FAISS factory string."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from index.vectors.approximate import LEAST_VECTORS, check_factory, open_approxi
 from index.vectors.base import VectorIndex, Vectors
 from index.vectors.flat import FlatIndex
 from index.vectors.gpu import FlatGpuIndex, gpu_available, gpu_for
+from index.vectors.quantized import INT8, open_quantized
 from index.vectors.single_thread import SingleThreadIndex
 from seqrec.metric import Metric
 
@@ -22,13 +23,13 @@ EXACT_UP_TO_ON_GPU = 3_840_000_000  # 10,000,000 x 384
 
 @dataclass(frozen=True)
 class Choice:
-    factory: str  # flat, or a FAISS factory string
+    factory: str  # flat, int8, or a FAISS factory string
     why: str
 
 
 def check_index(requested: str, dim: int, metric: Metric) -> None:
     """Raises InputError for an index that cannot be built; call it before the items are encoded."""
-    if requested not in (FLAT, AUTO):
+    if requested not in (FLAT, INT8, AUTO):
         check_factory(requested, dim, metric)
 
 
@@ -50,9 +51,11 @@ def open_index(
 ) -> VectorIndex:
     """Open an index of `vectors`; `path` is its file, unless it is flat.
 
-    On a GPU if there is one and `device` is not cpu; HNSW is always searched on the CPU. Raises SnapshotError.
+    On a GPU if there is one and `device` is not cpu, but for HNSW and int8. Raises SnapshotError.
     """
     gpu = gpu_for(device)
+    if factory == INT8:
+        return open_quantized(path, vectors, metric, search_params)
     if factory == FLAT:
         return (
             FlatIndex(vectors, metric) if gpu is None else SingleThreadIndex(lambda: FlatGpuIndex(vectors, metric, gpu))

@@ -20,10 +20,13 @@ from seqrec.client.results import (
     ItemsStored,
     Job,
     KeyInfo,
+    Popular,
     Readiness,
     Recommendation,
+    Report,
     Similar,
     StoredItem,
+    UserEvents,
 )
 from seqrec.client.retries import Retries, RetryPolicy
 
@@ -35,7 +38,7 @@ class AsyncClient:
     """Calls the HTTP API from one event loop. Close it, or use it with `async with`.
 
     Every method raises ApiError, see `seqrec.client.errors`. A call that got no answer, 429, or a 5xx that may pass is
-    sent again by the `retries` policy; what is written is written once, however often it is sent.
+    sent again by the `retries` policy; a repeated attempt writes nothing twice.
     """
 
     def __init__(
@@ -83,13 +86,36 @@ class AsyncClient:
         filter: Mapping[str, Any] | None = None,
         explain: bool = False,
         min_seq: int = 0,
+        placement: str | None = None,
+        fields: Sequence[str] | None = None,
+        session_id: str | None = None,
+        snapshot: str | None = None,
+        paginate: bool = False,
+        cursor: str | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> Recommendation:
         """The next items after a history, oldest first, or after the stored history of a user, or after both.
 
-        `extra`: fields of the body that this version of the client does not know.
+        The parameters are those of `Query`.
         """
-        query = Query(history, user_id, k, exclude_seen, exclude, candidates, filter, explain, min_seq, extra or {})
+        query = Query(
+            history=history,
+            user_id=user_id,
+            k=k,
+            exclude_seen=exclude_seen,
+            exclude=exclude,
+            candidates=candidates,
+            filter=filter,
+            explain=explain,
+            min_seq=min_seq,
+            placement=placement,
+            fields=fields,
+            session_id=session_id,
+            snapshot=snapshot,
+            paginate=paginate,
+            cursor=cursor,
+            extra=extra or {},
+        )
         return await self._send(requests.recommend(query))
 
     async def recommend_batch(self, queries: Iterable[Query], *, batch: int = BATCH_QUERIES) -> list[Recommendation]:
@@ -112,6 +138,19 @@ class AsyncClient:
     ) -> Similar:
         """Items like one of the catalogue, or like the attributes of one that need not be in it."""
         return await self._send(requests.similar(item_id, attributes, k, filter, min_seq))
+
+    async def popular(
+        self,
+        window: str | int | None = None,
+        *,
+        user_id: str | None = None,
+        k: int = 10,
+        filter: Mapping[str, Any] | None = None,
+        placement: str | None = None,
+        min_seq: int = 0,
+    ) -> Popular:
+        """The items with most events, or of a `window` ("7d", or seconds) those that are trending."""
+        return await self._send(requests.popular(window, user_id, k, filter, placement, min_seq))
 
     async def find_items(self, words: str, *, limit: int = 20) -> list[FoundItem]:
         """Items whose attributes have all the words; the last may be the beginning of one."""
@@ -141,6 +180,12 @@ class AsyncClient:
                 progress(done)
         return total
 
+    async def patch_item(
+        self, item_id: str, attributes: Mapping[str, Any] | None = None, *, available: bool | None = None
+    ) -> int:
+        """Change single attributes (None removes one), such as price and stock. -> the change. Raises NotFound."""
+        return await self._send(requests.patch_item(item_id, attributes, available))
+
     async def delete_item(self, item_id: str) -> int | None:
         """The number of the change; None if a repeated attempt found it deleted. Raises NotFound."""
         return await self._send(requests.delete_item(item_id))
@@ -165,9 +210,32 @@ class AsyncClient:
                 progress(done)
         return total
 
+    async def get_user(self, user_id: str, *, limit: int = 100, cursor: str | None = None) -> UserEvents:
+        """What is stored of a user, newest first, in pages. Raises NotFound."""
+        return await self._send(requests.get_user(user_id, limit, cursor))
+
     async def delete_user(self, user_id: str) -> int:
         """Remove everything that is stored of a user; how many events that were. 0 where a repeated attempt did it."""
         return await self._send(requests.delete_user(user_id))
+
+    async def placements(self) -> dict[str, Mapping[str, Any]]:
+        """The rules of every placement, by name."""
+        return await self._send(requests.placements())
+
+    async def put_placement(self, name: str, rules: Mapping[str, Any]) -> int:
+        """Store rules, as docs/placements.md has them, in place of those of the same name. -> their version."""
+        return await self._send(requests.put_placement(name, rules))
+
+    async def delete_placement(self, name: str) -> int | None:
+        """The number of the change; None if a repeated attempt found it deleted. Raises NotFound."""
+        return await self._send(requests.delete_placement(name))
+
+    async def report(self, by: str = "placement", *, days: int = 30, placement: str | None = None) -> Report:
+        """What became of recommendations. `by`: placement, version, variant, model, snapshot, position, source, cold.
+
+        `experiments` compares the variants of each experiment since it began.
+        """
+        return await self._send(requests.report(by, days, placement))
 
     async def reindex(self, wait: bool = False, progress: Callable[[Job], object] | None = None) -> Job:
         """Start a reindex, or find the one that is running. `wait`: until it has ended; see its `state`."""

@@ -12,7 +12,7 @@ Progress = Callable[[int], object]
 
 
 class _Batcher:
-    """At most `count` entries and about `size` bytes of JSON a batch; a larger entry is a batch by itself."""
+    """At most `count` entries and about `size` bytes of JSON a batch; a larger entry is a batch of its own."""
 
     def __init__(self, count: int, size: int) -> None:
         self._count, self._size = count, size

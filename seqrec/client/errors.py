@@ -1,4 +1,4 @@
-"""What a call of the client raises.
+"""The errors that calls of the client raise.
 
 ApiError                 the service answered with an error, or not at all
 ├── Unauthorized         401: no valid key

@@ -18,10 +18,13 @@ from seqrec.client.results import (
     ItemsStored,
     Job,
     KeyInfo,
+    Popular,
     Readiness,
     Recommendation,
+    Report,
     Similar,
     StoredItem,
+    UserEvents,
 )
 
 T = TypeVar("T")
@@ -38,7 +41,12 @@ BATCH_BYTES = 3 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One request of `recommend_batch`. `extra`: fields of the body that this version does not know."""
+    """One request of `recommend_batch`. `extra`: fields of the body that have no parameter here, such as rules.
+
+    `fields`: attributes of the answer. `placement`: named rules. `session_id`: who is not known by a `user_id`, for
+    experiments. `snapshot`: which one answers, of those that placements name. `cursor`: `next` of the page before;
+    `paginate`: answer with one.
+    """
 
     history: Sequence[HistoryEntry] | None = None
     user_id: str | None = None
@@ -49,6 +57,12 @@ class Query:
     filter: Mapping[str, Any] | None = None
     explain: bool = False
     min_seq: int = 0
+    placement: str | None = None
+    fields: Sequence[str] | None = None
+    session_id: str | None = None
+    snapshot: str | None = None
+    paginate: bool = False
+    cursor: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def body(self) -> dict[str, Any]:
@@ -62,6 +76,12 @@ class Query:
             "filter": None if self.filter is None else dict(self.filter),
             "explain": self.explain or None,
             "min_seq": self.min_seq or None,
+            "placement": self.placement,
+            "fields": None if self.fields is None else list(self.fields),
+            "session_id": self.session_id,
+            "snapshot": self.snapshot,
+            "paginate": self.paginate or None,
+            "cursor": self.cursor,
         }
         return {"k": self.k, **_given(optional), **self.extra}
 
@@ -70,16 +90,20 @@ class Query:
 class Event:
     """A user had an item. `timestamp` in Unix seconds, by default the moment it arrives.
 
-    `event_id` makes sending again safe; the client gives one to each event that has none.
+    `event_id` makes sending again safe; the client gives one to each event that has none. `type`: what the user did.
+    With the `recommendation_id` of an answer it is shown, clicked, cart or purchase, and `value` the revenue.
     """
 
     user_id: str
     item_id: str
     timestamp: float | None = None
     event_id: str | None = None
+    type: str | None = None
+    value: float | None = None
+    recommendation_id: str | None = None
 
     def body(self) -> dict[str, Any]:
-        optional = {"timestamp": self.timestamp}
+        optional = {name: getattr(self, name) for name in ("timestamp", "type", "value", "recommendation_id")}
         return {
             "user_id": self.user_id,
             "item_id": self.item_id,
@@ -132,6 +156,24 @@ def similar(
     return Call("POST", "/similar", lambda answer: results.read_similar(answer.json()), {"k": k, **_given(optional)})
 
 
+def popular(
+    window: str | int | None,
+    user_id: str | None,
+    k: int,
+    filter: Mapping[str, Any] | None,
+    placement: str | None,
+    min_seq: int,
+) -> Call[Popular]:
+    optional = {
+        "window": window,
+        "user_id": user_id,
+        "filter": filter,
+        "placement": placement,
+        "min_seq": min_seq or None,
+    }
+    return Call("POST", "/popular", lambda answer: results.read_popular(answer.json()), {"k": k, **_given(optional)})
+
+
 def find_items(words: str, limit: int) -> Call[list[FoundItem]]:
     def read(answer: httpx.Response) -> list[FoundItem]:
         return [results.read(FoundItem, item) for item in answer.json()["items"]]
@@ -154,6 +196,11 @@ def put_items(items: Sequence[dict[str, Any]]) -> Call[ItemsStored]:
     )
 
 
+def patch_item(item_id: str, attributes: Mapping[str, Any] | None, available: bool | None) -> Call[int]:
+    body = _given({"attributes": None if attributes is None else dict(attributes), "available": available})
+    return Call("PATCH", f"/items/{_quoted(item_id)}", lambda answer: int(answer.json()["seq"]), body, slow=True)
+
+
 def send_events(events: Sequence[dict[str, Any]]) -> Call[EventsStored]:
     return Call(
         "POST", "/events", lambda answer: results.read(EventsStored, answer.json()), {"events": list(events)}, slow=True
@@ -162,6 +209,35 @@ def send_events(events: Sequence[dict[str, Any]]) -> Call[EventsStored]:
 
 def delete_user(user_id: str) -> Call[int]:
     return Call("DELETE", f"/users/{_quoted(user_id)}", lambda answer: int(answer.json()["deleted"]), slow=True)
+
+
+def get_user(user_id: str, limit: int, cursor: str | None) -> Call[UserEvents]:
+    params = {"limit": str(limit), **({} if cursor is None else {"cursor": cursor})}
+    return Call(
+        "GET", f"/users/{_quoted(user_id)}", lambda answer: results.read(UserEvents, answer.json()), params=params
+    )
+
+
+def placements() -> Call[dict[str, Mapping[str, Any]]]:
+    def read(answer: httpx.Response) -> dict[str, Mapping[str, Any]]:
+        return {one["name"]: one["rules"] for one in answer.json()["placements"]}
+
+    return Call("GET", "/placements", read)
+
+
+def put_placement(name: str, rules: Mapping[str, Any]) -> Call[int]:
+    path = f"/placements/{_quoted(name)}"
+    return Call("PUT", path, lambda answer: int(answer.json()["version"]), dict(rules), slow=True)
+
+
+def delete_placement(name: str) -> Call[int | None]:
+    path = f"/placements/{_quoted(name)}"
+    return Call("DELETE", path, lambda answer: int(answer.json()["seq"]), slow=True, gone=True)
+
+
+def report(by: str, days: int, placement: str | None) -> Call[Report]:
+    params = {"by": by, "days": str(days), **({} if placement is None else {"placement": placement})}
+    return Call("GET", "/reports", lambda answer: results.read(Report, answer.json()), params=params)
 
 
 def reindex() -> Call[Job]:

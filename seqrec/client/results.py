@@ -32,7 +32,11 @@ class RecommendedItem:
 
 @dataclass(frozen=True, slots=True)
 class Similar:
-    """Items, best first, and the state that answered: every change up to `seq` was searched."""
+    """Items, best first, and the state that answered: every change up to `seq` was searched.
+
+    `recommendation_id`: to be sent with events of what becomes of the items, for reports. `next`: the `cursor` of the
+    following page, if pages were asked for and there may be one.
+    """
 
     items: tuple[RecommendedItem, ...]
     metric: str
@@ -40,6 +44,8 @@ class Similar:
     snapshot: str
     seq: int
     degraded: tuple[str, ...] = ()
+    recommendation_id: str | None = None
+    next: str | None = None
 
     @property
     def item_ids(self) -> list[str]:
@@ -52,6 +58,22 @@ class Recommendation(Similar):
 
     source: str = "model"
     unknown: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Popular:
+    """Items with most events first; `score` is how many. `since`: Unix seconds where the window begins."""
+
+    items: tuple[RecommendedItem, ...]
+    snapshot: str
+    seq: int
+    since: float | None = None
+    next: str | None = None
+    degraded: tuple[str, ...] = ()
+
+    @property
+    def item_ids(self) -> list[str]:
+        return [item.item_id for item in self.items]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +112,15 @@ class StoredItem:
 
 
 @dataclass(frozen=True, slots=True)
+class UserEvents:
+    """What is stored of a user, newest first. `next`: the `cursor` of the following page; None on the last."""
+
+    user_id: str
+    events: tuple[Mapping[str, Any], ...]
+    next: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A reindex job; `done` and `total` count items. `state`: queued, running, done or failed."""
 
@@ -103,6 +134,18 @@ class Job:
     @property
     def ended(self) -> bool:
         return self.state in ("done", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of recommendations between two days. `rows`, `experiments`, `shadows`: see docs/experiments.md."""
+
+    by: str
+    since: str
+    until: str
+    rows: tuple[Mapping[str, Any], ...]
+    experiments: tuple[Mapping[str, Any], ...]
+    shadows: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +169,7 @@ class Readiness:
     snapshot: str | None = None
     seq: int | None = None
     catalogue: str | None = None
-    promises: str | None = None
+    durability: str | None = None
     head: int | None = None
     ready: bool = field(init=False, default=False)
 
@@ -154,3 +197,7 @@ def read_similar(data: dict[str, Any]) -> Similar:
 
 def read_recommendation(data: dict[str, Any]) -> Recommendation:
     return read(Recommendation, {**data, "items": list(read_items(data["items"]))})
+
+
+def read_popular(data: dict[str, Any]) -> Popular:
+    return read(Popular, {**data, "items": list(read_items(data["items"]))})

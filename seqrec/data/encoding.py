@@ -32,7 +32,7 @@ _COMPRESSED = (
 )
 _NO_TEXT = (
     (rb"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it first"),
-    (rb"PAR1", "a Parquet file; it can be read as interactions if its name ends in .parquet"),
+    (rb"PAR1", "a Parquet file; it is read as events (name it .parquet), and as items next to a shop.toml"),
     (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel or Word document; save it as CSV UTF-8"),
     (rb"SQLite format 3\x00", "an SQLite database; export its tables as text"),
     (rb"%PDF-", "a PDF document"),

@@ -29,7 +29,9 @@ def read_item_table(path: Path) -> list[Item]:
     it is empty or there is no such column, true. Raises FileFormatError with the line.
     """
     rows = _rows(path)
-    [header, *body] = rows or [CsvRecord(1, 1, [], [])]
+    if not rows:
+        raise FileFormatError(path, None, "empty")
+    [header, *body] = rows
     names = header.fields
     if "item_id" not in names:
         raise FileFormatError(path, header.first_line, f"there must be a column item_id, not only {names!r:.200}")

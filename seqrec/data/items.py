@@ -11,7 +11,7 @@ import re
 import unicodedata
 from array import array
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -49,7 +49,8 @@ _INVISIBLE = re.compile(
     r"\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]*"
 )
 
-_Row = tuple[object, object, object, object, object]  # user_id, item_id, timestamp, type, value as in the file
+_MORE = ("type", "value", "weight")
+_Row = tuple[object, ...]  # user_id, item_id, timestamp, type, value, weight as in the file
 AttributeValue = str | int | float | tuple[str, ...]
 
 
@@ -249,7 +250,8 @@ def read_interactions(
 
     With `known_items`, an event of any other item is an error too. A broken line raises FileFormatError with its
     number (for Parquet the row, counted from 1), or is skipped and counted with `on_error="skip"`. Timestamps of
-    several units always raise it. `typed`: read the columns type and value too, where there are any.
+    several units always raise it. A column weight, if there is one, says how often an event counts (empty: once).
+    `typed`: read the columns type and value too, where there are any.
     """
     path = Path(path)
     clean = None if typed else _clean_parquet(path, known_items)
@@ -260,6 +262,7 @@ def read_interactions(
     times: list[int | float] = []
     types: list[str] = []
     values: list[float | None] = []
+    weights = array("d")
     lines = array("q")
     skipped = BrokenLines(path, on_error)
     user_names: dict[str, str] = {}  # a log repeats its ids: keep one copy of each
@@ -269,8 +272,9 @@ def read_interactions(
         try:
             if isinstance(row, InputError):
                 raise row
-            user_id, item_id, timestamp = check_event(*row[:3], user_names, item_names)
+            user_id, item_id, timestamp = check_event(row[0], row[1], row[2], user_names, item_names)
             type, value = (_type(row[3]), _value(row[4])) if typed else ("", None)
+            weight = 1.0 if row[5] is None else _weight(row[5])
             if known_items is not None and item_id not in known_items:
                 raise InputError(f"item {item_id!r} is not in the items file")
         except InputError as error:
@@ -281,6 +285,7 @@ def read_interactions(
         times.append(timestamp)
         types.append(type_names.setdefault(type, type))
         values.append(value)
+        weights.append(weight)
         lines.append(number)
     odd = incomparable(times)
     if odd:
@@ -290,6 +295,7 @@ def read_interactions(
         kept = sorted(set(range(len(times))).difference(places))
         users, items, times = [users[row] for row in kept], [items[row] for row in kept], [times[row] for row in kept]
         types, values = [types[row] for row in kept], [values[row] for row in kept]
+        weights = array("d", (weights[row] for row in kept))
         lines = array("q", (lines[row] for row in kept))
     skipped.report()
     if not users:
@@ -300,21 +306,32 @@ def read_interactions(
     if mixed:
         first = int(np.flatnonzero(of_unit(timestamps, min(units, key=units.__getitem__)))[0])
         raise FileFormatError(path, lines[first], f"timestamp: timestamps are {mixed}")
-    return Interactions(users, items, timestamps, types, values) if typed else Interactions(users, items, timestamps)
+    counted = np.array(weights)
+    read = Interactions(users, items, timestamps, weights=counted if (counted != 1).any() else None)
+    return replace(read, types=types, values=values) if typed else read
 
 
 def _type(value: object) -> str:
     return "" if value is None or value == "" else check_event_type(value)
 
 
-def _value(value: object) -> float | None:
+def _value(value: object, field: str = "value") -> float | None:
     if value is None or value == "":
         return None
     if isinstance(value, str):
         value = parse_number(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"a number, not {kind_of(value)}", "value")
+        raise InputError(f"a number, not {kind_of(value)}", field)
     return None if math.isnan(value) else float(value)
+
+
+def _weight(value: object) -> float:
+    number = _value(value, "weight")
+    if number is None:
+        return 1.0
+    if not 0 <= number < math.inf:
+        raise InputError(f"{number:g} is not a number from 0 up", "weight")
+    return number
 
 
 def _clean_parquet(path: Path, known_items: Collection[str] | None) -> Interactions | None:
@@ -326,7 +343,8 @@ def _clean_parquet(path: Path, known_items: Collection[str] | None) -> Interacti
     read = read_clean_events(path, known_items, check_user_id, check_item_id)
     if read is None or not len(read[2]) or mixed_units(count_units(read[2])):
         return None
-    return Interactions(*read)
+    users, items, timestamps, weights = read
+    return Interactions(users, items, timestamps, weights=weights)
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, int, _Row | InputError]]:
@@ -341,7 +359,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, int, _Row | InputError]]:
         reason = f"the columns user_id, item_id, timestamp are needed, not {found}"
         raise FileFormatError(path, header.first_line, reason, header.last_line)
     user, item, time = (columns.index(name) for name in ("user_id", "item_id", "timestamp"))
-    type, value = (columns.index(name) if name in columns else None for name in ("type", "value"))
+    more = [columns.index(name) if name in columns else None for name in _MORE]
     width = len(columns)
 
     def is_row(fields: list[str]) -> bool:
@@ -375,8 +393,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, int, _Row | InputError]]:
                 fields[user],
                 fields[item],
                 fields[time],
-                None if type is None else fields[type],
-                None if value is None else fields[value],
+                *(None if column is None else fields[column] for column in more),
             ),
         )
 
@@ -387,13 +404,13 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, int, _Row]]:
     except ImportError:
         raise FileFormatError(path, None, "reading Parquet needs pyarrow: pip install 'seqrec[parquet]'") from None
     try:
-        more = [name for name in ("type", "value") if name in pq.read_schema(path).names]
+        more = [name for name in _MORE if name in pq.read_schema(path).names]
         table = pq.read_table(path, columns=["user_id", "item_id", "timestamp", *more])
     except Exception as error:
         raise FileFormatError(path, None, f"not a Parquet file of user_id, item_id, timestamp: {error}") from None
     columns = {name: column.to_pylist() for name, column in zip(table.column_names, table.columns, strict=True)}
     absent = [None] * len(table)
-    names = ("user_id", "item_id", "timestamp", "type", "value")
+    names = ("user_id", "item_id", "timestamp", *_MORE)
     for number, row in enumerate(zip(*(columns.get(name, absent) for name in names), strict=True), 1):
         yield number, number, row
 

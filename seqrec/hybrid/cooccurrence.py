@@ -9,18 +9,18 @@ and an item j scores for a history h, newest first h_1, h_2, ...
     score(h, j) = n_j^-b  sum_{k <= L} u_k n_{h_k}^-a C_{h_k j},        u_k = k^-q / sum of them
 
 This is item-based collaborative filtering (Sarwar et al., WWW 2001) with directed, distance-decayed counts; with b = 0
-popular targets are not punished. All sums are additive: a new event adds at most 2 x window numbers, a user who leaves
-takes their numbers out again. Normalisation happens when a score is computed, never in the counts.
+popular targets are not penalised. All sums are additive: a new event changes at most 2 x window numbers, and deleting a
+user subtracts theirs. Counts are normalised when a score is computed, never when they are stored.
 
-d^-p is rounded to a multiple of 2^-20, so the sums in float64 are exact and do not depend on the
-order in which events came: counting anew and following the log give the same bits.
+d^-p is rounded to a multiple of 2^-20, so the sums in float64 are exact and do not depend on the order in which events
+arrived: counting from scratch and following the log give the same bits.
 
-With a half-life an event at time t weighs 2^((t - origin) / half_life) where it would count 1, and a pair weighs as
-its later event. What is stored stays additive: the passing of time changes all weights alike, so it is one factor when
-counts are read. They are read in proportion: multiplied so that all events together weigh `mass`, which is what they
-weighed at the end of training. So no clock is read, answers change with events alone, and K keeps its size next to the
-other parts of a score. These weights are rounded to multiples of 2^-20 too: events 20 half-lives older than the origin
-are forgotten, and sums are exact below 2^32, which 10 half-lives after the origin is reached by 4 million new events.
+With a half-life, an event at time t weighs 2^((t - origin) / half_life) instead of 1, and a pair weighs as much as its
+later event. Stored counts stay additive: the passing of time changes all weights by the same factor, which is applied
+when counts are read. Counts are scaled so that all events together weigh `mass`, their weight at the end of training.
+So no clock is read, answers change with events alone, and K keeps its size relative to the other parts of a score.
+These weights are rounded to multiples of 2^-20 too: events more than 20 half-lives older than the origin weigh 0, and
+sums are exact below 2^32, which 4 million events reach at 10 half-lives after the origin.
 """
 
 from __future__ import annotations
@@ -35,16 +35,17 @@ from scipy.sparse import coo_array, csr_array
 from seqrec.errors import InputError
 
 Rows = npt.NDArray[np.int64]
+Columns = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
 Times = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 
 RESOLUTION = 2.0**20
 PAIRS_AT_ONCE = 2**23
-"""About 300 MiB while they are summed up."""
+"""Pairs at most that are summed together in `count`: about 500 MiB."""
 CHANGES_AT_ONCE = 2**20
-"""Pairs again; a process that serves follows changes, so fewer."""
+"""The same in `slice_changes`: fewer, because a serving process calls it."""
 MAX_HALF_LIVES = 30.0
-"""After the origin of time; later events weigh no more, so that one of a wrong year does not outweigh all others."""
+"""After the origin; later events weigh no more, so that one with a wrong year does not outweigh all others."""
 
 _LOW = 2**32 - 1
 _NO_ROWS: Rows = np.zeros(0, np.int64)
@@ -55,8 +56,8 @@ _NO_VALUES: Floats = np.zeros(0)
 class CooccurrenceSettings:
     """How events are counted (the first five), and how counts are read. Chosen on validation.
 
-    half_life: in units of the timestamps, 0: events never fade. origin: the newest timestamp of training. mass: what
-    all events of training weigh, as of the origin; 0: counts are read as they are stored.
+    half_life: in units of the timestamps, 0: events never fade. origin: the newest timestamp of training. mass: the
+    weight of all training events, as of the origin; 0: counts are not scaled.
     """
 
     window: int = 40  # w
@@ -85,7 +86,7 @@ class CooccurrenceSettings:
 
     @property
     def backward_weight(self) -> float:
-        """beta as it is counted: a multiple of 2^-10, so that sums stay exact."""
+        """beta, rounded to a multiple of 2^-10, so that sums stay exact."""
         return round(self.backward * 1024) / 1024
 
     def recency_weights(self, length: int) -> Floats:
@@ -100,17 +101,17 @@ class CooccurrenceSettings:
         return _rounded(np.exp2(np.minimum((timestamps - self.origin) / self.half_life, MAX_HALF_LIVES)))
 
     def pair_weights(self, by_distance: Floats | float, events: Floats) -> Floats:
-        """[c] What pairs count, by their distance and the weight of their later event."""
+        """[c] The weights of pairs, from those of their distance and of their later event."""
         weights = by_distance * events
         return _rounded(weights) if self.half_life else weights
 
     def scale(self, total: float) -> float:
-        """What stored counts are multiplied by when they are read; total: what all events weigh."""
+        """The factor of stored counts when they are read; total: the weight of all events."""
         return self.mass / total if self.half_life and self.mass and total else 1.0
 
 
 def with_half_life(settings: CooccurrenceSettings, half_life: float, timestamps: Times) -> CooccurrenceSettings:
-    """For counts that begin with events of these times. half_life: in the same unit."""
+    """The settings with a half-life, for training events of these times. half_life: in the same unit."""
     fading = replace(settings, half_life=half_life, origin=float(timestamps.max(initial=0)))
     return replace(fading, mass=float(fading.event_weights(timestamps).sum()))
 
@@ -119,7 +120,7 @@ def with_half_life(settings: CooccurrenceSettings, half_life: float, timestamps:
 class Changes:
     """Numbers to add to counts: `values` [c] to pairs (sources, targets) [c], `event_values` [e] to items `events` [e].
 
-    The same pair or item may be there several times.
+    A pair or item may occur several times.
     """
 
     sources: Rows
@@ -142,19 +143,19 @@ class Changes:
         )
 
     def summed(self) -> Changes:
-        """Each pair and each item once, rising; what cancels out is left out."""
+        """Each pair and each item once, in ascending order, without those that sum to 0."""
         keys, values = sum_by_key(pair_keys(self.sources, self.targets), self.values)
         events, event_values = sum_by_key(self.events, self.event_values)
         return Changes(keys >> 32, keys & _LOW, values, events, event_values)
 
 
 def pair_keys(sources: npt.NDArray[np.integer], targets: npt.NDArray[np.integer]) -> Rows:
-    """[c] One number for each pair: in the order of sources, then targets."""
+    """[c] One number for each pair, which sorts by source, then target."""
     return (sources.astype(np.int64) << 32) | targets
 
 
 def sum_by_key(keys: Rows, values: Floats) -> tuple[Rows, Floats]:
-    """Each key once, rising, with the sum of its values; sums of 0 are left out."""
+    """Each key once, in ascending order, with the sum of its values; sums of 0 are left out."""
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
     begins = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])) if len(keys) else _NO_ROWS
@@ -171,12 +172,12 @@ class Counts:
     events: Floats
 
     def as_read(self, settings: CooccurrenceSettings) -> Counts:
-        """Where they fade, in proportion to all events; else themselves."""
+        """With a half-life, scaled by `settings.scale`; otherwise unchanged."""
         scale = settings.scale(float(self.events.sum()))
         return self if scale == 1.0 else Counts(self.pairs * scale, self.events * scale)
 
     def __add__(self, changes: Changes) -> Counts:
-        """New counts. Pairs that come to 0 are taken out, so the result equals a recount."""
+        """New counts. Pairs that sum to 0 are removed, so the result equals a recount."""
         shape = self.pairs.shape
         pairs = self.pairs + coo_array((changes.values, (changes.sources, changes.targets)), shape=shape).tocsr()
         pairs.eliminate_zeros()
@@ -193,15 +194,73 @@ def count(
 ) -> Counts:
     """Count from scratch: user u has rows[offsets[u]:offsets[u + 1]], oldest first, each below `items`.
 
-    timestamps: [m], read only with a half-life. event_weights: [m], what each event and its pairs with those before it
-    are multiplied by; None: 1.
+    timestamps: [m], read only with a half-life. event_weights: [m], factors of each event and of its
+    pairs with earlier ones; None: 1.
     """
     weights = _event_weights(settings, rows, timestamps, event_weights)
-    pairs = csr_array((items, items))
-    for sources, targets, values in _pairs(settings, rows, offsets, weights):
-        pairs = pairs + coo_array((values, (sources, targets)), shape=(items, items)).tocsr()
-    backward = settings.backward_weight * pairs.T.tocsr()
-    return Counts((pairs + backward).sorted_indices(), np.bincount(rows, weights, items).astype(np.float64))
+    pairs = _Pairs(settings, rows.astype(np.int32), offsets, weights, items)
+    lengths, columns, values = [np.zeros(1, np.int64)], np.zeros(0, np.int32), np.zeros(0)
+    for block in pairs.blocks():
+        lengths.append(np.diff(block.indptr))
+        # The C library lets a large array grow without a copy of it, so that all counts are held once.
+        columns.resize(len(columns) + block.nnz, refcheck=False)
+        values.resize(len(values) + block.nnz, refcheck=False)
+        columns[len(columns) - block.nnz :], values[len(values) - block.nnz :] = block.indices, block.data
+    begins = np.cumsum(np.concatenate(lengths))
+    kind = np.int32 if begins[-1] < 2**31 else np.int64
+    index = columns.astype(kind, copy=False), begins.astype(kind)
+    events = np.bincount(rows, weights, items).astype(np.float64)
+    return Counts(csr_array((values, *index), shape=(items, items)), events)
+
+
+class _Pairs:
+    """The pairs of all events, summed by the item that they start from: a range of items after the other."""
+
+    def __init__(
+        self, settings: CooccurrenceSettings, rows: Columns, offsets: Rows, weights: Floats, items: int
+    ) -> None:
+        self.settings, self.rows, self.weights, self.items = settings, rows, weights, items
+        lengths, places = np.diff(offsets), np.arange(len(rows))
+        self.before = (places - np.repeat(offsets[:-1], lengths)).astype(np.int32)  # events of the user
+        self.after = (np.repeat(offsets[1:], lengths) - 1 - places).astype(np.int32)
+        self.by_distance = settings.distance_weights()[: max(int(lengths.max(initial=0)) - 1, 0)]
+        self.by_item = np.argsort(rows, kind="stable")
+        self.begins = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=items))])  # in by_item
+
+    def blocks(self) -> Iterator[csr_array]:
+        """The rows of C in their order, sorted by column, without zeros."""
+        at_once = max(1, PAIRS_AT_ONCE // (2 * max(1, len(self.by_distance))))  # events
+        begin = 0
+        while begin < self.items:
+            end = int(np.searchsorted(self.begins, self.begins[begin] + at_once, side="right")) - 1
+            end = min(max(end, begin + 1), self.items)
+            block = csr_array((end - begin, self.items))
+            for first in range(self.begins[begin], self.begins[end], at_once):
+                block = block + self._summed(self.by_item[first : min(first + at_once, self.begins[end])], begin, end)
+            block.sort_indices()
+            yield block
+            begin = end
+
+    def _summed(self, at: Rows, begin: int, end: int) -> csr_array:
+        """The pairs from the events at these positions, whose items are in the range."""
+        sources: list[Columns] = []
+        targets: list[Columns] = []
+        values: list[Floats] = []
+        for shift, left in ((1, self.after), (-1, self.before)):
+            own, others = at, left[at]
+            for distance, weight in enumerate(self.by_distance, start=1):
+                own, others = own[others >= distance], others[others >= distance]
+                source, target = self.rows[own], self.rows[own + shift * distance]
+                later = own + distance if shift > 0 else own
+                value = self.settings.pair_weights(weight, self.weights[later])
+                kept = source != target
+                sources.append(source[kept] - begin)
+                targets.append(target[kept])
+                values.append((value if shift > 0 else self.settings.backward_weight * value)[kept])
+        if not values:
+            return csr_array((end - begin, self.items))
+        there, source, target = np.concatenate(values), np.concatenate(sources), np.concatenate(targets)
+        return coo_array((there, (source, target)), shape=(end - begin, self.items)).tocsr()
 
 
 def slice_changes(
@@ -213,11 +272,12 @@ def slice_changes(
     timestamps: Times | None = None,
     event_weights: Floats | None = None,
 ) -> Changes:
-    """What turns the counts of some users' sequences `before` into those of them `now`: events put in or taken out.
+    """The changes of counts when events are added to, or removed from, some users' sequences.
 
-    Slice u of a sequence, oldest first, is rows[offsets[u]:offsets[u + 1]]; `before` and `now` [m] mark which events
-    are in it then. What changes must have `window` events (if there are so many) on either side within its slice.
-    Costs O(window) for a new newest event, O(window^2) for one elsewhere. timestamps, event_weights: as in `count`.
+    rows[offsets[u]:offsets[u + 1]] is slice u of a sequence, oldest first; `before` and `now` [m] mark the events that
+    it contained before the change and contains after it. A slice must have `window` events (if there are as many) on
+    either side of each changed one. Costs O(window) for a new newest event, O(window^2) for one elsewhere. timestamps,
+    event_weights: as in `count`.
     """
     changed = np.flatnonzero(before != now)
     weights = _event_weights(settings, rows, timestamps, event_weights)
@@ -230,7 +290,7 @@ def slice_changes(
 
 
 def _changed_ranges(changed: Rows, offsets: Rows) -> tuple[Rows, Rows]:
-    """[u], [u] Where the first changed event of each slice stands, and where the last one ends; both 0 for none."""
+    """[u], [u] The position of the first changed event of each slice, and the one after the last; both 0 for none."""
     users = np.searchsorted(offsets, changed, side="right") - 1
     first, last = np.zeros(len(offsets) - 1, np.int64), np.zeros(len(offsets) - 1, np.int64)
     first[users[::-1]] = changed[::-1]
@@ -247,11 +307,11 @@ def _crossing_pairs(
     first: Rows,
     last: Rows,
 ) -> Changes:
-    """Pairs among the events that are `there`, but for those before the first change or after the last of a slice.
+    """Pairs of the events marked `there`, except pairs on the same side of all changes of a slice.
 
-    Those stand equally far from each other before and now; all others are counted here.
+    The distance of an excepted pair is the same before and after the change.
     """
-    place = np.concatenate([[0], np.cumsum(there)])  # of every event, among those that are there
+    place = np.concatenate([[0], np.cumsum(there)])  # of every event, among those marked
     begins, ends = place[offsets[:-1]], place[offsets[1:]]
     heads, middles = place[first], place[last]
     ends = np.where(last > 0, np.minimum(ends, middles + settings.window), heads)
@@ -283,34 +343,11 @@ def _crossing_pairs(
     return Changes.joined(parts)
 
 
-def _pairs(
-    settings: CooccurrenceSettings, rows: Rows, offsets: Rows, weights: Floats
-) -> Iterator[tuple[Rows, Rows, Floats]]:
-    """Earlier items, later items and what each pair counts, in pieces of PAIRS_AT_ONCE or a little more."""
-    users = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    longest = int(np.diff(offsets).max(initial=0))
-    parts: list[tuple[Rows, Rows, Floats]] = []
-    for distance, weight in enumerate(settings.distance_weights()[: max(longest - 1, 0)], start=1):
-        earlier, later = rows[:-distance], rows[distance:]
-        kept = (users[:-distance] == users[distance:]) & (earlier != later)
-        parts.append((earlier[kept], later[kept], settings.pair_weights(weight, weights[distance:][kept])))
-        if sum(len(part[0]) for part in parts) >= PAIRS_AT_ONCE:
-            yield _joined(parts)
-            parts = []
-    if parts:
-        yield _joined(parts)
-
-
-def _joined(parts: Sequence[tuple[Rows, Rows, Floats]]) -> tuple[Rows, Rows, Floats]:
-    earlier, later, values = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return earlier, later, values
-
-
 def _event_weights(
     settings: CooccurrenceSettings, rows: Rows, timestamps: Times | None, event_weights: Floats | None
 ) -> Floats:
     if settings.half_life and timestamps is None:
-        raise InputError("events that fade need timestamps, and there are none", "half_life")
+        raise InputError("weights that fall with age need timestamps, and the events have none", "half_life")
     weights = np.ones(len(rows)) if timestamps is None else settings.event_weights(timestamps)
     return weights if event_weights is None else weights * event_weights
 
@@ -320,7 +357,7 @@ def _rounded(weights: Floats) -> Floats:
 
 
 def history_matrix(settings: CooccurrenceSettings, histories: Sequence[Rows], events: Floats) -> csr_array:
-    """[b, n] What each history multiplies C with: u_k n^-a at the item it had k-th last. events: n_i, as of now."""
+    """[b, n] The rows that are multiplied by C: u_k n^-a at the k-th newest item of each history. events: n_i, now."""
     lengths = np.array([min(len(history), settings.last) for history in histories], dtype=np.int64)
     indptr = np.concatenate([[0], np.cumsum(lengths)])
     rows = np.concatenate([np.zeros(0, np.int64), *(history[::-1][: settings.last] for history in histories)])

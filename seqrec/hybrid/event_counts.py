@@ -1,8 +1,8 @@
 """Counts of events and pairs by item id that follow a log of events: an immutable base, and the changes since.
 
 The base may be memory-mapped and shared by processes. Changes are kept as levels: sorted arrays, each much larger than
-the one after it, which are merged as new ones come. A reader takes all of them as they are at one moment and needs no
-lock, since nothing is ever changed in place.
+the next, which are merged as new ones arrive. Nothing is changed in place, so a reader takes the current arrays and
+needs no lock.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ Columns = npt.NDArray[np.int32]
 Flags = npt.NDArray[np.bool_]
 
 LEVEL_RATIO = 4
-"""A level is merged into the one below unless that is so many times as large: each number is moved log4 n times."""
+"""A level is merged into the one below unless that is so many times larger: each number moves log4 n times."""
 
 
 @dataclass(frozen=True, eq=False)
 class BaseCounts:
-    """Counts over items 0 to n - 1 as of `seq` of an events' log; rows of pairs in compressed form, columns rising."""
+    """Counts over items 0 to n - 1 as of `seq` of an events' log; pairs as compressed sparse rows."""
 
-    item_ids: Sequence[str]  # [n], rising
+    item_ids: Sequence[str]  # [n], ascending
     events: Floats  # [n]
     offsets: Rows  # [n + 1]
     columns: Columns  # [pairs]
     values: Floats  # [pairs]
     seq: int = 0
     log_id: str = ""
-    """Of the log that was counted: numbers of another one mean nothing here."""
+    """The log that was counted; `seq` is a number of this log only."""
     times: EventTimes | None = None
-    """Of each event; None: a version before wrote the counts, which did not keep them."""
+    """Of each event; None in snapshots of versions that did not store them."""
 
     @classmethod
     def empty(cls, log_id: str = "") -> BaseCounts:
@@ -58,10 +58,10 @@ class BaseCounts:
 
 @dataclass(frozen=True, eq=False)
 class EventChanges:
-    """What the counts of an events' log as of `after` differ by from those as of `seq`: slices of users' sequences.
+    """The difference between the counts of a log as of `after` and as of `seq`: slices of users' sequences.
 
-    Slice u, oldest first, is [offsets[u]:offsets[u + 1]] of the columns. Events marked `before` were counted as of
-    `after`, those marked `now` are as of `seq`. No slice says whose it is.
+    Slice u, oldest first, is [offsets[u]:offsets[u + 1]] of the columns. Events marked `before` count as of
+    `after`, those marked `now` as of `seq`. Slices do not name their users.
     """
 
     after: int
@@ -78,9 +78,8 @@ class EventChanges:
 class HistoryCounts:
     """The counts that a score of one history reads: a row of pairs for each of its items, and events of all items.
 
-    Where events fade, both are in proportion to all events (`CooccurrenceSettings.scale`).
-
-    A row may name a column several times: the numbers are to be summed.
+    With a half-life, both are scaled (`CooccurrenceSettings.scale`). A row may contain a column several times; its
+    values are to be summed.
     """
 
     events: Floats  # [n], of one moment; not to be changed
@@ -89,7 +88,7 @@ class HistoryCounts:
 
 @dataclass(frozen=True, eq=False)
 class _Level:
-    """Numbers to add to pairs: keys as of `pair_keys`, each once, rising."""
+    """Numbers to add to pairs: keys of `pair_keys`, ascending, each once."""
 
     keys: Rows
     values: Floats
@@ -108,7 +107,7 @@ class _State:
     seq: int
     stored: Floats  # [n] events
     scale: float
-    events: Floats  # [n] as they are read
+    events: Floats  # [n] scaled
     levels: Sequence[_Level] = field(default=())  # the largest, oldest first
     times: Sequence[EventTimes] = field(default=())  # the same of times
 
@@ -140,7 +139,7 @@ class EventCounts:
 
     @property
     def window(self) -> int:
-        """Events on either side of a change that the change of counts depends on."""
+        """How many events on either side of a changed one determine the changes of counts."""
         return 0 if self.settings is None else self.settings.window
 
     def id_of(self, item_id: str) -> int | None:
@@ -163,8 +162,12 @@ class EventCounts:
     def since(self, time: float) -> Floats:
         """[n] Events of each item from `time` on (Unix seconds), those after now too."""
         state = self._state
-        base = () if self._base.times is None else (self._base.times,)
-        return sum((part.since(time, len(state.events)) for part in (*base, *state.times)), np.zeros(len(state.events)))
+        return sum((part.since(time, len(state.events)) for part in self._times(state)), np.zeros(len(state.events)))
+
+    def newest(self, time: float) -> float | None:
+        """When the newest event up to `time` happened (Unix seconds), perhaps one that was taken back since."""
+        newest = [part.newest(time) for part in self._times(self._state)]
+        return max((one for one in newest if one is not None), default=None)
 
     def read(self, numbers: Sequence[int]) -> HistoryCounts:
         """The counts for a history of these items, of one moment."""
@@ -235,6 +238,10 @@ class EventCounts:
     def changed_pairs(self) -> int:
         """Numbers of pairs held in memory on top of the base; 16 bytes each."""
         return sum(map(len, self._state.levels))
+
+    def _times(self, state: _State) -> Sequence[EventTimes]:
+        base = () if self._base.times is None else (self._base.times,)
+        return (*base, *state.times)
 
     def _scale(self, stored: Floats) -> float:
         return 1.0 if self.settings is None else self.settings.scale(float(stored.sum()))

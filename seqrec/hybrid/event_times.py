@@ -1,4 +1,4 @@
-"""When events happened: enough to count the events of each item within any window of time, exactly.
+"""The times of events, from which the events of each item within any window are counted exactly.
 
 Arrays in the order of time, a base and the changes since. A window is the end of each array, found by bisection.
 """
@@ -17,7 +17,7 @@ Numbers = npt.NDArray[np.int32]
 
 @dataclass(frozen=True, eq=False)
 class EventTimes:
-    """times: [m], rising; items: [m] their numbers; values: [m] what to add to the events of each, None: 1."""
+    """times: [m], ascending; items: [m], their numbers; values: [m], added to the events of the item, None: 1."""
 
     times: Floats
     items: Numbers
@@ -32,7 +32,7 @@ class EventTimes:
 
     @classmethod
     def of(cls, times: Floats, items: npt.NDArray[np.integer], values: Floats | None = None) -> EventTimes:
-        """Sorts by time, equal times by item. With values, each time and item is there once, and none with 0."""
+        """Sorts by time, then item. With values, each time and item occurs once, and none has the sum 0."""
         order = np.lexsort((items, times))
         times, numbers = times[order], items[order].astype(np.int32)
         if values is None or not len(times):
@@ -50,11 +50,16 @@ class EventTimes:
         return cls.of(np.concatenate(times), np.concatenate(items), np.concatenate(values))
 
     def repeated(self) -> EventTimes:
-        """Each event by itself, without values, which must be whole and positive."""
+        """Each event separately, without values, which must be whole and positive."""
         if self.values is None:
             return self
         counts = self.values.astype(np.int64)
         return EventTimes(np.repeat(self.times, counts), np.repeat(self.items, counts))
+
+    def newest(self, time: float) -> float | None:
+        """Of those up to `time`; None if there is none."""
+        end = int(np.searchsorted(self.times, time, "right"))
+        return float(self.times[end - 1]) if end else None
 
     def since(self, time: float, size: int) -> Floats:
         """[size] Events of each item from `time` on."""

@@ -1,4 +1,4 @@
-"""Words: item texts as sparse tf-idf vectors of unit length, whose inner product says how alike two texts are.
+"""Words: item texts as sparse tf-idf vectors of unit length, whose inner product is the similarity of two texts.
 
 Terms of an item are its words, the pairs of neighbouring words, and each attribute with its whole value. A term t that
 stands tf times in the text weighs
@@ -39,7 +39,7 @@ MIN_LIMIT = 50
 
 
 def terms(attributes: Mapping[str, AttributeValue]) -> list[str]:
-    """Words, pairs of words "a b" and whole values "name=value", lower case; a term as often as it stands there."""
+    """Words, pairs of words "a b" and whole values "name=value", in lower case, each as often as it occurs."""
     found: list[str] = []
     for name, value in attributes.items():
         for part in value if isinstance(value, tuple) else (value,):
@@ -55,7 +55,7 @@ def terms(attributes: Mapping[str, AttributeValue]) -> list[str]:
 class Vocabulary:
     """The terms that at least two items have, and not too many: 64-bit hashes (rising, uint64 [v]), and weights [v].
 
-    Texts themselves are not kept: whoever explains a match has both texts, and so their common terms.
+    The terms themselves are not stored: an explanation of a match finds them in the two texts.
     """
 
     hashes: npt.NDArray[np.uint64]
@@ -80,7 +80,7 @@ class Vocabulary:
         return cls(hashes, weights.astype(np.float32))
 
     def term_ids(self, texts: Sequence[Mapping[str, AttributeValue]]) -> list[npt.NDArray[np.int64]]:
-        """The known terms of each text, as places in the vocabulary, rising; a term as often as it stands there."""
+        """The known terms of each text, as positions in the vocabulary, ascending, each as often as it occurs."""
         found = [terms(attributes) for attributes in texts]
         hashes = _hashes([term for of_text in found for term in of_text])
         places = np.searchsorted(self.hashes, hashes)

@@ -1,6 +1,6 @@
 """The hybrid score of histories and items from counts, term vectors and dense scores (formula: `HybridSettings`).
 
-One place for training, evaluation and the service: each brings its own counts and rows, the sums are these.
+Shared by training, evaluation and the service, which provide the counts and rows.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Scores = npt.NDArray[np.float32]
 
 
 def gate(settings: HybridSettings, events: Floats) -> Floats:
-    """[n] What the text score of items with so many events is multiplied by."""
+    """[n] The factor of the text score of items with these numbers of events."""
     return 1.0 + settings.cold_boost / (1.0 + events)
 
 
 def term_weights(settings: HybridSettings, offsets: Rows, ids: npt.NDArray[Any], values: npt.NDArray[Any]) -> Floats:
-    """[m] What the term vector of each item of a history, oldest first, is multiplied by in its term query.
+    """[m] The weight of each item's term vector in the term query of a history, oldest item first.
 
     Item k of m has the terms ids[offsets[k]:offsets[k + 1]] with these values; all before the newest LAST weigh 0.
     """
@@ -59,7 +59,7 @@ def term_queries(settings: HybridSettings, histories: Sequence[Rows], items: csr
 
 
 def own_items(settings: HybridSettings, history: Rows) -> tuple[Rows, Floats]:
-    """Rows of the items that a history holds, each once, and what is added to their scores."""
+    """Rows of the items of a history, each once, and what is added to their scores."""
     rows = np.unique(history)
     bonus = np.full(len(rows), settings.seen)
     if len(history):
@@ -99,7 +99,7 @@ class HybridScorer:
         return np.asarray(dense + (queries @ self.postings).toarray(), dtype=np.float32)
 
     def scores(self, histories: Sequence[Rows], dense: Scores) -> Scores:
-        """-> float32 [b, n], for histories that may hold seen items: whoever excludes them does so afterwards."""
+        """-> float32 [b, n], including seen items; a caller that excludes them does so afterwards."""
         text = self.text(histories, dense)
         if self.settings.cold_boost:
             text *= gate(self.settings, self.counts.events).astype(np.float32)

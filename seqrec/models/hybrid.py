@@ -34,7 +34,7 @@ class HybridConfig:
     dense_model: str
     dense_config: Mapping[str, Any]
     terms: int  # of the vocabulary
-    attributes: tuple[str, ...] | None  # whose words are read; None: all but numbers
+    attributes: tuple[str, ...] | None  # attributes whose words are read; None: all but numbers
     settings: HybridSettings
 
 

@@ -1,11 +1,11 @@
-"""What a data scientist would say of the data before training: findings with their figures and settings to change."""
+"""Checks of the data before training: findings with their figures and the settings to change."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -17,10 +17,13 @@ import pyarrow.parquet as pq
 
 from seqrec.data.items import has_visible_text
 from seqrec.errors import NotReady
+from seqrec.shop.guessing.hints import UNDONE, UNKNOWN, order_state, worth_of
 from seqrec.shop.imported import REPORT
-from seqrec.shop.project import Project
+from seqrec.shop.project import EventType, Project
 
 Level = Literal["stop", "warning", "note"]
+EARLY = 631_152_000
+"""1990-01-01 in Unix seconds."""
 _EACH = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
@@ -76,7 +79,7 @@ def _text(attributes: dict[str, Any], names: tuple[str, ...]) -> str:
 
 
 def check_data(project: Project) -> list[Finding]:
-    """All findings, the gravest first. Raises NotReady if nothing is imported."""
+    """All findings, the most severe first. Raises NotReady if nothing is imported."""
     data = Data(project)
     found = [finding for check in CHECKS for finding in check(data)]
     return sorted(found, key=lambda finding: ("stop", "warning", "note").index(finding.level))
@@ -131,6 +134,22 @@ def _equal_times(data: Data) -> Iterator[Finding]:
             "there are no times, only an order: sessions are unknown, and old events count as much as new ones",
         )
         return
+    each = _EACH[data.report["events"]["unit"]]
+    if data.events > 1 and data.time.min() == data.time.max():
+        yield Finding(
+            "warning",
+            f"all events have one time, {_day(data.time[0], each)}, so the order within a history is that of the file "
+            "and nothing can be split by time; choose the column of the event's own time (events.time)",
+        )
+        return
+    early = data.time < EARLY * each
+    if early.any():
+        yield Finding(
+            "warning",
+            f"{early.sum():,} of {data.events:,} events are from before 1990, such as {_day(data.time.min(), each)}: "
+            "an empty date or another unit? They count as the oldest of a history; check events.time and "
+            "events.time_format",
+        )
     same = np.diff(data.user) == 0
     equal = int((same & (np.diff(data.time) == 0)).sum())
     share = equal / max(1, int(same.sum()))
@@ -141,7 +160,7 @@ def _equal_times(data: Data) -> Iterator[Finding]:
             f"{share:.0%} of the neighbouring events of a user have the same time (baskets), so the order within them "
             'is that of the file; evaluate.split = "last-basket" holds out whole baskets',
         )
-    newest = int(data.time.max(initial=0)) / _EACH[data.report["events"]["unit"]]
+    newest = int(data.time.max(initial=0)) / each
     if newest > time.time() + 86_400:
         ahead = (newest - time.time()) / 86_400
         yield Finding(
@@ -149,6 +168,11 @@ def _equal_times(data: Data) -> Iterator[Finding]:
             f"the newest event is {ahead:,.0f} days in the future, and what users do now would count as older; check "
             "events.time_format and events.zone",
         )
+
+
+def _day(time: int, each: int) -> str:
+    """The date of a time that is counted in `each` parts of a second."""
+    return str(np.datetime64(int(time) // each, "s").astype("datetime64[D]"))
 
 
 def _cold_targets(data: Data) -> Iterator[Finding]:
@@ -238,20 +262,49 @@ def _concentration(data: Data) -> Iterator[Finding]:
 
 def _types(data: Data) -> Iterator[Finding]:
     config = data.project.config.events
-    types = {
-        name: count
-        for name, count in data.report["events"]["types"].items()
-        if name in config.types and config.types[name].counts
-    }
-    total = sum(types.values())
-    if len(types) > 1 and total:
-        name, most = max(types.items(), key=lambda pair: pair[1])
+    counts: dict[str, int] = {name: count for name, count in data.report["events"]["types"].items() if name}
+    rules = {name: config.types.get(name, EventType()) for name in counts}
+    states = {name: state for name in counts if (state := order_state(name))}
+    for name, state in states.items():
+        if state == UNDONE and rules[name].counts:
+            yield Finding(
+                "warning",
+                f"{counts[name]:,} events of type {name} were taken back, and count like purchases; set {name} = "
+                "{ negative = true } in [events.types], or { ignore = true } if they do not show what users dislike",
+            )
+    if len(counts) > 1 and len(states) == len(counts):
+        yield Finding("note", _what_states_do(config.type, counts, rules))
+        return
+    for name, count in counts.items():
+        if len(counts) > 1 and rules[name] == EventType() and worth_of(name)[1] == UNKNOWN:
+            yield Finding(
+                "note",
+                f"{count:,} events of type {name}, an unknown word, are in the histories; if they are no choice of "
+                f"the item, set {name} = {{ ignore = true }} in [events.types]",
+            )
+    counting = {name: count for name, count in counts.items() if name in config.types and rules[name].counts}
+    total = sum(counting.values())
+    if len(counting) > 1 and total:
+        name, most = max(counting.items(), key=lambda pair: pair[1])
         if most > 0.9 * total:
             yield Finding(
                 "note",
                 f"{most / total:.0%} of the events that count are {name}, so that is what is learned and tested; with "
                 f"{name} = {{ history = false }} in [events.types] the rarer ones are",
             )
+
+
+def _what_states_do(column: str | None, counts: Mapping[str, int], rules: Mapping[str, EventType]) -> str:
+    groups: dict[str, list[str]] = {"make history": [], "are negative (not recommended again)": [], "are left out": []}
+    made, negative, out = groups.values()
+    for name, count in counts.items():
+        group = negative if rules[name].negative else made if rules[name].counts else out
+        group.append(f"{name} ({count:,})")
+    does = "; ".join(f"{', '.join(names)} {what}" for what, names in groups.items() if names)
+    return (
+        f"{column} has states of orders, not actions: {does}. A change is a line in [events.types]: "
+        "{ ignore = true } leaves a state out, as for what was cancelled because it was sold out"
+    )
 
 
 CHECKS: tuple[Callable[[Data], Iterator[Finding]], ...] = (

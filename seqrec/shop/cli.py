@@ -6,9 +6,13 @@ import argparse
 import datetime
 import json
 import os
+import sys
 import urllib.request
-from contextlib import closing
+from collections.abc import Mapping
+from contextlib import closing, nullcontext, redirect_stdout, suppress
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -17,6 +21,7 @@ from seqrec.data.tables.base import TableOptions
 from seqrec.data.tables.sql_table import is_url
 from seqrec.errors import InputError
 from seqrec.registry import load
+from seqrec.runtime.arguments import Parser
 from seqrec.runtime.progress import redrawn_every
 from seqrec.shop.check import check_data
 from seqrec.shop.guessing.draft import Input, checked, draft_project, find_data_set, preview, render
@@ -27,7 +32,7 @@ from seqrec.shop.up import up as run_up
 
 
 def init(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "seqrec init",
         description="Look at a shop's items and events and write shop.toml: which column is what, and why. CSV, TSV, "
         "JSON Lines, JSON, Parquet, Excel, folders or patterns of them, and databases by SQLAlchemy URL. Nothing else "
@@ -81,7 +86,7 @@ def _inputs(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> t
 
 
 def up(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "seqrec up",
         description="Import, train, evaluate, index and serve a shop as its shop.toml says. A stage is skipped while "
         "nothing that it depends on has changed; Ctrl-C stops, and the next run continues.",
@@ -94,68 +99,88 @@ def up(argv: list[str]) -> None:
 
 
 def check(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "seqrec check",
         description="Import what has changed and print what stands out in the data, with figures and the setting to "
         "change. Exit code 1 if a training would learn nothing.",
     )
     _add_project(parser)
-    project = require_project(parser.parse_args(argv).project)
-    run_up(project, until="import")
-    stops = [finding.text for finding in check_data(project) if finding.level == "stop"]
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    arguments = parser.parse_args(argv)
+    project = require_project(arguments.project)
+    with redirect_stdout(sys.stderr) if arguments.json else nullcontext():
+        run_up(project, until="import")
+    findings = check_data(project)
+    if arguments.json:
+        print(json.dumps([asdict(finding) for finding in findings], ensure_ascii=False))
+    stops = [finding.text for finding in findings if finding.level == "stop"]
     if stops:
         raise InputError(stops[0], str(project.path))
 
 
 def status(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        "seqrec status", description="Show what is up to date, what is served, and how good the model is."
-    )
+    parser = Parser("seqrec status", description="Show what is up to date, what is served, and how good the model is.")
     _add_project(parser)
-    project = require_project(parser.parse_args(argv).project)
-    print("\n".join(_status(project)))
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    arguments = parser.parse_args(argv)
+    project = require_project(arguments.project)
+    found = _status(project)
+    print(json.dumps(found, ensure_ascii=False) if arguments.json else "\n".join(_status_lines(project, found)))
 
 
 def _add_project(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("project", nargs="?", type=Path, metavar="FILE", help=f"default: {FILE} in this directory")
 
 
-def _status(project: Project) -> list[str]:
+def _status(project: Project) -> dict[str, Any]:
     done = read_state(project.home / STATE)
-    lines = [f"{project.path}: files in {project.home}"]
+    stages = []
     stale = False
     for stage in stages_of(project):
         try:
             fresh = not stale and is_fresh(stage, done, stage.inputs())
         except OSError:
             fresh = False
-        what = "up to date" if fresh else "never run" if stage.name not in done else "stale: `seqrec up` repeats it"
+        state = "up to date" if fresh else "never run" if stage.name not in done else "stale"
         stale = stale or not fresh
-        lines.append(f"  {stage.name:<9} {what}{_when(stage.outputs[0])}")
-    return [*lines, *_served(project), *_quality(project)]
+        stages.append({"name": stage.name, "state": state, "made": _when(stage.outputs[0])})
+    return {"project": str(project.path), "home": str(project.home), "stages": stages, **_served(project)}
 
 
-def _when(path: Path) -> str:
+def _status_lines(project: Project, found: Mapping[str, Any]) -> list[str]:
+    lines = [f"{found['project']}: files in {found['home']}"]
+    for stage in found["stages"]:
+        state = "stale: `seqrec up` repeats it" if stage["state"] == "stale" else stage["state"]
+        made = f" (made {stage['made']})" if stage["made"] else ""
+        lines.append(f"  {stage['name']:<9} {state}{made}")
+    lines.append(f"published: {found['published']}" if found["published"] else "nothing is published yet")
+    if found["url"] is not None:
+        if found["served"] is None:
+            lines.append(f"no service answers at {found['url']}; `seqrec up` starts it")
+        else:
+            lines.append(f"served at {found['url']}: {found['served'].get('snapshot') or found['served']}")
+    return [*lines, *_quality(project)]
+
+
+def _when(path: Path) -> str | None:
     if not path.exists():
-        return ""
-    return f" (made {datetime.datetime.fromtimestamp(path.stat().st_mtime):%Y-%m-%d %H:%M})"
+        return None
+    return f"{datetime.datetime.fromtimestamp(path.stat().st_mtime):%Y-%m-%d %H:%M}"
 
 
-def _served(project: Project) -> list[str]:
+def _served(project: Project) -> dict[str, Any]:
+    """What is published, and what the service at `url` answers at /readyz: None where none does."""
     if not (project.home / "catalogue.sqlite3").is_file():
-        return ["nothing is published yet"]
+        return {"published": None, "url": None, "served": None}
     project.set_environment()
     with closing(load("index.catalogue.open:open_catalogue")(project.home)) as catalogue:
         publications = catalogue.publications()
-    lines = [f"published: {publications[0].snapshot_id}" if publications else "nothing is published yet"]
     host, port = os.environ.get("SEQREC_HOST", "127.0.0.1"), os.environ.get("SEQREC_PORT", "8000")
-    try:
-        with urllib.request.urlopen(f"http://{host}:{port}/readyz", timeout=1) as answer:
-            ready = json.loads(answer.read())
-        lines.append(f"served at http://{host}:{port}: {ready.get('snapshot') or ready}")
-    except (OSError, ValueError):
-        lines.append(f"no service answers at http://{host}:{port}; `seqrec up` starts it")
-    return lines
+    url = f"http://{host}:{port}"
+    served = None
+    with suppress(OSError, ValueError), urllib.request.urlopen(f"{url}/readyz", timeout=1) as answer:
+        served = json.loads(answer.read())
+    return {"published": publications[0].snapshot_id if publications else None, "url": url, "served": served}
 
 
 def _quality(project: Project) -> list[str]:

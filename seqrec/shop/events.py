@@ -5,9 +5,8 @@ Ids become numbers while the table is read, so 10 million events take some 250 M
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seqrec.data.items import check_item_id, check_user_id
+from seqrec.data.sessions import merge_equal, session_numbers
 from seqrec.data.tables.base import Rejects, Table
 from seqrec.errors import InputError
-from seqrec.shop.project import EventsConfig, EventType
+from seqrec.shop.project import LOW_VALUE, EventsConfig, EventType
 from seqrec.shop.times import NULL, TimeReader, coarsest
-from seqrec.shop.values import id_texts, parse_amount, take
+from seqrec.shop.values import id_texts, number_of, parse_amount, take
 
 Codes = npt.NDArray[np.int32]
 UNTYPED = ""
@@ -167,6 +167,8 @@ class Worth:
 def weigh(events: Events, config: EventsConfig, known_items: Collection[str] | None) -> Worth:
     """Applies event types, values, unknown items, duplicates and repeats, in this order; counts go into `dropped`."""
     if known_items is not None:
+        if config.item_numbers:
+            _spell_as(events, known_items)
         known = np.array([name in known_items for name in events.items], dtype=np.bool_)
         events.keep(known[events.item], "items that are not in the catalogue")
     low = np.zeros(len(events), dtype=np.bool_)
@@ -183,10 +185,32 @@ def weigh(events: Events, config: EventsConfig, known_items: Collection[str] | N
     if (low & ignored).any():
         events.dropped[f"with {config.value} below {config.min_value:g}"] = int((low & ignored).sum())
     negatives = _subset(events, negative)
+    _name_low_values(negatives, rules)
     events.keep(counts)
-    weight = np.array([rule.weight for rule in rules], dtype=np.float32)[events.type]
+    # The service keeps weights to 1/1024, so that its sums are exact; training counts alike.
+    weight = np.array([round(1024 * rule.weight) / 1024 for rule in rules], dtype=np.float32)[events.type]
     weight = _collapse(events, config, weight)
     return Worth(events, None if (weight == 1).all() else weight, negatives)
+
+
+def _spell_as(events: Events, known_items: Collection[str]) -> None:
+    """Gives items the id of the one item that is the same number."""
+    spelled: dict[str, str | None] = {}
+    for name in known_items:
+        number = number_of(name)
+        if number is not None:
+            spelled[number] = None if number in spelled else name
+    names = [name if name in known_items else spelled.get(number_of(name) or "") or name for name in events.items]
+    codes: dict[str, int] = {}
+    own = np.array([codes.setdefault(name, len(codes)) for name in names], dtype=np.int32)
+    events.items, events.item = list(codes), own[events.item]
+
+
+def _name_low_values(negatives: Events, rules: Sequence[EventType]) -> None:
+    """Those whose own type is not negative become events of the type LOW_VALUE, which is."""
+    low = ~np.array([rule.negative for rule in rules])[negatives.type]
+    negatives.types = [*negatives.types, LOW_VALUE]
+    negatives.type = np.where(low, len(rules), negatives.type).astype(negatives.type.dtype)
 
 
 def _subset(events: Events, mask: npt.NDArray[np.bool_]) -> Events:
@@ -214,41 +238,21 @@ def _one_each(
     last: bool,
     reason: str,
 ) -> npt.NDArray[np.float32]:
-    if not len(events):
+    merged = merge_equal((events.user, events.item, *keys), events.time, weight, last)
+    if len(merged.kept) == len(events):
         return weight
-    sort_keys: list[npt.NDArray[Any]] = [events.time, *keys, events.item, events.user]
-    order = np.lexsort(sort_keys)  # stable: file order among equals
-    groups: list[npt.NDArray[np.generic]] = [events.user[order], events.item[order], *(key[order] for key in keys)]
-    new = np.ones(len(order), dtype=np.bool_)
-    new[1:] = np.logical_or.reduce([group[1:] != group[:-1] for group in groups])
-    if new.all():
-        return weight
-    begins = np.flatnonzero(new)
-    ends = np.append(begins[1:], len(order)) - 1
-    kept = order[ends if last else begins]
-    largest = np.maximum.reduceat(weight[order], begins)
-    weight[kept] = largest
-    # Of equal weights the last one: views come before the purchase.
-    strongest = order[np.lexsort((-np.arange(len(order)), -weight[order], np.cumsum(new)))][begins]
-    events.type[kept] = events.type[strongest]
-    mask = np.zeros(len(order), dtype=np.bool_)
-    mask[kept] = True
+    mask = np.zeros(len(events), dtype=np.bool_)
+    mask[merged.kept] = True
+    events.type[merged.kept] = events.type[merged.strongest]
     events.keep(mask, reason)
-    return weight[mask]
+    return weight[merged.strongest]
 
 
 def _sessions(events: Events, gap: float) -> npt.NDArray[np.int64]:
-    """The number of each event's session: a user's events without a pause longer than `gap` seconds."""
     if events.unit == "order":
         return np.zeros(len(events), dtype=np.int64)
     each = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[events.unit]
-    order = np.lexsort((events.time, events.user))
-    new = np.ones(len(order), dtype=np.bool_)
-    user, time = events.user[order], events.time[order]
-    new[1:] = (user[1:] != user[:-1]) | (np.diff(time) > gap * each)
-    sessions = np.empty(len(order), dtype=np.int64)
-    sessions[order] = np.cumsum(new)
-    return sessions
+    return session_numbers(events.user, events.time, gap * each)
 
 
 class Actors:

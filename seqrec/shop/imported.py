@@ -79,6 +79,17 @@ def import_shop(project: Project, progress: Progress = lambda rows: None) -> Rep
     return report
 
 
+def read_feed(project: Project, path: Path | None) -> list[Item]:
+    """The items of a file (None: of what [items] names), read as [items] says. Raises FileFormatError."""
+    config = project.config.items
+    location = config.location if path is None else str(path.absolute())
+    table = open_table(location, options_of(config), "items", project.base)
+    found = list(read_shop_items(table, config, Rejects(config.on_error), ItemCounts(), lambda rows: None))
+    if not found:
+        raise InputError("there is no item in it", table.name)
+    return found
+
+
 def _write_items(table: Table, project: Project, folder: Path, report: Report, progress: Progress) -> set[str]:
     config = project.config.items
     rejects, counts, known = Rejects(config.on_error), ItemCounts(), set[str]()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,14 +36,16 @@ class ItemCounts:
 def read_shop_items(
     table: Table, config: ItemsConfig, rejects: Rejects, counts: ItemCounts, progress: Callable[[int], object]
 ) -> Iterator[Item]:
-    """The items in the order of the table, each id once. With duplicates = "last" the values are those of the last row,
-    at the place of the first. Raises FileFormatError with "raise" in `rejects`."""
-    last = _last_rows(table, config) if config.duplicates == "last" else None
+    """The items in the order of the table, each id once: at the place of the first row, or of the last one with
+    duplicates = "last" or "merge". Raises FileFormatError with "raise" in `rejects`."""
+    last = None if config.duplicates == "first" else _last_rows(table, config)
     wanted = [name for name, column in config.columns.items() if column.kind != "drop"]
     converters = {name: _converter(config.columns[name], config.html) for name in wanted if name != config.id}
     stock = next((name for name in converters if config.columns[name].kind == "available"), None)
+    without_stock = stock is None or is_available(None, config.columns[stock].yes)
     texts, attributes_of = set(config.texts), [name for name in converters if name != stock]
     seen: set[str] = set()
+    begun: dict[str, tuple[dict[str, AttributeValue], bool | None]] = {}  # with "merge": of the rows so far
     row = -1
     for batch in table.batches(wanted, rejects):
         ids = id_texts(batch.column(wanted.index(config.id))).to_pylist()
@@ -55,14 +57,22 @@ def read_shop_items(
         for place, item_id in enumerate(ids):
             row += 1
             counts.read += 1
-            if item_id is not None and (item_id in seen or (last is not None and last.get(item_id, row) != row)):
-                counts.duplicates += 1
+            further = item_id is not None and (item_id in seen or (last is not None and last.get(item_id, row) != row))
+            counts.duplicates += further
+            if further and config.duplicates != "merge":
                 continue
+            attributes = {name: value for name in attributes_of if (value := columns[name][place]) is not None}
+            available = None if stock is None else columns[stock][place]
+            shown = None if available is None else bool(available)
+            if config.duplicates == "merge" and item_id is not None:
+                attributes, shown = _merged(begun.pop(item_id, None), attributes, shown, attributes_of)
+                if further:
+                    begun[item_id] = attributes, shown
+                    continue
             try:
                 if item_id is None:
                     raise InputError(f"{config.id} is empty")
-                attributes = {name: value for name in attributes_of if (value := columns[name][place]) is not None}
-                item = make_item(item_id, attributes, stock is None or bool(columns[stock][place]))
+                item = make_item(item_id, attributes, without_stock if shown is None else shown)
             except InputError as error:
                 reason = "no id" if item_id is None else "values that cannot be stored"
                 way_out = 'on_error = "skip" in [items] leaves such rows out'
@@ -74,6 +84,20 @@ def read_shop_items(
             counts.unavailable += not item.available
             yield item
         progress(len(batch))
+
+
+def _merged(
+    before: tuple[dict[str, AttributeValue], bool | None] | None,
+    attributes: dict[str, AttributeValue],
+    shown: bool | None,
+    order: Sequence[str],
+) -> tuple[dict[str, AttributeValue], bool | None]:
+    """Of two rows of an item: the values of the earlier one, and what it lacks."""
+    if before is None:
+        return attributes, shown
+    both = {**attributes, **before[0]}
+    known = [one for one in (before[1], shown) if one is not None]
+    return {name: both[name] for name in order if name in both}, any(known) if known else None
 
 
 def _last_rows(table: Table, config: ItemsConfig) -> dict[str, int] | None:
@@ -99,7 +123,7 @@ def _converted(
     values, places = _distinct(column)
     converted: list[AttributeValue | None]
     if config.kind == "available":
-        converted = [is_available(value, config.yes) for value in [*values, None]]
+        converted = [is_available(value, config.yes) for value in values] + [None]
     else:
         converted = [_fitted(name, convert(value), counts) for value in values] + [None]
     if config.kind == "number":

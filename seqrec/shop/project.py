@@ -15,25 +15,25 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from seqrec.data.durations import parse_duration
 from seqrec.data.encoding import read_text
 from seqrec.errors import FileFormatError, InputError
+from seqrec.runtime.arguments import did_you_mean
 
 FILE = "shop.toml"
 FORMAT = 1
 
 Kind = Literal["id", "text", "list", "number", "stored", "available", "drop"]
 OnError = Literal["raise", "skip"]
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|min|h|d)")
-_SECONDS = {"s": 1.0, "sec": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def seconds_of(value: object) -> object:
     """The seconds of "30min", "24h", "10 s", "7d"; numbers are seconds. Raises ValueError."""
     if isinstance(value, str):
-        found = _DURATION.fullmatch(value.strip())
-        if not found:
+        seconds = parse_duration(value)
+        if seconds is None:
             raise ValueError(f'{value!r} is not a duration, such as "30min", "24h" or "7d"')
-        return float(found[1]) * _SECONDS[found[2]]
+        return seconds
     return value
 
 
@@ -83,11 +83,12 @@ class SourceConfig(Section):
 
 class ItemsConfig(SourceConfig):
     """`columns`: the models read those of kind text and list, in this order. `html`: strip tags and entities.
-    `duplicates`: which row of an id counts."""
+    `duplicates`: which row of an id counts; with "merge" the first value of each column, and an item is available if
+    one of its rows is, as where products have a row for each variant."""
 
     columns: dict[str, Column]
     html: bool = True
-    duplicates: Literal["first", "last"] = "last"
+    duplicates: Literal["first", "last", "merge"] = "last"
 
     @model_validator(mode="after")
     def _one_id(self) -> ItemsConfig:
@@ -106,6 +107,10 @@ class ItemsConfig(SourceConfig):
         return tuple(name for name, column in self.columns.items() if column.kind in ("text", "list"))
 
 
+LOW_VALUE = "low_value"
+"""The type of events that are negative because of their value."""
+
+
 class EventType(Section):
     """What an event is worth. `history`: it is part of the user's history, with this `weight`. `negative`: the user
     does not want the item. `ignore`: it counts nowhere."""
@@ -121,14 +126,15 @@ class EventType(Section):
 
 
 class EventsConfig(SourceConfig):
-    """`time_format`: s, ms, us, ns since 1970; order (a running number); iso; datetime (typed columns); dayfirst or
-    monthfirst (any spelling); or a strptime format. `zone`: of times without one. `value` and `min_value`: events of a
-    lower value are `low_value`. `session`: where `user` is empty, the user of the session acted,
-    or the session itself. `repeats`: the same user and item again:
-    keep all, one a session, the first, or the last; identical events are always one."""
+    """`item_numbers`: 00123, 123 and 123.0 are one item, spelled as in the items. `time_format`: s, ms, us, ns since
+    1970; order (a running number); excel (days since 1900); iso; datetime (typed columns); dayfirst or monthfirst (any
+    spelling); or a strptime format. `zone`: of times without one. `value` and `min_value`: events of a lower value are
+    `low_value`. `session`: where `user` is empty, the user of the session acted, or the session itself. `repeats`: the
+    same user and item again: keep all, one a session, the first, or the last; identical events are always one."""
 
     user: str | None = None
     item: str
+    item_numbers: bool = False
     time: str | None = None
     time_format: str = "order"
     zone: str = "UTC"
@@ -175,9 +181,13 @@ class ServeConfig(BaseModel):
         return self.__pydantic_extra__ or {}
 
 
-class ShopConfig(Section):
-    """`retrain` is read by `seqrec retrain`."""
+class RetrainConfig(Section):
+    """`every`: how often the service starts `seqrec retrain`, in seconds; None: never."""
 
+    every: Duration | None = None
+
+
+class ShopConfig(Section):
     format: Literal[1]
     home: str = "var"
     items: ItemsConfig
@@ -185,7 +195,7 @@ class ShopConfig(Section):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     serve: ServeConfig = ServeConfig()
-    retrain: dict[str, Any] = Field(default_factory=dict)
+    retrain: RetrainConfig = RetrainConfig()
 
 
 @dataclass(frozen=True)
@@ -243,6 +253,20 @@ class Project:
         named = ["--preset", preset] if preset else []
         return [*named, *(part for setting in settings for part in ("--set", setting))]
 
+    def event_types(self) -> list[str]:
+        """What makes the service treat events as training does, as arguments of `seqrec events types`."""
+        config = self.config.events
+        types = {name: one for name, one in config.types.items() if one.negative or (one.counts and one.weight != 1)}
+        found = [f"{name}={'negative' if one.negative else one.weight}" for name, one in types.items()]
+        low = [f"{LOW_VALUE}=negative"] if config.low_value == "negative" else []
+        return [*found, *low, "--session-gap", self._session_gap()]
+
+    def _session_gap(self) -> str:
+        config = self.config.events
+        if config.repeats == "session" and config.time_format != "order":
+            return f"{config.session_gap!r}s"
+        return "user" if config.repeats in ("session", "first") else "none"
+
     def evaluate_options(self) -> list[str]:
         config = self.config.evaluate
         if config.split == "leave-one-out":
@@ -250,12 +274,22 @@ class Project:
         gap = ["--basket-gap", str(config.basket_gap)] if config.split == "last-basket" else []
         return ["--split-by", config.split, *gap]
 
+    def explained(self, error: InputError) -> InputError:
+        """An error of a setting of the service, with its line if it is one of [serve]."""
+        name = (error.field or "").removeprefix("SEQREC_").lower()
+        if name not in self.config.serve.settings:
+            return error
+        line = _line_of(read_text(self.path), ("serve", name))
+        return FileFormatError(self.path, line, f"serve.{name}: {error.reason}")
+
     def set_environment(self) -> None:
-        """The service's settings from [serve], where the environment does not have them."""
+        """The service's settings from [serve] and [retrain], where the environment does not have them."""
         os.environ.setdefault("SEQREC_HOME", str(self.home))
         for name, value in self.config.serve.settings.items():
             written = str(value).lower() if isinstance(value, bool) else str(value)
             os.environ.setdefault(f"SEQREC_{name.upper()}", written)
+        if self.config.retrain.every is not None:
+            os.environ.setdefault("SEQREC_RETRAIN_EVERY", f"{self.config.retrain.every:.0f}s")
 
 
 def find_project(folder: Path = Path()) -> Project | None:
@@ -320,10 +354,16 @@ def toml_string(text: str) -> str:
     return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped) + '"'
 
 
+_SECTIONS = (ShopConfig, ItemsConfig, EventsConfig, EventType, TrainConfig, EvaluateConfig, RetrainConfig)
+_SETTINGS = sorted({name for section in _SECTIONS for name in section.model_fields})
+
+
 def _reason(error: Any) -> str:
     kind, value = error["type"], error["input"]
     if kind == "extra_forbidden":
-        return "no such setting"
+        return f"no such setting{did_you_mean(str(error['loc'][-1]), _SETTINGS)}"
+    if kind in ("model_type", "dict_type", "model_attributes_type"):
+        return f"a table such as {{ weight = 0.5 }} or a section is needed, not {str(value)[:100]!r}"
     if kind == "missing":
         return "this setting is missing"
     message = str(error["msg"]).removeprefix("Value error, ")

@@ -64,6 +64,8 @@ def find_format(sample: Sequence[pa.Array], rest: Callable[[], Iterable[pa.Array
     numeric = [_NUMERIC.fullmatch(text) for text in texts]
     if sum(one is not None for one in numeric) >= 0.9 * len(texts):
         return _of_dates(texts, rest)
+    if sum(text.isdigit() and len(text) != 8 for text in texts) > 0.1 * len(texts):
+        return None  # a lone number is the day of a date to dateutil
     read = sum(_dateutil(text, False, ZoneInfo("UTC")) is not None for text in texts[:200])
     if read >= 0.9 * min(200, len(texts)):
         return TimeFormat("dayfirst", f"written out, such as {texts[0]}", "they have no zone")
@@ -77,6 +79,8 @@ def _of_numbers(values: npt.NDArray[Any]) -> TimeFormat | None:
     for short, unit in SHORT.items():
         if counts.get(unit, 0) >= 0.9 * len(values):
             return TimeFormat(short, f"numbers of the size of {unit} since 1970, such as {values[0]:.0f}")
+    if ((values > 20_000) & (values < 80_000)).all() and (values != np.floor(values)).any():
+        return TimeFormat("excel", f"days since 1900, as Excel counts, such as {values[0]}", "they have no zone")
     if (values == np.floor(values)).all() and (values >= 0).all():
         return TimeFormat("order", "running numbers, not times", "the time between events is unknown")
     return None
@@ -130,7 +134,7 @@ class TimeReader:
             self._zone = ZoneInfo(zone)
         except (ZoneInfoNotFoundError, ValueError):
             raise InputError(f"{zone!r} is not a time zone, such as Europe/Berlin or UTC", "events.zone") from None
-        known = (*SHORT, "order", "iso", "datetime", "dayfirst", "monthfirst")
+        known = (*SHORT, "order", "excel", "iso", "datetime", "dayfirst", "monthfirst")
         if format not in known and "%" not in format:
             raise InputError(
                 f"{format!r} is none of {', '.join(known)}, nor a format such as %d.%m.%Y", "events.time_format"
@@ -143,6 +147,8 @@ class TimeReader:
             return self._nanoseconds(times)
         if self.format in SHORT or self.format == "order":
             return self._numbers(column)
+        if self.format == "excel":
+            return self._days(column)
         if not pa.types.is_string(column.type):
             column = column.cast(pa.string())
         column = pc.utf8_trim_whitespace(column)
@@ -172,6 +178,15 @@ class TimeReader:
         values = pc.fill_null(whole_numbers, 0).to_numpy(zero_copy_only=False)
         good = ~whole_numbers.is_null().to_numpy(zero_copy_only=False) & (np.abs(values) < 9.2e18 / factor)
         return np.where(good, np.where(good, values, 0) * factor, NULL)
+
+    def _days(self, column: pa.Array) -> npt.NDArray[np.int64]:
+        """Of days since 1899-12-30, to the second."""
+        if pa.types.is_string(column.type):
+            column = pc.utf8_trim_whitespace(column)
+            number = pc.match_substring_regex(column, r"^\d{1,6}(\.\d*)?$")
+            column = pc.if_else(number, column, None)
+        seconds = pc.round(pc.multiply(pc.subtract(column.cast(pa.float64()), 25_569.0), 86_400.0))
+        return self._nanoseconds(seconds.cast(pa.int64()).cast(pa.timestamp("s")).cast(pa.timestamp("ns"), safe=False))
 
     def _iso(self, column: pa.Array) -> npt.NDArray[np.int64]:
         naive, zoned = pa.timestamp("us"), pa.timestamp("us", "UTC")
@@ -224,8 +239,8 @@ def _dateutil(text: str, day_first: bool, zone: ZoneInfo) -> int | None:
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=zone)
-    microseconds: int = round(moment.timestamp() * 1_000_000)
-    return microseconds * 1000
+    nanoseconds: int = round(moment.timestamp() * 1_000_000) * 1000
+    return nanoseconds if abs(nanoseconds) < 2**63 else None  # years before 1678 or after 2262
 
 
 def coarsest(times: npt.NDArray[np.int64]) -> tuple[str, npt.NDArray[np.int64]]:

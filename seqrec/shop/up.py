@@ -5,12 +5,10 @@ Each stage is a command of the program, called by name, so that this package doe
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shlex
 import shutil
-import socket
 import sys
 from collections.abc import Callable, Sequence
 from importlib.resources import files
@@ -26,9 +24,10 @@ from seqrec.data.tables.source_table import FORMATS
 from seqrec.data.tables.sql_table import is_url
 from seqrec.errors import InputError
 from seqrec.registry import load
+from seqrec.runtime.listen import listen
 from seqrec.runtime.progress import redrawn_every
 from seqrec.shop.check import check_data
-from seqrec.shop.imported import REPORT, Report, import_shop, summary_lines
+from seqrec.shop.imported import NEGATIVES, REPORT, Report, import_shop, summary_lines
 from seqrec.shop.project import EventsConfig, ItemsConfig, Project
 from seqrec.shop.stages import STATE, Stage, digest, run_stages
 
@@ -45,7 +44,9 @@ def up(project: Project, fresh: bool = False, until: str | None = None, serve: b
     serve = serve and until is None
     project.set_environment()
     if serve:
-        host, port = _address()
+        host, port = _address(project)
+    if home.exists() and not home.is_dir():
+        raise InputError(f"{home} is a file; home is the folder of what is made", str(project.path))
     home.mkdir(parents=True, exist_ok=True)
     for left in (*home.glob(".tmp-*"), *home.glob(".old-*")):  # of a run that was killed
         shutil.rmtree(left, ignore_errors=True)
@@ -82,7 +83,11 @@ def stages_of(project: Project, fresh: bool = False) -> list[Stage]:
         cli.run("evaluate", [str(project.checkpoint), *paths, *options])
 
     def index() -> None:
+        # First, since the build counts the events.
+        cli.run("events", ["types", "--home", str(home), *project.event_types()])
         cli.run("index", ["build", "--home", str(home), "--checkpoint", str(project.checkpoint), *paths, "--publish"])
+        if (negatives := data / NEGATIVES).exists():
+            cli.run("events", ["import", "--home", str(home), "--on-error", "skip", str(negatives)])
 
     def imported_from() -> str:
         config = project.config
@@ -125,7 +130,7 @@ def stages_of(project: Project, fresh: bool = False) -> list[Stage]:
         Stage(
             "index",
             "encode the items, build the index, verify and publish it",
-            made_from_checkpoint(),
+            made_from_checkpoint(*project.event_types()),
             (home / "catalogue.sqlite3", home / "snapshots"),
             index,
         ),
@@ -183,34 +188,14 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _address() -> tuple[str, int]:
+def _address(project: Project) -> tuple[str, int]:
     """Host and port of the service's settings, checked before minutes of training. Raises InputError."""
-    settings = load("service.settings:load_settings")()
-    check_address(settings.host, settings.port)
-    return settings.host, settings.port
-
-
-def check_address(host: str, port: int) -> None:
-    """Raises InputError if nothing can listen there."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except socket.gaierror as error:
-        raise InputError(f"{host!r} is not an address to listen on: {error.strerror}", "SEQREC_HOST") from None
-    with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(address)
-            probe.listen(1)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise InputError(
-                    f"port {port} of {host} is used by another program (another shop?); "
-                    f"stop it or choose another port, e.g. SEQREC_PORT={port % 65535 + 1}",
-                    "SEQREC_PORT",
-                ) from None
-            if error.errno == errno.EACCES:
-                raise InputError(f"port {port} needs privileges; set a port above 1023", "SEQREC_PORT") from None
-            raise InputError(f"{host!r} is not an address of this machine: {error.strerror}", "SEQREC_HOST") from None
+        settings = load("service.settings:load_settings")()
+    except InputError as error:
+        raise project.explained(error) from None
+    listen(settings.host, settings.port).close()
+    return settings.host, settings.port
 
 
 def _serve(project: Project, host: str, port: int) -> None:

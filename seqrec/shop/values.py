@@ -19,6 +19,7 @@ _ENTITY = re.compile(r"&(?:#\d+|#x[0-9a-fA-F]+|[a-zA-Z][a-zA-Z0-9]+);")
 _SCRIPT = re.compile(r"<(script|style)\b.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
 _SPACE = re.compile(r"\s+")
 _AMOUNT = re.compile(r"[^\d]{0,6}?([+-]?\d[\d.,'\u00a0\u202f ]*)[^\d]{0,6}")
+_WHOLE = re.compile(r"0*(\d+)(?:\.0*)?")
 NO = frozenset(["", "0", "0.0", "no", "n", "false", "f", "nein", "non", "none", "null", "inactive", "archived", "draft",
                 "out of stock", "out_of_stock", "outofstock", "sold out", "soldout", "unavailable", "not available",
                 "ausverkauft", "nicht verfügbar", "inaktiv", "discontinued", "deleted", "disabled", "hidden",
@@ -102,6 +103,16 @@ def id_texts(column: pa.Array) -> pa.Array:
         column = column.cast(pa.string())
     column = pc.utf8_trim_whitespace(column)
     return pc.if_else(pc.equal(column, ""), None, column)
+
+
+def number_of(item_id: str) -> str | None:
+    """The number that an id is, however it is written; None for other ids.
+
+    >>> number_of("00123"), number_of("123.0")
+    ('123', '123')
+    """
+    found = _WHOLE.fullmatch(item_id)
+    return found[1] if found else None
 
 
 def take(values: npt.NDArray[T], indices: pa.Array) -> npt.NDArray[T]:

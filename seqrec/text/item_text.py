@@ -155,7 +155,7 @@ class ItemText:
             if self._tokenizer.token_to_id("<mask>") is not None:
                 # RoBERTa's <mask> includes the space before it.
                 self._tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True, normalized=False)])
-        self._names: dict[str, npt.NDArray[np.int32]] = {}
+        self.names: dict[str, npt.NDArray[np.int32]] = {}
 
     @property
     def digest(self) -> str:
@@ -175,12 +175,12 @@ class ItemText:
         An item with none of the attributes has no tokens; one with no visible text in any of them has only their names.
         """
         texts = [self._texts(item.attributes if isinstance(item, Item) else item) for item in items]
-        fresh = list({name for pairs in texts for name, _ in pairs} - self._names.keys())
-        if len(self._names) + len(fresh) > 10_000:  # names come from users, so the cache is bounded
-            self._names = {}
+        fresh = list({name for pairs in texts for name, _ in pairs} - self.names.keys())
+        if len(self.names) + len(fresh) > 10_000:  # names come from users, so the cache is bounded
+            self.names = {}
             fresh = list({name for pairs in texts for name, _ in pairs})
-        names = self._names | dict(zip(fresh, self._ids(fresh), strict=True))
-        self._names = names
+        names = self.names | dict(zip(fresh, self._ids(fresh), strict=True))
+        self.names = names
         values = iter(self._ids([value for pairs in texts for _, value in pairs]))
         limit = self.recipe.max_attr_length
         result = []

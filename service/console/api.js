@@ -1,6 +1,8 @@
 // The public HTTP API as the console calls it. Paths are relative, so that it also works behind a proxy that puts a
 // prefix before them.
 
+import { fetchWithKey } from "./key.js";
+
 /** What went wrong, as RFC 9457 says it; status 0 where no answer came at all. */
 export class Problem extends Error {
   constructor(status, title, { detail, field, advice } = {}) {
@@ -26,7 +28,7 @@ async function send(method, path, body, signal) {
   let response;
   let text;
   try {
-    response = await fetch(path, {
+    response = await fetchWithKey(path, {
       method,
       signal,
       headers: body === undefined ? {} : { "content-type": "application/json" },
@@ -100,7 +102,7 @@ export const metricsText = (signal) => send("GET", "metrics", undefined, signal)
 
 /** /readyz as it is, also where it answers 503. */
 export async function readyz(signal) {
-  const response = await fetch("readyz", { signal });
+  const response = await fetchWithKey("readyz", { signal });
   return response.json();
 }
 

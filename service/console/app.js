@@ -2,12 +2,14 @@
 
 import { connection, Problem, readyz } from "./api.js";
 import { announce, button, h, icon, pageHead, problemBox } from "./dom.js";
+import { currentKey, login, logout } from "./key.js";
 
 const VIEWS = [
   ["try", "Try"],
   ["items", "Items"],
   ["users", "Users"],
   ["models", "Models"],
+  ["reports", "Reports"],
   ["operations", "Operations"],
   ["map", "Map"],
 ];
@@ -46,7 +48,7 @@ async function show() {
     if (link.dataset.view === name) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  for (const left of document.querySelectorAll("dialog")) left.close();
+  for (const left of document.querySelectorAll("dialog:not(#key-form)")) left.close();
   document.title = known ? `${known[1]} · seqrec` : "seqrec";
   const main = byId("main");
   main.dataset.view = known ? name : "";
@@ -78,7 +80,10 @@ async function show() {
   first = false;
 }
 
-window.addEventListener("hashchange", show);
+window.addEventListener("hashchange", () => {
+  dismissed = false;
+  show();
+});
 
 // --- the state of the connection ---
 
@@ -117,6 +122,62 @@ async function watchHealth() {
   }
   setTimeout(watchHealth, HEALTH_POLL);
 }
+
+// --- the API key of this tab, where the service needs one ---
+
+let dismissed = false; // until the reader asks for the form again, or goes elsewhere
+
+function askForKey() {
+  if (dismissed || document.querySelector("#key-form")) return;
+  const input = h("input", { type: "password", required: true, autocomplete: "off", spellcheck: "false", placeholder: "seqrec_…" });
+  const refused = h("p", { class: "refused", role: "alert" });
+  const form = h("form", { onsubmit: async (event) => {
+    event.preventDefault();
+    try {
+      const known = await login(input.value);
+      if (known) return dialog.close("in");
+      refused.textContent = "The service does not accept this key.";
+    } catch (problem) {
+      refused.textContent = problem.message;
+    }
+    input.select();
+  } },
+    h("h2", { id: "key-title" }, "This service needs an API key"),
+    h("p", {}, "It is kept in this tab until you close it. Scopes decide what you see; ", h("code", {}, "seqrec keys create NAME --scope admin"), " makes a key for all of it."),
+    h("label", { class: "field" }, "API key", input),
+    refused,
+    h("div", { class: "row end" }, button("Not now", () => dialog.close("")), h("button", { type: "submit", class: "primary" }, "Sign in")));
+  const dialog = h("dialog", { class: "small", id: "key-form", "aria-labelledby": "key-title", onclose: () => {
+    dialog.remove();
+    dismissed = dialog.returnValue !== "in";
+    showSession(true);
+    if (!dismissed) show();
+  } }, form);
+  document.body.append(dialog);
+  dialog.showModal();
+}
+
+/** The button below the views; `needed`: whether requests were refused for want of a key. */
+function showSession(needed = false) {
+  const signedIn = currentKey() !== null;
+  byId("session").hidden = !signedIn && !needed;
+  byId("session").textContent = signedIn ? "Sign out" : "Sign in";
+}
+
+byId("session").addEventListener("click", () => {
+  if (currentKey() !== null) {
+    logout();
+    location.reload();
+    return;
+  }
+  dismissed = false;
+  askForKey();
+});
+window.addEventListener("seqrec-key-needed", () => {
+  showSession(true);
+  askForKey();
+});
+showSession();
 
 // --- theme ---
 

@@ -9,6 +9,8 @@ const PARTS = {
   words: { name: "words in common", tells: "shares words with" },
   dense: { name: "meaning of the text", tells: "reads like" },
   repeat: { name: "bought before", tells: "was bought before, as" },
+  boost: { name: "boosts of the placement" },
+  rotate: { name: "shown before, not chosen" },
 };
 const ORDER = Object.keys(PARTS);
 
@@ -52,10 +54,9 @@ export function why(item, names) {
   for (const [kind, { item_id: id }] of [...best].slice(0, 2)) {
     told.set(id, [...(told.get(id) ?? []), kind === "similarity" ? "is similar to" : PARTS[kind]?.tells ?? partName(kind)]);
   }
-  const clauses = [...told].map(([id, says], row) => {
-    const text = says.join(" and ");
+  const clauses = [...told].map(([id, [first, second]], row) => {
     const { title } = describe(names.get(id) ?? { item_id: id });
-    return h("span", {}, row ? "; " : "", row ? text : text[0].toUpperCase() + text.slice(1), " ", h("b", { dir: "auto" }, title));
+    return h("span", {}, row ? "; " : "", row ? first : first[0].toUpperCase() + first.slice(1), " ", h("b", { dir: "auto" }, title), second && ` and ${second} it`);
   });
   return clauses.length ? h("p", { class: "why" }, clauses) : null;
 }
@@ -86,11 +87,26 @@ export function productCard(item, { rank, best, names, add, large = false, note 
   );
 }
 
+/** The sum that a score is: its parts, and below each what single items of the history add to it. */
+function scoreTable(item, names) {
+  const amount = (value) => h("td", {}, number(value, 3));
+  const line = (label, value) => h("tr", { class: "of-part" }, h("th", { scope: "row", dir: "auto" }, label), amount(value));
+  const rows = Object.entries(item.parts).map(([part, value]) => {
+    const reasons = (item.because ?? []).filter((reason) => reason.part === part);
+    const rest = value - reasons.reduce((all, { score }) => all + score, 0);
+    return [
+      h("tr", { class: "part-row", "data-part": part }, h("th", { scope: "row" }, h("span", { class: partClass(part) }), partName(part)), amount(value)),
+      reasons.map((reason) => line(describe(names.get(reason.item_id) ?? reason).title, reason.score)),
+      reasons.length > 0 && Math.abs(rest) >= 0.0005 && line("the rest of the history", rest),
+    ];
+  });
+  return [h("h3", {}, "Score"), h("table", { class: "figures" }, h("tbody", {}, rows), h("tfoot", {}, h("tr", {}, h("th", { scope: "row" }, "Sum"), amount(item.score))))];
+}
+
 /** Everything about one recommended item. */
 export function openItem(item, { names = new Map(), add = null } = {}) {
   const { title } = describe(item);
-  const parts = Object.entries(item.parts ?? {});
-  const because = item.because ?? [];
+  const because = (item.because ?? []).filter((reason) => !reason.part);
   const dialog = h(
     "dialog",
     { class: "item-dialog", "aria-labelledby": "dialog-title", onclose: () => dialog.remove(), onclick: (event) => event.target === dialog && dialog.close() },
@@ -98,13 +114,10 @@ export function openItem(item, { names = new Map(), add = null } = {}) {
       "div",
       { class: "dialog-body" },
       h("div", { class: "card-top" }, tile(item), h("div", { class: "lines" }, h("h2", { id: "dialog-title", dir: "auto" }, title), meta(item)), button("Close", () => dialog.close(), { kind: "quiet" })),
-      parts.length > 0 && [
-        h("h3", {}, "Score"),
-        h("table", { class: "figures" }, h("tbody", {}, parts.map(([part, value]) => h("tr", {}, h("th", { scope: "row" }, h("span", { class: partClass(part) }), partName(part)), h("td", {}, number(value, 3))))), h("tfoot", {}, h("tr", {}, h("th", { scope: "row" }, "Sum"), h("td", {}, number(item.score, 3))))),
-      ],
+      item.parts && scoreTable(item, names),
       because.length > 0 && [
         h("h3", {}, "Because of the history"),
-        h("table", { class: "figures" }, h("tbody", {}, because.map((reason) => h("tr", {}, h("th", { scope: "row", dir: "auto" }, describe(names.get(reason.item_id) ?? reason).title), h("td", { class: "soft" }, reason.part ? partName(reason.part) : "similarity"), h("td", {}, number(reason.score ?? reason.similarity, 3)))))),
+        h("table", { class: "figures" }, h("tbody", {}, because.map((reason) => h("tr", {}, h("th", { scope: "row", dir: "auto" }, describe(names.get(reason.item_id) ?? reason).title), h("td", { class: "soft" }, "similarity"), h("td", {}, number(reason.similarity, 3)))))),
       ],
       h("h3", {}, "Attributes"),
       attributeList(item.attributes),

@@ -27,6 +27,7 @@ const ICONS = {
   items: "M4 4h7v7H4zM13 4h7v7h-7zM4 13h7v7H4zM13 13h7v7h-7z",
   users: "M12 12a4 4 0 100-8 4 4 0 000 8zM4 20a8 8 0 0116 0",
   models: "M12 3l8 4.5-8 4.5-8-4.5zM4 12l8 4.5 8-4.5M4 16.5L12 21l8-4.5",
+  reports: "M4 20h16M7 16v-5M12 16V5M17 16V9",
   operations: "M3 12h4l3-8 4 16 3-8h4",
   map: "M6 7h.01M10 16h.01M17 6h.01M14 11h.01M19 15h.01M8 12h.01M12 19h.01",
   plus: "M12 5v14M5 12h14",
@@ -90,6 +91,15 @@ export const date = (seconds, options = { dateStyle: "medium" }) => {
   return Number.isNaN(day.getTime()) ? String(seconds) : day.toLocaleString("en-GB", { timeZone: "UTC", ...options });
 };
 
+/** Day and time of an ISO date or of Unix seconds. */
+export const moment = (when) => `${date(typeof when === "number" ? when : Date.parse(when) / 1000, { dateStyle: "medium", timeStyle: "short" })} UTC`;
+
+/** When a snapshot was made, which its id begins with; the id of any other name. */
+export function madeAt(id) {
+  const parts = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)/.exec(id ?? "");
+  return parts ? moment(`${parts.slice(1, 4).join("-")}T${parts.slice(4).join(":")}Z`) : String(id);
+}
+
 /** Says something to screen readers. */
 export function announce(text) {
   document.getElementById("announcer").textContent = text;
@@ -137,7 +147,7 @@ export async function fill(place, signal, work, waiting = []) {
   }
 }
 
-/** Asks before something is removed; resolves to whether it was confirmed. */
+/** Asks before something is removed or changed for everybody; resolves to whether it was confirmed. */
 export function confirmed(title, text, action) {
   return new Promise((resolve) => {
     const dialog = h(
@@ -161,6 +171,8 @@ export function pageHead(title, text, ...actions) {
   );
 }
 
+/** `title`: a text, or a text and what stands after it. */
 export function panel(title, ...children) {
-  return h("section", { class: "panel", "aria-label": title }, h("h2", {}, title), children);
+  const [name] = [title].flat();
+  return h("section", { class: "panel", "aria-label": name }, h("h2", {}, title), children);
 }

@@ -2,7 +2,7 @@
 
 import { get, query } from "./api.js";
 import { button, debounce, h, iconButton, number } from "./dom.js";
-import { asText } from "./items.js";
+import { readable } from "./items.js";
 
 const OPERATORS = {
   any: "is any of",
@@ -127,8 +127,8 @@ export function filterBuilder({ filter, changed, signal }) {
       h("label", { class: "check" }, h("input", { type: "checkbox", checked: row.values.includes(value), onchange: (event) => {
         row.values = event.target.checked ? [...row.values, value] : row.values.filter((one) => one !== value);
         apply();
-      } }), h("span", { dir: "auto" }, asText(value)), times !== null && h("span", { class: "count" }, number(times)));
-    const other = h("input", { "aria-label": `Another value of ${row.name}`, placeholder: "another value, then Enter", dir: "auto", onkeydown: (event) => {
+      } }), h("span", { dir: "auto" }, readable(value)), times !== null && h("span", { class: "count" }, number(times)));
+    const other = h("input", { "aria-label": `Another value of ${row.name}`, placeholder: attribute.values.length ? `such as ${attribute.values[0].value}, then Enter` : "another value, then Enter", dir: "auto", onkeydown: (event) => {
       if (event.key !== "Enter" || !other.value.trim()) return;
       event.preventDefault();
       const value = attribute.type === "number" ? Number(other.value) : other.value.trim();

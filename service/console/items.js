@@ -33,15 +33,15 @@ export function describe({ item_id: id, attributes = {} }) {
   const price = first(attributes, PRICES);
   return {
     title: shownTitle,
-    price: price ? money(attributes[price]) : "",
+    price: price ? readable(attributes[price]) : "",
     brand: named(first(attributes, BRANDS)),
     text: named(text),
     image: imageOf(attributes),
   };
 }
 
-/** "0.85 GBP" as £0.85; what is no price stays as it is. */
-function money(value) {
+/** A value as a reader expects it: "0.85 GBP" as £0.85; what is no price stays as it is. */
+export function readable(value) {
   const parts = /^(\d+(?:\.\d+)?)\s*([A-Z]{3})$/.exec(asText(value).trim());
   if (!parts) return asText(value);
   try {

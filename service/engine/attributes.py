@@ -30,7 +30,7 @@ class AttributeBudget:
             if size > self._left:
                 self._left, left_out, attributes = 0, left_out + 1, {}
             self._left -= size if attributes else 0
-            items.append(replace(read, attributes=attributes))
+            items.append(read if attributes is read.attributes else replace(read, attributes=attributes))
         return items, left_out
 
     def left_out_message(self, count: int) -> list[str]:

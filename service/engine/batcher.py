@@ -4,13 +4,13 @@ There is no timer: requests gather while batches compute. A batch is limited by 
 computes batches independently; a single unit that finds everything idle gets all cores, and what arrives meanwhile
 waits for it. Lanes are ordered by urgency: the first lane goes first, but after `MAX_URGENT_BATCHES` batches in a row a
 lane behind it gets one. Within a lane clients take turns, and each one's requests do, unit by unit, so that neither a
-large request nor a busy client delays the others.
+large request nor a busy client delays the others. A batch that has begun is not interrupted: so that others need not
+wait for its end, a client leaves one core to them if any of them asked within `RESERVED_SECONDS`.
 
 The queue of a lane is limited in tokens, and what a client may have in it by what is free; beyond, requests are refused
-immediately. So is one that would wait longer
-than its deadline, estimated from the pace of recent batches. A cancelled request leaves the queue. If a batch fails,
-each of its units is retried alone once, so that a bad unit fails its own request only. If it does not fit into memory,
-its halves are computed, and later batches of that lane are smaller.
+immediately. So is one that would wait longer than its deadline, estimated from the pace of recent batches. A cancelled
+request leaves the queue. If a batch fails, each of its units is retried alone once, so that a bad unit fails its own
+request only. If it does not fit into memory, its halves are computed, and later batches of that lane are smaller.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import logging
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,9 @@ MULTI_UNIT_SHARE = 0.75
 
 CLIENT_SHARE = 3
 """A client may have as much waiting as this many times what is free, so one alone fills three quarters of a queue."""
+
+RESERVED_SECONDS = 1.0
+"""How long after a client's last request the others leave a core free for its next one."""
 
 _ENDED = "a compute thread has ended; restart the service"
 _LIGHT_TOKENS = 4
@@ -74,7 +78,7 @@ class Pace:
 
     def __init__(self) -> None:
         self._seconds_per_batch = 0.0
-        self._tokens_per_second = 5_000.0  # a first guess; then measured
+        self.tokens_per_second = 5_000.0  # a first guess; then measured
         self._guessed = True
 
     def observe(self, units: int, tokens: int, seconds: float, cores: int = 1) -> None:
@@ -89,12 +93,29 @@ class Pace:
             self._seconds_per_batch += 0.2 * (seconds - self._seconds_per_batch)
         else:
             rate = tokens / max(seconds - self._seconds_per_batch, 0.2 * seconds, 1e-6)
-            self._tokens_per_second += 0.2 * (rate - self._tokens_per_second)
+            self.tokens_per_second += 0.2 * (rate - self.tokens_per_second)
 
     def seconds(self, tokens: int, batch_tokens: int, cores: int = 1) -> float:
         """The time for `tokens` in batches of at most `batch_tokens`, computed in parallel on `cores`."""
         rounds = math.ceil(tokens / batch_tokens / cores)
-        return rounds * self._seconds_per_batch + tokens / self._tokens_per_second / cores
+        return rounds * self._seconds_per_batch + tokens / self.tokens_per_second / cores
+
+
+class _Askers:
+    """Who asked last, and when anybody else did: enough to know whether a client is the only one."""
+
+    def __init__(self) -> None:
+        self._last, self._last_at = "", -math.inf
+        self._other_at = -math.inf
+
+    def note(self, client: str, now: float) -> None:
+        if client != self._last:
+            self._last, self._other_at = client, self._last_at
+        self._last_at = now
+
+    def others_since(self, client: str, then: float) -> bool:
+        """Whether another client than this one has asked since `then`."""
+        return (self._other_at if client == self._last else self._last_at) >= then
 
 
 class Batcher:
@@ -114,10 +135,14 @@ class Batcher:
         self._wake = threading.Condition()
         self._closing = False
         self._in_a_row = 0
-        self._pace = Pace()
+        self.pace = Pace()
+        """Learns from each batch; the waits of deadlines are estimated by it."""
         self._budget = {lane.name: lane.batch_tokens for lane in lanes}
         self._cores = cores
-        self._computing = 0  # batches
+        self.computing = 0
+        """How many batches are computed now."""
+        self._computing_of: Counter[str] = Counter()  # those of each client
+        self._askers = _Askers()
         self._on_all_cores = False  # whether one of them is
         self.failure: BaseException | None = None
         self._observing = threading.Lock()
@@ -135,6 +160,11 @@ class Batcher:
     def alive(self) -> bool:
         """Whether all compute threads run. If not, requests may never be answered: restart the process."""
         return all(thread.is_alive() for thread in self._threads)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a batch is computed or anything waits."""
+        return self.computing > 0 or any(queue.tokens for queue in self._queues.values())
 
     def waiting_tokens(self, lane: str) -> int:
         return self._queues[lane].tokens
@@ -185,7 +215,9 @@ class Batcher:
             waiting = queue.tokens_for(ticket.client, int(CLIENT_SHARE / (CLIENT_SHARE + 1) * lane.queue_tokens))
             most = lane.queue_tokens if len(units) == 1 else int(MULTI_UNIT_SHARE * lane.queue_tokens)
             before = queue.tokens_before(ticket.client, len(units))
-            wait = self._pace.seconds(before, self._budget[lane.name], self._cores)
+            if ticket.client:
+                self._askers.note(ticket.client, time.monotonic())
+            wait = self.pace.seconds(before, self._budget[lane.name], self._cores_for(ticket.client))
             if waiting and waiting + total > most:
                 raise Overloaded(
                     f"{waiting} tokens of work are waiting, at most {most} may wait",
@@ -228,14 +260,18 @@ class Batcher:
                     if not may:
                         return
                     lane, batch = self._take()
-                    self._computing += 1
+                    clients = {unit.ticket.client for unit in batch}
+                    self.computing += 1
+                    self._computing_of.update(clients)
                     self._on_all_cores = all_cores
                 self._compute(lane, batch, all_cores)
                 batch = []  # an idle thread must not keep an old snapshot alive
                 with self._wake:
-                    self._computing -= 1
+                    self.computing -= 1
+                    self._computing_of -= Counter(clients)
                     self._on_all_cores = False
-                    self._wake.notify_all()
+                    if self._closing or any(self._queues.values()):  # else they would wake up for nothing
+                        self._wake.notify_all()
         except BaseException as error:
             log.critical("a compute thread died: %r", error, exc_info=True)
             with self._wake:
@@ -250,31 +286,43 @@ class Batcher:
 
     def _may_take(self, all_cores: bool) -> bool:
         """Whether this kind of thread may take the next batch. Call it with the lock."""
-        waiting = sum(map(len, self._queues.values()))
-        if not waiting or self.failure is not None or self._on_all_cores:
+        if not any(self._queues.values()) or self.failure is not None or self._on_all_cores:
             return False
         if self._cores == 1:
             return True
-        alone = waiting == 1 and not self._computing
+        resting = self._resting()
+        if not any(queue.first(resting) for queue in self._queues.values()):
+            return False
+        alone = sum(map(len, self._queues.values())) == 1 and not self.computing
         return alone if all_cores else not alone
+
+    def _cores_for(self, client: str) -> int:
+        """How many cores may compute for a client: all but one where another client asked lately."""
+        others = client and self._askers.others_since(client, time.monotonic() - RESERVED_SECONDS)
+        return max(1, self._cores - 1) if others else self._cores
+
+    def _resting(self) -> set[str]:
+        """The clients that compute on as many cores as they may. Call it with the lock."""
+        return {client for client, count in self._computing_of.items() if count >= self._cores_for(client)}
 
     def _take(self) -> tuple[Lane, list[Unit]]:
         """The next batch: units of one lane in turn, up to its budget. Call it with the lock.
 
         If other cores are idle, it is only this core's share of what is waiting.
         """
-        ready = [lane for lane in self._lanes.values() if self._queues[lane.name]]
+        resting = self._resting()
+        ready = [lane for lane in self._lanes.values() if self._queues[lane.name].first(resting)]
         behind = len(ready) > 1
         lane = ready[1] if behind and self._in_a_row >= MAX_URGENT_BATCHES else ready[0]
         self._in_a_row = self._in_a_row + 1 if behind and lane is ready[0] else 0
         queue = self._queues[lane.name]
-        share = math.ceil(queue.tokens / (self._cores - self._computing))
+        share = math.ceil(queue.tokens / (self._cores - self.computing))
         budget = min(self._budget[lane.name], share)
         batch: list[Unit] = []
         tokens = 0
-        while queue and not (batch and tokens + queue.first().tokens > budget):
-            batch.append(queue.take())
-            tokens += batch[-1].tokens
+        while (unit := queue.first(resting)) and not (batch and tokens + unit.tokens > budget):
+            batch.append(queue.take(resting))
+            tokens += unit.tokens
         return lane, batch
 
     def _compute(self, lane: Lane, batch: list[Unit], all_cores: bool) -> None:
@@ -293,7 +341,7 @@ class Batcher:
         tokens = sum(unit.tokens for unit in batch)
         done: list[tuple[Ticket, Exception | None]] = []
         with self._wake:  # other threads may compute other units of the same tickets
-            self._pace.observe(len(batch), tokens, seconds, self._cores if all_cores else 1)
+            self.pace.observe(len(batch), tokens, seconds, self._cores if all_cores else 1)
             for unit, result in zip(batch, results, strict=True):
                 ticket = unit.ticket
                 ticket.waited = max(ticket.waited, begin - ticket.submitted)

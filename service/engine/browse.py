@@ -1,4 +1,4 @@
-"""Looking around in a view, for the console: which attributes there are, items by attribute, the catalogue as a map."""
+"""Browsing a view, for the console: which attributes there are, items by attribute, the catalogue as a map."""
 
 from __future__ import annotations
 

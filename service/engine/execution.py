@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal, TypeVar
 
@@ -18,7 +19,7 @@ from service.deadline import Deadline
 from service.engine.attributes import AttributeBudget
 from service.engine.explain import Reason, explain_sum, reasons
 from service.engine.plan import HistoryQuery, ItemQuery, Plan, Vector, VectorQuery
-from service.engine.requests import DEFAULT_K, PopularQuery
+from service.engine.requests import DEFAULT_K, NO_EXPOSURE, Exposure, PopularQuery
 from service.live.hybrid import HybridSearch, empty_query, sparse_query
 from service.live.search import Hit, Source, answerable, best_hits, score_all, search
 from service.live.state import View
@@ -55,10 +56,16 @@ class Answer:
     hits: Sequence[Hit] = ()  # how each item came there
     k: int = DEFAULT_K
     ruled: bool = False  # whether rules applied
+    cold: Sequence[bool] = ()  # for each item, whether it had no events
+    exposure: Exposure = NO_EXPOSURE
+    shown_before: int = 0  # items on earlier pages
 
 
-def execute(plans: Sequence[Plan]) -> list[Result]:
-    """Encode and search a batch of plans, none of them popular. Right after a swap views and models may differ."""
+def execute(plans: Sequence[Plan], parts: float = 0.0) -> list[Result]:
+    """Encode and search a batch of plans, none of them popular. Right after a swap views and models may differ.
+
+    parts: share of the plans, drawn at random, whose hits get the part of a hybrid's score that added most.
+    """
     begin = time.perf_counter()
     vectors: list[Vector | None] = [
         plan.query.vector if isinstance(plan.query, VectorQuery) else None for plan in plans
@@ -76,7 +83,7 @@ def execute(plans: Sequence[Plan]) -> list[Result]:
     hits: list[list[Hit]] = [[] for _ in plans]
     for view, rows in _group_by(plans, lambda plan: plan.view):
         matrix = np.stack([vector for row in rows if (vector := vectors[row]) is not None])  # [b, dim]
-        for row, found in zip(rows, _search(view, matrix, [plans[row] for row in rows]), strict=True):
+        for row, found in zip(rows, _search(view, matrix, [plans[row] for row in rows], parts), strict=True):
             hits[row] = found
     searched = time.perf_counter()
     return [
@@ -101,7 +108,7 @@ def answer(plan: Plan, result: Result | None, budget: AttributeBudget, deadline:
             deadline.check()
             explained.append(explain_sum(view, result.vector, plan.sparse, hit.position))
         because = [reasons for _, reasons in explained]
-        parts = [_with_boost(hit, of_parts) for hit, (of_parts, _) in zip(hits, explained, strict=True)]
+        parts = [_with_rules(plan.ruled, hit, of_parts) for hit, (of_parts, _) in zip(hits, explained, strict=True)]
     elif plan.explain:
         because = reasons(view, _explaining(plan), [hit.position for hit in hits])
     items, left_out = budget.read(len(hits), lambda row: view.item(hits[row].position), plan.fields)
@@ -120,6 +127,9 @@ def answer(plan: Plan, result: Result | None, budget: AttributeBudget, deadline:
         hits,
         plan.spec.k,
         plan.ruled is not None,
+        [not view.counts.events_of(item.item_id) for item in items],
+        plan.exposure,
+        plan.shown_before,
     )
 
 
@@ -133,7 +143,7 @@ def answers(
     return made
 
 
-def _search(view: View, vectors: npt.NDArray[np.float32], plans: Sequence[Plan]) -> list[list[Hit]]:
+def _search(view: View, vectors: npt.NDArray[np.float32], plans: Sequence[Plan], parts: float) -> list[list[Hit]]:
     """Of plans with one view; vectors: [b, dim]"""
     settings = view.towers.encoder.hybrid
     hits: list[list[Hit]] = [[] for _ in plans]
@@ -148,10 +158,20 @@ def _search(view: View, vectors: npt.NDArray[np.float32], plans: Sequence[Plan])
             hits[row] = _fill(plan, plan.ruled, [("model", everything), *_fallbacks(plan)])
         elif scored is not None:
             hits[row] = scored.search(plan.spec)
+        if scored is not None and hits[row] and random.random() < parts:
+            hits[row] = _with_parts(scored, hits[row])
     if plain:
         for row, found in zip(plain, search(view, vectors[plain], [plans[row].spec for row in plain]), strict=True):
             hits[row] = found
     return hits
+
+
+def _with_parts(scored: HybridSearch, hits: Sequence[Hit]) -> list[Hit]:
+    parts = scored.main_parts(np.array([hit.position for hit in hits], np.int64))
+    return [
+        replace(hit, part=part) if part and hit.source == "model" else hit
+        for hit, part in zip(hits, parts, strict=True)
+    ]
 
 
 def _fill(plan: Plan, ruled: Ruled, sources: Sequence[tuple[Source, Callable[[], Scores]]]) -> list[Hit]:
@@ -206,10 +226,13 @@ def _most_popular(plan: Plan) -> list[Hit]:
     return best_hits(view, events[rows], plan.spec.k, rows)
 
 
-def _with_boost(hit: Hit, parts: Mapping[str, float]) -> Mapping[str, float]:
-    """The parts of a score, with what boosts changed of it."""
-    added = hit.score - sum(parts.values())
-    return parts if hit.source != "model" or abs(added) <= 10 * TIE else {**parts, "boost": added}
+def _with_rules(ruled: Ruled | None, hit: Hit, parts: Mapping[str, float]) -> Mapping[str, float]:
+    """The parts of a score, with what boosts changed of it, and then `rotate`."""
+    if hit.source != "model" or ruled is None:
+        return parts
+    boosted = hit.score if ruled.rotation is None else ruled.rotation.before(hit.position, hit.score)
+    changes = {"boost": boosted - sum(parts.values()), "rotate": hit.score - boosted}
+    return {**parts, **{name: change for name, change in changes.items() if abs(change) > 10 * TIE}}
 
 
 def _explaining(plan: Plan) -> list[int]:

@@ -8,17 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from seqrec.data.items import AttributeValue, check_attributes, check_item_id
 from seqrec.errors import InputError, ItemNotFound
+from seqrec.hybrid.lexical import LAST
 from seqrec.metric import Metric
 from seqrec.text.item_text import TokenizedHistory, TokenizedItem, has_model_input
 from service.deadline import Deadline
 from service.engine.attributes import unknown_fields
-from service.engine.requests import PopularQuery, RecommendRequest, Selection, SimilarRequest, with_placement
+from service.engine.requests import (
+    NO_EXPOSURE,
+    Exposure,
+    PopularQuery,
+    RecommendRequest,
+    Selection,
+    SimilarRequest,
+    with_placement,
+)
 from service.engine.user_history import UserHistory
 from service.engine.vector_cache import VectorCache, cache_key
 from service.live.hybrid import SparseQuery, sparse_query
@@ -31,6 +41,9 @@ ONLY_IDS = "this model reads item ids, not text, and finds only the items of its
 UNAVAILABLE = "an item that is not available is in no answer"
 _UNKNOWN_ATTRIBUTE = "filter: no item has the attribute {!r}"
 _NOT_OF_LAST = "filter: the newest item of the history has no {!r}, so its condition was left out"
+_SEARCH_COST = 32
+"""The cost, in tokens, of a hybrid search that encodes nothing: encoding that many takes as long. With a smaller cost,
+the queue would accept hundreds of such requests, and the next one would wait for all of them."""
 _IDS_PER_TOKEN = 100
 """Excluded or candidate ids that cost as much time as encoding one token."""
 
@@ -83,6 +96,9 @@ class Plan:
     fields: Sequence[str] | None = None  # attributes of the answer; None: all
     ruled: Ruled | None = None  # the rules, if there are any
     last: tuple[TokenizedItem, int | None] | None = None  # the newest item, and its position
+    exposure: Exposure = NO_EXPOSURE
+    shown_before: int = 0  # items on earlier pages
+    request: Selection | None = None  # with the rules of its placement
 
     @property
     def cost(self) -> int:
@@ -115,8 +131,18 @@ def plan_recommendations(
     return _use_cache(view, plans, cache)
 
 
+def plan_each(views: Sequence[View], requests: Sequence[RecommendRequest], *arguments: Any) -> list[Plan]:
+    """As `plan_recommendations`, each request in its own view."""
+    plans: dict[int, Plan] = {}
+    for view in {id(view): view for view in views}.values():
+        rows = [row for row, own in enumerate(views) if own is view]
+        planned = plan_recommendations(view, [requests[row] for row in rows], *arguments)
+        plans.update(zip(rows, planned, strict=True))
+    return [plans[row] for row in range(len(requests))]
+
+
 def plan_similar(view: View, request: SimilarRequest, deadline: Deadline) -> Plan:
-    """Find what is similar. Raises ItemNotFound, InputError, PlacementNotFound."""
+    """Find similar items. Raises ItemNotFound, InputError, PlacementNotFound."""
     request = with_placement(view, request)
     if request.item_id is not None:
         position = view.position_of(request.item_id)
@@ -129,24 +155,25 @@ def plan_similar(view: View, request: SimilarRequest, deadline: Deadline) -> Pla
             )
         tokens, attributes = view.tokens(position), view.item(position).attributes
         plan = _selected(view, request, (tokens, position), attributes, {position}, deadline)
+        if request.holdout:
+            return plan
         if view.towers.metric is Metric.COSINE:
             return replace(plan, query=VectorQuery(view.vectors([position])[0]))
         # Items and queries lie in different spaces: similar is what would come after a history of this item.
-        history = TokenizedHistory([tokens])
         sparse = sparse_query(view, [(tokens, position)], pairs=False)
-        query = HistoryQuery(history, _history_tokens(view, history))
-        return replace(plan, query=query, sparse=sparse, history=[position])
+        return replace(plan, query=_history_query(view, [tokens]), sparse=sparse, history=[position])
     assert request.attributes is not None
     checked = check_attributes(request.attributes)
     [item] = view.towers.encoder.tokenize_items([checked])
     if not has_model_input(item):
         raise InputError(no_text(view.towers), "attributes")
     plan = _selected(view, request, (item, None), checked, set(), deadline)
+    if request.holdout:
+        return plan
     sparse = sparse_query(view, [(item, None)], pairs=False)
     if sparse is None:
         return replace(plan, query=ItemQuery(item))
-    history = TokenizedHistory([item])
-    return replace(plan, query=HistoryQuery(history, _history_tokens(view, history)), sparse=sparse)
+    return replace(plan, query=_history_query(view, [item]), sparse=sparse)
 
 
 def no_text(towers: Towers) -> str:
@@ -169,23 +196,20 @@ def _plan(
     seen: dict[str, frozenset[int]],
     deadline: Deadline,
 ) -> Plan:
-    tokens: list[TokenizedItem] = []
-    places: list[int | None] = []
+    entries: list[int | TokenizedItem] = []  # positions, and the tokens of plain attributes
     history: list[int] = []
     unknown: dict[str, None] = {}
     stored = user.recent[max(0, len(user.recent) + len(request.history) - max_history) :]
     for i, entry in enumerate((*stored, *request.history), -len(stored)):
         if not isinstance(entry, str):
-            tokens.append(next(texts))
-            places.append(None)
+            entries.append(next(texts))
             continue
         item_id = entry if i < 0 else check_item_id(entry, f"{request.field}history[{i}]")
         position = view.position_of(item_id)
         if position is None:
             unknown[item_id] = None
         else:
-            tokens.append(view.tokens(position))
-            places.append(position)
+            entries.append(position)
             history.append(position)
     deadline.check()
     negative = (view.position_of(item_id) for item_id in user.negative)
@@ -196,7 +220,7 @@ def _plan(
             positions = (view.position_of(item_id) for item_id in user.seen)
             seen[request.user_id] = frozenset(position for position in positions if position is not None)
         excluded |= seen.get(request.user_id or "", frozenset())
-    last = (tokens[-1], places[-1]) if tokens else None
+    last = _with_tokens(view, entries[-1]) if entries else None
     attributes: Mapping[str, AttributeValue] = {}
     if last is not None:
         attributes = _plain_attributes(request) if last[1] is None else view.item(last[1]).attributes
@@ -210,11 +234,17 @@ def _plan(
     )
     if request.popular is not None:
         return replace(plan, query=request.popular, counted=True)
-    if not any(has_model_input(item) for item in tokens):
+    if request.holdout or not any(has_model_input(_with_tokens(view, entry)[0]) for entry in entries):
         return plan
-    tokenized = TokenizedHistory(tokens, request.user_id)
-    query = HistoryQuery(tokenized, _history_tokens(view, tokenized))
-    return replace(plan, query=query, sparse=sparse_query(view, list(zip(tokens, places, strict=True))))
+    query = _history_query(view, entries, request.user_id)
+    newest = [_with_tokens(view, entry) for entry in entries[-LAST:]]
+    earlier = [entry if isinstance(entry, int) else None for entry in entries[:-LAST]]
+    return replace(plan, query=query, sparse=sparse_query(view, newest, earlier))
+
+
+def _with_tokens(view: View, entry: int | TokenizedItem) -> tuple[TokenizedItem, int | None]:
+    """The tokens of an entry of a history, and its position."""
+    return (view.tokens(entry), entry) if isinstance(entry, int) else (entry, None)
 
 
 def _selected(
@@ -240,13 +270,26 @@ def _selected(
     passed = None if wanted is None else view.passed(wanted, deadline.check)
     ruled = None
     if (rules := request.rules).change_anything or shown:
-        ruled = prepare(view, rules, shown, attributes, deadline.check)
+        ruled = prepare(view, rules, shown, attributes, deadline.check, request.showings)
     unknown = {*(passed.unknown if passed else ()), *(ruled.unknown if ruled else ())}
     degraded = [_UNKNOWN_ATTRIBUTE.format(name) for name in sorted(unknown)]
+    degraded += request.degraded
+    degraded += request.showings.degraded if request.rotate is not None else []
     degraded += [_NOT_OF_LAST.format(name) for name in missing]
     degraded += unknown_fields(view, request.fields, deadline)
     spec = SearchSpec(request.k, frozenset(excluded.union(shown)), candidates, passed)
-    return Plan(view, spec, PopularQuery(), degraded=degraded, fields=request.fields, ruled=ruled, last=last)
+    return Plan(
+        view,
+        spec,
+        PopularQuery(),
+        degraded=degraded,
+        fields=request.fields,
+        ruled=ruled,
+        last=last,
+        exposure=request.exposure,
+        shown_before=len(request.shown),
+        request=request,
+    )
 
 
 def _plain_attributes(request: RecommendRequest) -> Mapping[str, AttributeValue]:
@@ -292,8 +335,15 @@ def _tokenize_attributes(view: View, requests: Sequence[RecommendRequest]) -> It
     return view.towers.encoder.tokenize_items(plain) if plain else []
 
 
-def _history_tokens(view: View, history: TokenizedHistory) -> int:
-    return view.towers.checkpoint.history_model.history_tokens(history)
+def _history_query(
+    view: View, entries: Sequence[int | TokenizedItem], user_id: str | None = None
+) -> HistoryQuery | VectorQuery:
+    """A hybrid that has left its dense model out has nothing to encode."""
+    encoder = view.towers.encoder
+    if not encoder.has_dense:
+        return VectorQuery(np.zeros(encoder.dim, np.float32), _SEARCH_COST)
+    history = TokenizedHistory([_with_tokens(view, entry)[0] for entry in entries], user_id)
+    return HistoryQuery(history, encoder.checkpoint.history_model.history_tokens(history))
 
 
 def _positions(view: View, item_ids: Collection[str], field: str) -> set[int]:

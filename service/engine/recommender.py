@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from index.catalogue.base import Catalogue, CatalogueItem, PutResult
 from index.catalogue.histories import Event, HistoryStore
+from index.snapshot.publication import place
 from seqrec.data.items import Item, check_item_id, check_user_id
-from seqrec.errors import CatalogueError, CatalogueReplaced, InputError, ItemChanged, ItemNotFound, NotReady
+from seqrec.errors import CatalogueError, InputError, ItemChanged, ItemNotFound, NotReady
 from service.deadline import Deadline
 from service.engine.attributes import AttributeBudget, unknown_fields
 from service.engine.batcher import Batcher, BatchRecord, Lane
 from service.engine.execution import Answer, Result, answers, execute
-from service.engine.plan import HistoryQuery, Plan, plan_recommendations, plan_similar
+from service.engine.plan import HistoryQuery, Plan, plan_each, plan_similar
 from service.engine.posted_items import (
     ItemPatch,
     encode_posted,
@@ -31,18 +33,27 @@ from service.engine.posted_items import (
     put_unless_changed,
     read_posted,
 )
-from service.engine.requests import PopularQuery, RecommendRequest, Selection, SimilarRequest
+from service.engine.requests import (
+    PopularQuery,
+    RecommendRequest,
+    Selection,
+    SimilarRequest,
+    check_request,
+    own_views,
+)
 from service.engine.trace import Trace
-from service.engine.user_history import UserHistory, load_histories
+from service.engine.user_history import UserHistory, load_histories, with_showings
 from service.engine.vector_cache import VectorCache
 from service.live.follower import Follower
+from service.live.side import SideSnapshots
 from service.live.state import View
+from service.live.views import Views
 from service.settings import Settings
 
 T = TypeVar("T")
+S = TypeVar("S", bound=Selection)
+Answered = Callable[[Sequence[Plan], Mapping[str, UserHistory], Sequence[Answer], Trace], object]
 RECOMMEND, ITEMS = "recommend", "items"
-_MAX_WAIT_FRACTION = 0.8
-"""Share of its deadline that a request waits for the change of its `min_seq`: time must be left to answer or refuse."""
 _THREADS = 8
 _HEAVY_THREADS = 2
 _PATCH_ATTEMPTS = 20
@@ -51,7 +62,8 @@ _FAILURE_SECONDS = 60.0
 """How long a failed call shows, unless one succeeds."""
 _HEAVY_STAGES = ("filter", "explain", "prepare_many", "answer_many")
 _MANY = 8
-"""Requests of a batch from which on it is planned and answered on the pool for heavy work."""
+"""Batches of at least so many requests are planned and answered on the pool for heavy work, and as many items or
+more are read and written on a thread of their own."""
 _STORE_STAGES = ("read", "write", "history")
 
 
@@ -63,12 +75,16 @@ class Recommender:
         catalogue: Catalogue,
         histories: HistoryStore,
         follower: Follower,
+        sides: SideSnapshots,
         settings: Settings,
         batch_tokens: int,
         cache: VectorCache,
         observe: Callable[[BatchRecord], object] = lambda record: None,
         cores: int = 1,
+        answered: Answered = lambda plans, users, answers, trace: None,
     ) -> None:
+        """`answered` is called with what was answered, before the answers are sent; it must return at once."""
+        self._answered = answered
         self._catalogue = catalogue
         self._histories = histories
         self._follower = follower
@@ -82,8 +98,11 @@ class Recommender:
         self._heavy_threads = ThreadPoolExecutor(_HEAVY_THREADS, "heavy")
         # A separate pool: when a store does not answer, requests that need none are still answered.
         self._store_threads = ThreadPoolExecutor(_THREADS, "store")
+        # One thread: several that prepare posted items would hold up the compute threads at each of their operations.
+        self._bulk_thread = ThreadPoolExecutor(1, "bulk")
+        self._views = Views(catalogue, follower, sides, settings, self._threads)
         lanes = [
-            Lane(RECOMMEND, execute, batch_tokens, settings.queue_tokens),
+            Lane(RECOMMEND, partial(execute, parts=settings.parts_share), batch_tokens, settings.queue_tokens),
             Lane(ITEMS, encode_posted, batch_tokens, settings.item_queue_tokens),
         ]
         self.batcher = Batcher(lanes, observe, cores)
@@ -105,41 +124,45 @@ class Recommender:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._heavy_threads.shutdown(wait=False, cancel_futures=True)
         self._store_threads.shutdown(wait=False, cancel_futures=True)
+        self._bulk_thread.shutdown(wait=False, cancel_futures=True)
 
     async def recommend(self, requests: Sequence[RecommendRequest], min_seq: int, trace: Trace) -> list[Answer]:
-        """One answer for each request, all from one view. Raises InputError, NotReady, Overloaded, DeadlineExceeded."""
+        """One answer for each request, those of one snapshot from one view.
+
+        Raises InputError, NotReady, Overloaded, DeadlineExceeded.
+        """
         for request in requests:
-            self._check(request)
+            check_request(request, self._settings)
         async with self._deadline(trace) as deadline:
             users = await self._load_users(requests, trace)
             view = await self._view(min_seq, trace, deadline)
-            most = self._settings.max_history
-            heavy = any(request.is_heavy(view) for request in requests)
-            plans = await self._on_threads(
-                "filter" if heavy else "prepare" if len(requests) < _MANY else "prepare_many",
-                trace,
-                plan_recommendations,
-                view,
-                requests,
-                users,
-                most,
-                self.cache,
-                deadline,
-            )
-            return await self._answer(plans, trace, deadline)
+            requests, views = await self._timed(trace, own_views(self._views, requests, view, min_seq, deadline))
+            requests = await self._with_showings(requests, view, trace)
+            heavy = any(request.is_heavy(own) for request, own in zip(requests, views, strict=True))
+            stage = "filter" if heavy else "prepare" if len(requests) < _MANY else "prepare_many"
+            question = (views, requests, users, self._settings.max_history, self.cache, deadline)
+            plans = await self._on_threads(stage, trace, plan_each, *question)
+            answers = await self._answer(plans, trace, deadline)
+            self._answered(plans, users, answers, trace)
+            return answers
 
     async def similar(self, request: SimilarRequest, min_seq: int, trace: Trace) -> Answer:
         """Items with the nearest vectors to that of an item, which is left out. Raises ItemNotFound, and as above."""
         if (request.item_id is None) == (request.attributes is None):
             raise InputError("give either item_id or attributes, not both")
-        self._check_selection(request)
+        check_request(request, self._settings)
         if request.item_id is not None:
             check_item_id(request.item_id)
         async with self._deadline(trace) as deadline:
             view = await self._view(min_seq, trace, deadline)
+            own = await self._timed(trace, own_views(self._views, [request], view, min_seq, deadline))
+            ([request], [view]) = own
+            trace.snapshot, trace.seq = view.snapshot.id, view.seq
+            [request] = await self._with_showings([request], view, trace)
             stage = "filter" if request.is_heavy(view) else "prepare"
             plan = await self._on_threads(stage, trace, plan_similar, view, request, deadline)
             [similar] = await self._answer([plan], trace, deadline)
+            self._answered([plan], {}, [similar], trace)
             return similar
 
     async def put(
@@ -155,10 +178,11 @@ class Recommender:
             raise InputError(f"at most {self._settings.max_items} items in one call, not {len(posted)}", "items")
         async with self._write_deadline(trace) as deadline:
             view = await self._view(0, trace, deadline)
-            entries = await self._on_threads("read", trace, read_posted, self._catalogue, view.towers, posted)
+            question = (self._catalogue, view.towers, posted)
+            entries = await self._on_threads("read", trace, read_posted, *question, units=len(posted))
             entries = await self._encoded(view, entries, trace, deadline)
         # Outside of the deadline: after a 504 nothing must have been written.
-        result = await self._on_threads("write", trace, self._catalogue.put, entries)
+        result = await self._on_threads("write", trace, self._catalogue.put, entries, units=len(entries))
         await self._wait_until_searched(result.seq, trace)
         unknown = [entry.item.item_id for entry in entries if not has_input(entry)]
         return result, unknown, [entry.item.item_id for entry in entries if not entry.item.available]
@@ -174,9 +198,11 @@ class Recommender:
         for _ in range(_PATCH_ATTEMPTS):
             async with self._write_deadline(trace) as deadline:
                 view = await self._view(0, trace, deadline)
-                found = await self._on_threads("read", trace, patched_entries, self._catalogue, view.towers, patches)
+                question = (self._catalogue, view.towers, patches)
+                found = await self._on_threads("read", trace, patched_entries, *question, units=len(patches))
                 found = replace(found, entries=await self._encoded(view, found.entries, trace, deadline))
-            result = await self._on_threads("write", trace, put_unless_changed, self._catalogue, found)
+            arguments = (self._catalogue, found)
+            result = await self._on_threads("write", trace, put_unless_changed, *arguments, units=len(patches))
             if isinstance(result, PutResult):
                 await self._wait_until_searched(result.seq, trace)
                 return result.seq, result.updated, found.unchanged
@@ -220,10 +246,11 @@ class Recommender:
     async def set_placement(self, name: str, rules: str | None, trace: Trace) -> int:
         """Store rules under a name, or with None delete them; the number of the change.
 
-        The next request of this worker follows them. Raises PlacementNotFound, NotReady, CatalogueError.
+        The next request of this worker follows them. Raises InputError for a snapshot that cannot be served,
+        PlacementNotFound, NotReady, CatalogueError.
         """
         self._follower.view()
-        seq = await self._on_threads("write", trace, self._catalogue.set_placement, name, rules)
+        seq = await self._on_threads("write", trace, place, self._settings.home, self._catalogue, name, rules)
         await self._wait_until_searched(seq, trace)
         return seq
 
@@ -285,8 +312,12 @@ class Recommender:
         async with self._deadline(trace):
             return await self._on_threads("read", trace, function, *arguments)
 
+    async def render(self, function: Callable[..., T], *arguments: Any, trace: Trace) -> T:
+        """Call a function that makes a large response, where it delays no short request."""
+        return await self._on_threads("answer_many", trace, function, *arguments)
+
     async def inspect(self, function: Callable[..., T], *arguments: Any, trace: Trace) -> T:
-        """Call `function(view, *arguments, deadline)` with the view of now, where long work holds up no short request.
+        """Call `function(view, *arguments, deadline)` with the current view, where long work delays no short request.
 
         Raises NotReady, DeadlineExceeded, and what the function raises.
         """
@@ -313,82 +344,45 @@ class Recommender:
     def _write_deadline(self, trace: Trace) -> Deadline:
         return Deadline(self._settings.write_deadline, trace.arrived)
 
-    def _check(self, request: RecommendRequest) -> None:
-        settings = self._settings
-        self._check_selection(request)
-        if len(request.history) > settings.max_history:
-            message = f"at most {settings.max_history} entries, not {len(request.history)}; send the newest"
-            raise InputError(message, f"{request.field}history")
-
-    def _check_selection(self, request: Selection) -> None:
-        settings = self._settings
-        self._check_k(request.k, f"{request.field}k")
-        for name, ids in (("exclude", request.exclude), ("candidates", request.candidates)):
-            if ids is not None and len(ids) > settings.max_ids:
-                raise InputError(f"at most {settings.max_ids} ids, not {len(ids)}", f"{request.field}{name}")
-
-    def _check_k(self, k: int, field: str) -> None:
-        if not 1 <= k <= self._settings.max_k:
-            raise InputError(f"from 1 to {self._settings.max_k}, not {k}", field)
-
     async def _load_users(self, requests: Sequence[RecommendRequest], trace: Trace) -> Mapping[str, UserHistory]:
         user_ids = {request.user_id for request in requests if request.user_id is not None}
         if not user_ids:
             return {}
-        # Where Redis is known to be unreachable, no request waits to find out again.
-        unavailable = self._follower.unreadable if self._several_hosts else None
-        most = self._settings.max_history
-        users = await self._on_threads(
-            "history", trace, load_histories, self._histories, user_ids, most, self._settings.max_ids, unavailable
-        )
+        limits = (self._settings.max_history, self._settings.max_ids, self._unavailable)
+        users = await self._on_threads("history", trace, load_histories, self._histories, user_ids, *limits)
         reasons = [reason for user in users.values() for reason in user.degraded]
         self._history_failure = (time.monotonic(), reasons[0]) if reasons else None
         return users
 
-    async def _view(self, min_seq: int, trace: Trace, deadline: Deadline) -> View:
-        """A view with every change up to `min_seq`.
+    @property
+    def _unavailable(self) -> str | None:
+        """Where Redis is known to be unreachable, no request waits to find out again."""
+        return self._follower.unreadable if self._several_hosts else None
 
-        With SQLite it has every change that was durable before the call, too, unless that takes more than half of the
-        deadline, for instance after a bulk import by another model: then it is the newest that has been applied.
-        Raises NotReady where `min_seq` does not come before the deadline.
-        """
-        view = self._follower.view()
-        head = view.seq if self._several_hosts else await self._on_threads("follow", trace, self._head)
-        if view.seq < head:
-            view = await self._wait_for(head, deadline.remaining - self._settings.deadline / 2, trace)
-        if view.seq < min_seq:
-            spare = (1 - _MAX_WAIT_FRACTION) * self._settings.deadline
-            view = await self._wait_for(min_seq, deadline.remaining - spare, trace)
-        if view.seq < min_seq:
-            why = "".join(f"; {reason}" for reason in self._follower.degraded)
-            raise NotReady(f"change {min_seq} did not arrive within the deadline; answers are at {view.seq}{why}")
+    async def _with_showings(self, requests: Sequence[S], view: View, trace: Trace) -> Sequence[S]:
+        if not any(request.may_rotate(view) for request in requests):
+            return requests
+        return await self._on_threads("history", trace, with_showings, self._histories, requests, self._unavailable)
+
+    async def _view(self, min_seq: int, trace: Trace, deadline: Deadline) -> View:
+        """Of the published snapshot, with every change up to `min_seq`. Raises NotReady."""
+        view = await self._timed(trace, self._views.published(min_seq, deadline))
         trace.snapshot, trace.seq = view.snapshot.id, view.seq
         return view
 
     async def _wait_until_searched(self, seq: int, trace: Trace) -> None:
         """Return when a change of this request is searched. Raises NotReady where that takes very long."""
-        if (await self._wait_for(seq, self._settings.write_deadline, trace)).seq < seq:
+        view = await self._timed(trace, self._views.reach(seq, self._settings.write_deadline))
+        if view.seq < seq:
             raise NotReady(f"it was written as change {seq}, but is not searched yet; min_seq={seq} waits for it")
 
-    async def _wait_for(self, seq: int, seconds: float, trace: Trace) -> View:
-        """The view once it contains `seq`, or after `seconds` the newest there is."""
+    async def _timed(self, trace: Trace, waiting: Awaitable[T]) -> T:
+        """The time counts as that of following the log."""
         began = time.perf_counter()
         try:
-            async with asyncio.timeout(max(0.0, seconds)):
-                return await self._follower.reach(seq)
-        except TimeoutError:
-            return self._follower.view()
+            return await waiting
         finally:
             trace.add("follow", time.perf_counter() - began)
-
-    def _head(self) -> int:
-        """The log's last change; 0 where it cannot be read, which the follower reports. Raises CatalogueReplaced."""
-        try:
-            return self._catalogue.head()
-        except CatalogueReplaced:
-            raise
-        except CatalogueError:
-            return 0
 
     async def _answer(self, plans: Sequence[Plan], trace: Trace, deadline: Deadline) -> list[Answer]:
         """Execute the plans, remember the vectors of their histories, and read the items that were found."""
@@ -434,11 +428,14 @@ class Recommender:
             trace.batch = ticket.batch_units
         return results
 
-    async def _on_threads(self, stage: str, trace: Trace, function: Callable[..., T], *arguments: Any) -> T:
+    async def _on_threads(
+        self, stage: str, trace: Trace, function: Callable[..., T], *arguments: Any, units: int = 1
+    ) -> T:
         begin = time.perf_counter()
         failed: str | None = None
         heavy = self._heavy_threads if stage in _HEAVY_STAGES else self._threads
-        pool = self._store_threads if stage in _STORE_STAGES else heavy
+        store = self._store_threads if units < _MANY else self._bulk_thread
+        pool = store if stage in _STORE_STAGES else heavy
         try:
             return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
         except CatalogueError as error:

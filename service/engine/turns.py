@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -64,14 +64,16 @@ class Turns:
             self._count(ticket.client, -sum(unit.tokens for unit in units))
             self._forget_idle(ticket.client)
 
-    def first(self) -> Unit:
-        """The unit whose turn it is."""
-        requests = next(iter(self._clients.values()))
-        return next(iter(requests.values()))[0]
+    def first(self, resting: Container[str] = ()) -> Unit | None:
+        """The unit whose turn it is, if the clients `resting` have none; None: nothing else waits."""
+        client = self._next(resting)
+        return None if client is None else next(iter(self._clients[client].values()))[0]
 
-    def take(self) -> Unit:
-        """Remove the unit whose turn it is; its request goes behind the client's others, the client behind others."""
-        client, requests = next(iter(self._clients.items()))
+    def take(self, resting: Container[str] = ()) -> Unit:
+        """Remove the unit that is `first`; its request goes behind the client's others, the client behind others."""
+        client = self._next(resting)
+        assert client is not None
+        requests = self._clients[client]
         ticket, units = next(iter(requests.items()))
         unit = units.popleft()
         del requests[ticket], self._clients[client]
@@ -86,7 +88,7 @@ class Turns:
         return self._tokens.get(client, 0)
 
     def tokens_for(self, client: str, most: int) -> int:
-        """Tokens that wait, as far as they are in the way of `client`: of each other client at most `most`.
+        """Waiting tokens that delay `client`: of each other client at most `most`.
 
         A single large request may exceed the queue; that must not shut others out.
         """
@@ -111,6 +113,9 @@ class Turns:
         self._tokens.clear()
         self.tokens = 0
         return left
+
+    def _next(self, resting: Container[str]) -> str | None:
+        return next((client for client in self._clients if client not in resting), None)
 
     def _count(self, client: str, tokens: int) -> None:
         self.tokens += tokens

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from index.catalogue.histories import HistoryStore
 from seqrec.errors import CatalogueError, CatalogueReplaced
+from service.engine.requests import Selection
+from service.rules.rotation import Showings, load_showings
 
+S = TypeVar("S", bound=Selection)
 log = logging.getLogger(__name__)
 
 
@@ -48,3 +52,22 @@ def _load(histories: HistoryStore, user_id: str, limit: int, max_seen: int, unav
         log.warning("answering without a user's stored history: %s", error)
         return UserHistory(degraded=[f"the user's stored history cannot be read: {error}"])
     return UserHistory([event.item_id for event in events], seen, negative)
+
+
+def with_showings(histories: HistoryStore, requests: Sequence[S], unavailable: str | None = None) -> list[S]:
+    """The requests with what was shown to their units, each read once. Errors as in `load_histories`."""
+    units = dict.fromkeys(request.unit for request in requests if request.unit is not None)
+    known = {unit: _showings(histories, unit, unavailable) for unit in units}
+    return [request if request.unit is None else replace(request, showings=known[request.unit]) for request in requests]
+
+
+def _showings(histories: HistoryStore, unit: str, unavailable: str | None) -> Showings:
+    try:
+        if unavailable is not None:
+            raise CatalogueError(unavailable)
+        return load_showings(histories, unit)
+    except CatalogueReplaced:
+        raise
+    except CatalogueError as error:
+        log.warning("answering without what was shown to a user: %s", error)
+        return Showings(degraded=[f"what was shown to the user cannot be read, so nothing rotates: {error}"])

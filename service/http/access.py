@@ -25,7 +25,7 @@ class AccessControl:
         self._metrics = metrics
 
     def identify(self, scope: Scope, headers: Mapping[bytes, bytes]) -> ApiKey | None:
-        """The key of the request, if it may do what it wants to; None where no key is needed. Raises Refused."""
+        """The key of the request, if its scopes allow the request; None where no key is needed. Raises Refused."""
         accepted = accepted_scopes(scope["method"], scope["path"])
         if accepted is None or self._ring.anonymous:
             return None

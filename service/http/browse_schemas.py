@@ -1,4 +1,4 @@
-"""The HTTP bodies of the endpoints for looking around."""
+"""The HTTP bodies of the endpoints for browsing."""
 
 from __future__ import annotations
 
@@ -62,11 +62,39 @@ class SnapshotView(Answer):
     index: str | None = None
     recall: float | None = Field(default=None, description="recall@10 of the index against exact search")
     bytes: int | None = None
-    problem: str | None = Field(default=None, description="why it cannot be read")
+    placements: list[str] = Field(default=[], description="those that name it, for a variant or as the shadow")
+    answers: bool = Field(
+        default=False, description="whether a request may name it: it is served, or loaded for a placement"
+    )
+    memory: int | None = Field(
+        default=None, description="of one that is loaded for a placement: bytes in the worker that answers"
+    )
+    problem: str | None = Field(default=None, description="why it cannot be read, or does not answer")
 
 
 class SnapshotsAnswer(Answer):
     snapshots: list[SnapshotView] = Field(description="newest first")
+
+
+class PublishedAnswer(Answer):
+    snapshot: str
+    seq: int = Field(description="the change of the catalogue that publishes it")
+
+
+class ChangedUserView(Answer):
+    """Item ids."""
+
+    user_id: str
+    history: list[str] = Field(description="the newest ones, newest last")
+    before: list[str] = Field(description="best first")
+    after: list[str] = Field(description="best first")
+
+
+class ChangesAnswer(Answer):
+    before: str = Field(description="snapshot")
+    after: str
+    users: list[ChangedUserView]
+    titles: dict[str, str] = Field(description="of the recommended items, by id")
 
 
 class EvaluationAnswer(Answer):
@@ -83,7 +111,7 @@ class MapAnswer(Answer):
     """Item `ids[i]` is at `x[i]`, `y[i]`, both from -1 to 1."""
 
     items: int = Field(description="items that answers may contain; of more than `limit`, evenly spaced ones are here")
-    explained: tuple[float, float] = Field(description="share of the variance that x and y show")
+    explained: list[float] = Field(min_length=2, max_length=2, description="share of the variance that x and y show")
     ids: list[str]
     x: list[float]
     y: list[float]

@@ -1,4 +1,4 @@
-"""An example of each operation for the OpenAPI document: what is sent and what is answered.
+"""An example of each operation for the OpenAPI document: a request and its answer.
 
 A test sends each of them to a service, and reads each answer with the operation's model.
 """
@@ -8,7 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-_STATE = {"metric": "dot", "model": "5f2a9c0e", "snapshot": "20261129T110203-1a2b3c", "seq": 8113}
+_STATE: dict[str, Any] = {
+    "metric": "dot",
+    "model": "5f2a9c0e",
+    "snapshot": "20261129T110203-1a2b3c",
+    "seq": 8113,
+    "recommendation_id": "AWqaa0tbR1fUZ7cUgQAAAEI",
+}
 _DESK = {"item_id": "desk-1", "attributes": {"title": "Oak desk", "brand": "Acme", "price": 120}}
 _LAMP = {"item_id": "lamp-1", "attributes": {"title": "Desk lamp brass", "brand": "Lumen", "price": 30.5}}
 _ANSWER = {"items": [{**_LAMP, "score": 3.42}], "source": "model", "unknown": [], "degraded": [], **_STATE}
@@ -23,6 +29,16 @@ _PLACEMENT: dict[str, Any] = {
     "rules": {"k": 8, "boost": [{"filter": {"brand": "Acme"}, "multiply": 1.2}], "at_most": {"brand": 2}},
 }
 _JOB = {"id": "0f1e2d3c4b5a", "state": "running", "done": 4000, "total": 8113}
+_KEY: dict[str, Any] = {
+    "name": "shop",
+    "state": "active",
+    "scopes": ["recommend"],
+    "created": 1795000000.0,
+    "expires": 1802776000.0,
+    "revoked": None,
+    "rate": "100/second",
+    "quota": None,
+}
 
 
 @dataclass(frozen=True)
@@ -57,6 +73,44 @@ EXAMPLES: dict[str, Example] = {
     "popular": Example(
         {"items": [{**_LAMP, "score": 42.0}], "since": 1795000000.0, "degraded": [], **_STATE}, {"window": "7d", "k": 5}
     ),
+    "reports": Example(
+        {
+            "by": "placement",
+            "since": "2026-11-01",
+            "until": "2026-11-30",
+            "rows": [
+                {
+                    "placement": "product-page",
+                    "experiment": None,
+                    "group": "product-page",
+                    "impressions": 2000,
+                    "clicks": 100,
+                    "carts": 20,
+                    "purchases": 10,
+                    "revenue": 420.5,
+                    "click_through": 0.05,
+                    "click_through_interval": (0.0413, 0.0605),
+                    "conversion": 0.005,
+                    "conversion_interval": (0.0027, 0.0092),
+                    "revenue_per_impression": 0.21025,
+                    "revenue_per_impression_interval": (0.08, 0.34),
+                }
+            ],
+            "experiments": [],
+            "shadows": [
+                {
+                    "placement": "product-page",
+                    "snapshot": "20261129T110203-008113-1a2b3c",
+                    "compared": 812,
+                    "left_out": 3,
+                    "overlap": 0.62,
+                    "same_first": 0.41,
+                    "seconds_ratio": 1.2,
+                }
+            ],
+        },
+        parameters={"by": "placement", "days": 30, "placement": "product-page"},
+    ),
     "list_placements": Example({"placements": [_PLACEMENT]}),
     "get_placement": Example(_PLACEMENT, parameters={"name": "product-page"}),
     "put_placement": Example(_PLACEMENT, _PLACEMENT["rules"], {"name": "product-page"}),
@@ -80,7 +134,7 @@ EXAMPLES: dict[str, Example] = {
         parameters={"filter": '{"price": {"gte": 10}}', "values": 20},
     ),
     "catalogue_map": Example(
-        {"items": 3145, "explained": (0.21, 0.08), "ids": ["desk-1"], "x": [0.12], "y": [-0.4], "values": ["Acme"]},
+        {"items": 3145, "explained": [0.21, 0.08], "ids": ["desk-1"], "x": [0.12], "y": [-0.4], "values": ["Acme"]},
         parameters={"attribute": "brand", "limit": 20000},
     ),
     "users": Example({"users": [_USER]}, parameters={"limit": 10, "events": 5}),
@@ -95,6 +149,30 @@ EXAMPLES: dict[str, Example] = {
         {"item_id": "desk-1"},
     ),
     "snapshots": Example({"snapshots": [{"id": _STATE["snapshot"], "served": True, "published": True, "items": 3145}]}),
+    "publish_snapshot": Example(
+        {"snapshot": _STATE["snapshot"], "seq": 3146}, parameters={"snapshot_id": _STATE["snapshot"]}
+    ),
+    "snapshot_changes": Example(
+        {
+            "before": "20261128T110203-008001-9f8e7d",
+            "after": _STATE["snapshot"],
+            "users": [
+                {
+                    "user_id": "customer-17850",
+                    "history": ["desk-1"],
+                    "before": ["lamp-1", "desk-2"],
+                    "after": ["desk-2", "lamp-1"],
+                }
+            ],
+            "titles": {"lamp-1": "Desk lamp brass", "desk-2": "Pine desk"},
+        },
+        parameters={
+            "snapshot_id": _STATE["snapshot"],
+            "since": "20261128T110203-008001-9f8e7d",
+            "users": 10,
+            "k": 10,
+        },
+    ),
     "evaluation": Example({"markdown": None}),
     "reindex_jobs": Example({"jobs": [_JOB]}),
     "reindex": Example({**_JOB, "state": "queued", "done": 0, "total": None}),
@@ -104,7 +182,7 @@ EXAMPLES: dict[str, Example] = {
         {
             "status": "ready",
             "degraded": [],
-            "promises": "full",
+            "durability": "full",
             "durability_warnings": [],
             "catalogue": "9b1c",
             "snapshot": _STATE["snapshot"],
@@ -113,6 +191,12 @@ EXAMPLES: dict[str, Example] = {
             "worker": 4711,
         }
     ),
+    "list_keys": Example({"keys": [_KEY]}),
+    "create_key": Example(
+        {**_KEY, "key": "seqrec_mQ4c0a7VqFq3yC0b9yqkq8b1nXk1m5oQxkq0c2d3e4f"},
+        {"name": "shop", "scopes": ["recommend"], "expires": "90d", "rate": "100/s"},
+    ),
+    "revoke_key": Example({**_KEY, "state": "revoked", "revoked": 1795400000.0}, parameters={"name": "shop"}),
     "key": Example({"name": "shop", "scopes": ["recommend"], "expires": 1804000000.0, "rate": "100/second"}),
     "metrics": Example('seqrec_requests_total{method="POST",route="/recommend",status="200"} 1042.0\n'),
 }

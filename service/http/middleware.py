@@ -9,9 +9,9 @@ import logging
 import os
 import re
 import time
-import uuid
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -93,8 +93,9 @@ class RequestMiddleware:
             return
         trace = Trace()
         state: dict[str, Any] = scope.setdefault("state", {})
+        headers = dict(scope["headers"])
         state |= {"trace": trace, "audit": {}, "key": None}
-        request_id = _request_id(scope)
+        request_id = _request_id(headers)
         head = scope["method"] == "HEAD"
         status = 499  # the client left before there was an answer
 
@@ -111,7 +112,7 @@ class RequestMiddleware:
         # RFC 9110, 9.3.2: HEAD is answered as GET, without the content.
         inner = {**scope, "method": "GET"} if head else scope
         try:
-            await self._admitted(inner, receive, annotated)
+            await self._admitted(inner, headers, receive, annotated)
         except Refused as refused:
             await refused.response(scope, receive, annotated)
         except Exception:
@@ -134,14 +135,13 @@ class RequestMiddleware:
                     "seqrec.snapshot": trace.snapshot,
                 }
                 about |= {"seqrec.seq": trace.seq, "seqrec.batch": trace.batch or None}
-                trace_id = self._tracing.record(dict(scope["headers"]), trace, method, route, status, about)
+                trace_id = self._tracing.record(headers, trace, method, route, status, about)
             log_request(request_id, method, route, status, seconds, name, trace, trace_id)
             if is_write(scope["method"], scope["path"]):
                 record_write(name, _address(scope), method, route, status, request_id, state["audit"])
 
-    async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _admitted(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
         """Run the app if the request passes every check. Raises Refused."""
-        headers = dict(scope["headers"])
         _check_path(scope)
         self._check_host(headers)
         self._check_port(scope)
@@ -221,8 +221,8 @@ class RequestMiddleware:
     def _check_host(self, headers: Mapping[bytes, bytes]) -> None:
         """Against DNS rebinding: a page of another site that resolves to this address sends its own name as Host."""
         given = headers.get(b"host", b"").decode("latin-1")
-        name = (urlsplit("//" + given).hostname if _is_authority(given) else None) or ""
-        if not given or name in self._hosts or "*" in self._hosts or (name and not _is_public_name(name)):
+        name, public = _host_name(given)
+        if not given or name in self._hosts or "*" in self._hosts or (name and not public):
             return
         raise Refused(FOREIGN_HOST, f"Host {given[:100]!r} is not allowed")
 
@@ -252,17 +252,25 @@ class RequestMiddleware:
             given = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        app = asyncio.ensure_future(self._app(scope, replay, annotated))
-        gone = asyncio.ensure_future(_disconnected(receive))
-        try:
-            await asyncio.wait({app, gone}, return_when=asyncio.FIRST_COMPLETED)
+        task = asyncio.current_task()
+        assert task is not None
+        left = False
+
+        def cancel(_: asyncio.Task[None]) -> None:
+            nonlocal left
             if not answered:  # after an answer, too, the server reports a disconnect
-                app.cancel()
-            await asyncio.wait({app})
-            if not app.cancelled():
-                app.result()
+                left = True
+                task.cancel()
+
+        gone = asyncio.ensure_future(_disconnected(receive))
+        gone.add_done_callback(cancel)
+        try:
+            await self._app(scope, replay, annotated)
+        except asyncio.CancelledError:
+            if not left or task.uncancel():
+                raise
         finally:
-            app.cancel()
+            gone.remove_done_callback(cancel)
             gone.cancel()
 
 
@@ -305,11 +313,13 @@ def _check_write(method: str, headers: Mapping[bytes, bytes], origins: frozenset
         raise Refused(NOT_JSON, f"Content-Type is {media_type.decode('latin-1')[:100]!r}, not application/json")
 
 
-def _is_authority(host: str) -> bool:
+@lru_cache(maxsize=64)
+def _host_name(host: str) -> tuple[str, bool]:
+    """The name in a Host header, "" if there is none, and whether anybody could register it."""
     with suppress(ValueError):
-        urlsplit("//" + host)
-        return True
-    return False
+        name = urlsplit("//" + host).hostname or ""
+        return name, _is_public_name(name)
+    return "", False
 
 
 def _is_public_name(name: str) -> bool:
@@ -320,7 +330,7 @@ def _is_public_name(name: str) -> bool:
     return "." in name.rstrip(".") and not name.rstrip(".").endswith(".localhost")
 
 
-def _request_id(scope: Scope) -> str:
+def _request_id(headers: Mapping[bytes, bytes]) -> str:
     """The client's X-Request-Id if it is short and plain, else a new one."""
-    theirs = dict(scope["headers"]).get(b"x-request-id", b"")
-    return theirs.decode() if _CLIENT_ID.fullmatch(theirs) else uuid.uuid4().hex[:16]
+    theirs = headers.get(b"x-request-id", b"")
+    return theirs.decode() if _CLIENT_ID.fullmatch(theirs) else os.urandom(8).hex()

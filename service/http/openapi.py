@@ -24,12 +24,13 @@ DESCRIPTION = (
 
 
 TAGS = [
-    {"name": "recommend", "description": "What comes next after a history, and what is like an item."},
+    {"name": "recommend", "description": "The next items after a history, and items similar to an item."},
     {"name": "items", "description": "The catalogue: add, replace, find, read and delete items."},
     {"name": "users", "description": "What users did: store it, forget a user."},
     {"name": "placements", "description": "Named rules for recommendations."},
-    {"name": "browse", "description": "What is there, for the console: attributes, users, snapshots, a map."},
-    {"name": "operation", "description": "For who runs the service: reindex, health, readiness, metrics, keys."},
+    {"name": "reports", "description": "What became of recommendations, and how variants compare."},
+    {"name": "browse", "description": "Browsing, for the console: attributes, users, snapshots, a map."},
+    {"name": "operation", "description": "For operators of the service: reindex, health, readiness, metrics, keys."},
 ]
 _SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key of `seqrec keys create`"},

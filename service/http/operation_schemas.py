@@ -1,4 +1,4 @@
-"""The answers of the endpoints of operation."""
+"""The HTTP bodies of the endpoints for operation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from index.keys.base import Scope
 from service.http.schemas import Answer
+from service.rules.body import Body
 
 
 class JobView(Answer):
@@ -28,6 +30,37 @@ class KeyView(Answer):
     quota: str | None = Field(default=None, examples=["1000000/day"])
 
 
+class NewKey(Body):
+    """A key to create. Keys with the scope `admin` are made by the command only."""
+
+    name: str = Field(description="who uses it: 1 to 64 letters, digits, `.`, `_`, `-`", examples=["shop"])
+    scopes: list[Scope] = Field(min_length=1, max_length=8, description="of `recommend`, `write`, `metrics`")
+    expires: str | None = Field(default=None, max_length=32, description="in how long; null: never", examples=["90d"])
+    rate: str | None = Field(default=None, max_length=32, examples=["100/s"])
+    quota: str | None = Field(default=None, max_length=32, examples=["1000000/day"])
+
+
+class StoredKey(Answer):
+    """What is stored of a key. Times in Unix seconds."""
+
+    name: str
+    state: Literal["active", "expired", "revoked"]
+    scopes: list[str]
+    created: float
+    expires: float | None = None
+    revoked: float | None = None
+    rate: str | None = None
+    quota: str | None = None
+
+
+class KeysAnswer(Answer):
+    keys: list[StoredKey] = Field(description="by name; revoked and expired ones stay")
+
+
+class CreatedKey(StoredKey):
+    key: str = Field(description="the secret. It is shown this once: only its SHA-256 is stored")
+
+
 class Health(Answer):
     status: Literal["alive", "dead"]
     detail: str | None = None
@@ -37,7 +70,7 @@ class Readiness(Answer):
     status: Literal["ready", "not ready"]
     detail: str | None = Field(default=None, description="why it is not ready, or the first of `degraded`")
     degraded: list[str] = Field(default=[], description="problems that do not prevent answers")
-    promises: Literal["full", "weaker"] | None = Field(
+    durability: Literal["full", "weaker"] | None = Field(
         default=None,
         description="`full`: acknowledged writes are durable; `weaker`: less, as allowed by SEQREC_ACCEPT_WEAKER",
     )

@@ -26,6 +26,7 @@ from seqrec.errors import (
     CatalogueReplaced,
     CheckpointError,
     DeadlineExceeded,
+    EngineUnavailable,
     InputError,
     ItemNotFound,
     NotReady,
@@ -34,6 +35,7 @@ from seqrec.errors import (
     PlacementNotFound,
     SeqrecError,
     SnapshotError,
+    SnapshotNotFound,
     UserNotFound,
 )
 from service.jobs import JobNotFound
@@ -74,6 +76,7 @@ KINDS: list[tuple[type[SeqrecError], Kind]] = [
         Kind(404, "placement-not-found", "No such placement", "GET /placements lists the placements."),
     ),
     (UserNotFound, Kind(404, "user-not-found", "No such user", "GET /users names some; POST /events makes new ones.")),
+    (SnapshotNotFound, Kind(404, "snapshot-not-found", "No such snapshot", "GET /snapshots lists them.")),
     (JobNotFound, Kind(404, "job-not-found", "No such job", "POST /reindex starts a job and answers with its id.")),
     (NotReady, Kind(503, "not-ready", "Not ready", "GET /readyz says why; try again when it answers 200.")),
     (Overloaded, BUSY),
@@ -106,6 +109,10 @@ KINDS: list[tuple[type[SeqrecError], Kind]] = [
         ),
     ),
     (CatalogueError, Kind(503, "catalogue-unavailable", "The catalogue cannot be used", _LATER)),
+    (
+        EngineUnavailable,
+        Kind(503, "engine-unavailable", "The vector engine is away", "Retry after Retry-After."),
+    ),
     (SnapshotError, Kind(503, "snapshot-unusable", "The snapshot cannot be used", "`seqrec index verify` checks it.")),
     (
         CheckpointError,
@@ -134,7 +141,7 @@ NO_KEY = Kind(
 )
 BAD_KEY = Kind(401, "key-invalid", "The API key is not valid", "`seqrec keys list` shows which keys are valid.")
 FORBIDDEN = Kind(
-    403, "scope-missing", "The API key may not do this", "`seqrec keys create NAME --scope ...` makes a key that may."
+    403, "scope-missing", "The API key may not do this", "`seqrec keys create NAME --scope ...` creates a key with it."
 )
 KEY_LIMIT = Kind(429, "key-limit", "The limit of the API key is reached", "Retry after the seconds in Retry-After.")
 KEYS_UNKNOWN = Kind(503, "not-ready", "Not ready", "GET /readyz says why; try again when it answers 200.")
@@ -195,7 +202,7 @@ def _retry_after(error: SeqrecError) -> dict[str, str] | None:
     """Retry-After, where the same request may succeed a little later."""
     if isinstance(error, Overloaded):
         return {"Retry-After": str(math.ceil(error.retry_after))}
-    if isinstance(error, NotReady | CatalogueError) and not isinstance(error, CatalogueReplaced):
+    if isinstance(error, NotReady | CatalogueError | EngineUnavailable) and not isinstance(error, CatalogueReplaced):
         return {"Retry-After": str(_RETRY_SECONDS)}
     return None
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from fastapi import Path as InPath
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 
-from seqrec.data.items import MAX_ATTRIBUTE_BYTES, MAX_ATTRIBUTES, MAX_TYPE_BYTES
-from service.rules.body import DEFAULTS, ITEM_ID_SCHEMA, PLAIN, Body, ItemId, PlacementBody, RulesBody
+from seqrec.data.items import MAX_ATTRIBUTE_BYTES, MAX_ATTRIBUTES
+from service.rules.body import DEFAULTS, ITEM_ID_SCHEMA, PLAIN, Body, ItemId, Name, PlacementBody, RulesBody, SnapshotId
 
 MAX_SEQ = 2**53 - 1
 """More than a log can reach, and the largest whole number that every JSON reader has exactly."""
@@ -74,18 +74,9 @@ Fields = Annotated[
         examples=[["title", "price"]],
     ),
 ]
-PlacementName = Annotated[
-    str,
-    Field(
-        pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="small letters, digits, . _ -", examples=["product-page"]
-    ),
-]
 Cursor = Annotated[str, Field(min_length=1, max_length=262_144)]
 ItemPath = Annotated[str, InPath(description="may contain slashes, plain or encoded", json_schema_extra=ITEM_ID_SCHEMA)]
 UserPath = Annotated[str, InPath(description="may contain slashes, plain or encoded", json_schema_extra=_USER_ID)]
-EventTypeName = Annotated[
-    str, Field(description=f"1 to {MAX_TYPE_BYTES} bytes of UTF-8 without control characters", examples=["view"])
-]
 MinSeq = Annotated[
     int,
     Field(
@@ -126,7 +117,16 @@ class ContextBody(Body):
 class QuestionBody(RulesBody):
     """Rules of its own, or those of a placement, or both: then its own ones replace those of the placement."""
 
-    placement: PlacementName | None = None
+    placement: Name | None = None
+    snapshot: SnapshotId | None = Field(
+        default=None,
+        description="which snapshot answers, such as to compare two models: the published one, or one that a placement "
+        "names. Others get 422. It replaces that of a variant",
+    )
+    session_id: UserId | None = Field(
+        default=None,
+        description="who gets a variant of the placement's experiment, where there is no `user_id`; not stored",
+    )
     paginate: bool = Field(default=False, description="answer with `next`, a cursor to the following page, too")
     fields: Fields | None = None
     cursor: Cursor | None = Field(
@@ -232,32 +232,6 @@ class PatchesBody(Body):
     items: list[PatchedItem] = Field(min_length=1, fail_fast=True)
 
 
-class PostedEvent(Body):
-    user_id: UserId
-    item_id: ItemId
-    timestamp: float | None = Field(
-        default=None, description="Unix seconds, at most a day ahead; default: now", json_schema_extra={"minimum": 0}
-    )
-    event_id: ItemId | None = Field(
-        default=None, description="chosen by the client; an event of the same user with the same id is stored once"
-    )
-    type: EventTypeName | None = Field(
-        default=None, description="what the user did; `seqrec events types` sets which types count, and how much"
-    )
-    value: float | None = Field(
-        default=None, description="a number of your own, such as a price; stored and given back"
-    )
-
-
-class EventsBody(Body):
-    events: list[PostedEvent] = Field(
-        min_length=1,
-        fail_fast=True,
-        description="at most SEQREC_MAX_ITEMS",
-        json_schema_extra={"maxItems": DEFAULTS["max_items"]},
-    )
-
-
 class Answer(BaseModel):
     """Base of response bodies."""
 
@@ -292,11 +266,15 @@ class PlacedItem(ScoredItem):
     )
     pinned: bool | None = Field(default=None, description="true: by a pin")
     explored: bool | None = Field(default=None, description="true: by `explore`")
+    propensity: float | None = Field(
+        default=None, description="of a place that `explore` filled at random: how likely it was to get this item"
+    )
 
 
 class RecommendedItem(PlacedItem):
     because: list[ReasonView] = Field(
-        default=[],
+        default_factory=list,  # pydantic would make a deep copy of a default for every item
+        json_schema_extra={"default": []},
         description="only with `explain`: the three items of the history that contribute most to a hybrid's score; for "
         "other models, the three most similar ones. Empty if no item of the history is in the catalogue",
     )
@@ -312,6 +290,9 @@ class StateView(Answer):
     model: str = Field(description="digest of the checkpoint")
     snapshot: str
     seq: int = Field(description="the answer includes every change of the catalogue up to this number")
+    recommendation_id: str = Field(
+        description="signed; to be sent with events of what becomes of the items, so that reports count them"
+    )
 
 
 class RecommendAnswer(StateView):
@@ -400,37 +381,6 @@ class FoundItem(ItemView):
 class FoundItems(Answer):
     items: list[FoundItem] = Field(description="best match first")
     degraded: list[str] = Field(default=[], description="as in the answer of POST /recommend")
-
-
-class EventsAnswer(Answer):
-    stored: int = Field(description="number of new events")
-    known: int = Field(description="number of events whose `event_id` was stored before")
-    unknown: list[str] = Field(
-        description="ids of items that are not in the catalogue, or unknown to a model of ids; their events are stored "
-        "nevertheless"
-    )
-
-
-class UserEvent(Answer):
-    item_id: str
-    timestamp: float
-    event_id: str | None = None
-    type: str | None = None
-    value: float | None = None
-
-
-class UserAnswer(Answer):
-    user_id: str
-    events: list[UserEvent] = Field(description="newest first; all that are stored, of any type")
-    next: str | None = Field(default=None, description="the `cursor` that the next page begins at; absent on the last")
-
-
-class RemoveEventAnswer(Answer):
-    removed: bool = Field(description="false: there was no event of this id")
-
-
-class DeleteUserAnswer(Answer):
-    deleted: int = Field(description="number of deleted events")
 
 
 class Problem(Answer):

@@ -62,7 +62,7 @@ class _Counters:
             if limit is None:
                 continue
             item = limits.parse(limit)
-            # With the digest: a new key of the same name begins anew.
+            # With the digest: a new key of the same name starts from 0.
             who = (kind, key.name, key.digest[:16])
             if not await limiter.hit(item, *who):
                 stats = await limiter.get_window_stats(item, *who)

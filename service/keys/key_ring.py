@@ -58,10 +58,14 @@ class KeyRing:
         """Whether requests are served without a key. Never again once there was one, even if the store is emptied."""
         return self._allow_anonymous and self.loaded and not self._had_keys
 
+    def open_store(self) -> KeyStore:
+        """The store, for a caller that changes keys and closes it. Raises CatalogueError."""
+        return self._open_store()
+
     def find(self, secret: str) -> ApiKey | None:
         """The active key with this secret.
 
-        The time it takes reveals nothing of use: what is looked up and compared is the SHA-256 of the secret, and to
+        The time it takes reveals nothing useful: the SHA-256 of the secret is looked up and compared, and to
         know the beginning of one leads to no secret. The comparison takes the same time for all digests as well.
         """
         digest = digest_of(secret)
@@ -104,7 +108,7 @@ class KeyRing:
             log.info("API keys are no longer valid: %s", ", ".join(sorted(before - after)))
 
     def _drop_store(self) -> None:
-        """A file that was replaced is opened anew."""
+        """A file that was replaced is opened again."""
         store, self._store, self._version = self._store, None, None
         if store is not None:
             with suppress(CatalogueError):

@@ -9,11 +9,12 @@ _RECOMMEND, _WRITE, _ADMIN, _METRICS = (frozenset[Scope]({name}) for name in ("r
 ANY: frozenset[Scope] = _RECOMMEND | _WRITE | _ADMIN | _METRICS
 
 FREE = frozenset({"healthz", "readyz", "", "static", "docs", "static-offline-docs", "openapi.json", "favicon.ico"})
-"""Probes, and pages that hold no data: the console, which logs in by key, and the description of the API."""
+"""Probes, and pages without data: the console, which logs in by key, and the description of the API."""
 
 PRIVATE = frozenset({"metrics", "readyz", "reindex"})
-"""Where there is a private port, these are served there and nowhere else, and of the others only these two:"""
+"""With a private port, these are served only there."""
 ON_BOTH_PORTS = frozenset({"healthz", "key"})
+"""With a private port, these are served on both ports."""
 
 # First segment of the path: the scopes that may read, and the scopes that may do anything else.
 _TABLE: dict[str, tuple[frozenset[Scope], frozenset[Scope]]] = {
@@ -24,12 +25,14 @@ _TABLE: dict[str, tuple[frozenset[Scope], frozenset[Scope]]] = {
     "events": (_WRITE, _WRITE),
     "users": (_WRITE, _WRITE),
     "placements": (_RECOMMEND | _ADMIN, _ADMIN),
+    "reports": (_METRICS | _ADMIN, _ADMIN),
     "attributes": (_RECOMMEND | _WRITE, _WRITE),
     "map": (_RECOMMEND | _WRITE, _WRITE),
     "snapshots": (_ADMIN, _ADMIN),
     "evaluation": (_ADMIN, _ADMIN),
     "reindex": (_ADMIN, _ADMIN),
     "metrics": (_METRICS, _METRICS),
+    "keys": (_ADMIN, _ADMIN),
     "key": (ANY, ANY),
 }
 
@@ -60,5 +63,5 @@ def is_write(method: str, path: str) -> bool:
 
 
 def first_segment(path: str) -> str:
-    """Of "/items/a" "items", of "/" "". A path that begins with "//" is none of ours, so all of it is returned."""
+    """Of "/items/a" "items", of "/" "". A path that begins with "//" is not ours and is returned whole."""
     return path if path.startswith("//") or not path.startswith("/") else path.split("/", 2)[1]

@@ -27,7 +27,7 @@ Parse = Callable[[str | float], tuple[float, float] | None]
 Check = Callable[[], object]
 """Called in long loops; raises where the work is not wanted any more."""
 MOST_COLUMNS = 64
-"""Kept at once; the least recently used one is dropped."""
+"""The most columns that are kept; the least recently used one is dropped."""
 RANGES: Mapping[str, Callable[[Any, Any], Any]] = {
     "gt": operator.gt,
     "gte": operator.ge,

@@ -94,16 +94,16 @@ class Filter:
 
     @cached_property
     def attributes(self) -> list[str]:
-        return list(dict.fromkeys(condition.attribute for condition in self._conditions()))
+        return list(dict.fromkeys(condition.attribute for condition in self.conditions()))
 
     @cached_property
     def is_relative(self) -> bool:
         """Whether it depends on the history, and must be `resolved` first."""
-        return any(condition.operator == "same_as" for condition in self._conditions())
+        return any(condition.operator == "same_as" for condition in self.conditions())
 
     @cached_property
     def values(self) -> int:
-        return sum(len(condition.values) for condition in self._conditions())
+        return sum(len(condition.values) for condition in self.conditions())
 
     def mask(self, columns: Mapping[str, Column], length: int, check: Check = lambda: None) -> Mask:
         """Which of the first `length` rows meet all conditions."""
@@ -134,13 +134,13 @@ class Filter:
                 parts.append(Condition(part.attribute, "any", value if isinstance(value, tuple) else (value,)))
         return Filter(tuple(parts))
 
-    def _conditions(self) -> Iterator[Condition]:
+    def conditions(self) -> Iterator[Condition]:
         for part in self.parts:
             if isinstance(part, Condition):
                 yield part
             else:
                 for one in part.filters:
-                    yield from one._conditions()
+                    yield from one.conditions()
 
 
 def parse_filter(value: Mapping[str, Any], field: str, max_values: int) -> Filter:

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from index.snapshot.snapshot import Snapshot
 from seqrec.data.items import AttributeValue
 from service.live.columns import Check, Columns, Mask
+from service.live.delta import Delta
+from service.live.engines.base import SearchEngine
 from service.live.filter_language import Filter
 
 MOST_MASKS = 32
@@ -21,20 +24,37 @@ MOST_MASKS = 32
 
 @dataclass(frozen=True, eq=False)
 class FilterMask:
-    """What a filter lets through of one view."""
+    """What a filter lets through of one view. Where an engine filters, the snapshot's mask is made if it is read."""
 
-    snapshot: Mask  # [n]
+    filter: Filter
+    filters: SnapshotFilters
     delta: Mask  # [length of the delta]
     unknown: Sequence[str] = ()  # attributes of the filter that no item has
+    made: Mask | None = None  # [n]
+
+    @cached_property
+    def snapshot(self) -> Mask:
+        """[n]"""
+        return self.filters.mask(self.filter) if self.made is None else self.made
 
     @cached_property
     def by_position(self) -> Mask:
         """[size of the view]"""
         return np.concatenate([self.snapshot, self.delta])
 
+    def of(self, positions: npt.NDArray[np.int64]) -> Mask:
+        """[len(positions)]; without the mask of the snapshot, the attributes of these rows are read."""
+        n = self.filters.count
+        in_delta = positions >= n
+        met = np.zeros(len(positions), np.bool_)
+        met[in_delta] = self.delta[positions[in_delta] - n]
+        rows = positions[~in_delta]
+        known = self.made is not None or "snapshot" in self.__dict__
+        met[~in_delta] = self.snapshot[rows] if known else self.filters.passing(self.filter, rows)
+        return met
+
     def __contains__(self, position: int) -> bool:
-        n = len(self.snapshot)
-        return bool(self.snapshot[position] if position < n else self.delta[position - n])
+        return bool(self.of(np.array([position]))[0])
 
 
 class SnapshotFilters:
@@ -45,6 +65,20 @@ class SnapshotFilters:
         self._columns = Columns()
         self._masks: OrderedDict[Filter, Mask] = OrderedDict()
         self._lock = threading.Lock()
+
+    @property
+    def count(self) -> int:
+        """Rows of the snapshot."""
+        return len(self._snapshot.item_ids)
+
+    def passing(self, wanted: Filter, rows: npt.NDArray[np.int64]) -> Mask:
+        """[len(rows)] Which of these rows the filter passes, by their attributes alone."""
+        return Columns().evaluate(
+            wanted.attributes,
+            len(rows),
+            lambda at: self._attributes(int(rows[at])),
+            lambda columns: wanted.mask(columns, len(rows)),
+        )
 
     def mask(self, wanted: Filter, check: Check = lambda: None) -> Mask:
         """[n]; the same object for the same filter, as long as it is remembered."""
@@ -80,3 +114,23 @@ class SnapshotFilters:
 
     def _attributes(self, row: int) -> Mapping[str, AttributeValue]:
         return self._snapshot.item(row).attributes
+
+
+def filter_mask(
+    wanted: Filter, filters: SnapshotFilters, delta: Delta, length: int, engine: SearchEngine | None, check: Check
+) -> FilterMask:
+    """What the filter lets through of a snapshot and of the first `length` rows of its delta."""
+    in_delta = delta.columns.evaluate(
+        wanted.attributes, length, delta.attributes, lambda columns: wanted.mask(columns, length, check), check
+    )
+    known = filters.mask(wanted, check) if engine is None else None  # here, where `check` may end it
+    unknown = unseen(wanted.attributes, filters, delta.columns, engine)
+    return FilterMask(wanted, filters, in_delta, unknown, known)
+
+
+def unseen(names: Sequence[str], filters: SnapshotFilters, delta: Columns, engine: SearchEngine | None) -> list[str]:
+    """Attributes that nobody has, as far as it is known."""
+    missing = filters.unknown(names)
+    if engine is not None:
+        missing = [name for name in missing if not engine.has_attribute(name)]
+    return delta.unknown(missing)

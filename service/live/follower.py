@@ -21,7 +21,7 @@ from index.catalogue.base import Catalogue
 from index.catalogue.histories import HistoryStore
 from index.events.counting import follow
 from index.snapshot.publication import published
-from seqrec.errors import CatalogueError, CatalogueReplaced, LogTruncated, NotReady, SeqrecError
+from seqrec.errors import CatalogueError, CatalogueReplaced, EngineUnavailable, LogTruncated, NotReady, SeqrecError
 from seqrec.runtime.malloc import trim_heap
 from service.live.state import LiveState, View
 
@@ -61,33 +61,43 @@ class Follower:
         tick: Callable[[LiveState | None], object] = lambda state: None,
         swapped: Callable[[], object] = lambda: None,
         histories: HistoryStore | None = None,
+        *,
+        retire: Callable[[LiveState], object] = lambda state: None,
+        pinned: str | None = None,
+        state: LiveState | None = None,
     ) -> None:
-        """`every`: seconds between looks at the log. `tick` is called after each, `swapped` after each swap."""
+        """`every`: seconds between looks at the log. `tick` is called after each, `swapped` after each swap.
+
+        `retire` gets the state before, right before another is served: from then on nothing changes it here. `pinned`:
+        serve this snapshot, whatever is published. `state`: of that snapshot, to go on with.
+        """
         self._catalogue = catalogue
         self._load = load
         self._every = every
         self._tick = tick
         self._swapped = swapped
         self._histories = histories
+        self._pinned = pinned
         self._events_trouble: str | None = None
-        self._state: LiveState | None = None
-        self._waiting: list[_Waiter] = []
+        self._retire = retire
+        self._state = state
+        self.waiting: list[_Waiter] = []
         self._lock = threading.Lock()  # of the waiters
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
         # What follows is the follower's own, but for reading.
-        self._published: str | None = None
-        self._look_up = True  # whether to ask what is published
+        self._published = None if state is None else pinned
+        self._look_up = state is None  # whether to ask what is published
         self._loading: threading.Thread | None = None
         self._loaded: LiveState | Exception | None = None
         self._retry_at = 0.0
         self._replaced: CatalogueReplaced | None = None
         self._went_back = False
         self._unreadable: str | None = None
-        self._trouble: str | None = LOADING
-        self.head = 0
+        self._trouble = LOADING if state is None else None
+        self.head = 0 if state is None else state.view.seq
         """The last change of the log that was seen."""
         self.looked = 0.0
         """When the log was last read with success (Unix seconds)."""
@@ -164,14 +174,14 @@ class Follower:
         loop = asyncio.get_running_loop()
         waiter = _Waiter(seq, loop.create_future(), loop, events)
         with self._lock:
-            self._waiting.append(waiter)
+            self.waiting.append(waiter)
         self._wake.set()  # after it is in the list: whatever is applied from now on resolves it
         try:
             await waiter.future
         finally:
             with self._lock:
-                if waiter in self._waiting:
-                    self._waiting.remove(waiter)
+                if waiter in self.waiting:
+                    self.waiting.remove(waiter)
 
     def _run(self) -> None:
         said = ""
@@ -266,8 +276,8 @@ class Follower:
     def _resolve(self, seq: int, events: int = -1) -> None:
         """Lets the requests continue that waited for a change up to `seq`, or for an event up to `events`."""
         with self._lock:
-            done = [waiter for waiter in self._waiting if waiter.seq <= (events if waiter.events else seq)]
-            self._waiting = [waiter for waiter in self._waiting if waiter not in done]
+            done = [waiter for waiter in self.waiting if waiter.seq <= (events if waiter.events else seq)]
+            self.waiting = [waiter for waiter in self.waiting if waiter not in done]
         for waiter in done:
             try:
                 waiter.loop.call_soon_threadsafe(_go_on, waiter.future)
@@ -275,7 +285,7 @@ class Follower:
                 log.debug("change %d was applied after its event loop had closed", waiter.seq)
 
     def _find_published(self) -> None:
-        latest = published(self._catalogue)
+        latest = self._pinned or published(self._catalogue)
         self._look_up = False
         if latest is None:
             self._trouble = "no snapshot is published; run `seqrec index build --publish`, or `seqrec up`"
@@ -294,7 +304,7 @@ class Follower:
         self._loading.start()
 
     def _older(self, one: LiveState, other: LiveState) -> bool:
-        """Whether a snapshot was published last before the other was: somebody went back, perhaps since it is bad."""
+        """Whether a snapshot was published last before the other was: a rollback, perhaps because it is bad."""
         order = [publication.snapshot_id for publication in self._catalogue.publications()]  # newest first
         ages = [order.index(i) if i in order else len(order) for i in (one.snapshot.id, other.snapshot.id)]
         return ages[0] > ages[1]
@@ -329,8 +339,8 @@ class Follower:
             return
         if isinstance(loaded, Exception):
             self._loaded = self._loading = None
-            # What is wrong with a snapshot stays wrong; a catalogue comes back.
-            comes_back = isinstance(loaded, CatalogueError) and not isinstance(loaded, LogTruncated)
+            # What is wrong with a snapshot stays wrong; a catalogue and a vector engine come back.
+            comes_back = isinstance(loaded, CatalogueError | EngineUnavailable) and not isinstance(loaded, LogTruncated)
             self._retry_at = time.monotonic() + (AWAY_SECONDS if comes_back else RETRY_SECONDS)
             self._trouble = f"snapshot {self._published} cannot be loaded: {loaded}"
             if isinstance(loaded, CatalogueReplaced):
@@ -350,6 +360,7 @@ class Follower:
             return
         if self._state is not None:
             weakref.finalize(self._state, self._released.set)  # when the last request that holds it has ended
+            self._retire(self._state)
         self._state = loaded
         self._trouble = None
         self._look_up = True  # another one may have been published meanwhile

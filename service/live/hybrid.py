@@ -12,17 +12,18 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from index.vectors.approximate import ApproximateIndex
-from index.vectors.exact import as_tensor
 from index.vectors.factory import FLAT
+from index.vectors.flat import inner_products
 from seqrec.hybrid.cooccurrence import Floats
 from seqrec.hybrid.event_counts import HistoryCounts
 from seqrec.hybrid.lexical import LAST
 from seqrec.hybrid.scoring import term_weights
 from seqrec.hybrid.settings import HybridSettings
 from seqrec.text.item_text import TokenizedItem
+from service.live.engines.base import EngineQuery, SearchEngine
+from service.live.engines.merge import engine_rows
 from service.live.search import Hit, SearchSpec, answerable, best_hits, leave_out
 from service.live.state import View
 
@@ -32,11 +33,14 @@ Positions = npt.NDArray[np.int64]
 _NO_TERMS = np.zeros(0, np.int32)
 
 DENSE_CANDIDATES = 300
-"""Rows that an approximate index is asked for; HYBRID: with 300, 99 to 100 % of the exact NDCG@10 is kept."""
+"""Candidates requested from an approximate index; 300 keep 99 to 100 % of the exact NDCG@10."""
 TERM_CANDIDATES = 500
 PAIR_CANDIDATES = 1000
 MOST_POSTINGS = 20_000
 """Postings that are read for candidates; rare terms have few, and weigh most."""
+
+PARTS = ("co-occurrence", "words", "dense", "repeat")
+"""Of a score."""
 
 TermRow = tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]
 """Terms of an item, as places in the vocabulary, and their weights."""
@@ -69,20 +73,25 @@ class SparseQuery:
 
 
 def sparse_query(
-    view: View, items: Sequence[tuple[TokenizedItem, int | None]], pairs: bool = True
+    view: View,
+    items: Sequence[tuple[TokenizedItem, int | None]],
+    earlier: Sequence[int | None] = (),
+    pairs: bool = True,
 ) -> SparseQuery | None:
     """Of a history, oldest first: each entry's tokens, and its position (None for plain attributes).
 
-    `pairs` False leaves co-occurrence out: what is similar, not what comes next. None where the model is no hybrid.
+    `earlier`: positions of entries before these, whose words are not read, if these are `LAST`. `pairs` False leaves
+    co-occurrence out: what is similar, not what comes next. None where the model is no hybrid.
     """
     settings = view.towers.encoder.hybrid
     if settings is None:
         return None
     newest = items[-LAST:]
-    recency = settings.cooccurrence.recency_weights(len(items))
+    places = [*earlier, *(position for _, position in items)]
+    recency = settings.cooccurrence.recency_weights(len(places))
     counted = [
         (number, position, float(weight))
-        for (_, position), weight in zip(reversed(items), recency, strict=False)
+        for position, weight in zip(reversed(places), recency, strict=False)
         if pairs and position is not None and (number := view.counts.id_of(view.item_id(position))) is not None
     ]
     numbers = [number for number, _, _ in counted]
@@ -93,7 +102,7 @@ def sparse_query(
         [position for _, position, _ in counted],
         np.array([weight for _, _, weight in counted]),
         view.counts.read(numbers),
-        [position for _, position in items if position is not None],
+        [position for position in places if position is not None],
     )
 
 
@@ -125,6 +134,8 @@ class HybridSearch:
         """The k best that are shown, equal scores by item id."""
         view = self.view
         rows = answerable(view, spec) if spec.candidates is not None else None
+        if rows is None and view.engine is not None:
+            rows = self._by_engine(view.engine, spec)
         if rows is None and view.snapshot.manifest.index != FLAT:
             found = self._few(spec)
             rows = found if len(found) >= spec.k else None
@@ -143,7 +154,7 @@ class HybridSearch:
             out *= gates
             values = values * gates[places]
         np.add.at(out, places, values)
-        places, counted = self.pair_scores()
+        places, counted = self.pair_scores
         np.add.at(out, places, counted.astype(np.float32))
         own = np.unique(np.array(self.sparse.own, dtype=np.int64))
         out[own] += self._repeat(own).astype(np.float32)
@@ -154,7 +165,7 @@ class HybridSearch:
         text = self.dense(rows) + self.words(rows)
         if self.settings.cold_boost:
             text *= self.view.gates(self.sparse.counts.events)[rows]
-        pairs = self._summed(*self.pair_scores())[rows]
+        pairs = self._summed(*self.pair_scores)[rows]
         return np.asarray(text + pairs + self._repeat(rows), dtype=np.float32)
 
     def dense(self, rows: Positions) -> Scores:
@@ -170,8 +181,7 @@ class HybridSearch:
         view, n = self.view, len(self.view.snapshot.item_ids)
         out = np.zeros(view.size, np.float32)
         if self.vector.any():
-            query = torch.from_numpy(self.vector)
-            torch.mv(as_tensor(view.snapshot.vectors), query, out=torch.from_numpy(out[:n]))
+            inner_products(view.snapshot.vectors, np.ascontiguousarray(self.vector, np.float32), out[:n])
             np.matmul(view.delta_vectors, self.vector, out=out[n:])
         return out
 
@@ -190,7 +200,7 @@ class HybridSearch:
         out[early] = np.diff(sums[ends])
         if len(early) < len(rows):
             late = rows >= n
-            out[late] = view.delta_words(terms, weights)[rows[late] - n]
+            out[late] = self._delta_words[rows[late] - n]
         return out
 
     def word_scores(self, most: int | None = None) -> tuple[Positions, Scores]:
@@ -207,12 +217,19 @@ class HybridSearch:
             rarest = np.argsort(lengths, kind="stable")
             rarest = np.sort(rarest[np.cumsum(lengths[rarest]) <= most])
             terms, weights = terms[rarest], weights[rarest]
-        found = [postings.row(term) for term in terms.tolist()]
-        late = view.delta_words(terms, weights)
+        bounds = zip(postings.offsets[terms].tolist(), postings.offsets[terms + 1].tolist(), strict=True)
+        rows = [slice(*of) for of in bounds]  # what adds to one place keeps the order of the terms
+        late = self._delta_words if most is None else view.delta_words(terms, weights)
         there = np.flatnonzero(late)
-        places = np.concatenate([*(rows for rows, _ in found), len(view.snapshot.item_ids) + there])
-        values = [own * weight for (_, own), weight in zip(found, weights, strict=True)]
-        return places.astype(np.int64, copy=False), np.concatenate([*values, late[there]])
+        places = np.concatenate([*(postings.ids[row] for row in rows), len(view.snapshot.item_ids) + there])
+        values = np.concatenate([postings.weights[row] for row in rows])
+        values *= np.repeat(weights, [row.stop - row.start for row in rows])
+        return places.astype(np.int64, copy=False), np.concatenate([values, late[there]])
+
+    @cached_property
+    def _delta_words(self) -> Scores:
+        """[length]"""
+        return self.view.delta_words(*self.sparse.terms)
 
     def _summed(self, places: Positions, values: npt.NDArray[np.floating]) -> Scores:
         """[size] At each position the sum of its values. Memory that is not written to costs nothing."""
@@ -220,30 +237,30 @@ class HybridSearch:
         np.add.at(out, places, values.astype(np.float32))
         return out
 
+    @cached_property
     def pair_scores(self) -> tuple[Positions, Floats]:
         """Positions, and what each item of the history adds to K there, end to end; positions may repeat."""
-        places: list[Positions] = [np.zeros(0, np.int64)]
-        values: list[Floats] = [np.zeros(0)]
-        sparse = self.sparse
-        for number, weight, row in zip(sparse.numbers, sparse.recency, sparse.counts.rows, strict=True):
-            where, own = self._row_scores(number, float(weight), row)
-            places.append(where)
-            values.append(own)
-        return np.concatenate(places), np.concatenate(values)
+        places, values, _ = self._pairs
+        return places, values
 
-    def _row_scores(
-        self, number: int, weight: float, row: tuple[npt.NDArray[np.int32], Floats]
-    ) -> tuple[Positions, Floats]:
-        settings, events = self.settings.cooccurrence, self.sparse.counts.events
-        columns, counted = row
-        where = self.view.places(columns)
-        there = where >= 0
-        own = counted[there] * (
+    @cached_property
+    def _pairs(self) -> tuple[Positions, Floats, Positions]:
+        """As `pair_scores`, and which of the history's counted items adds it: places in `numbers`."""
+        settings, sparse = self.settings.cooccurrence, self.sparse
+        events, rows = sparse.counts.events, sparse.counts.rows
+        factors = [
             self.settings.pairs * weight * max(float(events[number]), 1.0) ** -settings.source_power
-        )
+            for number, weight in zip(sparse.numbers, sparse.recency.tolist(), strict=True)
+        ]
+        columns = np.concatenate([_NO_TERMS, *(columns for columns, _ in rows)])
+        values = np.concatenate([np.zeros(0), *(counted for _, counted in rows)])
+        by = np.repeat(np.arange(len(rows)), [len(columns) for columns, _ in rows])
+        values = values * np.array(factors)[by]
         if settings.target_power:
-            own *= np.maximum(events[columns[there]], 1.0) ** -settings.target_power
-        return where[there], own
+            values *= np.maximum(events[columns], 1.0) ** -settings.target_power
+        places = self.view.places(columns)
+        there = places >= 0
+        return (places, values, by) if there.all() else (places[there], values[there], by[there])
 
     def explain(self, position: int) -> tuple[dict[str, float], list[tuple[int, str, float]]]:
         """The score of what lies at a position as a sum: of its parts, and of what single items of the history add.
@@ -264,13 +281,11 @@ class HybridSearch:
             for where, value in zip(self.sparse.read, by_word, strict=True)
             if where is not None and value
         ]
-        by_pair = []
-        for number, where, weight, row in zip(
-            self.sparse.numbers, self.sparse.counted, self.sparse.recency, self.sparse.counts.rows, strict=True
-        ):
-            places, values = self._row_scores(number, float(weight), row)
-            if value := float(values[places == position].sum()):
-                by_pair.append((where, "co-occurrence", value))
+        places, values, by = self._pairs
+        sums = np.bincount(by[places == position], values[places == position], len(self.sparse.numbers)).tolist()
+        by_pair = [
+            (where, "co-occurrence", value) for where, value in zip(self.sparse.counted, sums, strict=True) if value
+        ]
         parts = {
             "co-occurrence": sum(value for _, _, value in by_pair),
             "words": sum(by_word),
@@ -278,6 +293,15 @@ class HybridSearch:
             "repeat": float(self._repeat(here)[0]),
         }
         return {part: value for part, value in parts.items() if value}, by_pair + shares
+
+    def main_parts(self, rows: Positions) -> list[str]:
+        """The part that adds most to the score of each of these positions; "" where none adds anything."""
+        text = np.stack([self.words(rows), self.dense(rows)])
+        if self.settings.cold_boost:
+            text *= self.view.gates(self.sparse.counts.events)[rows]
+        parts = np.vstack([self._summed(*self.pair_scores)[rows], text, self._repeat(rows)])
+        names = (*PARTS, "")
+        return [names[part] for part in np.where(parts.max(axis=0) > 0, parts.argmax(axis=0), len(PARTS))]
 
     def _repeat(self, rows: Positions) -> Floats:
         """[len(rows)] What the history's own items get, where they may be answers."""
@@ -301,14 +325,37 @@ class HybridSearch:
         else:
             dense = index.search(self.vector[None], wanted, masked)[0][0]
         words = self._best(*self.word_scores(MOST_POSTINGS), TERM_CANDIDATES + more)
-        counted = self._best(*self.pair_scores(), PAIR_CANDIDATES + more)
+        counted = self._best(*self.pair_scores, PAIR_CANDIDATES + more)
         rows = _distinct(np.concatenate([dense[dense >= 0], words, counted, np.arange(n, view.size)]))
         rows = rows[allowed[rows]]
         kept: Positions = rows[~np.isin(rows, list(spec.excluded))] if spec.excluded else rows
         return kept
 
+    def _by_engine(self, engine: SearchEngine, spec: SearchSpec) -> Positions:
+        """The same candidates, of which the engine finds those by dense vectors and by words."""
+        view, n = self.view, len(self.view.snapshot.item_ids)
+        only = None if spec.passed is None else spec.passed.filter
+        excluded = [position for position in spec.excluded if position < n]
+        more = spec.k + min(len(excluded), DENSE_CANDIDATES)
+        terms, weights = self.sparse.terms
+        by_parts = {
+            "dense": EngineQuery(DENSE_CANDIDATES + more, self.vector, None, only, excluded),
+            "words": EngineQuery(TERM_CANDIDATES + more, None, (terms, weights), only, excluded),
+        }
+        if view.snapshot.terms is None or not (weights > 0).any():
+            del by_parts["words"]
+        asked = list(by_parts.values())
+        found = engine_rows(engine, asked, view.is_shown, lambda i, pairs, lowest: len(pairs) >= asked[i].k // 2)
+        counted = self._best(*self.pair_scores, PAIR_CANDIDATES + more)
+        named = [np.array([row for row, _ in pairs], np.int64) for pairs in found]
+        own = np.unique(np.array(self.sparse.own, dtype=np.int64))
+        rows = _distinct(np.concatenate([*named, counted, own, np.arange(n, view.size)]))
+        rows = rows[view.shown[rows]]
+        rows = rows[~np.isin(rows, list(spec.excluded))] if spec.excluded else rows
+        return rows if spec.passed is None else np.asarray(rows[spec.passed.of(rows)])
+
     def _best(self, places: Positions, values: npt.NDArray[np.floating], most: int) -> Positions:
-        """The positions whose values sum to most, in no order."""
+        """The positions with the largest sums of values, in no order."""
         rows = _distinct(places)
         if len(rows) <= most:
             return rows
@@ -318,7 +365,7 @@ class HybridSearch:
 
 
 def _distinct(places: Positions) -> Positions:
-    """Each once, rising. np.unique hashes, which takes ten times as long as sorting tens of thousands of numbers."""
+    """Each once, ascending. np.unique hashes, which takes ten times as long as sorting tens of thousands of numbers."""
     ordered = np.sort(places)
     kept: Positions = ordered[np.concatenate([np.ones(min(1, len(ordered)), np.bool_), ordered[1:] != ordered[:-1]])]
     return kept

@@ -12,6 +12,7 @@ import numpy as np
 
 from index.catalogue.base import Catalogue
 from index.catalogue.histories import HistoryStore
+from index.engines.milvus import Milvus
 from index.events.counting import follow, start_counts
 from index.snapshot.checkpoints import checkpoint_path
 from index.snapshot.manifest import Manifest
@@ -20,6 +21,7 @@ from index.snapshot.usage import MARK_SECONDS, mark_used
 from seqrec.encoder import Precision, fast_precision, load_model
 from seqrec.errors import CatalogueReplaced, SnapshotError
 from seqrec.text.item_text import TokenizedHistory
+from service.live.engines.milvus import MilvusEngine
 from service.live.search import SearchSpec, search
 from service.live.state import LiveState, Towers
 from service.settings import Settings
@@ -38,13 +40,14 @@ class Loader:
         self._catalogue = catalogue
         self._histories = histories
         self._store = SnapshotStore(settings.home, settings.device)
+        self.milvus = None if settings.milvus_url is None else Milvus(settings.milvus_url)
         self._marked = -math.inf  # when, by the monotonic clock
 
     def __call__(self, snapshot_id: str, before: LiveState | None) -> LiveState:
         """The model of `before` is kept where the snapshot has the same.
 
-        Raises SnapshotError, CheckpointError, and CatalogueReplaced if a snapshot has later changes than the catalogue,
-        of which an older state was restored then.
+        Raises SnapshotError, CheckpointError, EngineUnavailable, and CatalogueReplaced if a snapshot has later changes
+        than the catalogue, of which an older state was restored then.
         """
         self._check_not_older()
         snapshot = self._store.open(snapshot_id)
@@ -60,7 +63,7 @@ class Loader:
         else:
             state = self._state(snapshot, self._towers(snapshot))
             _warm_model(state)
-        if before is not None:
+        if before is not None and state.engine is None:
             state.filters.warm_from(before.filters)
         _warm_search(state)
         return state
@@ -75,13 +78,14 @@ class Loader:
     def _state(self, snapshot: Snapshot, towers: Towers) -> LiveState:
         """With counts that have caught up with the log of events."""
         placements = self._catalogue.placements()
+        engine = None if self.milvus is None else MilvusEngine(self.milvus, snapshot)
         if self._histories is None:
-            return LiveState(snapshot, towers, placements=placements)
+            return LiveState(snapshot, towers, placements=placements, engine=engine)
         settings = None if towers.encoder.hybrid is None else towers.encoder.hybrid.cooccurrence
         base = snapshot.counts if snapshot.manifest.events_seq is not None else None
         counts = start_counts(self._histories, settings, base)
         follow(self._histories, counts)
-        return LiveState(snapshot, towers, counts, placements)
+        return LiveState(snapshot, towers, counts, placements, engine)
 
     def _check_not_older(self) -> None:
         made: list[Manifest] = []

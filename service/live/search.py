@@ -16,11 +16,11 @@ import numpy.typing as npt
 
 from seqrec.encoder import Vectors
 from seqrec.metric import TIE, ranked
+from service.live.engines.base import EngineQuery, SearchEngine
+from service.live.engines.merge import MARGIN, engine_rows
 from service.live.filters import FilterMask
 from service.live.state import View
 
-MARGIN = 8
-"""Rows fetched beyond those needed: saves asking again where scores are equal at the border."""
 MASK_ABOVE = 1024
 """Rows; a search that would have to fetch more gets a mask of what it may return instead."""
 
@@ -50,6 +50,8 @@ class Hit:
     source: Source = "model"
     pinned: bool = False
     explored: bool = False
+    propensity: float | None = None  # of a place that was drawn at random: how likely it was to get this item
+    part: str = ""  # of a hybrid's score that added most; "": not known
 
 
 Positions = npt.NDArray[np.int64]
@@ -58,11 +60,12 @@ Positions = npt.NDArray[np.int64]
 def answerable(view: View, spec: SearchSpec) -> Positions:
     """All positions that may answer, rising."""
     allowed: npt.NDArray[np.bool_] = view.shown
-    if spec.passed is not None:
-        allowed = allowed & spec.passed.by_position
     if spec.candidates is not None:
         rows = np.array(sorted(set(spec.candidates) - spec.excluded), dtype=np.int64)
-        return np.asarray(rows[allowed[rows]])
+        rows = rows[allowed[rows]]
+        return rows if spec.passed is None else np.asarray(rows[spec.passed.of(rows)])
+    if spec.passed is not None:
+        allowed = allowed & spec.passed.by_position
     if spec.excluded:
         allowed = allowed.copy()
         allowed[list(spec.excluded)] = False
@@ -117,6 +120,8 @@ def search(view: View, queries: Vectors, wanted: Sequence[SearchSpec]) -> list[l
     hits: list[list[Hit]] = [[] for _ in wanted]
     from_delta = _in_delta(view, queries, wanted)
     n = len(view.snapshot.item_ids)
+    if view.engine is not None:
+        return _by_engine(view, view.engine, queries, wanted, from_delta)
     asks: dict[int, _Fetch] = {}
     for query, want in enumerate(wanted):
         if want.candidates is None and not n:
@@ -145,6 +150,31 @@ def search(view: View, queries: Vectors, wanted: Sequence[SearchSpec]) -> list[l
                 hits[query] = _ranked(view, best, want.k)
         asks = again
     return hits
+
+
+def _by_engine(
+    view: View, engine: SearchEngine, queries: Vectors, wanted: Sequence[SearchSpec], from_delta: list[list[Hit]]
+) -> list[list[Hit]]:
+    n = len(view.snapshot.item_ids)
+    free = [i for i, want in enumerate(wanted) if want.candidates is None]
+
+    def best(i: int, pairs: Sequence[tuple[int, float]]) -> list[Hit]:
+        return [Hit(*pair) for pair in pairs] + from_delta[free[i]]
+
+    asked = []
+    for i in free:
+        excluded = [position for position in wanted[i].excluded if position < n]
+        passed = wanted[i].passed
+        k = wanted[i].k + min(wanted[i].k, view.snapshot_hidden) + MARGIN
+        asked.append(EngineQuery(k, queries[i], None, None if passed is None else passed.filter, excluded))
+    found = engine_rows(
+        engine, asked, view.is_shown, lambda i, pairs, lowest: _settled(best(i, pairs), wanted[free[i]].k, lowest)
+    )
+    hits = {row: _ranked(view, best(i, found[i]), wanted[row].k) for i, row in enumerate(free)}
+    for row, want in enumerate(wanted):
+        if want.candidates is not None:
+            hits[row] = _score_candidates(view, queries[row], want, want.candidates)
+    return [hits[row] for row in range(len(wanted))]
 
 
 @dataclass(frozen=True)
@@ -197,7 +227,7 @@ def _settled(best: Sequence[Hit], k: int, lowest: float) -> bool:
 
 
 def _in_delta(view: View, queries: Vectors, wanted: Sequence[SearchSpec]) -> list[list[Hit]]:
-    """For each query what the delta has to offer: its best k, and all that equal the k-th."""
+    """For each query the best k rows of the delta, and all that equal the k-th."""
     n = len(view.snapshot.item_ids)
     shown = np.flatnonzero(view.delta_shown)
     if not shown.size:
@@ -221,7 +251,7 @@ def _in_delta(view: View, queries: Vectors, wanted: Sequence[SearchSpec]) -> lis
 def _score_candidates(
     view: View, query: npt.NDArray[np.float32], want: SearchSpec, candidates: Sequence[int]
 ) -> list[Hit]:
-    positions = [position for position in candidates if _may_answer(view, want, position)]
+    positions = answerable(view, SearchSpec(want.k, want.excluded, candidates, want.passed)).tolist()
     if not positions:
         return []
     scores = view.towers.metric.scores(query[None], view.vectors(positions))[0]

@@ -27,14 +27,15 @@ from seqrec.hybrid.scoring import gate
 from seqrec.text.item_text import TokenizedHistory, TokenizedItem, has_model_input, same_tokens
 from service.live.columns import Check
 from service.live.delta import NEVER, Delta
+from service.live.engines.base import SearchEngine
 from service.live.filter_language import Filter
-from service.live.filters import FilterMask, SnapshotFilters
+from service.live.filters import FilterMask, SnapshotFilters, filter_mask, unseen
 from service.live.sparse_rows import NOWHERE, CountedPlaces, DeltaTerms
 
 Vector = npt.NDArray[np.float32]
 _FIRST_CAPACITY = 256
 ENCODE_AT_ONCE = 64
-"""Records that another tower made, encoded before what was done so far is shown."""
+"""Records of another item tower that are encoded before the changes so far become visible."""
 COMPACT_ABOVE = 4096
 """Rows of the delta that were replaced or deleted before it is packed, if they are also more than half of it."""
 COMPACT_BYTES_ABOVE = 64 * 1024 * 1024
@@ -82,7 +83,7 @@ class View:
     seq: int
     length: int  # rows of the delta
     snapshot_hidden: int  # rows of the snapshot that are not shown: unavailable, replaced or deleted
-    _delta: Delta
+    delta: Delta
     _hidden_at: npt.NDArray[np.int64]  # [n], the delta row that replaced or deleted this row of the snapshot
     _filters: SnapshotFilters
     counts: EventCounts
@@ -90,33 +91,31 @@ class View:
     _places: CountedPlaces
     _delta_terms: DeltaTerms | None
     placements: Mapping[str, Placement]
+    engine: SearchEngine | None = None
+    """What searches the snapshot's rows; None: its own index, in this process."""
 
     def passed(self, wanted: Filter, check: Check = lambda: None) -> FilterMask:
         """What the filter lets through, including items that are not shown. `check` may raise to end the work."""
-        delta, length = self._delta, self.length
-        in_delta = delta.columns.evaluate(
-            wanted.attributes, length, delta.attributes, lambda columns: wanted.mask(columns, length, check), check
-        )
-        in_snapshot = self._filters.mask(wanted, check)
-        return FilterMask(in_snapshot, in_delta, delta.columns.unknown(self._filters.unknown(wanted.attributes)))
+        return filter_mask(wanted, self._filters, self.delta, self.length, self.engine, check)
 
     def unseen_attributes(self, names: Sequence[str]) -> list[str]:
-        """Those that were not found yet in the attributes that were read. Takes no time."""
-        return self._delta.columns.unknown(self._filters.unknown(names))
+        """Those that were not found yet in the attributes that were read, nor by the engine."""
+        return unseen(names, self._filters, self.delta.columns, self.engine)
 
     def unknown_attributes(self, names: Sequence[str], check: Check = lambda: None) -> list[str]:
         """Those that no item has, shown or not. Reads all attributes once, which `check` may end by raising."""
         if self.unseen_attributes(names):
-            self._filters.read_names(check)
-            self._delta.columns.read_names(self.length, self._delta.attributes, check)
+            if self.engine is None:
+                self._filters.read_names(check)
+            self.delta.columns.read_names(self.length, self.delta.attributes, check)
         return self.unseen_attributes(names)
 
     def position_of(self, item_id: str) -> int | None:
         """Where an item is; None if there is no such item (any more). It may be unavailable."""
         n = len(self.snapshot.item_ids)
-        row = self._delta.row_of(item_id, self.length)
+        row = self.delta.row_of(item_id, self.length)
         if row is not None:
-            return None if self._delta.deleted[row] else n + row
+            return None if self.delta.deleted[row] else n + row
         snapshot_row = self.snapshot.row_of(item_id)
         if snapshot_row is None or self._hidden_at[snapshot_row] < self.length:
             return None
@@ -131,23 +130,23 @@ class View:
 
     def item_id(self, position: int) -> str:
         n = len(self.snapshot.item_ids)
-        return self.snapshot.item_ids[position] if position < n else self._delta.item_ids[position - n]
+        return self.snapshot.item_ids[position] if position < n else self.delta.item_ids[position - n]
 
     def item(self, position: int) -> Item:
         n = len(self.snapshot.item_ids)
-        return self.snapshot.item(position) if position < n else self._delta.item(position - n)
+        return self.snapshot.item(position) if position < n else self.delta.item(position - n)
 
     def tokens(self, position: int) -> TokenizedItem:
         n = len(self.snapshot.item_ids)
-        return self.snapshot.tokens[position] if position < n else self._delta.tokens(position - n)
+        return self.snapshot.tokens[position] if position < n else self.delta.tokens(position - n)
 
     def vectors(self, positions: Sequence[int]) -> Vectors:
         """-> float32 [len(positions), dim]"""
         n = len(self.snapshot.item_ids)
         wanted = np.asarray(positions, dtype=np.int64)
-        out = np.empty((len(wanted), self._delta.vectors.shape[1]), np.float32)
+        out = np.empty((len(wanted), self.delta.vectors.shape[1]), np.float32)
         in_delta = wanted >= n
-        out[in_delta] = self._delta.vectors[wanted[in_delta] - n]
+        out[in_delta] = self.delta.vectors[wanted[in_delta] - n]
         out[~in_delta] = self.snapshot.vectors[wanted[~in_delta]]
         return out
 
@@ -211,7 +210,7 @@ class View:
     @cached_property
     def _former(self) -> npt.NDArray[np.float64]:
         """[size] What a version before the log of events counted of a file; 0 in homes that are younger."""
-        return np.concatenate([self.snapshot.popularity, self._delta.popularity[: self.length]])
+        return np.concatenate([self.snapshot.popularity, self.delta.popularity[: self.length]])
 
     def _add_counts(self, at: npt.NDArray[np.float64], events: npt.NDArray[np.float64]) -> None:
         places = self.places(np.arange(len(events)))
@@ -220,12 +219,12 @@ class View:
     @property
     def delta_vectors(self) -> npt.NDArray[np.float32]:
         """[length, dim]; rows that are not shown are among them."""
-        return self._delta.vectors[: self.length]
+        return self.delta.vectors[: self.length]
 
     @cached_property
     def delta_shown(self) -> npt.NDArray[np.bool_]:
         """[length]"""
-        return self._delta.available[: self.length] & (self._delta.ended[: self.length] >= self.length)
+        return self.delta.available[: self.length] & (self.delta.ended[: self.length] >= self.length)
 
     @cached_property
     def snapshot_shown(self) -> npt.NDArray[np.bool_]:
@@ -234,7 +233,7 @@ class View:
 
     @property
     def size(self) -> int:
-        """Positions there are: rows of the snapshot and of the delta."""
+        """Number of positions: rows of the snapshot and of the delta."""
         return len(self.snapshot.item_ids) + self.length
 
     @cached_property
@@ -269,7 +268,7 @@ class View:
         """[length] Inner products of the delta's term vectors with a query of these terms."""
         if self._delta_terms is None:
             return np.zeros(self.length, np.float32)
-        return self._delta_terms.scores(self.length, self._delta.tokens, terms, weights)
+        return self._delta_terms.scores(self.length, self.delta.tokens, terms, weights)
 
 
 class LiveState:
@@ -288,8 +287,10 @@ class LiveState:
         towers: Towers,
         counts: EventCounts | None = None,
         placements: Mapping[str, Placement] | None = None,
+        engine: SearchEngine | None = None,
     ) -> None:
         """`counts` of events to go on with; None: those of the snapshot. `placements`: those there are now."""
+        self.engine = engine
         self._placements = dict(placements or {})
         self.snapshot = snapshot
         self.towers = towers
@@ -408,7 +409,7 @@ class LiveState:
         self._placements = others if change.rules is None else others | {name: Placement(change.seq, change.rules)}
 
     def follow_events(self, changes: EventChanges) -> None:
-        """Count what came to the events' log, and what left it."""
+        """Count events that were added to the log, and subtract those that were removed."""
         new = self.counts.apply(changes)
         self._places.extend(new, self.view.position_of)
 
@@ -432,10 +433,11 @@ class LiveState:
             self._places,
             self._delta_terms,
             self._placements,
+            self.engine,
         )
 
     def _pack(self) -> None:
-        """Begin a new log that holds the living rows only, so that items which change often do not fill the memory."""
+        """Begin a new log with the current rows only, so that items which change often do not fill the memory."""
         old, living = self._delta, self._delta.living()
         # What the snapshot held of them, and of what was deleted, stays hidden in every view of the new log.
         hidden = np.where(self._hidden_at == NEVER, NEVER, -1)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
+from index.catalogue.words import is_unicode
 from seqrec.data.items import MAX_ITEM_ID_BYTES, check_item_id
 from seqrec.errors import InputError
 from service.live.filter_language import parse_filter
+from service.rules.experiments import HOLDOUT, Experiment, Shadow, Variant
 from service.rules.ranking import Boost, Explore, Pin
+from service.rules.rotation import MAX_EVENTS, Rotate
 from service.settings import Settings
 
 MAX_UNKNOWN_FIELDS = 20
@@ -143,10 +146,34 @@ class PinBody(Body):
 
 
 class ExploreBody(Body):
-    """Gives places to items with few events, so that they can earn some."""
+    """Gives places to items with few events, so that they can earn some, or to items that are drawn at random."""
 
     share: float = Field(gt=0, le=1, description="of the places: 0.1 is one place of ten")
     below_events: float = Field(default=10.0, gt=0, description="an item with fewer events is new")
+    random: int | None = Field(
+        default=None,
+        ge=2,
+        le=1000,
+        description="instead, each place gets with the probability `share` one of so many of the best remaining items, "
+        "all equally likely; `propensity` of the item says how likely it was",
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.random is not None and "below_events" in self.model_fields_set:
+            raise PydanticCustomError("explore", "give either below_events or random")
+        return self
+
+
+class RotateBody(Body):
+    """Lowers items that were shown to the user, or to the session if no user is named, and not chosen since."""
+
+    multiply: float = Field(
+        gt=0, lt=1, description="the score, once for each time the item was shown (a negative score is divided)"
+    )
+    days: float = Field(
+        default=7.0, gt=0, le=3650, description=f"how far back; at most the user's newest {MAX_EVENTS} events"
+    )
 
 
 class RulesBody(Body):
@@ -185,6 +212,7 @@ class RulesBody(Body):
         examples=[{"brand": 2}],
     )
     explore: ExploreBody | None = None
+    rotate: RotateBody | None = None
     min_score: float | None = Field(default=None, description="leave out items with a lower score, after boosts")
     fallback: list[Literal["similar", "trending", "popular"]] | None = Field(
         default=None,
@@ -212,7 +240,9 @@ class RulesBody(Body):
         if self.at_most is not None:
             found["at_most"] = tuple(self.at_most.items())
         if self.explore is not None:
-            found["explore"] = Explore(self.explore.share, self.explore.below_events)
+            found["explore"] = Explore(self.explore.share, self.explore.below_events, self.explore.random)
+        if self.rotate is not None:
+            found["rotate"] = Rotate(self.rotate.multiply, self.rotate.days)
         if self.fallback is not None:
             found["fallback"] = tuple(self.fallback)
         return found
@@ -223,8 +253,8 @@ class RulesBody(Body):
         return Pin(pin.position, pin.every, ids, wanted)
 
 
-class PlacementBody(RulesBody):
-    """What a placement stores: rules, and how recommendations treat seen items."""
+class StoredRulesBody(RulesBody):
+    """Rules, and how recommendations treat seen items."""
 
     exclude_seen: bool | None = Field(default=None, description="as in POST /recommend")
 
@@ -233,15 +263,134 @@ class PlacementBody(RulesBody):
         return found if self.exclude_seen is None else found | {"exclude_seen": self.exclude_seen}
 
 
-def placement_values(rules: str) -> Mapping[str, Any]:
-    """The values of a stored placement. Raises InputError."""
+Name = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="small letters, digits, . _ -", examples=["product-page"]
+    ),
+]
+
+
+SnapshotId = Annotated[
+    str,
+    Field(
+        pattern=r"^[0-9]{8}T[0-9]{6}-[0-9]{6,12}-[0-9a-f]{6}$",
+        description="id of a snapshot, as GET /snapshots lists it",
+        examples=["20261129T110203-000124-1a2b3c"],
+    ),
+]
+
+
+class VariantBody(Body):
+    name: Name
+    weight: float = Field(default=1.0, ge=0, le=1e6, description="its share of the users is weight / sum of weights")
+    snapshot: SnapshotId | None = Field(
+        default=None, description="which snapshot, and so which model, answers; by default the published one"
+    )
+    rules: StoredRulesBody = Field(
+        default=StoredRulesBody(), description="replace the rules of the placement, field by field"
+    )
+
+
+class ExperimentBody(Body):
+    """Divides users among variants of rules and models. Each keeps its variant while the name stays."""
+
+    name: Name
+    variants: list[VariantBody] = Field(
+        min_length=1, max_length=10, description="the first is what reports compare the others with"
+    )
+    holdout: float = Field(
+        default=0.0, ge=0, lt=1, description="share of the users who get the most popular items instead"
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        names = [one.name for one in self.variants]
+        if len(set(names)) < len(names) or HOLDOUT in names:
+            raise PydanticCustomError("variants", "variants have different names, and none is called holdout")
+        if not any(one.weight for one in self.variants):
+            raise PydanticCustomError("variants", "at least one variant has a weight above 0")
+        return self
+
+
+class ShadowBody(Body):
+    """A snapshot that answers as well, unseen: how its answers differ is in /metrics and GET /reports."""
+
+    snapshot: SnapshotId
+    share: float = Field(default=0.1, gt=0, le=1, description="of the requests; fewer while the service is busy")
+
+
+class PlacementBody(StoredRulesBody):
+    """What a placement stores: rules, and perhaps an experiment with them, and a candidate that answers unseen."""
+
+    experiment: ExperimentBody | None = None
+    shadow: ShadowBody | None = None
+
+    def values(self, field: str, max_values: int) -> dict[str, Any]:
+        found = super().values(field, max_values)
+        if self.shadow is not None:
+            found["shadow"] = Shadow(self.shadow.snapshot, self.shadow.share)
+        return found
+
+    def read_experiment(self, max_values: int) -> Experiment | None:
+        """Raises InputError that names the place."""
+        if self.experiment is None:
+            return None
+        variants = [
+            Variant(
+                one.name,
+                one.weight,
+                one.rules.values(f"experiment.variants[{i}].rules.", max_values)
+                | ({} if one.snapshot is None else {"snapshot": one.snapshot}),
+            )
+            for i, one in enumerate(self.experiment.variants)
+        ]
+        return Experiment(self.experiment.name, variants, self.experiment.holdout)
+
+
+class PlacementRules(NamedTuple):
+    """`values` by the names of `service.engine.requests.Selection`."""
+
+    values: Mapping[str, Any]
+    experiment: Experiment | None
+
+
+def check_placement(body: PlacementBody) -> None:
+    """Raises InputError that names the field."""
+    _check_unicode(body.model_dump(exclude_unset=True), "")
+    body.values("", MAX_FILTER_VALUES)
+    body.read_experiment(MAX_FILTER_VALUES)
+
+
+def _check_unicode(value: Any, field: str) -> None:
+    """Raises InputError for text that no store can keep."""
+    if isinstance(value, Mapping):
+        for name, part in value.items():
+            _check_unicode(name, field)
+            _check_unicode(part, f"{field}.{name}" if field else name)
+    elif isinstance(value, list | tuple):
+        for number, part in enumerate(value):
+            _check_unicode(part, f"{field}[{number}]")
+    elif isinstance(value, str) and not is_unicode(value):
+        raise InputError("not valid Unicode (a lone surrogate)", field)
+
+
+def placement_rules(rules: str) -> PlacementRules:
+    """What a placement stores. Raises InputError."""
     # By the minute, since a relative date such as "now-30d" is as of the moment it is parsed.
-    return _placement_values(rules, int(time.time() // 60))
+    return _placement_rules(rules, int(time.time() // 60))
 
 
 @lru_cache(maxsize=256)
-def _placement_values(rules: str, minute: int) -> Mapping[str, Any]:
+def _placement_rules(rules: str, minute: int) -> PlacementRules:
     try:
-        return PlacementBody.model_validate_json(rules).values("", MAX_FILTER_VALUES)
+        body = PlacementBody.model_validate_json(rules)
+        return PlacementRules(body.values("", MAX_FILTER_VALUES), body.read_experiment(MAX_FILTER_VALUES))
     except ValidationError as error:
-        raise InputError(f"the stored rules cannot be read: {error.errors()[0]['msg']}") from None
+        first = error.errors()[0]
+        later = ". A later version stored them: run the same version on all hosts"
+        raise InputError(
+            f"the stored rules cannot be read: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+            f"{later if first['type'] == 'extra_forbidden' else ''}",
+            "placement",
+        ) from None

@@ -15,17 +15,18 @@ from pydantic import ValidationError
 from index.arguments import add_common
 from index.catalogue.base import Catalogue
 from index.catalogue.open import location_of, open_catalogue
+from index.snapshot.publication import place
 from seqrec.errors import InputError, PlacementNotFound
-from service.rules.body import MAX_FILTER_VALUES, PlacementBody
+from seqrec.runtime.arguments import Parser
+from service.rules.body import PlacementBody, check_placement
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 def placements(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "seqrec placements",
-        description="Named rules for recommendations. A running service follows a change at once.",
-        epilog="example: seqrec placements set product-page rules.json",
+        description="Named rules for recommendations. A running service applies a change to its next answer.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, help_ in (
@@ -76,8 +77,8 @@ def _set(catalogue: Catalogue, arguments: argparse.Namespace) -> None:
         rules = PlacementBody.model_validate_json(text)
     except ValidationError as error:
         _refuse(arguments.file, error)
-    rules.values("", MAX_FILTER_VALUES)
-    version = catalogue.set_placement(arguments.name, rules.model_dump_json(exclude_unset=True))
+    check_placement(rules)
+    version = place(arguments.home, catalogue, arguments.name, rules.model_dump_json(exclude_unset=True))
     print(
         json.dumps({"name": arguments.name, "version": version}) if arguments.json else f"stored as version {version}"
     )

@@ -3,11 +3,13 @@
 They work on the scores of the whole catalogue, so their result is exact on every kind of index. In this order:
 
 1. Boosts change scores: `score * multiply + add`. (A negative score is divided by `multiply`: above 1 always raises.)
+   What was shown to the user and not chosen is multiplied once for each time (`service.rules.rotation`); this applies
+   to the scores of fallbacks, too.
 2. Items below `min_score` are dropped.
 3. The answer is filled place by place. A pinned place gets its item, an explored one the item with the highest upper
-   confidence bound among those with few events, any other the next best of the ranking: by score, or with `diversity`
-   by maximal marginal relevance (Carbonell and Goldstein, 1998) over the best `POOL` items. `at_most` skips items with
-   a value that enough earlier ones have.
+   confidence bound among those with few events, or one drawn among the best, any other the next best of the ranking: by
+   score, or with `diversity` by maximal marginal relevance (Carbonell and Goldstein, 1998) over the best `POOL` items.
+   `at_most` skips items with a value that enough earlier ones have.
 4. Where the ranking ends, the next source of `fallback` continues.
 
 A rule moves only items that may answer: those that are available, pass the filter, and are not excluded.
@@ -16,9 +18,11 @@ A rule moves only items that may answer: those that are available, pass the filt
 from __future__ import annotations
 
 import math
+import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +33,7 @@ from service.live.columns import Check, Mask
 from service.live.filter_language import Condition, Filter
 from service.live.search import Hit, Source
 from service.live.state import View
+from service.rules.rotation import NOTHING_SHOWN, Rotate, Rotation, Showings, prepare_rotation
 
 Scores = npt.NDArray[np.float32]
 POOL = 200
@@ -62,10 +67,15 @@ class Pin:
 
 @dataclass(frozen=True)
 class Explore:
-    """Gives `share` of the places to items with fewer than `below_events` events."""
+    """Gives `share` of the places to items with fewer than `below_events` events.
+
+    With `random`, each place gets instead, with the probability `share`, one of the `random` best remaining items, all
+    equally likely, while there are so many.
+    """
 
     share: float
     below_events: float = 10.0
+    random: int | None = None
 
     def takes(self, place: int) -> bool:
         return math.floor(place * self.share) > math.floor((place - 1) * self.share)
@@ -82,6 +92,7 @@ class Rules:
     explore: Explore | None = None
     min_score: float | None = None
     fallback: tuple[Source, ...] = ()
+    rotate: Rotate | None = None
 
     @property
     def change_anything(self) -> bool:
@@ -103,6 +114,7 @@ class Ruled:
     pins: Sequence[tuple[Mask | None, Sequence[int], Pin]]
     unknown: Sequence[str]  # attributes of the rules that no item has
     shown: Sequence[int] = ()
+    rotation: Rotation | None = None
 
     def boosted(self, scores: Scores) -> Scores:
         """[size]"""
@@ -124,6 +136,9 @@ class Ruled:
             cut = allowed
             if source == "model":
                 found = self.boosted(found)
+            if self.rotation is not None:
+                found = self.rotation.applied(found)
+            if source == "model":
                 if self.rules.min_score is not None:
                     cut = allowed & (found >= self.rules.min_score)
             elif source == "similar":
@@ -132,8 +147,15 @@ class Ruled:
         return answer.finish()
 
 
-def prepare(view: View, rules: Rules, shown: Sequence[int], last: Mapping[str, AttributeValue], check: Check) -> Ruled:
-    """Evaluate the filters of rules. `last`: attributes of the history's newest item."""
+def prepare(
+    view: View,
+    rules: Rules,
+    shown: Sequence[int],
+    last: Mapping[str, AttributeValue],
+    check: Check,
+    showings: Showings = NOTHING_SHOWN,
+) -> Ruled:
+    """Evaluate the filters of rules. `last`: attributes of the history's newest item; `showings`: for `rotate`."""
     unknown: dict[str, None] = {}
 
     def mask(wanted: Filter) -> Mask:
@@ -149,7 +171,8 @@ def prepare(view: View, rules: Rules, shown: Sequence[int], last: Mapping[str, A
         pins.append((None if pin.filter is None else mask(pin.filter), positions, pin))
     for name, _ in rules.at_most:  # reads the column here, not on a compute thread
         unknown.update(dict.fromkeys(view.passed(Filter((Condition(name, "exists", (1,)),)), check).unknown))
-    return Ruled(view, rules, boosts, pins, list(unknown), shown)
+    rotation = prepare_rotation(rules.rotate, showings, view.position_of)
+    return Ruled(view, rules, boosts, pins, list(unknown), shown, rotation)
 
 
 class _Ranking:
@@ -184,6 +207,9 @@ class _Ranking:
     def drop(self, mask: Mask) -> None:
         self._left &= ~mask
 
+    def copy(self) -> _Ranking:
+        return _Ranking(self.view, self.scores, self._left)
+
 
 class _Answer:
     """The places filled so far."""
@@ -203,19 +229,24 @@ class _Answer:
     def fill(self, ranking: _Ranking, source: Source) -> None:
         """Go on with a ranking until `k` places are filled, or it ends."""
         order = self._order(ranking)
-        explored = self._explored(ranking) if source == "model" else iter(())
+        explore = self._ruled.rules.explore if source == "model" else None
+        explored = self._explored(ranking) if explore is not None and explore.random is None else iter(())
+        best = _Best(ranking.copy(), self._open) if explore is not None and explore.random is not None else None
         while len(self.hits) < self._k:
             place = self._offset + len(self.hits) + 1
             pinned = self._pinned(place, ranking.scores)
             if pinned is not None:
                 self._put(pinned, ranking, source, pinned=True)
                 continue
-            explore = self._ruled.rules.explore
-            new = self._next(explored) if explore is not None and explore.takes(place) else None
+            new = propensity = None
+            if explore is not None and best is not None:
+                new, propensity = self._drawn(order, best, explore)
+            elif explore is not None and explore.takes(place):
+                new = self._next(explored)
             found = self._next(order) if new is None else new
             if found is None:
                 return
-            self._put(found, ranking, source, explored=new is not None)
+            self._put(found, ranking, source, explored=new is not None, propensity=propensity)
 
     def finish(self) -> list[Hit]:
         """The answer; where it is too short to reach a pinned place, the item of that place is its last."""
@@ -226,10 +257,16 @@ class _Answer:
         return self.hits
 
     def _put(
-        self, position: int, ranking: _Ranking, source: Source, pinned: bool = False, explored: bool = False
+        self,
+        position: int,
+        ranking: _Ranking,
+        source: Source,
+        pinned: bool = False,
+        explored: bool = False,
+        propensity: float | None = None,
     ) -> None:
         self._allowed[position] = False
-        self.hits.append(Hit(position, float(ranking.scores[position]), source, pinned, explored))
+        self.hits.append(Hit(position, float(ranking.scores[position]), source, pinned, explored, propensity))
         for full in self._count(position):
             ranking.drop(full)
 
@@ -250,7 +287,11 @@ class _Answer:
         return bool(self._allowed[position])
 
     def _next(self, order: Iterator[int]) -> int | None:
-        return next((one for one in order if self._free(one) and one not in self._reserved), None)
+        """The next that may have a place. The natural order gives it again if it is not put into one."""
+        return next((one for one in order if self._open(one)), None)
+
+    def _open(self, position: int) -> bool:
+        return self._free(position) and position not in self._reserved
 
     def _pinned_later(self) -> dict[int, Hit]:
         """Items with a place of their own in this answer: no other place takes them."""
@@ -289,6 +330,19 @@ class _Answer:
         few = self._allowed & (events < explore.below_events)
         yield from _Ranking(self._view, bound.astype(np.float32), few)
 
+    def _drawn(self, order: Iterator[int], best: _Best, explore: Explore) -> tuple[int | None, float | None]:
+        """What a random place gets if not the next of the order, and how likely it was to get what it gets."""
+        assert explore.random is not None
+        among, following = best.first(explore.random), self._next(order)
+        if following is None or len(among) < explore.random:
+            return None, None
+        drawn = random.random() < explore.share
+        chosen = among[random.randrange(len(among))] if drawn else following
+        propensity = explore.share / len(among) if chosen in among else 0.0
+        if chosen == following:
+            return None, propensity + 1 - explore.share
+        return chosen, propensity
+
     def _order(self, ranking: _Ranking) -> Iterator[int]:
         blocks = ranking.blocks(max(POOL, 5 * self._k))
         if self._ruled.rules.diversity:
@@ -296,7 +350,10 @@ class _Answer:
                 [position for position in next(blocks, ()) if self._free(position)], ranking.scores
             )
         for block in blocks:
-            yield from block
+            for position in block:
+                yield position
+                while self._open(position):
+                    yield position
 
     def _diverse(self, pool: Sequence[int], scores: Scores) -> Iterator[int]:
         """By maximal marginal relevance; relevance is the score, scaled to 0 to 1 over the pool."""
@@ -321,6 +378,23 @@ class _Answer:
             left[best] = False  # of equal ones the better ranked comes first
             if self._free(pool[best]):
                 yield pool[best]
+                left[best] = self._open(pool[best])
+
+
+class _Best:
+    """The best of a ranking that may still have a place."""
+
+    def __init__(self, ranking: _Ranking, is_open: Callable[[int], bool]) -> None:
+        self._rest = iter(ranking)
+        self._found: list[int] = []
+        self._is_open = is_open
+
+    def first(self, n: int) -> list[int]:
+        """At most n, fewer only where there are no more."""
+        self._found = [position for position in self._found if self._is_open(position)]
+        rest = (position for position in self._rest if self._is_open(position))
+        self._found += islice(rest, n - len(self._found))
+        return self._found
 
 
 def item_similarity(view: View, positions: Sequence[int]) -> npt.NDArray[np.float64]:

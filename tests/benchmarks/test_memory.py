@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import memory
-from benchmarks.report import Report
-from benchmarks.service_process import make_checkpoint
-from benchmarks.synthetic import make_home
+from benchmarks.speed import memory
+from benchmarks.tools.report import Report
+from benchmarks.tools.service_process import make_checkpoint
+from benchmarks.tools.synthetic import make_home
 from index.catalogue.open import open_catalogue
 from index.snapshot.publication import check_servable, published
 from index.snapshot.snapshot import SnapshotStore

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import reindex, startup
-from benchmarks.report import Report
-from benchmarks.service_process import make_checkpoint
-from benchmarks.synthetic import item
+from benchmarks.speed import reindex, startup
+from benchmarks.tools.report import Report
+from benchmarks.tools.service_process import make_checkpoint
+from benchmarks.tools.synthetic import item
 from index.build.reindex import Request
 from index.catalogue.open import open_catalogue
 from index.snapshot.snapshot import SnapshotStore
@@ -17,6 +17,7 @@ from index.snapshot.snapshot import SnapshotStore
 SMALL = ["--layers", "1", "--hidden", "32", "--rounds", "1"]
 
 
+@pytest.mark.slow
 def test_a_job_is_timed_and_leaves_nothing(tmp_path: Path) -> None:
     reindex.fill(tmp_path, [item(number) for number in range(1500)])
     with closing(open_catalogue(tmp_path)) as catalogue:
@@ -26,6 +27,7 @@ def test_a_job_is_timed_and_leaves_nothing(tmp_path: Path) -> None:
     assert SnapshotStore(tmp_path).list() == []
 
 
+@pytest.mark.slow
 def test_reindex_reports_every_size(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     reindex.main([*SMALL, "--sizes", "20", "60", "--dim", "8", "--encoded", "10", "--json", str(out)])
@@ -52,9 +54,8 @@ def test_startup_asks_until_it_is_answered(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_service_that_does_not_start_shows_its_log(tmp_path: Path) -> None:
-    args = startup._arguments([])
     with pytest.raises(RuntimeError, match=r"the service does not answer /healthz:\n(.|\n)*there is no catalogue in"):
-        startup.seconds_to_answers(tmp_path / "nothing", tmp_path / "log", args)
+        startup.seconds_to_answers(tmp_path / "nothing", tmp_path / "log", 1, 1)
 
 
 def test_starts_are_compared_with_the_smallest_catalogue() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import search, serve
+from benchmarks.speed import search, serve
 
 
 @pytest.mark.slow

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import shop
+from benchmarks.scale import shop
 from seqrec.shop.project import read_project
 
 
+@pytest.mark.slow
 def test_an_export_of_about_the_size(tmp_path: Path) -> None:
     shop.write_export(tmp_path, 6290, 529_020)
     assert len((tmp_path / "products.csv").read_text().splitlines()) == 6291

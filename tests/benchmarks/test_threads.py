@@ -6,8 +6,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks import threads
-from benchmarks.report import Report, Spread
+from benchmarks.speed import threads
+from benchmarks.tools.report import Report, Spread
 
 SMALL = ["--layers", "1", "--hidden", "32", "--tokens", "16", "--threads", "1", "--seconds", "0.1", "--rounds", "1"]
 

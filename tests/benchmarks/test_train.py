@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import encode, train
+from benchmarks.speed import encode, train
 
 SMALL = ["--layers", "2", "--hidden", "32", "--head-dim", "16", "--rounds", "1", "--vocab-size", "400"]
 

@@ -334,7 +334,7 @@ def fill_home(shop: Path) -> dict[str, Any]:
 
 def fill_redis(shop: Path) -> dict[str, Any]:
     """The dump restored into a Redis, indexed, changed; the server's log of commands is kept."""
-    from benchmarks.redis_server import RedisServer
+    from benchmarks.tools.redis_server import RedisServer
 
     ids = item_ids(shop / "items.jsonl")
     with tempfile.TemporaryDirectory() as directory:

@@ -19,7 +19,7 @@ from urllib.parse import quote
 import pytest
 import tomli_w
 
-from benchmarks.redis_server import RedisServer, server_program
+from benchmarks.tools.redis_server import RedisServer, server_program
 from index.catalogue.open import open_histories
 from seqrec import cli
 from seqrec.encoder import load_model
@@ -27,6 +27,8 @@ from seqrec.errors import InputError
 from service.app import create_app
 from service.settings import Settings
 from tests.e2e.ready import Client, until_served
+
+pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).parent
 EXPECTED: dict[str, Any] = json.loads((HERE / "home-0.1.0.json").read_text(encoding="utf-8"))
@@ -163,7 +165,6 @@ def test_snapshots_are_listed_and_whole(seqrec: Seqrec) -> None:
         assert seqrec("index", "verify", row["snapshot"], "--json")["whole"] is True
 
 
-@pytest.mark.slow
 def test_an_item_is_posted_a_snapshot_made_and_the_old_ones_served_again(shop: Path, seqrec: Seqrec) -> None:
     posted = {"item_id": "new/9", "attributes": {"title": "Pink felt owl", "tags": ["pink"]}}
     served = EXPECTED["answers"][0]["answer"]["snapshot"]
@@ -254,7 +255,6 @@ def test_training_starts_from_an_old_checkpoint(seqrec: Seqrec) -> None:
     assert json.loads(Path("runs/new/run.json").read_text())["state"] == "done"
 
 
-@pytest.mark.slow
 def test_a_killed_run_goes_on_by_the_same_command(seqrec: Seqrec) -> None:
     command, *argv = EXPECTED["stopped"]
     before = metrics("stopped")
@@ -262,7 +262,6 @@ def test_a_killed_run_goes_on_by_the_same_command(seqrec: Seqrec) -> None:
     assert_continued("stopped", before)
 
 
-@pytest.mark.slow
 def test_a_killed_run_with_renamed_settings_goes_on_once_the_file_has_their_new_names(seqrec: Seqrec) -> None:
     command, *argv = EXPECTED["guru"]
     file = Path(argv[argv.index("--config") + 1])

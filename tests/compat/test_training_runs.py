@@ -33,6 +33,7 @@ def test_they_are_listed_with_their_settings(capsys: pytest.CaptureFixture[str])
     assert found["stopped"]["settings"]["adversarial.warmup_epochs"] == 3
 
 
+@pytest.mark.slow
 def test_a_checkpoint_scores_what_it_scored(capsys: pytest.CaptureFixture[str]) -> None:
     items, interactions = map(str, DATA)
     argv = ["--items", items, "--interactions", interactions, "--split", "valid", "--device", "cpu", "--json"]
@@ -43,6 +44,7 @@ def test_a_checkpoint_scores_what_it_scored(capsys: pytest.CaptureFixture[str]) 
     assert ndcg == pytest.approx(best, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_as_it_would_have(tmp_path: Path) -> None:
     out = tmp_path / "stopped"
     shutil.copytree(RUNS / "stopped", out)

@@ -156,7 +156,7 @@ class FrozenTextContract(ModelContract):
         for begin in range(0, 24, 6):
             vectors = encoder.encode_items(self.items()[begin : begin + 6])
             np.testing.assert_allclose(vectors, expected[begin : begin + 6], atol=1e-6)
-            assert 0 < len(model._cache) <= 10
+            assert 0 < len(model.vector_cache) <= 10
 
     def test_the_text_encoder_stays_as_it_is(self) -> None:
         """Whatever a stage says of the model as a whole."""

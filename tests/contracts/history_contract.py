@@ -117,6 +117,33 @@ class HistoryContract:
         store.add([Event("u", "a", 1.0, None, "shown")])
         assert as_slices(store.event_changes(0, 9, 3)) == [("", "a")]
 
+    def test_an_item_counts_once_in_a_session(self, store: HistoryStore, location: str) -> None:
+        store.set_types(store.types().with_types({"view": EventType("history", 0.5)}).with_gap(10.0))
+        other = self.open(location)
+        assert other.types().session_gap == 10.0
+        times = [("a", 0.0), ("b", 5.0), ("a", 12.0), ("a", 30.0), ("c", 31.0), ("c", 31.0)]
+        store.add([Event("u", item_id, when, None, "view") for item_id, when in times])
+        store.add([Event("u", "b", 8.0, "e", "buy"), Event("v", "a", 8.0)])
+        assert [(e.item_id, e.timestamp, e.type) for e in other.recent("u", 9)] == [
+            ("a", 0.0, "view"),
+            ("b", 5.0, "buy"),
+            ("a", 30.0, "view"),
+            ("c", 31.0, "view"),
+        ]
+        assert [e.item_id for e in other.recent("u", 3)] == ["b", "a", "c"]
+        assert other.recent("u", 0) == []
+        assert as_slices(other.event_changes(0, 99, 2)) == [("", "abac"), ("", "a")]
+        assert other.event_sequences().weights.tolist() == [0.5, 1.0, 0.5, 0.5, 1.0]
+        head = store.events_head()
+        store.add([Event("u", "d", 32.0)])
+        assert as_slices(other.event_changes(head, 9, 1)) == [("abac", "abacd")], "whole sessions"
+        assert store.remove("u", "e")
+        assert as_slices(other.event_changes(head + 1, 9, 1)) == [("abacd", "abacd")]
+        store.set_types(store.types().with_gap(None))
+        assert other.types().session_gap is None
+        assert len(other.recent("u", 99)) == 7
+        other.close()
+
     def test_negative_items(self, store: HistoryStore) -> None:
         store.add([Event("u", "a", 1.0, "1", "dislike"), Event("u", "a", 2.0, "2", "dislike"), Event("u", "b", 3.0)])
         store.add([Event("u", "c", 4.0, "4", "return"), Event("v", "d", 1.0, None, "dislike")])

@@ -47,6 +47,7 @@ class Browser:
 
     KEYS = {
         "down": "\ue015",
+        "left": "\ue012",
         "right": "\ue014",
         "enter": "\ue007",
         "tab": "\ue004",
@@ -82,6 +83,7 @@ class Browser:
         origin = self.run("return location.origin")
         if origin.startswith("http"):
             self.cdp("Storage.clearDataForOrigin", origin=origin, storageTypes="all")
+            self.run("sessionStorage.clear()")  # which the command leaves
         self.open("about:blank")
         self.cdp("Emulation.clearDeviceMetricsOverride")
         self.cdp("Emulation.setEmulatedMedia", features=[])

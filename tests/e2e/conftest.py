@@ -19,6 +19,16 @@ from seqrec.text.tokenizer import train_bpe
 from tests.e2e.processes import Server
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """All start services; `make check` leaves them out. With --soak one may take two hours."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.slow)
+            if config.getoption("--soak"):
+                item.add_marker(pytest.mark.timeout(7200))
+
+
 @pytest.fixture(scope="session")
 def soak(request: pytest.FixtureRequest) -> bool:
     """Whether to take the time that it takes."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import redis
 
-from benchmarks.redis_server import RedisServer
+from benchmarks.tools.redis_server import RedisServer
 from index.build.reindex import Request, make_snapshot
 from index.catalogue.histories import Event
 from index.catalogue.open import open_catalogue, open_histories

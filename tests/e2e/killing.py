@@ -5,7 +5,8 @@ sync, rename and removal, before each file that is opened for writing and each d
 statement that writes, before a command goes to Redis, after that, and after its answer. At step `at` a SIGKILL goes to
 the child itself, or to `victim` (a Redis server). So every step is met, none by luck.
 
-An order: {"do": name, "at": n or 0 (never), "victim": pid or null, ...}; the answer: {"killed", "steps", "step" (its
+An order: {"do": name, "at": a number, or part of a step's name: the first such step; 0: never, "victim": pid or null,
+...}; the answer: {"killed", "steps", "step" (its
 name), "result" (None where it was killed), "error"}. `pause` stops the child before it begins, until SIGCONT.
 """
 
@@ -46,7 +47,7 @@ _WRITES = re.compile(r"\s*(BEGIN IMMEDIATE|INSERT|UPDATE|DELETE|REPLACE|CREATE|C
 class Steps:
     """Counts, and kills at the right one. From several threads."""
 
-    def __init__(self, at: int, victim: int | None, report: int) -> None:
+    def __init__(self, at: int | str, victim: int | None, report: int) -> None:
         self._at, self._victim, self._report = at, victim, report
         self.counting = False
         self._count = 0
@@ -58,7 +59,7 @@ class Steps:
                 return
             self._count += 1
             os.write(self._report, f"{json.dumps({'steps': self._count, 'step': name})}\n".encode())
-            if self._count == self._at:
+            if self._at in name if isinstance(self._at, str) else self._count == self._at:
                 os.kill(self._victim or os.getpid(), signal.SIGKILL)
 
     def around(self, owner: Any, name: str) -> None:

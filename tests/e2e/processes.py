@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.service_process import Service
+from benchmarks.tools.service_process import Service
 
 
 class Server(Service):

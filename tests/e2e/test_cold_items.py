@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.cold_items import most_alike
-from benchmarks.service_process import seqrec
+from benchmarks.behaviour.cold_items import most_alike
+from benchmarks.tools.service_process import seqrec
 from seqrec import load_model
 from seqrec.data.items import Item
 from tests.e2e.processes import Server

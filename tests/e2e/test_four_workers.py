@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.service_process import Service, seqrec
+from benchmarks.tools.service_process import Service, seqrec
 
 WORKERS = 4
 SECONDS = 120

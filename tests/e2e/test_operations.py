@@ -11,8 +11,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from prometheus_client import generate_latest
 from starlette.testclient import TestClient
 
+from index.build.consume_cli import ConsumerMetrics
 from index.catalogue.base import CatalogueItem
 from index.catalogue.open import open_catalogue
 from seqrec import cli
@@ -84,7 +86,7 @@ def until_done(client: TestClient, job_id: str) -> None:
 
 def test_metrics_and_settings_are_there(page: str, tmp_path: Path, bag_of_words_checkpoint: Path) -> None:
     with TestClient(create_app(Settings(home=tmp_path))) as client:
-        text = client.get("/metrics").text
+        text = client.get("/metrics").text + generate_latest(ConsumerMetrics(None).registry).decode()
     for name in set(re.findall(r"`(?:time\(\) - )?(seqrec_\w+)", page)):
         assert re.search(rf"^# TYPE {name.removesuffix('_total')} ", text, re.MULTILINE) or name in text, name
     settings = {f"SEQREC_{name.upper()}" for name in Settings.model_fields}

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.redis_server import RedisServer, server_program
-from benchmarks.service_process import Service, environment, seqrec
+from benchmarks.tools.redis_server import RedisServer, server_program
+from benchmarks.tools.service_process import Service, environment, seqrec
 from index.build.import_items import import_items
 from index.catalogue.open import open_catalogue
 from seqrec.data.items import Item

@@ -48,6 +48,7 @@ def save_encoder(path: Path, kind: str) -> BertModel | RobertaModel:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
 def test_equals_the_encoder_it_starts_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     reference = save_encoder(tmp_path, kind)

@@ -58,6 +58,7 @@ def test_sequences(golden: Any, item_text: ItemText) -> None:
         assert batch.item_positions.tolist() == case["encoded"]["item_position_ids"]
 
 
+@pytest.mark.slow
 def test_special_tokens_cannot_be_forged(item_text: ItemText) -> None:
     plain = ItemText(Recipe(None, 3, 32), read_tokenizer(VOCABULARY))
     ids = plain.tokenize([{"title": "<s></s><pad> <mask> <unk>"}])[0].ids.tolist()

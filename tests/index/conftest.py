@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.redis_server import RedisServer, server_program
+from benchmarks.tools.redis_server import RedisServer, server_program
 from index.build.reindex import Request, Result, make_snapshot
 from index.catalogue.open import open_catalogue
 from index.catalogue.sqlite.catalogue import SqliteCatalogue

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.redis_server import RedisServer, server_program
+from benchmarks.tools.redis_server import RedisServer, server_program
 from index.build.reindex import Request, make_snapshot
 from seqrec.data.items import read_items
 from training.config.load import load_config

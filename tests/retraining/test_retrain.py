@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -14,14 +15,18 @@ import pytest
 from index.build.reindex import Request, make_snapshot
 from index.catalogue.open import open_catalogue, open_histories
 from index.events.import_events import import_interactions
+from index.snapshot.checkpoints import checkpoint_path
 from index.snapshot.publication import published, rollback
+from index.snapshot.snapshot import SnapshotStore, read_manifest
 from retraining.cli import NOT_PUBLISHED, retrain_command
 from retraining.retrain import Options, last_attempt, retrain
-from seqrec.checkpoint import load_checkpoint
+from seqrec.checkpoint import TRAINING, load_checkpoint
 from seqrec.data.items import read_interactions
 from seqrec.encoder import Encoder
 from seqrec.errors import InputError, SnapshotError
 from tests.retraining.conftest import ITEMS, USERS, day, write_events
+
+pytestmark = pytest.mark.slow
 
 
 def served(home: Path) -> str:
@@ -62,6 +67,10 @@ def test_a_good_candidate_is_published_and_can_be_rolled_back(home: Path) -> Non
     assert record["verdict"]["passed"]
     assert record["recipe"]["stages"] == ["joint", "hybrid"]
     assert record["recipe"]["start"] == "the weights of the served recformer"
+    with closing(open_catalogue(home)) as catalogue:
+        manifest = read_manifest(SnapshotStore(home).path_of(str(published(catalogue))))
+    stored = tomllib.loads((checkpoint_path(home, manifest) / TRAINING).read_text())
+    assert Path(stored["hybrid"]["settings_from"]).parent == home / "checkpoints", "the search begins where it ended"
     assert record["parts"].keys() == {"served", "candidate"}
     assert len(record["users"]) == 10
     assert record["data"]["events"] == 11 * 3 * USERS

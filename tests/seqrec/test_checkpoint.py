@@ -88,6 +88,7 @@ def test_equal_models_have_equal_digests_and_others_have_not(tmp_path: Path) -> 
     assert load_checkpoint(tmp_path / "0").digest == digests[0]
 
 
+@pytest.mark.slow
 def test_two_towers_are_kept_apart(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "two", "recformer", recformer(1), item_model=recformer(2))
     checkpoint = load_checkpoint(tmp_path / "two")

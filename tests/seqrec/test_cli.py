@@ -60,7 +60,9 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize("command", cli.COMMANDS)
 def test_every_command_refuses_an_option_it_does_not_know(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(command, "--no-such-option") == 2
-    assert f"usage: seqrec {command}" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith(f"seqrec {command}: ")
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -121,10 +123,20 @@ def test_training_without_its_libraries_names_the_extra(
     assert error.count("\n") == 1
 
 
+def test_a_demo_without_its_libraries_names_one_command_for_all(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "find_spec", lambda name: None if name in ("pyarrow", "accelerate") else object())
+    assert exit_code("demo") == 1
+    assert capsys.readouterr().err == (
+        "seqrec demo: pyarrow, accelerate: not installed; pip install 'seqrec[cpu,shop,train]'\n"
+    )
+
+
 def test_the_libraries_that_training_needs_are_its_extra(root: Path) -> None:
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extra = {name.replace("-", "_") for name in project["optional-dependencies"]["train"]}
-    assert extra == set(cli._TRAINING_LIBRARIES)
+    assert extra == set(cli.TRAINING_LIBRARIES)
     assert not extra & {name.replace("-", "_") for name in project["dependencies"]}
 
 

@@ -28,6 +28,8 @@ from seqrec.client import (
     Unauthorized,
 )
 
+pytestmark = pytest.mark.slow
+
 ServeProcess = Callable[..., Any]
 
 
@@ -55,11 +57,30 @@ def test_every_call(serve_process: ServeProcess, home: Path) -> None:
         assert [found.item_id for found in client.find_items("paper")] == ["kite/1"]
         assert client.get_item("kite/1").seq == stored.seq
         assert client.send_events([Event("ann/b", "kite/1"), Event("ann/b", "gone")]).unknown == ("gone",)
+        assert {event["item_id"] for event in client.get_user("ann/b").events} == {"kite/1", "gone"}
+        assert client.popular("7d", k=1).item_ids == ["kite/1"]
+        changed = client.patch_item("kite/1", {"price": 3})
+        assert client.get_item("kite/1").attributes == {"title": "Paper kite", "price": 3}
+        assert client.put_placement("home", {"k": 1, "candidates": ["lamp-1", "lamp-2"]}) > changed
+        assert client.placements() == {"home": {"k": 1, "candidates": ["lamp-1", "lamp-2"]}}
+        assert set(client.recommend(["desk-1"], placement="home", k=5).item_ids) == {"lamp-1", "lamp-2"}
+        assert client.recommend(["desk-1"], k=1, fields=["brand"]).items[0].attributes.keys() <= {"brand"}
+        page = client.recommend(["desk-1"], k=2, paginate=True)
+        following = client.recommend(["desk-1"], k=2, cursor=page.next)
+        assert not set(page.item_ids) & set(following.item_ids)
+        assert client.delete_placement("home") is not None
+        events = [
+            Event("ann/b", "kite/1", type=type, value=2.5, recommendation_id=answer.recommendation_id)
+            for type in ("shown", "purchase")
+        ]
+        assert client.send_events(events).stored == 2
+        [row] = client.report("position", days=1).rows
+        assert (row["group"], row["impressions"], row["revenue"]) == ("1", 1, 2.5)
         batch = client.recommend_batch([Query(user_id="ann/b", k=1), Query(["nobody knows"], k=1)])
         assert [one.source for one in batch] == ["model", "fallback:popular"]
         assert batch[1].unknown == ("nobody knows",)
-        assert client.delete_user("ann/b") == 2
-        assert client.delete_item("kite/1") == (stored.seq or 0) + 1
+        assert client.delete_user("ann/b") == 4
+        assert client.delete_item("kite/1") == (stored.seq or 0) + 4  # a patch, and a placement that came and went
         with pytest.raises(NotFound, match="no item 'kite/1'"):
             client.get_item("kite/1")
         with pytest.raises(InvalidRequest) as caught:
@@ -152,7 +173,7 @@ def test_the_examples_of_the_page_run(
     process = serve_process()
     page = (root / "docs" / "client.md").read_text(encoding="utf-8")
     examples = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(examples) == 4
+    assert len(examples) == 5
     for example in examples:
         exec(compile(example.replace("http://localhost:8000", process.url), "client.md", "exec"), {"KEY": secret})
     printed = capsys.readouterr().out.splitlines()

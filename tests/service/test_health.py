@@ -34,11 +34,13 @@ def degraded(client: TestClient, word: str) -> str:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_nothing_is_wrong(watched: TestClient) -> None:
     time.sleep(0.3)
     assert watched.get("/readyz").json()["degraded"] == []
 
 
+@pytest.mark.slow
 def test_damaged_histories_are_reported(watched: TestClient, home: Path) -> None:
     watched.post("/events", json={"events": [{"user_id": "u", "item_id": "mug-1"}]})
     path = home / "histories.sqlite3"
@@ -48,6 +50,7 @@ def test_damaged_histories_are_reported(watched: TestClient, home: Path) -> None
     assert "seqrec_degraded 0.0" not in watched.get("/metrics").text
 
 
+@pytest.mark.slow
 def test_a_snapshot_that_was_removed_is_reported(watched: TestClient, home: Path) -> None:
     shutil.rmtree(home / "snapshots")
     reason = degraded(watched, "a restart would fail")

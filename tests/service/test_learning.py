@@ -13,7 +13,7 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
-from benchmarks.redis_server import RedisServer, server_program
+from benchmarks.tools.redis_server import RedisServer, server_program
 from index.build.cli import index
 from seqrec.checkpoint import save_checkpoint
 from seqrec.data.items import Item
@@ -25,6 +25,8 @@ from seqrec.models.hybrid import Hybrid
 from service.app import create_app
 from service.settings import Settings
 from tests.service.conftest import Process, wait_until_ready
+
+pytestmark = pytest.mark.slow
 
 PAIR = ("desk-1", "mug-2")
 SETTINGS = HybridSettings(cooccurrence=CooccurrenceSettings(window=5), pairs=1.0, last_text=0.1, dense=0.0)

@@ -111,6 +111,7 @@ def behind_nginx(
         process.wait()
 
 
+@pytest.mark.slow
 def test_the_service_answers_behind_nginx(
     behind_nginx: Callable[[int], tuple[str, Path]],
     serve_process: Callable[..., Any],

@@ -14,7 +14,7 @@ import pytest
 import redis
 from starlette.testclient import TestClient
 
-from benchmarks.redis_server import RedisServer, server_program
+from benchmarks.tools.redis_server import RedisServer, server_program
 from index.build.reindex import Request, make_snapshot
 from index.catalogue.open import open_catalogue
 from index.keys.base import make_key
@@ -24,6 +24,8 @@ from service import health
 from service.app import create_app
 from service.settings import Settings
 from tests.service.conftest import wait_until_ready
+
+pytestmark = pytest.mark.slow
 
 MakeService = Callable[..., TestClient]
 
@@ -122,7 +124,7 @@ def test_while_redis_is_away_reads_go_on_and_writes_get_retry_after(
     assert ready.status_code == 200
     [trouble] = [line for line in ready.json()["degraded"] if "the catalogue cannot be read" in line]
     assert f"answers include changes up to {before['seq']}" in trouble
-    assert client.post("/recommend", json={"history": ["desk-1"]}).json() == before
+    assert client.post("/recommend", json={"history": ["desk-1"]}).json()["items"] == before["items"]
     with_user = client.post("/recommend", json={"user_id": "ann", "history": ["desk-1"]}).json()
     assert with_user["items"] == before["items"]
     assert "the user's stored history cannot be read" in with_user["degraded"][0]
@@ -240,7 +242,7 @@ def test_another_service_s_reindex_is_followed_and_one_at_a_time(
     try:
         with catalogue.lease("reindex"):
             job = one.post("/reindex").json()
-            until(lambda: one.get(f"/reindex/{job['id']}").json()["state"] == "failed")
+            until(lambda: one.get(f"/reindex/{job['id']}").json()["state"] == "failed", 240)  # a process starts
     finally:
         catalogue.close()
     assert one.get(f"/reindex/{job['id']}").json()["error"]
@@ -311,7 +313,7 @@ def test_weaker_promises_are_refused_unless_accepted_and_then_shown(
         with TestClient(app) as client:
             wait_until_ready(client)
             ready = client.get("/readyz").json()
-            assert ready["promises"] == "weaker"
+            assert ready["durability"] == "weaker"
             assert "appendonly is not yes" in ready["durability_warnings"][0]
     finally:
         server.kill()
@@ -346,7 +348,7 @@ def test_an_unknown_outcome_does_not_advise_to_store_events_twice(
     def broken(connection: object, commands: object) -> None:
         raise redis.TimeoutError("Timeout reading from socket")
 
-    monkeypatch.setattr("index.catalogue.redis.connection._exchange", broken)
+    monkeypatch.setattr("index.catalogue.redis.connection.exchange", broken)
     answer = service.post("/events", json={"events": [{"user_id": "u", "item_id": "mug-1"}]})
     assert answer.status_code == 503
     assert "safe to repeat" not in answer.text

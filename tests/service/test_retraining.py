@@ -16,6 +16,8 @@ from service.jobs import AutoRetrainer, JobRunner
 from service.settings import Settings, load_settings
 from tests.service.test_reindex import Counting, MakeClient, until
 
+pytestmark = pytest.mark.slow
+
 HOUR = 3600.0
 
 
@@ -74,5 +76,5 @@ def test_a_service_starts_it_and_goes_on(make_client: MakeClient, home: Path) ->
     assert len(list((home / "jobs").glob("*.json"))) == 1
     # A reindex is another command, which may run meanwhile.
     path.write_text(json.dumps(job | {"state": "running", "process": 1}))
-    assert jobs._command(path) == "retrain"
-    assert JobRunner(Settings(home=home), "reindex")._running_job() is None
+    assert jobs.command_of(path) == "retrain"
+    assert JobRunner(Settings(home=home), "reindex").running_job() is None

@@ -35,7 +35,7 @@ def test_they_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_pat
         ("SEQREC_DEADLINE", "0", 'SEQREC_DEADLINE: expected more than 0.0, not "0"'),
         ("SEQREC_DEADLINE", "inf", 'SEQREC_DEADLINE: expected a finite number, not "inf"'),
         ("SEQREC_PRECISION", "float16", "SEQREC_PRECISION: expected one of 'float32', 'bfloat16' or 'int8'"),
-        ("SEQREC_PROT", "8001", "SEQREC_PROT: no such setting; there are .*SEQREC_PORT"),
+        ("SEQREC_PROT", "8001", "SEQREC_PROT: no such setting, did you mean 'SEQREC_PORT'.*; there are .*SEQREC_PORT"),
         ("SEQREC_REDIS_URL", "http://localhost", "SEQREC_REDIS_URL: expected text that matches"),
         ("SEQREC_WORKERS", "0", 'SEQREC_WORKERS: expected at least 1, not "0"'),
     ],

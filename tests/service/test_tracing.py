@@ -22,6 +22,8 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from service import app
 from service.tracing import Tracing
 
+pytestmark = pytest.mark.slow
+
 MakeClient = Callable[..., TestClient]
 
 

@@ -23,6 +23,9 @@ from service.app import create_app
 from service.engine import execution as queries
 from service.settings import Settings
 from tests.service.conftest import wait_until_ready
+from tests.service.side.models import until
+
+pytestmark = pytest.mark.slow
 
 ServeProcess = Callable[..., Any]
 SECONDS = 120  # for a process to start: it imports torch
@@ -82,6 +85,20 @@ def test_workers_agree_share_what_they_count_and_come_back(serve_process: ServeP
         for state in ("seqrec_ready{pid=%s} 1.0", "seqrec_threads{pid=%s} 1.0"):
             assert set(re.findall(state % r'"(\d+)"', text)) == {str(worker) for worker in of}
 
+    for asked, item_id in ((one, "desk-1"), (two, "mug-1")):
+        body = {"history": ["lamp-1"], "candidates": [item_id]}
+        assert [item["item_id"] for item in asked.post("/recommend", json=body).json()["items"]] == [item_id]
+
+    def covered() -> dict[str, float]:
+        found = re.findall(r'seqrec_catalogue_coverage\{pid="(\d+)"\} (\S+)', one.get("/metrics").text)
+        return {pid: float(share) for pid, share in found if float(share)}
+
+    def counted_together() -> bool:
+        """Of 8 + 10 items both answered the same 10, and each one of its own."""
+        return covered() == {str(worker): pytest.approx(12 / 18, rel=0.01) for worker in of}
+
+    until(counted_together)
+
     job = one.post("/reindex").json()["id"]
     assert two.post("/reindex").json()["id"] == job, "one at a time, whoever is asked"
     assert two.get(f"/reindex/{job}").json()["state"] in ("queued", "running")
@@ -131,16 +148,16 @@ def test_each_worker_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp
         (tmp_path / f"gpu-{gpu}.lock").touch()
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
-    monkeypatch.setattr(workers, "_held", [])
+    monkeypatch.setattr(workers, "held_locks", [])
     taken = []
     for _ in range(2):
         workers.take_gpu()
         taken.append(os.environ["CUDA_VISIBLE_DEVICES"])
     assert taken == ["0", "3"]
-    workers._held.pop(0).close()  # its worker dies
+    workers.held_locks.pop(0).close()  # its worker dies
     workers.take_gpu()
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
-    for lock in workers._held:
+    for lock in workers.held_locks:
         lock.close()
 
 

@@ -97,6 +97,7 @@ def program(
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "evaluate"])
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_data_set_is_refused_with_the_way_out(
@@ -112,6 +113,7 @@ def test_a_broken_data_set_is_refused_with_the_way_out(
     assert said in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "evaluate"])
 @pytest.mark.parametrize("name", ODD)
 def test_an_odd_data_set_works_and_says_what_is_odd(

@@ -125,6 +125,7 @@ def test_the_papers_recipe_runs_through_in_one_go(tmp_path: Path, folders: list[
     assert tomllib.loads((out / "config.toml").read_text())["model"]["settings"]["max_token_num"] == 256
 
 
+@pytest.mark.slow
 def test_two_folders_of_one_name_are_distinguished(tmp_path: Path, folders: list[Path]) -> None:
     (tmp_path / "other").mkdir()
     shutil.copytree(folders[0], tmp_path / "other" / "mugs")

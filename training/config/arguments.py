@@ -58,6 +58,7 @@ def add_run(parser: argparse.ArgumentParser, required: bool = True) -> None:
         help="the run directory to write" + ("" if required else "; default: that of shop.toml"),
     )
     parser.add_argument("--overwrite", action="store_true", help="replace DIR if it exists")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument(
         "--set",
         action="append",

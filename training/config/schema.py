@@ -81,7 +81,7 @@ class PretrainConfig(StageConfig):
 
 @dataclass(frozen=True, config=STRICT)
 class JointConfig(StageConfig):
-    """Both towers trained, against the targets of the batch and random negatives (docs/models.md)."""
+    """Both towers trained, against the targets of the batch and random negatives (training.stages.joint)."""
 
     batch_size: Positive = 64
     negatives: Count = 512
@@ -128,7 +128,8 @@ class SelfSupervisedConfig(StageConfig):
 class HybridConfig(StageConfig):
     """Co-occurrence, words and the dense model in one score (training.stages.hybrid)."""
 
-    half_life_days: Weight = 0.0
+    half_life_days: Weight | Literal["auto"] = "auto"
+    settings_from: str = ""  # the checkpoint of a hybrid, whose settings the search tries first
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -131,7 +131,7 @@ class _Loop:
         self.logger, self.saving, self.between_steps = logger, saving, between_steps
         self.optimizer = adamw(model.trained, optimization)
         self.schedule = Schedule(optimization, stage.steps_per_epoch)
-        self.best = _Best(0 if stage.keeps_last else validation.patience, stage.keeps_last)
+        self.best = BestStep(0 if stage.keeps_last else validation.patience, stage.keeps_last)
         self.step = self.checks = 0
         self.epoch = self.batch = 0  # of the next batch
         self.began = logger.clock()
@@ -333,7 +333,7 @@ class _Loop:
         set_random_state(state["random"][rank()])
 
 
-class _Best:
+class BestStep:
     """The weights of the best check so far and the number of checks since; with `keep_last`, of the last check."""
 
     def __init__(self, patience: int, keep_last: bool = False) -> None:

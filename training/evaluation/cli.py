@@ -12,6 +12,7 @@ from typing import get_args
 from seqrec.data.files import check_output, new_directory, write_text
 from seqrec.encoder import Encoder, Precision, load_model
 from seqrec.errors import InputError, SeqrecError
+from seqrec.runtime.arguments import Parser
 from seqrec.runtime.progress import StageBars
 from seqrec.shop.project import find_project
 from seqrec.text.item_text import Recipe
@@ -87,11 +88,11 @@ class _Moved(argparse.Action):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "seqrec evaluate",
         description="Rank the whole catalogue for the held-out items of every user and report NDCG, Recall and MRR, "
         "with and without items of the history as candidates, next to the baselines popularity, last item and "
-        "item-kNN, with 95 %% intervals and paired tests. docs/evaluation.md explains each figure.",
+        "item-kNN, with 95 % intervals and paired tests. docs/evaluation.md explains each figure.",
         epilog="See also `seqrec suite paper`, which trains the papers' models and writes their tables.",
     )
     parser.add_argument("--suite", action=_Moved, help=argparse.SUPPRESS)

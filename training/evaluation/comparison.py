@@ -10,7 +10,7 @@ import numpy as np
 from seqrec.encoder import Encoder
 from training.data.dataset import Cases, Dataset, Rows, Split
 from training.evaluation.baselines import Scores, best_item_knn, popularity
-from training.evaluation.evaluate import TEXT_ALONE, TRAINING_COUNTS, EncodedItems, model_scorers
+from training.evaluation.evaluate import NO_PAIRS, TRAINING_COUNTS, EncodedItems, model_scorers
 from training.evaluation.groups import Group, groups_of
 from training.evaluation.metrics import Values
 from training.evaluation.ranking import CANDIDATE_MODES, PESSIMISTIC, CandidateMode, CaseRanks, Scorer, case_ranks
@@ -216,7 +216,7 @@ def _tests(
     """Every model against every baseline and the models before it, on NDCG@k (also behind ties), Recall@k and MRR."""
     others = [(one, other) for one in models for other in models if one != other]
     foreign = {(one, f"last item, {other}") for one, other in others}
-    foreign |= {(one, f"{other}, {variant}") for one, other in others for variant in (TEXT_ALONE, TRAINING_COUNTS)}
+    foreign |= {(one, f"{other}, {variant}") for one, other in others for variant in (NO_PAIRS, TRAINING_COUNTS)}
     pairs = [(one, other) for place, one in enumerate(methods) if one in models for other in methods[:place]]
     pairs = [pair for pair in pairs if pair not in foreign]
     place_of = {key: place for place, key in enumerate(columns)}

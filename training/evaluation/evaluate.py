@@ -79,7 +79,7 @@ def encode_cases(
     return _finite(encoder.encode_history_tokens(histories, counter), "history")
 
 
-TEXT_ALONE = "text alone"
+NO_PAIRS = "no co-occurrence"
 TRAINING_COUNTS = "counts of training"
 
 
@@ -108,7 +108,7 @@ def model_scorers(
     progress: Callable[[str, int, int], object] = lambda *_: None,
     variants: bool = True,
 ) -> dict[str, Scorer]:
-    """As `model_scorer`, at "". With `variants`, for a hybrid also what it is without co-occurrence (TEXT_ALONE), and
+    """As `model_scorer`, at "". With `variants`, for a hybrid also what it is without co-occurrence (NO_PAIRS), and
     for the test split with the events before validation counted (TRAINING_COUNTS), as models are that only train.
     """
     queries = encode_cases(encoder, encoded.tokens, dataset, cases, progress)
@@ -136,7 +136,7 @@ def model_scorers(
 
     found = {"": scorer(settings, split)}
     if variants:
-        found[TEXT_ALONE] = scorer(replace(settings, pairs=0.0), split)
+        found[NO_PAIRS] = scorer(replace(settings, pairs=0.0, cold_boost=0.0), split)  # nothing to catch up with
         if split == "test":
             found[TRAINING_COUNTS] = scorer(settings, "valid")
     return found

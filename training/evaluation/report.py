@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from training.evaluation.comparison import Evaluation, Figure, PairedTest, Row
-from training.evaluation.evaluate import TEXT_ALONE, TRAINING_COUNTS
+from training.evaluation.evaluate import NO_PAIRS, TRAINING_COUNTS
 from training.evaluation.groups import EVERYONE
 from training.evaluation.metrics import ties_matter
 from training.evaluation.ranking import CANDIDATE_MODES, PESSIMISTIC, CandidateMode
@@ -126,8 +126,8 @@ def notes(evaluation: Evaluation) -> list[str]:
         note += f" and does not count {repeats:,} users who had the held-out item before"
     if any(row.method.endswith(TRAINING_COUNTS) for row in evaluation.rows):
         note += (
-            f". item-kNN and the hybrid count all events before the held-out item, validation included; '{TEXT_ALONE}' "
-            f"leaves co-occurrence out, '{TRAINING_COUNTS}' counts only what published models train on"
+            f". item-kNN and the hybrid count all events before the held-out item, validation included; '{NO_PAIRS}' "
+            f"leaves it out, '{TRAINING_COUNTS}' counts only what published models train on"
         )
     return [*lines, f"{note}."]
 

@@ -1,7 +1,8 @@
-"""The default recipe: which dense model stands in the hybrid, chosen by the data."""
+"""The default recipe: the dense model of the hybrid, chosen by the data."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +14,10 @@ import numpy as np
 from seqrec.data.items import Item, OnError, read_interactions, read_items
 
 DENSE_LOG = 100
-"""Events an item, on average, from which on the dense part is a sequence model over ids: with so many it knows items
-well. On MovieLens-1M (257) it is ahead of co-occurrence; Online Retail, a shop's log, has 84."""
+"""Mean events per item at or above which the dense part is a sequence model over ids. On MovieLens-1M (257) that model
+is ahead of co-occurrence; Online Retail, a shop's log, has 84."""
+MINUTES = 40
+"""Minutes that a SASRec takes for a million events."""
 COMMON = 0.5
 """Share of items that must have an attribute for it to be read as text."""
 LONGEST = 3
@@ -23,7 +26,7 @@ LONGEST = 3
 
 @dataclass(frozen=True)
 class Recipe:
-    """A preset, what is changed of it, and why."""
+    """A preset, the changes to it, and the reason."""
 
     preset: str
     overrides: Sequence[str]
@@ -44,7 +47,8 @@ def recipe_for(items: Sequence[Item], events: int) -> Recipe:
     texts = ", ".join(names) or "none"
     if per_item >= DENSE_LOG or not names:
         why = "a dense log" if names else "items have no texts"
-        reason = f"{found}: {why}, so the dense model is a SASRec over ids, for 50 minutes at most; words from: {texts}"
+        minutes = f"some {math.ceil(MINUTES * events / 1e6)} minutes of one core"
+        reason = f"{found}: {why}, so the dense model is a SASRec over ids, {minutes}; words from: {texts}"
         return Recipe("hybrid_sequence", (), (reason,))
     attributes = ", ".join(f'"{name}"' for name in names)
     reason = f"{found}: the dense model is a compact Recformer over {texts}; some 2 to 5 minutes on 2 cores in all"

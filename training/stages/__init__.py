@@ -1,1 +1,1 @@
-"""Training stages: what is optimised, one module a stage."""
+"""Training stages: one module a stage, which provides batches and their loss."""

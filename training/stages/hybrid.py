@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from seqrec.checkpoint import load_checkpoint
 from seqrec.data.items import Item
+from seqrec.errors import CheckpointError
+from seqrec.hybrid.cooccurrence import CooccurrenceSettings
 from seqrec.hybrid.lexical import Vocabulary
 from seqrec.models.hybrid import Hybrid, read_attributes
 from seqrec.text.item_text import TokenizedHistory
 from training.data.dataset import Rows
 from training.evaluation.metrics import Metrics
-from training.hybrid.fit import Dense, fit_hybrid, lines_of
+from training.hybrid.fit import DAY, fit_hybrid, lines_of
+from training.hybrid.search import Dense
 from training.stages.base import Stage, StageContext
 
 log = logging.getLogger(__name__)
-
-DAY = 86_400.0
 
 
 class HybridStage(Stage):
@@ -57,8 +60,10 @@ class HybridStage(Stage):
             return encoder.encode_history_tokens([_tokens(items, history) for history in read])
 
         dense = Dense(encoder.encode_item_tokens(items), queries)
-        half_life = context.config.hybrid.half_life_days * DAY
-        fit = fit_hybrid(dataset, vocabulary.vectors(texts), dense, context.config.seed, half_life)
+        days = context.config.hybrid.half_life_days
+        half_life = None if days == "auto" else days * DAY
+        known = _known_settings(context.config.hybrid.settings_from)
+        fit = fit_hybrid(dataset, vocabulary.vectors(texts), dense, context.config.seed, half_life, known)
         for line in lines_of(fit):
             log.info("%s", line)
         name, split = towers.model_name, towers.split
@@ -70,6 +75,16 @@ class HybridStage(Stage):
         towers.item_model = joined(towers.item_model) if split else towers.history_model
         towers.model_name = self.name
         return context.validate(towers.encoder(context.device)), {"hybrid": fit.to_json()}
+
+
+def _known_settings(checkpoint: str) -> CooccurrenceSettings | None:
+    """Of a hybrid. Raises CheckpointError where there is none."""
+    if not checkpoint:
+        return None
+    model = load_checkpoint(Path(checkpoint)).history_model
+    if not isinstance(model, Hybrid):
+        raise CheckpointError(f"{checkpoint} is no hybrid, so hybrid.settings_from cannot be it")
+    return model.config.settings.cooccurrence
 
 
 def _tokens(items: Sequence[Any], history: Rows) -> TokenizedHistory:

@@ -1,4 +1,4 @@
-"""The joint stage: histories and items are encoded by the same model, both with gradients (docs/models.md).
+"""The joint stage: histories and items are encoded by the same model, both with gradients.
 
 An example is a user cut at a random position of the training part: the items before it are the history, the item there
 is the target. The candidates of all examples of a batch are its targets and random negatives; the loss is the softmax

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from seqrec.data.files import check_output
 from seqrec.errors import SeqrecError
+from seqrec.runtime.arguments import Parser
 from training.suite.plan import TABLES
 from training.suite.recipes import MODELS
 from training.suite.runner import Suite, SuiteConfig
@@ -51,7 +52,7 @@ def suite(argv: list[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "seqrec suite",
         description="Train the models that the papers compare on the same data, and write the tables of the Recformer "
         "paper as report.md, report.json and plots. Finished experiments are kept: the same command resumes where it "

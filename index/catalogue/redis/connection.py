@@ -67,7 +67,7 @@ class RedisConnections:
         self.durability_warnings: tuple[str, ...] = ()
         try:
             with self._connection() as connection:
-                self._check_promises(connection)
+                self._check_durability(connection)
         except BaseException:
             self.close()
             raise
@@ -90,12 +90,12 @@ class RedisConnections:
         """
         with self._connection() as connection:
             if connection in self._fresh:
-                self._check_promises(connection)
+                self._check_durability(connection)
             commands: list[Sequence[Any]] = [command]
             if self._waits:
                 commands.append(("WAITAOF", 1, 0, int(self.timeout * _WAIT_SHARE * 1000)))
             try:
-                reply, *synced = _exchange(connection, commands)
+                reply, *synced = exchange(connection, commands)
             except redis.RedisError as error:
                 raise OutcomeUnknown(
                     f"{self._name}: the connection failed ({error}) before the change was acknowledged; "
@@ -163,11 +163,11 @@ class RedisConnections:
 
     def _replies(self, connection: redis.Connection, *commands: Sequence[Any]) -> list[Any]:
         try:
-            return _exchange(connection, commands)
+            return exchange(connection, commands)
         except redis.RedisError as error:
             raise self._refused(error) from error
 
-    def _check_promises(self, connection: redis.Connection) -> None:
+    def _check_durability(self, connection: redis.Connection) -> None:
         """Read the durability settings of the server. Raises CatalogueError if they are too weak."""
         persistence, memory = self._ask(connection, ("INFO", "persistence"), ("INFO", "memory"))
         facts = _facts(persistence + memory)
@@ -212,14 +212,17 @@ class RedisConnections:
         return self.error(str(error))
 
 
-def _exchange(connection: redis.Connection, commands: Sequence[Sequence[Any]]) -> list[Any]:
+def exchange(connection: redis.Connection, commands: Sequence[Sequence[Any]]) -> list[Any]:
     """The replies to commands that are sent together; a reply may be an error. Raises if the connection fails."""
     connection.send_packed_command(connection.pack_commands(commands))
     replies: list[Any] = []
     for _ in commands:
         try:
             replies.append(connection.read_response())
-        except (redis.ResponseError, redis.BusyLoadingError, redis.AuthenticationError) as error:
+        except (redis.BusyLoadingError, redis.AuthenticationError) as error:
+            # redis-py closes the connection at these, so there is no further reply to read.
+            return replies + [error] * (len(commands) - len(replies))
+        except redis.ResponseError as error:
             replies.append(error)
     return replies
 

@@ -1,21 +1,25 @@
 """The Lua scripts of users' events in Redis. Each runs atomically.
 
 Keys (all under one prefix):
-meta             schema, log_id, truncated: the last number that compaction dropped
+meta             schema, log_id, secret, truncated: the last number that compaction dropped; session_gap, if any
 events           the head: how many numbers were assigned so far, to events and removals
 log              number -> "b" time "\\n" owner of an event, "r" "\\n" owner of a removal
 users            ids of all users
 types            type -> "kind weight" of the types of events that have a setting
-user:ID          a sorted set by time of "number item_id event_id", and "type value" if it has one, each on a line
+user:ID          a sorted set by time of "number item_id event_id", and "type value" if it has one, each on a line; and
+                 its attribution, see `index.catalogue.redis.outcome_scripts`
 typed:TYPE ID    (on two lines) item -> how many events of this type the user has with it
 once:ID          a set of the event ids
 removed:OWNER    a sorted set by time of "number item_id type number-of-the-removal", until it is forgotten; in schema
                  2 without type
 
-Schema 1 had no log, schema 2 no types, and a set items:ID of all items of a user, which is no longer kept.
+Schema 1 had no log, schema 2 no types, and a set items:ID of all items of a user, which is no longer kept. Schema 3 had
+no outcomes of recommendations.
 
 The owner is the user, or for a deleted user "\\n" and the number of the removal, since ids have no line breaks.
 """
+
+from index.catalogue.redis.outcome_scripts import FORGET_SUMS, FORGET_USER, OUTCOME
 
 _COMMON = """
 local META, HEAD, LOG, USERS, BASE = unpack(KEYS)
@@ -58,8 +62,8 @@ if head() < tonumber(ARGV[2]) then return {'behind', text(head())} end
 """
 )
 
-# ARGV: schema, id for a new log, then types and what they are in turn, to begin with. What was stored before there was
-# a log is not in it: it is counted from the start.
+# ARGV: schema, id for a new log, a new secret, then types and what they are in turn, to begin with. What was stored
+# before there was a log is not in it: it is counted from the start.
 OPEN = (
     _COMMON
     + """
@@ -67,11 +71,14 @@ if redis.call('EXISTS', META) == 0 then
   redis.call('HSET', META, 'schema', '2', 'log_id', ARGV[2], 'truncated', text(head()))
 end
 if redis.call('HGET', META, 'schema') == '2' then
-  redis.call('HSET', META, 'schema', ARGV[1])
-  redis.call('HSET', BASE .. 'types', unpack(ARGV, 3))
+  redis.call('HSET', META, 'schema', '3')
+  redis.call('HSET', BASE .. 'types', unpack(ARGV, 4))
 end
-local meta = redis.call('HMGET', META, 'schema', 'log_id')
-return {meta[1], meta[2], text(head())}
+if redis.call('HGET', META, 'schema') == '3' then
+  redis.call('HSET', META, 'schema', ARGV[1], 'secret', ARGV[3])
+end
+local meta = redis.call('HMGET', META, 'schema', 'log_id', 'secret')
+return {meta[1], meta[2], text(head()), meta[3]}
 """
 )
 
@@ -96,18 +103,22 @@ return redis.call('SREM', USERS, user)
 """
 )
 
-# ARGV: log id, a number seen; then user, item, time, event id or '', type or '', value or '' in turn.
+# ARGV: log id, a number seen; then user, item, time, event id, type, value and attribution in turn, each may be ''.
 ADD = (
     _GUARD
+    + OUTCOME
     + """
 local new = 0
-for i = 3, #ARGV, 6 do
-  local user, item, time, id, type, value = unpack(ARGV, i, i + 5)
+for i = 3, #ARGV, 7 do
+  local user, item, time, id, type, value, attribution = unpack(ARGV, i, i + 6)
   if id == '' or redis.call('SADD', BASE .. 'once:' .. user, id) == 1 then
     local number = redis.call('INCR', HEAD)
     redis.call('SADD', USERS, user)
     local member = padded(number) .. '\\n' .. item .. '\\n' .. id
     if type ~= '' or value ~= '' then member = member .. '\\n' .. type .. '\\n' .. value end
+    if attribution ~= '' and outcome(user, item, type, value, attribution, 1) then
+      member = member .. '\\n' .. attribution
+    end
     redis.call('ZADD', BASE .. 'user:' .. user, time, member)
     if type ~= '' then redis.call('HINCRBY', typed(type, user), item, 1) end
     redis.call('HSET', LOG, text(number), 'b' .. time .. '\\n' .. user)
@@ -121,6 +132,7 @@ return {'ok', text(head()), new}
 # ARGV: log id, a number seen, user.
 DELETE = (
     _GUARD
+    + OUTCOME
     + """
 local user = ARGV[3]
 local events, before = BASE .. 'user:' .. user, BASE .. 'removed:' .. user
@@ -146,6 +158,8 @@ pages(events, function(page)
   for i = 1, #page, 2 do
     local number, item, _, type = event(page[i])
     types[type] = true
+    local _, _, _, _, value, attribution = full(page[i])
+    if attribution then outcome(user, item, type, value, attribution, -1) end
     moved[i], moved[i + 1] = page[i + 1], number .. '\\n' .. item .. '\\n' .. type .. '\\n' .. removal
     numbers[#numbers + 1] = text(tonumber(number))
   end
@@ -159,6 +173,7 @@ each(before, function(member, time)
 end)
 redis.call('HSET', LOG, removal, 'r\\n' .. owner)
 redis.call('UNLINK', events, before, BASE .. 'items:' .. user, BASE .. 'once:' .. user)
+forget_outcomes(user)
 for type in pairs(types) do redis.call('UNLINK', typed(type, user)) end
 redis.call('SREM', USERS, user)
 return {'ok', text(head()), count}
@@ -168,6 +183,7 @@ return {'ok', text(head()), count}
 # ARGV: log id, a number seen, user, event id.
 REMOVE = (
     _GUARD
+    + OUTCOME
     + """
 local user, id = ARGV[3], ARGV[4]
 local events = BASE .. 'user:' .. user
@@ -178,6 +194,8 @@ each(events, function(member, score)
   if own == id then gone, time = member, score end
 end)
 local number, item, _, type = event(gone)
+local _, _, _, _, value, attribution = full(gone)
+if attribution then outcome(user, item, type, value, attribution, -1) end
 local removal = text(redis.call('INCR', HEAD))
 redis.call('ZREM', events, gone)
 if type ~= '' and redis.call('HINCRBY', typed(type, user), item, -1) < 1 then
@@ -192,6 +210,9 @@ return {'ok', text(head()), 1}
 
 HEAD = _GUARD + "return {'ok', text(head()), false}"
 
+FORGET = _GUARD + FORGET_SUMS
+FORGET_OF_USER = _GUARD + OUTCOME + FORGET_USER
+
 # ARGV: log id, a number seen, after, how many numbers at most, window. Returns the last number, then for each owner
 # with changes: after a removal, all members of user:OWNER and of removed:OWNER; otherwise neither, but the members of
 # user:OWNER before its changes (the last one first), from the first to the last change, and after them.
@@ -202,6 +223,8 @@ local after, window = tonumber(ARGV[3]), tonumber(ARGV[5])
 if after < tonumber(meta[2]) then return {'truncated', meta[2]} end
 local seq = math.min(head(), after + tonumber(ARGV[4]))
 local ignored = silent()
+local session_gap = redis.call('HGET', META, 'session_gap')
+local gap = session_gap and (session_gap == 'inf' and math.huge or tonumber(session_gap))
 local owners, ranges = {}, {}
 for from = after + 1, seq, 1000 do
   local numbers = {}
@@ -236,18 +259,37 @@ local function rank_of(key, event)
   end
   return low
 end
--- Members that are in the log up to seq, with their times: at most `most`, from one rank to another.
-local function taken(key, rank, last, most)
-  local found, page, step = {}, most, last < rank and -1 or 1
-  while #found < 2 * most and (last - rank) * step >= 0 do
+-- Members that are in the log up to seq, with their times, from one rank to another: at most `most`. Where sessions
+-- count and `near` is a time, whole sessions with so many items, apart from the session that goes on from there.
+local function taken(key, rank, last, most, near)
+  local found, page, step = {}, math.max(most, 1), last < rank and -1 or 1
+  local count, counting, items, ended = 0, not (gap and near), {}, false
+  local function enough() return ended or (counting and not (gap and near) and count >= most) end
+  while not enough() and (last - rank) * step >= 0 do
     local ends = step > 0 and math.min(last, rank + page - 1) or math.max(last, rank - page + 1)
     local rows = redis.call('ZRANGE', key, math.min(rank, ends), math.max(rank, ends), 'WITHSCORES')
     for i = 1, #rows, 2 do
       local at = step > 0 and i or #rows - i
-      local number, _, _, type = event(rows[at])
-      if not ignored[type] and tonumber(number) <= seq and #found < 2 * most then
-        found[#found + 1] = rows[at]
-        found[#found + 1] = rows[at + 1]
+      local number, item, _, type = event(rows[at])
+      if not ignored[type] and tonumber(number) <= seq then
+        if gap and near then
+          local time = tonumber(rows[at + 1])
+          if math.abs(time - near) > gap then
+            ended = ended or count >= most
+            counting, items = true, {}
+          end
+          near = time
+        end
+        if not enough() then
+          found[#found + 1] = rows[at]
+          found[#found + 1] = rows[at + 1]
+          if not (gap and near) then
+            count = count + 1
+          elseif counting and not items[item] then
+            items[item] = true
+            count = count + 1
+          end
+        end
       end
     end
     rank = ends + step
@@ -270,12 +312,13 @@ for _, owner in ipairs(owners) do
       redis.call('ZRANGE', removed, 0, -1, 'WITHSCORES')}
   elseif range.first then
     local first, last = rank_of(events, range.first), rank_of(events, range.last)
-    local before = first > 0 and taken(events, first - 1, 0, window) or {}
-    local behind = taken(events, last + 1, math.max(last + 1, redis.call('ZCARD', events) - 1), window)
+    local before = first > 0 and taken(events, first - 1, 0, window, range.first.time) or {}
+    local behind = taken(events, last + 1, math.max(last + 1, redis.call('ZCARD', events) - 1), window,
+      range.last.time)
     slices[#slices + 1] = {{}, {}, before, taken(events, first, last, last - first + 1), behind}
   end
 end
-return {'ok', text(head()), {text(seq), slices, redis.call('HGETALL', BASE .. 'types')}}
+return {'ok', text(head()), {text(seq), slices, redis.call('HGETALL', BASE .. 'types'), session_gap}}
 """
 )
 
@@ -315,14 +358,17 @@ return {'ok', text(head()), text(math.max(through, truncated))}
 """
 )
 
-# ARGV: log id, a number seen, types and what they are in turn. Nobody can follow the log across this: the number of
-# the change and all before it are forgotten. Call COMPACT first, since this does the rest at once.
+# ARGV: log id, a number seen, the gap between sessions or '', types and what they are in turn. Nobody can follow the
+# log across this: the number of the change and all before it are forgotten. Call COMPACT first, since this does the
+# rest at once.
 SET_TYPES = (
     _GUARD
     + _COMPACT
     + """
 redis.call('DEL', BASE .. 'types')
-if ARGV[3] then redis.call('HSET', BASE .. 'types', unpack(ARGV, 3)) end
+if ARGV[4] then redis.call('HSET', BASE .. 'types', unpack(ARGV, 4)) end
+redis.call('HDEL', META, 'session_gap')
+if ARGV[3] ~= '' then redis.call('HSET', META, 'session_gap', ARGV[3]) end
 if head() > 0 then
   redis.call('INCR', HEAD)
   compact(head())

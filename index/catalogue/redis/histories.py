@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import secrets
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
 from typing import Any, cast
 
 from index.catalogue.event_types import EventType, EventTypes, Kind
-from index.catalogue.histories import NEVER, ChangesBuilder, Event, StoredEvent
+from index.catalogue.histories import NEVER, ChangesBuilder, Event, StoredEvent, merged_history
+from index.catalogue.outcomes import CountsRow, Dimension, Trial
 from index.catalogue.redis.connection import RedisConnections
 from index.catalogue.redis.event_scripts import (
     ADD,
     CHANGES,
     COMPACT,
     DELETE,
+    FORGET,
+    FORGET_OF_USER,
     HEAD,
     OPEN,
     REMOVE,
     RENAME_USER,
     SET_TYPES,
 )
+from index.catalogue.redis.outcome_records import attribution_of_record, attribution_record, counts_rows, trial_row
 from index.catalogue.words import is_unicode
 from seqrec.data.items import former_user_id
 from seqrec.errors import CatalogueError, CatalogueReplaced, LogTruncated
 from seqrec.hybrid.event_counts import EventChanges
 
-SCHEMA_VERSION = "3"
+SCHEMA_VERSION = "4"
 _USERS_AT_ONCE = 1000
 _CHANGES_AT_ONCE = 1000  # numbers of the log that one script reads, which blocks the server for about 20 ms
 _FORGOTTEN_AT_ONCE = 10_000
@@ -45,8 +52,9 @@ class RedisHistories:
         try:
             if not self._redis.read(("EXISTS", self._keys[0]))[0]:
                 self._rename_users()
-            schema, log_id, head = self._redis.write(
-                *self._eval(OPEN, SCHEMA_VERSION, uuid.uuid4().hex, *_fields(EventTypes()))
+            new = uuid.uuid4().hex, secrets.token_hex(32)
+            schema, log_id, head, *secret = self._redis.write(
+                *self._eval(OPEN, SCHEMA_VERSION, *new, *_fields(EventTypes()))
             )
             if schema.decode() != SCHEMA_VERSION:
                 raise self._redis.error(f"they have schema {schema.decode()}; this version reads {SCHEMA_VERSION}")
@@ -54,6 +62,7 @@ class RedisHistories:
             self._redis.close()
             raise
         self.log_id: str = log_id.decode()
+        self.secret = bytes.fromhex(secret[0].decode())
         self._seen = int(head)
 
     @property
@@ -67,26 +76,39 @@ class RedisHistories:
         for event in events:
             value = "" if event.value is None else repr(event.value)
             arguments += [event.user_id, event.item_id, repr(event.timestamp), event.event_id or "", event.type, value]
+            arguments.append(attribution_record(event.attribution))
         return int(self._write(ADD, *arguments))
 
     def types(self) -> EventTypes:
-        return _types(self._redis.read(("HGETALL", f"{self._base}types"))[0])
+        return _types(*self._redis.read(*self._types_commands))
+
+    @property
+    def _types_commands(self) -> tuple[tuple[str, ...], ...]:
+        return ("HGETALL", f"{self._base}types"), ("HGET", self._keys[0], "session_gap")
 
     def set_types(self, types: EventTypes) -> None:
         self.compact_events(self.events_head())
-        self._write(SET_TYPES, *_fields(types))
+        self._write(SET_TYPES, "" if types.session_gap is None else repr(types.session_gap), *_fields(types))
 
     def recent(self, user_id: str, limit: int) -> list[Event]:
         if limit < 1 or not is_unicode(user_id):
             return []
         key = f"{self._base}user:{user_id}"
-        newest, fields = self._redis.read(("ZRANGE", key, -limit, -1, "WITHSCORES"), ("HGETALL", f"{self._base}types"))
-        types, page = _types(fields), _events(user_id, newest)[::-1]
-        found: list[Event] = []
+        newest, *fields = self._redis.read(("ZRANGE", key, -limit, -1, "WITHSCORES"), *self._types_commands)
+        types, first = _types(*fields), _events(user_id, newest, attributed=False)[::-1]
+        history = self._history(user_id, first, limit, types)
+        if types.session_gap is not None:
+            return merged_history(history, limit, types)
+        return list(islice(history, limit))[::-1]
+
+    def _history(self, user_id: str, page: list[StoredEvent], limit: int, types: EventTypes) -> Iterator[Event]:
+        """The user's events that make history, newest first, read on page by page."""
         while True:
-            found += [event for _, event in page if types.of(event.type).kind == "history"]
-            if len(found) >= limit or len(page) < limit:
-                return found[:limit][::-1]
+            for _, event in page:
+                if types.of(event.type).kind == "history":
+                    yield event if event.attribution is None else replace(event, attribution=None)
+            if len(page) < limit:
+                return
             page = self.stored(user_id, limit, (page[-1].event.timestamp, page[-1].number))
 
     def negative(self, user_id: str) -> frozenset[str]:
@@ -128,8 +150,8 @@ class RedisHistories:
 
     def event_changes(self, after: int, limit: int, window: int) -> EventChanges:
         limit = min(limit, _CHANGES_AT_ONCE)
-        seq, slices, types = self._read(CHANGES, max(after, 0), limit, window, seen=max(after, self._seen))
-        builder = ChangesBuilder(after, int(seq), _types(types))
+        seq, slices, *types = self._read(CHANGES, max(after, 0), limit, window, seen=max(after, self._seen))
+        builder = ChangesBuilder(after, int(seq), _types(*types))
         for there, removed, *around in slices:
             rows = sorted([*_rows(there), *_removed_rows(removed), *(row for part in around for row in _rows(part))])
             _append(builder, rows)
@@ -145,9 +167,9 @@ class RedisHistories:
             keys = [self._base.encode() + b"user:" + user for user in some]
             replies = self._redis.read(*(("ZRANGE", key, 0, -1, "WITHSCORES") for key in keys))
             sequences += [_rows(reply) for reply in replies]
-        _, slices, types = self._read(CHANGES, head, _EVERYTHING, 0)
+        _, slices, *types = self._read(CHANGES, head, _EVERYTHING, 0)
         _correct(sequences, [[*_rows(there), *_removed_rows(gone)] for there, gone, *_ in slices if gone], head)
-        builder = ChangesBuilder(0, head, _types(types))
+        builder = ChangesBuilder(0, head, _types(*types))
         for rows in sequences:
             _append(
                 builder, [(timestamp, number, item_id, NEVER, type) for timestamp, number, item_id, _, type in rows]
@@ -158,6 +180,21 @@ class RedisHistories:
         reached = -1
         while (now := int(self._write(COMPACT, through, _FORGOTTEN_AT_ONCE))) > reached:
             reached = now
+
+    def outcomes(self, by: Dimension, since: int, until: int) -> list[CountsRow]:
+        days = [int(day) for day in self._redis.read(("SMEMBERS", f"{self._base}days"))[0]]
+        wanted = [f"{self._base}counts:{day}" for day in days if since <= day <= until]
+        return counts_rows(self._redis.read(*(("HGETALL", key) for key in wanted)) if wanted else (), by)
+
+    def trials(self) -> list[Trial]:
+        names = sorted(name.decode() for name in self._redis.read(("HKEYS", f"{self._base}trials"))[0])
+        read = self._redis.read(*(("HGETALL", f"{self._base}trial:{name}") for name in names)) if names else []
+        rows = [trial_row(name, pairs) for name, pairs in zip(names, read, strict=True)]
+        return [row for row in rows if row.moments.users > 0]
+
+    def forget_outcomes(self, before: int) -> int:
+        self._write(FORGET, before)
+        return sum(int(self._write(FORGET_OF_USER, before, user)) for user in sorted(self._users()))
 
     def check(self) -> None:
         self._redis.check()
@@ -248,12 +285,13 @@ def _removed_rows(pairs: Sequence[bytes]) -> list[_Row]:
     return rows
 
 
-def _events(user_id: str, pairs: Sequence[bytes]) -> list[StoredEvent]:
+def _events(user_id: str, pairs: Sequence[bytes], attributed: bool = True) -> list[StoredEvent]:
     events = []
     for member, timestamp in zip(pairs[::2], pairs[1::2], strict=True):
         number, item_id, event_id, *typed = member.decode().split("\n")
-        type, value = typed or ("", "")
-        event = Event(user_id, item_id, float(timestamp), event_id or None, type, float(value) if value else None)
+        type, value = typed[:2] or ("", "")
+        of = attribution_of_record(typed[2]) if attributed and len(typed) > 2 else None
+        event = Event(user_id, item_id, float(timestamp), event_id or None, type, float(value) if value else None, of)
         events.append(StoredEvent(int(number), event))
     return events
 
@@ -262,9 +300,9 @@ def _fields(types: EventTypes) -> list[str]:
     return [part for name, one in types.by_name.items() for part in (name, f"{one.kind} {one.weight!r}")]
 
 
-def _types(fields: Sequence[bytes]) -> EventTypes:
+def _types(fields: Sequence[bytes], gap: bytes | None = None) -> EventTypes:
     found: dict[str, EventType] = {}
     for name, text in zip(fields[::2], fields[1::2], strict=True):
         kind, _, weight = text.decode().partition(" ")
         found[name.decode()] = EventType(cast(Kind, kind), float(weight))
-    return EventTypes(found)
+    return EventTypes(found, None if gap is None else float(gap))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from index.catalogue.base import CatalogueItem, Change
+from index.catalogue.base import CatalogueItem, Change, unknown_change
 from index.catalogue.item_json import as_attributes
 from index.catalogue.words import words_of
 from seqrec.data.items import Item, attribute_text
@@ -72,8 +72,10 @@ def change_of(seq: int, fields: Mapping[bytes, bytes]) -> Change:
             rules = fields.get(b"rules")
             name = fields[b"placement"].decode()
             return Change(seq, "place", time=when, placement=name, rules=None if rules is None else rules.decode())
-        case _:
+        case b"publish":
             return Change(seq, "publish", snapshot_id=fields[b"snapshot_id"].decode(), time=when)
+        case op:
+            raise unknown_change(seq, op.decode())
 
 
 def fields_of(pairs: Sequence[bytes]) -> dict[bytes, bytes]:

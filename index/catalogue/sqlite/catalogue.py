@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from index.catalogue.base import CatalogueItem, Change, Placement, PutResult, check_repeated
+from index.catalogue.base import CatalogueItem, Change, Placement, PutResult, check_repeated, unknown_change
 from index.catalogue.batches import batches
 from index.catalogue.item_json import attributes_from_json, attributes_to_json
 from index.catalogue.locks import FileLease, Lease, one_at_a_time
@@ -313,6 +313,8 @@ def _change(row: tuple[Any, ...]) -> Change:
         return Change(seq, op, entry[0], _entry(entry), time=when)
     if op == "place":
         return Change(seq, op, time=when, placement=entry[0], rules=entry[2])
+    if op not in ("delete", "publish"):
+        raise unknown_change(seq, op)
     return Change(seq, op, entry[0], snapshot_id=snapshot_id, time=when)
 
 

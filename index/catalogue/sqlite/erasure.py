@@ -1,8 +1,8 @@
 """Erases deleted rows from the write-ahead log as well, retrying while a reader prevents it.
 
 A deleted row is overwritten in its page. But the previous version of the page remains in the database file until the
-log is copied into it, and in the log until the log is truncated. SQLite can do neither while somebody reads an older
-state, such as a backup or a dump. So it is done as soon as there is no such reader.
+log is copied into it, and in the log until the log is truncated. SQLite can do neither while a reader, such as a
+backup or a dump, sees an older state. So it is done as soon as there is no such reader.
 """
 
 from __future__ import annotations

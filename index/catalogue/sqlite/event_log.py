@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from heapq import merge
 
 from index.catalogue.event_types import EventType, EventTypes
-from index.catalogue.histories import NEVER, ChangesBuilder
+from index.catalogue.histories import NEVER, ChangesBuilder, whole_sessions
+from index.catalogue.sqlite.outcome_tables import add_outcomes, add_propensity
 from seqrec.data.items import former_user_id
 from seqrec.hybrid.event_counts import EventChanges
 
@@ -47,13 +48,19 @@ def create(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
     _add_log(connection)
     _add_types(connection)
+    add_outcomes(connection)
+    add_propensity(connection)
 
 
 def migrate(connection: sqlite3.Connection, version: int) -> None:
-    """From schema 1, which had events alone, or 2, which had no types of events."""
+    """From schema 1, which had events alone, 2, which had no types of events, 3, no outcomes, or 4, no propensities."""
     if version == 1:
         _from_first(connection)
-    _add_types(connection)
+    if version < 3:
+        _add_types(connection)
+    if version < 4:
+        add_outcomes(connection)
+    add_propensity(connection)
 
 
 def _from_first(connection: sqlite3.Connection) -> None:
@@ -83,13 +90,17 @@ def _add_types(connection: sqlite3.Connection) -> None:
 
 def read_types(connection: sqlite3.Connection) -> EventTypes:
     rows = connection.execute("SELECT type, kind, weight FROM types")
-    return EventTypes({name: EventType(kind, weight) for name, kind, weight in rows})
+    gap = connection.execute("SELECT value FROM log WHERE name = 'session_gap'").fetchone()
+    return EventTypes({name: EventType(kind, weight) for name, kind, weight in rows}, gap[0] if gap else None)
 
 
 def write_types(connection: sqlite3.Connection, types: EventTypes) -> None:
     connection.execute("DELETE FROM types")
     rows = [(name, one.kind, one.weight) for name, one in types.by_name.items()]
     connection.executemany("INSERT INTO types VALUES (?, ?, ?)", rows)
+    connection.execute("DELETE FROM log WHERE name = 'session_gap'")
+    if types.session_gap is not None:
+        connection.execute("INSERT INTO log VALUES ('session_gap', ?)", (types.session_gap,))
 
 
 def log_state(connection: sqlite3.Connection) -> tuple[str, int, int]:
@@ -139,7 +150,8 @@ def read_sequences(connection: sqlite3.Connection, head: int) -> EventChanges:
 
 def read_changes(connection: sqlite3.Connection, after: int, seq: int, window: int) -> EventChanges:
     """Within a transaction, so that all is of one moment."""
-    builder = ChangesBuilder(after, seq, read_types(connection))
+    types = read_types(connection)
+    builder = ChangesBuilder(after, seq, types)
     with_removed = _with_removed(connection, after)
     whole = _changed_by_removal(connection, after, seq)
     added: dict[str, list[_Row]] = {}
@@ -152,7 +164,7 @@ def read_changes(connection: sqlite3.Connection, after: int, seq: int, window: i
         _whole(connection, builder, owner, after, seq)
     for user_id, rows in added.items():
         if user_id not in with_removed:
-            _around(connection, builder, user_id, sorted(rows), seq, window)
+            _around(connection, builder, user_id, sorted(rows), seq, window, types.session_gap)
     return builder.changes()
 
 
@@ -191,15 +203,18 @@ def _around(
     added: Sequence[_Row],
     seq: int,
     window: int,
+    gap: float | None,
 ) -> None:
     """The slice of a user with new events and none that was removed."""
     columns = f"SELECT timestamp, number, item_id, {NEVER}, type FROM events WHERE user_id = ? AND number <= ? "
     columns += f"AND {HISTORY} AND "
     first, last = added[0][:2], added[-1][:2]
+    limit = -1 if gap is not None else window
     before = connection.execute(
         f"{columns} (timestamp, number) < (?, ?) ORDER BY timestamp DESC, number DESC LIMIT ?",
-        (user_id, seq, *first, window),
-    ).fetchall()
+        (user_id, seq, *first, limit),
+    )
+    earlier = _taken(before, window, gap, first[0])
     between: Sequence[_Row] = added
     if len(added) > 1:
         between = connection.execute(
@@ -207,9 +222,15 @@ def _around(
             (user_id, seq, *first, *last),
         ).fetchall()
     behind = connection.execute(
-        f"{columns} (timestamp, number) > (?, ?) ORDER BY timestamp, number LIMIT ?", (user_id, seq, *last, window)
-    ).fetchall()
-    _append(builder, [*reversed(before), *between, *behind])
+        f"{columns} (timestamp, number) > (?, ?) ORDER BY timestamp, number LIMIT ?", (user_id, seq, *last, limit)
+    )
+    _append(builder, [*reversed(earlier), *between, *_taken(behind, window, gap, last[0])])
+
+
+def _taken(rows: sqlite3.Cursor, window: int, gap: float | None, near: float) -> list[_Row]:
+    if gap is None:
+        return rows.fetchall()
+    return whole_sessions(rows, lambda row: (row[0], row[2]), window, gap, near)
 
 
 def _append(builder: ChangesBuilder, rows: Sequence[_Row]) -> None:

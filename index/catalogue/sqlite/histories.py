@@ -4,6 +4,8 @@ events    what users had, numbered by AUTOINCREMENT: a number is never used twic
 removed   events that were taken out, until all followers know: without event id, and of deleted users without user id
 log       its id, the last number of a removal that was forgotten
 types     which types of events make history, with which weight
+
+`index.catalogue.sqlite.outcome_tables` has the tables of what became of recommendations.
 """
 
 from __future__ import annotations
@@ -11,11 +13,14 @@ from __future__ import annotations
 import math
 import random
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from index.catalogue.event_types import EventTypes
-from index.catalogue.histories import Event, StoredEvent
+from index.catalogue.histories import Event, StoredEvent, merged_history
+from index.catalogue.outcomes import CountsRow, Dimension, Trial
 from index.catalogue.sqlite.connections import Connections
 from index.catalogue.sqlite.erasure import Erasure
 from index.catalogue.sqlite.event_log import (
@@ -31,11 +36,23 @@ from index.catalogue.sqlite.event_log import (
     return_unused_numbers,
     write_types,
 )
+from index.catalogue.sqlite.outcome_tables import (
+    ATTRIBUTED,
+    ATTRIBUTION,
+    OutcomeChanges,
+    attribution,
+    forget_some,
+    read_counts,
+    read_secret,
+    read_trials,
+)
 from index.catalogue.words import is_unicode
 from seqrec.errors import CatalogueError, CatalogueReplaced, LogTruncated
 from seqrec.hybrid.event_counts import EventChanges
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 5
+FORGOTTEN_AT_ONCE = 1000
+"""Events in one transaction, during which nobody else writes."""
 _EVENT = "user_id, item_id, timestamp, event_id, type, value"
 
 
@@ -60,6 +77,7 @@ class SqliteHistories:
                     migrate(connection, version)
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
                 self.log_id, self._seen, _ = log_state(connection)
+                self.secret = read_secret(connection)
             self._erasure.resume()
         except BaseException:
             self.close()
@@ -70,10 +88,15 @@ class SqliteHistories:
             return 0
         with self._connections.writing() as connection:
             _, head, _ = log_state(connection)
-            new = connection.executemany(
-                f"INSERT OR IGNORE INTO events ({_EVENT}) VALUES (?, ?, ?, ?, ?, ?)",
-                [(e.user_id, e.item_id, e.timestamp, e.event_id, e.type, e.value) for e in events],
-            ).rowcount
+            if any(event.attribution for event in events):
+                changes = OutcomeChanges(connection)
+                new = sum([changes.insert(event) for event in events])
+                changes.write()
+            else:
+                new = connection.executemany(
+                    f"INSERT OR IGNORE INTO events ({_EVENT}) VALUES (?, ?, ?, ?, ?, ?)",
+                    [(e.user_id, e.item_id, e.timestamp, e.event_id, e.type, e.value) for e in events],
+                ).rowcount
             if new < len(events):  # ignored events take numbers too: return the last ones
                 return_unused_numbers(connection, head)
             return new
@@ -95,12 +118,16 @@ class SqliteHistories:
         if not is_unicode(user_id):
             return []
         with self._connections.use() as connection:
+            types = read_types(connection)
+            most = max(limit, 0) if types.session_gap is None else -1
             rows = connection.execute(
                 f"SELECT {_EVENT} FROM events WHERE user_id = ? AND {HISTORY} "
                 "ORDER BY timestamp DESC, number DESC LIMIT ?",
-                (user_id, max(limit, 0)),
-            ).fetchall()
-        return [Event(*row) for row in reversed(rows)]
+                (user_id, most),
+            )
+            if types.session_gap is not None:
+                return merged_history((Event(*row) for row in rows), limit, types)
+            return [Event(*row) for row in reversed(rows.fetchall())]
 
     def negative(self, user_id: str) -> frozenset[str]:
         if not is_unicode(user_id):
@@ -118,11 +145,12 @@ class SqliteHistories:
             return []
         with self._connections.use() as connection:
             rows = connection.execute(
-                f"SELECT number, {_EVENT} FROM events WHERE user_id = ? AND (timestamp, number) < (?, ?) "
+                f"SELECT number, {_EVENT}, {ATTRIBUTION} FROM {ATTRIBUTED} "
+                "WHERE user_id = ? AND (timestamp, number) < (?, ?) "
                 "ORDER BY timestamp DESC, number DESC LIMIT ?",
                 (user_id, *(before or (math.inf, 0)), max(limit, 0)),
             ).fetchall()
-        return [StoredEvent(number, Event(*event)) for number, *event in rows]
+        return [StoredEvent(number, _attributed(row)) for number, *row in rows]
 
     def delete(self, user_id: str) -> int:
         if not is_unicode(user_id):
@@ -132,6 +160,9 @@ class SqliteHistories:
             known += "OR EXISTS (SELECT 1 FROM removed WHERE owner = ?1)"
             if not connection.execute(known, (user_id,)).fetchone()[0]:
                 return 0
+            changes = OutcomeChanges(connection)
+            changes.forget_user(user_id)
+            changes.write()
             number = next_number(connection)
             owner = owner_of_removed(number)
             connection.execute(
@@ -149,6 +180,9 @@ class SqliteHistories:
         if not is_unicode(user_id) or not is_unicode(event_id):
             return False
         with self._connections.writing() as connection:
+            changes = OutcomeChanges(connection)
+            changes.remove(user_id, event_id)
+            changes.write()
             row = connection.execute(
                 "DELETE FROM events WHERE user_id = ? AND event_id = ? RETURNING number, item_id, timestamp, type",
                 (user_id, event_id),
@@ -183,9 +217,11 @@ class SqliteHistories:
 
     def scan(self) -> Iterator[Event]:
         with self._connections.reading() as connection:
-            rows = connection.execute(f"SELECT {_EVENT} FROM events ORDER BY user_id, timestamp, number")
+            rows = connection.execute(
+                f"SELECT {_EVENT}, {ATTRIBUTION} FROM {ATTRIBUTED} ORDER BY user_id, timestamp, number"
+            )
             for row in rows:
-                yield Event(*row)
+                yield _attributed(row)
 
     def events_head(self) -> int:
         with self._connections.use() as connection:
@@ -214,6 +250,27 @@ class SqliteHistories:
             connection.execute("UPDATE log SET value = max(value, ?) WHERE name = 'truncated'", (newest,))
         self._erasure.begin()
 
+    def outcomes(self, by: Dimension, since: int, until: int) -> list[CountsRow]:
+        with self._connections.use() as connection:
+            return read_counts(connection, by, since, until)
+
+    def trials(self) -> list[Trial]:
+        with self._connections.use() as connection:
+            return read_trials(connection)
+
+    def forget_outcomes(self, before: int) -> int:
+        forgotten, done = 0, False
+        while not done:
+            began = time.monotonic()
+            with self._connections.writing() as connection:
+                some, done = forget_some(connection, before, FORGOTTEN_AT_ONCE)
+            forgotten += some
+            if not done:  # whoever waits to write has its turn
+                time.sleep(time.monotonic() - began)
+        if forgotten:
+            self._erasure.begin()
+        return forgotten
+
     def check(self) -> None:
         self._connections.check()
 
@@ -234,3 +291,9 @@ class SqliteHistories:
             )
         self._seen = max(self._seen, head)
         return head, truncated
+
+
+def _attributed(row: Sequence[Any]) -> Event:
+    """Of the columns of `_EVENT`, then those of `ATTRIBUTION`."""
+    user_id, item_id, timestamp, event_id, type, value, *of = row
+    return Event(user_id, item_id, timestamp, event_id, type, value, attribution(*of))

@@ -16,13 +16,14 @@ from seqrec.data.sources.movielens import MovieLensSource
 from seqrec.data.sources.recbole import RecBoleFields, RecBoleSource, export_recbole
 from seqrec.data.sources.recformer import RecformerSource
 from seqrec.data.timestamps import UNITS
+from seqrec.runtime.arguments import Parser
 
 
 def import_data(argv: list[str]) -> None:
     if argv[:1] == ["recformer"]:  # a checkpoint: loads torch, which the others do without
         resolve_name("seqrec.models.recformer.convert:main")(argv)
         return
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "seqrec import",
         description="Convert data sets in other formats to items.jsonl and interactions.csv in a folder, and "
         "checkpoints of other code to seqrec's.",
@@ -83,7 +84,7 @@ def import_data(argv: list[str]) -> None:
 
 
 def export_data(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser("seqrec export", description="Convert items and interactions to other formats.")
+    parser = Parser("seqrec export", description="Convert items and interactions to other formats.")
     kinds = parser.add_subparsers(dest="kind", required=True)
     recbole = kinds.add_parser(
         "recbole",
@@ -98,6 +99,7 @@ def export_data(argv: list[str]) -> None:
     )
     recbole.add_argument("--attributes", nargs="+", metavar="NAME", help="only these, in this order")
     recbole.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
+    recbole.add_argument("--json", action="store_true", help="print JSON")
     recbole.add_argument(
         "--on-error",
         choices=("raise", "skip"),
@@ -109,7 +111,8 @@ def export_data(argv: list[str]) -> None:
     known = {item.item_id for item in items}
     interactions = read_interactions(arguments.interactions, known, arguments.on_error)
     export_recbole(items, interactions, arguments.out, arguments.attributes, arguments.overwrite)
-    print(arguments.out)
+    facts = {"out": str(arguments.out), "items": len(items), "interactions": len(interactions)}
+    print(json.dumps(facts) if arguments.json else arguments.out)
 
 
 def _add_filters(parser: argparse.ArgumentParser, attributes: tuple[str, ...] | None) -> None:

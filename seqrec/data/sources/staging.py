@@ -56,9 +56,9 @@ class Staging:
     """Made by `staging`. Filters return how many events they removed."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        self._connection.execute("CREATE TABLE items (item_id TEXT UNIQUE NOT NULL, line TEXT, has_text INT)")
-        self._connection.execute("CREATE TABLE events (event INTEGER PRIMARY KEY, user_id TEXT, item_id TEXT, time)")
+        self.connection = connection
+        self.connection.execute("CREATE TABLE items (item_id TEXT UNIQUE NOT NULL, line TEXT, has_text INT)")
+        self.connection.execute("CREATE TABLE events (event INTEGER PRIMARY KEY, user_id TEXT, item_id TEXT, time)")
 
     def add_items(self, items: Iterable[Item]) -> int:
         """Returns how many were new: of several with one id the first is kept."""
@@ -95,7 +95,7 @@ class Staging:
     def count(self, what: Literal["events", "items", "user_id", "item_id"]) -> int:
         """The number of events, of described items, of users with events, or of items with events."""
         counted = {"events": "count(*) FROM events", "items": "count(*) FROM items"}
-        (number,) = self._connection.execute(
+        (number,) = self.connection.execute(
             f"SELECT {counted.get(what, f'count(DISTINCT {what}) FROM events')}"
         ).fetchone()
         return int(number)
@@ -105,7 +105,7 @@ class Staging:
         units = {unit: f"time >= {FIRST_SECOND * each} AND time < {LAST_SECOND * each}" for unit, each in UNITS.items()}
         conditions = [*units.values(), "typeof(time) = 'real'", f"abs(time) > {MAX_EXACT_FLOAT}"]
         sums = ", ".join(f"coalesce(sum({condition}), 0)" for condition in conditions)
-        *found, fractions, large = self._connection.execute(f"SELECT {sums} FROM events").fetchone()
+        *found, fractions, large = self.connection.execute(f"SELECT {sums} FROM events").fetchone()
         return TimeCounts({unit: count for unit, count in zip(UNITS, found, strict=True) if count}, fractions, large)
 
     def to_unit(self, unit: str) -> int:
@@ -114,7 +114,7 @@ class Staging:
         for each in UNITS.values():
             if each >= UNITS[unit]:
                 continue
-            changed = self._connection.execute(
+            changed = self.connection.execute(
                 f"UPDATE events SET time = time * {UNITS[unit] // each} "
                 f"WHERE time >= {FIRST_SECOND * each} AND time < {LAST_SECOND * each}"
             )
@@ -124,24 +124,24 @@ class Staging:
     def item_lines(self, interacted_only: bool) -> Iterator[tuple[str, bool]]:
         """Lines of an items file and whether they have text: described items in their order, then the others."""
         where = "WHERE item_id IN (SELECT item_id FROM events)" if interacted_only else ""
-        for line, text in self._connection.execute(f"SELECT line, has_text FROM items {where} ORDER BY rowid"):
+        for line, text in self.connection.execute(f"SELECT line, has_text FROM items {where} ORDER BY rowid"):
             yield line, bool(text)
         unlisted = "SELECT item_id FROM events WHERE item_id NOT IN (SELECT item_id FROM items)"
-        for (item_id,) in self._connection.execute(f"{unlisted} GROUP BY item_id ORDER BY min(event)"):
+        for (item_id,) in self.connection.execute(f"{unlisted} GROUP BY item_id ORDER BY min(event)"):
             yield item_line(item_id, {}), False
 
     def events(self) -> Iterator[tuple[str, str, int | float]]:
         """user_id, item_id, timestamp in the order in which they were added."""
-        yield from self._connection.execute("SELECT user_id, item_id, time FROM events ORDER BY event")
+        yield from self.connection.execute("SELECT user_id, item_id, time FROM events ORDER BY event")
 
     def _write(self, statement: str, rows: Iterable[tuple[object, ...]]) -> int:
-        self._connection.execute("BEGIN")
-        changed = self._connection.executemany(statement, rows).rowcount
-        self._connection.execute("COMMIT")
+        self.connection.execute("BEGIN")
+        changed = self.connection.executemany(statement, rows).rowcount
+        self.connection.execute("COMMIT")
         return max(changed, 0)
 
     def _delete(self, condition: str, *values: int) -> int:
-        return self._connection.execute(f"DELETE FROM events WHERE {condition}", values).rowcount
+        return self.connection.execute(f"DELETE FROM events WHERE {condition}", values).rowcount
 
 
 def item_line(item_id: str, attributes: object) -> str:

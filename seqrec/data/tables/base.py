@@ -59,7 +59,7 @@ class Rejects:
 
 
 class Table(Protocol):
-    """`name`: the file, for messages. `columns`: their names, in order. `notes`: what was found out of the format."""
+    """`name`: the file, for messages. `columns`: their names, in order. `notes`: what was detected of the format."""
 
     name: str
     columns: Sequence[str]

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -37,7 +37,7 @@ class CsvTable:
 
     def batches(self, columns: Sequence[str] | None, rejects: Rejects) -> Iterator[pa.RecordBatch]:
         wanted = self.columns if columns is None else columns
-        check_columns(self.path, 1, self.columns, wanted)
+        check_columns(self.path, self.dialect.skip + 1, self.columns, wanted)
         self._rejected = []
         width, rejected = len(self.columns), self._rejected
         if self.encoding.damaged:
@@ -56,7 +56,7 @@ class CsvTable:
 
         missing: list[tuple[int, int]] = []
         try:
-            with open_utf8(self.path, self.encoding) as file:
+            with self._open() as file:
                 for batch in self._reader(file, wanted, invalid):
                     self._report(missing, width, rejects)
                     yield self._checked(batch, rejects)
@@ -72,6 +72,13 @@ class CsvTable:
             row += place <= row
         first, last = self._lines(row)
         return FileFormatError(self.path, first, reason, last)
+
+    def _open(self) -> IO[bytes]:
+        """At the names of the columns, or the first row."""
+        file = open_utf8(self.path, self.encoding)
+        for _ in range(self.dialect.skip):
+            file.readline()
+        return file
 
     def _reader(self, file: Any, wanted: Sequence[str], invalid: Any) -> Iterator[pa.RecordBatch]:
         dialect = self.dialect
@@ -141,7 +148,7 @@ class CsvTable:
     def _records(self) -> Iterator[tuple[int, int, list[str]]]:
         """First line, last line and fields of every record, as the standard library reads them."""
         dialect = self.dialect
-        with open_utf8(self.path, self.encoding) as raw:
+        with self._open() as raw:
             text = io.TextIOWrapper(raw, "utf-8", errors="replace", newline="")
             reader = csv.reader(
                 text,
@@ -150,14 +157,14 @@ class CsvTable:
                 quoting=csv.QUOTE_MINIMAL if dialect.quote else csv.QUOTE_NONE,
                 escapechar="\\" if dialect.escape else None,
             )
-            before = 0
+            skipped, before = self.dialect.skip, 0
             try:
                 for row in reader:
                     if row:
-                        yield before + 1, reader.line_num, row
+                        yield skipped + before + 1, skipped + reader.line_num, row
                     before = reader.line_num
             except csv.Error:
-                yield before + 1, reader.line_num, []
+                yield skipped + before + 1, skipped + reader.line_num, []
 
     def _explained(self, error: Exception) -> FileFormatError:
         """pyarrow's error with the line, where it can be found."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,21 @@ import pyarrow as pa
 from seqrec.data.tables.base import BATCH_ROWS, Rejects, check_columns, text_or_values
 from seqrec.errors import FileFormatError
 
+_HEAD = 20
+"""Rows among which the names of the columns are."""
+
 
 class ExcelTable:
     def __init__(self, path: Path, sheet: str | None) -> None:
         self.path, self.name = path, str(path)
         self._sheet = sheet
-        first = next(self._rows(), ())
+        head = list(islice(self._rows(), _HEAD))
+        if not head:
+            raise FileFormatError(path, None, f"sheet {self._title!r} is empty")
+        self._header, first = _names_row(head)
         self.columns: Sequence[str] = tuple(
             str(name).strip() if name is not None else f"column {place}" for place, name in enumerate(first, 1)
         )
-        if not any(name is not None for name in first):
-            raise FileFormatError(path, 1, "the first row of the sheet is empty; it must have the names of the columns")
         self.notes: dict[str, Any] = {"format": "excel", "sheet": self._title}
 
     def batches(self, columns: Sequence[str] | None, rejects: Rejects) -> Iterator[pa.RecordBatch]:
@@ -29,9 +34,9 @@ class ExcelTable:
         check_columns(self.path, 1, self.columns, wanted)
         places = [self.columns.index(name) for name in wanted]
         rows: list[tuple[Any, ...]] = []
-        all_rows = self._rows()
-        next(all_rows, None)
-        for row in all_rows:
+        for number, row in self._rows():
+            if number <= self._header:
+                continue
             rows.append(tuple(row[place] if place < len(row) else None for place in places))
             if len(rows) == BATCH_ROWS:
                 yield _batch(rows, wanted)
@@ -40,9 +45,12 @@ class ExcelTable:
             yield _batch(rows, wanted)
 
     def error(self, row: int, reason: str) -> FileFormatError:
-        return FileFormatError(self.path, None, f"sheet {self._title!r}, row {row + 2}: {reason}")
+        below = (number for number, _ in self._rows() if number > self._header)
+        number = next(islice(below, row, None), None)
+        return FileFormatError(self.path, None, f"sheet {self._title!r}, row {number}: {reason}")
 
-    def _rows(self) -> Iterator[tuple[Any, ...]]:
+    def _rows(self) -> Iterator[tuple[int, tuple[Any, ...]]]:
+        """Numbers, from 1, and cells of the rows that are not empty."""
         try:
             from openpyxl import load_workbook
         except ImportError:
@@ -60,11 +68,19 @@ class ExcelTable:
                 raise FileFormatError(self.path, None, reason)
             sheet = book[self._sheet or book.sheetnames[0]]
             self._title = sheet.title
-            for row in sheet.iter_rows(values_only=True):
+            for number, row in enumerate(sheet.iter_rows(values_only=True), 1):
                 if any(value is not None for value in row):
-                    yield row
+                    yield number, row
         finally:
             book.close()
+
+
+def _names_row(head: Sequence[tuple[int, tuple[Any, ...]]]) -> tuple[int, tuple[Any, ...]]:
+    """The first row that is not a title, which fills one cell only, often merged over all columns."""
+    filled = [sum(value is not None for value in row) for _, row in head]
+    if max(filled) < 3:
+        return head[0]
+    return next(one for one, count in zip(head, filled, strict=True) if count > 1)
 
 
 def _batch(rows: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> pa.RecordBatch:

@@ -112,8 +112,11 @@ def _objects(path: Path) -> list[Mapping[str, Any]]:
             content = json.loads(file.read())
         except ValueError as error:
             line = getattr(error, "lineno", None)
-            reason = f"not JSON: {getattr(error, 'msg', error)}"
-            raise FileFormatError(path, line, f"{reason}; with an object a line, name the file .jsonl") from None
+            problem = getattr(error, "msg", str(error))
+            way_out = "with an object a line, name the file .jsonl"
+            if problem != "Extra data":
+                way_out = "it is damaged or cut off; export it again"
+            raise FileFormatError(path, line, f"not JSON: {problem}; {way_out}") from None
     if isinstance(content, Mapping):
         lists = {name: value for name, value in content.items() if isinstance(value, list) and value}
         lists = {name: value for name, value in lists.items() if all(isinstance(part, Mapping) for part in value)}

@@ -76,6 +76,10 @@ def _kind(path: Path) -> str | None:
 
 
 def _open_file(path: Path, options: TableOptions) -> Table:
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise FileFormatError(path, None, f"cannot be read: {error.strerror or error}") from None
     kind = options.format or _kind(path)
     if kind in ("csv", "tsv"):
         return CsvTable(path, options)

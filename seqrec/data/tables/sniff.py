@@ -22,6 +22,8 @@ from seqrec.errors import FileFormatError
 SAMPLE_BYTES = 262_144
 _CHUNK = 1 << 20
 _DELIMITERS = (",", ";", "\t", "|")
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[ \t]*(?:\r|\n|$)')
+_MAX_BEFORE = 20
 _NUMBER = re.compile(r"[+-]?[\d.,]+")
 
 
@@ -37,13 +39,15 @@ class Encoding:
 
 @dataclass(frozen=True)
 class Dialect:
-    """`quote` "" means that quotes are ordinary characters; `escape`: a backslash before a quote."""
+    """`quote` "" means that quotes are ordinary characters; `escape`: a backslash before a quote. `skip`: lines before
+    the table, such as a title."""
 
     delimiter: str
     quote: str
     escape: bool
     header: bool
     columns: tuple[str, ...]
+    skip: int = 0
 
 
 def open_bytes(path: Path) -> IO[bytes]:
@@ -185,10 +189,17 @@ def find_dialect(
         sample = sample[: sample.rfind("\n") + 1] or sample
     if not sample.strip():
         raise FileFormatError(path, None, "empty")
+    if re.match(r"\s*<(!doctype|html|\?xml)\b", sample, re.IGNORECASE):
+        raise FileFormatError(path, 1, "a page of HTML or XML, not a table; was a login page saved in its place?")
+    named = _SEPARATOR_LINE.match(sample)
+    if delimiter is None and named:
+        delimiter = named[1]
     if delimiter is None:
         delimiter = max(_DELIMITERS, key=lambda one: _fit(sample, one))
     if quote is None:
         quote = '"' if _quoted(sample, delimiter) else ""
+    skip = _lines_before(sample, delimiter, quote)
+    sample = "".join(sample.splitlines(keepends=True)[skip:])
     escape = bool(quote) and sample.count('\\"') > sample.count('""')
     rows = [row for row in _rows(sample, delimiter, quote, escape) if row][:200]
     if not rows:
@@ -197,12 +208,10 @@ def find_dialect(
     if header is None:
         header = _is_header(names, rows[1:])
     if header:
-        while names and not names[-1] and all(len(row) < len(names) or not row[len(names) - 1] for row in rows[1:]):
-            break
         columns = _unique([name or f"column {place}" for place, name in enumerate(names, 1)])
     else:
         columns = [f"column {place}" for place in range(1, len(names) + 1)]
-    return Dialect(delimiter, quote, escape, header, tuple(columns))
+    return Dialect(delimiter, quote, escape, header, tuple(columns), skip)
 
 
 def read_sample(path: Path, encoding: Encoding) -> tuple[str, bool]:
@@ -233,6 +242,19 @@ def _fit(sample: str, delimiter: str) -> float:
     if width < 2:
         return 0.0
     return count / sum(widths.values()) + 0.01 * min(width, 20)
+
+
+def _lines_before(sample: str, delimiter: str, quote: str) -> int:
+    """Lines before the names of the columns: `sep=;` as Excel reads it, comments, a title, blank lines."""
+    widths = Counter(len(row) for row in _rows(sample, delimiter, quote) if row)
+    width = max(widths, key=widths.__getitem__, default=0)
+    for number, line in enumerate(sample.splitlines()[:_MAX_BEFORE]):
+        row = next(_rows(line, delimiter, quote), [])
+        filled = sum(bool(field.strip()) for field in row)
+        title = filled <= 1 and width > 1 and (len(row) != width or (width > 2 and filled and bool(row[0].strip())))
+        if not (_SEPARATOR_LINE.match(line) or title or (line.startswith("#") and len(row) != width)):
+            return number
+    return 0
 
 
 def _quoted(sample: str, delimiter: str) -> bool:

@@ -87,7 +87,7 @@ class FrozenTextModel(SequenceModel):
         self.item_text: ItemText | None = text.item_text
         self.item_ids = ItemIds(id_bytes)
         self.requires_grad_(True)
-        self._cache: dict[bytes, npt.NDArray[np.float32]] = {}
+        self.vector_cache: dict[bytes, npt.NDArray[np.float32]] = {}
         self._training_items: list[TokenizedItem] = []
         self._candidate_of: dict[bytes, int] = {}
         self._training_vectors: Tensor | None = None
@@ -281,7 +281,7 @@ class FrozenTextModel(SequenceModel):
         vectors = np.zeros((len(items) + 1, self.text.dim), dtype=np.float32)
         missing: list[int] = []
         for row, text in enumerate(texts):
-            cached = self._cache.get(_key(text))
+            cached = self.vector_cache.get(_key(text))
             if cached is None:
                 missing.append(row)
             else:
@@ -311,9 +311,9 @@ class FrozenTextModel(SequenceModel):
         scale = self.text.dim**0.5
         made = torch.cat([F.normalize(self.text.encode_items(part).float(), dim=1) * scale for part in batch.missing])
         # Replaced, not cleared: other threads may be reading.
-        if len(self._cache) + len(made) > CACHED_TEXTS:
-            self._cache = {}
-        self._cache |= zip(batch.missing_keys, made.cpu().numpy(), strict=True)
+        if len(self.vector_cache) + len(made) > CACHED_TEXTS:
+            self.vector_cache = {}
+        self.vector_cache |= zip(batch.missing_keys, made.cpu().numpy(), strict=True)
         return batch.vectors.index_copy(0, batch.missing_rows, made)
 
     def _candidates(self, batch: TrainingRows) -> tuple[Tensor, Tensor]:

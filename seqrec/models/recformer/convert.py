@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from seqrec.errors import CheckpointError, InputError
 from seqrec.models.recformer.config import RecformerConfig
 from seqrec.models.recformer.model import Recformer
 from seqrec.models.recformer.weights import convert_weights, plain_names, read_weights
+from seqrec.runtime.arguments import Parser
 from seqrec.text.item_text import ItemText, Recipe
 from seqrec.text.tokenizer import read_tokenizer
 
@@ -96,7 +96,7 @@ def import_recformer(
 
 def main(argv: Sequence[str]) -> None:
     """`seqrec import`."""
-    parser = argparse.ArgumentParser(prog="seqrec import", description="Convert checkpoints of other programs.")
+    parser = Parser(prog="seqrec import", description="Convert checkpoints of other programs.")
     kinds = parser.add_subparsers(dest="kind", required=True)
     command = kinds.add_parser(
         "recformer",
@@ -110,6 +110,7 @@ def main(argv: Sequence[str]) -> None:
     )
     command.add_argument("--out", type=Path, required=True, help="the checkpoint to write")
     command.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
+    command.add_argument("--json", action="store_true", help="print JSON")
     command.add_argument("--lm-head", action="store_true", help="keep the language-model head, to continue pretraining")
     for name, value in PAPER_LIMITS.items():
         command.add_argument(
@@ -124,4 +125,4 @@ def main(argv: Sequence[str]) -> None:
     )
     for name, value in assumed.items():
         print(f"{name} = {value} (not in the configuration; override with --{name.replace('_', '-')})", file=sys.stderr)
-    print(args.out)
+    print(json.dumps({"checkpoint": str(args.out), "assumed": assumed}) if args.json else args.out)

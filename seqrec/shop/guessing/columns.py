@@ -13,7 +13,7 @@ from seqrec.errors import InputError
 from seqrec.shop.guessing.hints import has_hint, worth_of
 from seqrec.shop.guessing.profile import ColumnProfile, values_of
 from seqrec.shop.times import TimeFormat, find_format
-from seqrec.shop.values import id_texts, is_available
+from seqrec.shop.values import id_texts, is_available, number_of
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class EventsGuess:
 @dataclass(frozen=True)
 class Link:
     """The column of the items and that of the events that name the same things. `known`: share of the events' values
-    that items have."""
+    that items have. `numbers`: they are the same as numbers, not as texts."""
 
     item_id: str
     event_item: str
     known: float
-    ids: frozenset[str]
+    numbers: bool = False
 
 
 def find_link(items: Table, item_columns: Sequence[ColumnProfile], events: Sequence[ColumnProfile]) -> Link:
@@ -63,6 +63,9 @@ def find_link(items: Table, item_columns: Sequence[ColumnProfile], events: Seque
             if not values or other.distinct < 2:
                 continue
             known = len(values & whole[column.name]) / len(values)
+            alike = _known_as_numbers(values, whole[column.name]) if known < 1 else 0.0
+            numbers = alike > known + 0.05
+            known = alike if numbers else known
             score = (
                 known
                 + 0.2 * has_hint(other.name, "item")
@@ -71,19 +74,50 @@ def find_link(items: Table, item_columns: Sequence[ColumnProfile], events: Seque
             )
             score -= 0.3 * has_hint(other.name, "value")
             if known > 0 and (best is None or score > best[0]):
-                best = score, Link(column.name, other.name, known, frozenset(whole[column.name]))
+                best = score, Link(column.name, other.name, known, numbers)
     if best is None:
         examples = "; ".join(f"{c.name}: {', '.join(c.examples[:2])}" for c in (*ids[:2], *events[:4]))
+        lists = [column.name for column in events if column.is_list]
+        rows = f"; {lists[0]} has lists: events need a row for each item" if lists else ""
         raise InputError(
-            f"no column of the events has ids of the items ({examples}); are these files of one shop?", items.name
+            f"no column of the events has ids of the items ({examples}); are these files of one shop?{rows}", items.name
         )
-    return best[1]
+    link = best[1]
+    _check_not_swapped(items, events, item_columns, link)
+    return link
+
+
+def _check_not_swapped(
+    items: Table, events: Sequence[ColumnProfile], item_columns: Sequence[ColumnProfile], link: Link
+) -> None:
+    """Raises InputError if the items repeat what the events have once, and only they say who acted."""
+    item_id = next(column for column in item_columns if column.name == link.item_id)
+    event_item = next(column for column in events if column.name == link.event_item)
+    if item_id.unique > 0.5 or event_item.unique < 1 or event_item.filled < 2:
+        return
+    names_user = any(has_hint(column.name, "user") for column in item_columns)
+    if names_user and not any(has_hint(column.name, "user") for column in events):
+        raise InputError(
+            f"each {link.item_id} occurs {item_id.filled / max(1, item_id.distinct):.0f} times in it, and once in the "
+            "events: the files seem swapped. --items names the products, --events what people did",
+            items.name,
+        )
+
+
+def _known_as_numbers(values: set[str], ids: set[str]) -> float:
+    """The share of the values that are the same number as one id; 0 if most ids are no numbers of their own."""
+    numbers = {number for one in ids if (number := number_of(one)) is not None}
+    if len(numbers) < 0.9 * len(ids):
+        return 0.0
+    return sum(number_of(one) in numbers for one in values) / len(values)
 
 
 def _may_be_id(column: ColumnProfile) -> bool:
     if pa.types.is_nested(column.type) or pa.types.is_temporal(column.type) or pa.types.is_boolean(column.type):
         return False
-    return column.filled >= 0.9 * column.rows and column.unique > 0.5 and column.words < 4 and column.urls < 0.5
+    # Where a product has a row for each variant, its id repeats.
+    unique = column.unique > 0.5 or (column.unique > 0.05 and has_hint(column.name, "item"))
+    return column.filled >= 0.9 * column.rows and unique and column.words < 4 and column.urls < 0.5
 
 
 def _id_score(column: ColumnProfile) -> float:
@@ -113,10 +147,34 @@ def guess_items(columns: Sequence[ColumnProfile], link: Link) -> list[ColumnGues
         else _guess_column(column)
         for column in columns
     ]
+    by_name = {column.name: column for column in columns}
     available = [guess for guess in guesses if guess.setting["as"] == "available"]
+    available.sort(key=lambda guess: _decides(by_name[guess.name]), reverse=True)
     for extra in available[1:]:
         guesses[guesses.index(extra)] = ColumnGuess(extra.name, {"as": "stored"}, f"{extra.why}; one column decides")
     return sorted(guesses, key=lambda guess: guess.order)
+
+
+def _decides(column: ColumnProfile) -> tuple[bool, bool, float]:
+    """What makes a column of availability the one that decides: it tells items apart, has words or truth values rather
+    than amounts (of which an empty one often means that nobody counts), and is filled."""
+    flags = pa.types.is_boolean(column.type) or column.distinct <= 2 or column.letters > 0.5
+    return (_available_share(column) or 0.0) < 1.0, flags, column.filled / max(1, column.rows)
+
+
+def repeats_for_variants(columns: Sequence[ColumnProfile], guesses: Sequence[ColumnGuess]) -> bool:
+    """Whether rows that repeat an id leave most of its texts empty, or have a code each, as rows of variants do."""
+    by_name = {column.name: column for column in columns}
+    item_id = next(by_name[guess.name] for guess in guesses if guess.setting["as"] == "id")
+    text = next((by_name[guess.name] for guess in guesses if guess.setting["as"] in ("text", "list")), None)
+    repeated = item_id.filled - item_id.distinct
+    own_code = any(
+        column.distinct == column.rows and (has_hint(column.name, "item") or has_hint(column.name, "code"))
+        for column in columns
+    )
+    if repeated > 0 and own_code:
+        return True
+    return text is not None and repeated > 0 and text.rows - text.filled >= 0.5 * repeated
 
 
 def _guess_column(column: ColumnProfile) -> ColumnGuess:
@@ -128,12 +186,14 @@ def _guess_column(column: ColumnProfile) -> ColumnGuess:
         shares = _available_share(column)
         if shares is not None:
             return ColumnGuess(column.name, {"as": "available"}, f"{shares:.1%} are available by it, {such}", 8)
+    if pa.types.is_struct(column.type) or pa.types.is_map(column.type):
+        return ColumnGuess(column.name, {"as": "stored"}, "nested values: kept with the item, not read as text", 12)
     if pa.types.is_temporal(column.type) or pa.types.is_boolean(column.type):
         return ColumnGuess(column.name, {"as": "stored"}, f"{_typed(column.type)}{few}", 12)
     if column.urls > 0.5:
         return ColumnGuess(column.name, {"as": "stored"}, "URLs or files: kept with the item, not read as text", 13)
     code = has_hint(column.name, "code") and not has_hint(column.name, "price")
-    amounts = column.letters < 0.05 or has_hint(column.name, "price")  # "Film 2" is none
+    amounts = column.letters < 0.05 or column.money > 0.95 or has_hint(column.name, "price")  # "Film 2" is none
     if column.numbers > 0.95 and amounts and not code and not column.is_list:
         setting: dict[str, Any] = {"as": "number"}
         if column.decimal:
@@ -192,17 +252,24 @@ def guess_events(table: Table, columns: Sequence[ColumnProfile], link: Link) -> 
     guess = EventsGuess()
     left = {column.name: column for column in columns if column.name != link.event_item}
     guess.set("item", link.event_item, f"{link.known:.1%} of its values are ids of items")
+    if link.numbers:
+        guess.set(
+            "item_numbers", True, "ids are written differently, such as 00123, 123 or 123.0: numbers are compared"
+        )
     time, found = _time_column(table, left.values())
     if time is not None:
         del left[time.name]
     _session(left, guess)
     user = _user_column(left.values())
     if user is None and "session" not in guess.settings:
-        raise InputError(f"no column says who acted; there are {', '.join(c.name for c in columns)}", table.name)
+        names = ", ".join(f"{c.name}{'' if c.filled else ' (empty)'}" for c in columns)
+        raise InputError(f"no column says who acted; there are {names}", table.name)
     if user is not None:
         del left[user.name]
         empty = _empty(user)
         guess.set("user", user.name, f"{user.filled / max(1, user.distinct):.1f} events each in the first rows{empty}")
+        if empty and "session" not in guess.settings:
+            _anonymous(left, guess)
     if time is None or found is None:
         guess.set("time_format", "order", "no column has times: the order of the rows is used")
     else:
@@ -240,6 +307,13 @@ def _session(left: dict[str, ColumnProfile], guess: EventsGuess) -> None:
         guess.set("session", found.name, "where the user is empty: whose session it is, or the session itself")
 
 
+def _anonymous(left: dict[str, ColumnProfile], guess: EventsGuess) -> None:
+    found = next((c for name, c in left.items() if has_hint(name, "anonymous") and c.distinct > 1), None)
+    if found is not None:
+        del left[found.name]
+        guess.set("session", found.name, "where the user is empty: whose device it is, or the device itself")
+
+
 def _user_column(columns: Iterable[ColumnProfile]) -> ColumnProfile | None:
     def score(column: ColumnProfile) -> float:
         return 2.0 * has_hint(column.name, "user") + (column.unique < 0.9) + 0.5 * (column.distinct > 50)
@@ -266,13 +340,16 @@ def _type_and_value(left: dict[str, ColumnProfile], guess: EventsGuess) -> None:
     kinds = [
         column
         for column in left.values()
-        if pa.types.is_string(column.type) and 1 <= column.distinct <= 30 and column.letters > 0.9
+        if pa.types.is_string(column.type)
+        and column.distinct <= 30
+        and column.letters > 0.9
+        and (column.distinct > 1 or has_hint(column.name, "type"))
     ]
     known = [
         c for c in kinds if has_hint(c.name, "type") or any("unknown" not in worth_of(one)[1] for one in c.examples)
     ]
     if known:
-        found = max(known, key=lambda column: has_hint(column.name, "type"))
+        found = max(known, key=lambda column: 2 * has_hint(column.name, "type") + has_hint(column.name, "status"))
         del left[found.name]
         guess.set("type", found.name, f"{found.distinct} types in the first rows")
     values = [column for column in left.values() if has_hint(column.name, "value") and column.numbers > 0.9]

@@ -7,18 +7,25 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from seqrec.data.items import Item, attribute_text
-from seqrec.data.tables.base import OnError, Rejects, Table, TableOptions
+from seqrec.data.tables.base import Rejects, Table, TableOptions
 from seqrec.data.tables.open import open_table
 from seqrec.data.tables.source_table import recognize
 from seqrec.data.tables.sql_table import is_url
 from seqrec.errors import InputError
 from seqrec.shop.events import UNTYPED, Events, Worth, read_events, weigh
-from seqrec.shop.guessing.columns import ColumnGuess, EventsGuess, find_link, guess_events, guess_items
+from seqrec.shop.guessing.columns import (
+    ColumnGuess,
+    EventsGuess,
+    find_link,
+    guess_events,
+    guess_items,
+    repeats_for_variants,
+)
 from seqrec.shop.guessing.hints import worth_of
 from seqrec.shop.guessing.profile import profile_table
 from seqrec.shop.imported import Report, events_summary, items_summary, summary_lines
@@ -49,7 +56,8 @@ class Draft:
     guess: EventsGuess
     report: Report = field(default_factory=Report)
     types: dict[str, tuple[EventType, str]] = field(default_factory=dict)
-    on_error: dict[str, OnError] = field(default_factory=dict)
+    duplicates: Literal["last", "merge"] = "last"
+    rejects: dict[str, Rejects] = field(default_factory=dict)
     first_items: list[Item] = field(default_factory=list)
     history: list[str] = field(default_factory=list)
 
@@ -64,6 +72,7 @@ def draft_project(items: Input, events: Input, progress: Callable[[int], object]
     link = find_link(tables[0], item_columns, event_columns)
     columns = guess_items(item_columns, link)
     draft = Draft(items, events, tables, columns, guess_events(tables[1], event_columns, link))
+    draft.duplicates = "merge" if repeats_for_variants(item_columns, columns) else "last"
     _try(draft, progress)
     return draft
 
@@ -81,7 +90,11 @@ def _try(draft: Draft, progress: Callable[[int], object]) -> None:
     """An import of everything that writes nothing."""
     items_table, events_table = draft.tables
     items_config = ItemsConfig.model_validate(
-        {"path": draft.items.path, "columns": {guess.name: guess.setting for guess in draft.columns}}
+        {
+            "path": draft.items.path,
+            "columns": {guess.name: guess.setting for guess in draft.columns},
+            "duplicates": draft.duplicates,
+        }
     )
     rejects, counts, known = Rejects(), ItemCounts(), {}
     for item in read_shop_items(items_table, items_config, rejects, counts, progress):
@@ -89,13 +102,13 @@ def _try(draft: Draft, progress: Callable[[int], object]) -> None:
             draft.first_items.append(item)
         known[item.item_id] = _shown_text(item, items_config.texts[:1])
     _check_rejected(items_table, rejects, counts.read)
-    draft.on_error["items"] = "skip" if rejects.count else "raise"
+    draft.rejects["items"] = rejects
     draft.report.items = items_summary(counts, rejects)
     events_config = EventsConfig.model_validate({"path": draft.events.path, **draft.guess.settings})
     rejects = Rejects()
     events = read_events(events_table, events_config, rejects, progress)
     _check_rejected(events_table, rejects, events.read)
-    draft.on_error["events"] = "skip" if rejects.count else "raise"
+    draft.rejects["events"] = rejects
     names = [name for name in events.types if name != UNTYPED]
     draft.types = {name: worth_of(name) for name in names}
     if names and not any(rule.counts for rule, _ in draft.types.values()):
@@ -179,15 +192,15 @@ def render(draft: Draft, out: Path) -> str:
         'home = "var"  # the folder of everything that is made: imported data, model, index. SEQREC_HOME overrides it',
         "",
         "[items]",
-        *_source(draft.items, draft.tables[0], draft.on_error["items"], report.items, base),
-        *_duplicates(report.items),
+        *_source(draft.items, draft.tables[0], draft.rejects["items"], report.items, base),
+        *_duplicates(report.items, draft.duplicates),
         "",
         "[items.columns]  # id; text and list: models read them, in this order; number; stored: kept, not read;",
         "                 # available: sold or not; drop",
         *(_commented(f"{_key(guess.name)} = {_inline(guess.setting)}", guess.why) for guess in draft.columns),
         "",
         "[events]",
-        *_source(draft.events, draft.tables[1], draft.on_error["events"], report.events, base),
+        *_source(draft.events, draft.tables[1], draft.rejects["events"], report.events, base),
         *(
             _commented(f"{name} = {toml_value(value)}", draft.guess.why[name])
             for name, value in draft.guess.settings.items()
@@ -210,11 +223,14 @@ def render(draft: Draft, out: Path) -> str:
         'host = "127.0.0.1"',
         "port = 8000",
         "",
+        "[retrain]",
+        '# every = "24h"  # by the service itself; what is worse is not published',
+        "",
     ]
     return "\n".join(lines)
 
 
-def _source(source: Input, table: Table, on_error: OnError, summary: Mapping[str, Any], base: Path) -> list[str]:
+def _source(source: Input, table: Table, rejects: Rejects, summary: Mapping[str, Any], base: Path) -> list[str]:
     path = source.path
     if not is_url(path):
         path = os.path.relpath(Path(path).absolute(), base) if not Path(path).is_absolute() else path
@@ -228,6 +244,8 @@ def _source(source: Input, table: Table, on_error: OnError, summary: Mapping[str
     if dialect is not None:
         if dialect.delimiter != ",":
             lines.append(f"delimiter = {toml_string(dialect.delimiter)}")
+        if dialect.skip:
+            lines.append(f"# the lines before line {dialect.skip + 1} are no part of the table and are not read")
         if not dialect.quote:
             lines.append(_commented('quote = ""', "quotes are ordinary characters here"))
         if not dialect.header:
@@ -236,23 +254,24 @@ def _source(source: Input, table: Table, on_error: OnError, summary: Mapping[str
         lines.append(f"query = {toml_string(source.options.query)}")
     if source.options.sheet is not None:
         lines.append(f"sheet = {toml_string(source.options.sheet)}")
-    if on_error == "skip":
-        left = ", ".join(f"{count:,} {name}" for name, count in summary["left_out"].items())
-        lines.append(_commented('on_error = "skip"', f'left out: {left}. "raise" stops at the first'))
+    if rejects.count:
+        left = ", ".join(f"{count:,} {name}" for name, count in rejects.counts.items())
+        lines.append(_commented('on_error = "skip"', f'"raise" stops at the first; left out: {left}'))
     return lines
 
 
-def _duplicates(summary: Mapping[str, Any]) -> list[str]:
+def _duplicates(summary: Mapping[str, Any], rule: str) -> list[str]:
     count = summary["left_out"].get("repeated ids", 0)
-    return [_commented('duplicates = "last"', f"{count:,} rows repeat an id; the last one counts")] if count else []
+    why = {"last": "the last one counts", "merge": "they are variants: the first value counts"}
+    return [_commented(f'duplicates = "{rule}"', f"{count:,} rows repeat an id; {why[rule]}")] if count else []
 
 
 def _repeats(draft: Draft) -> list[str]:
-    left = draft.report.events["left_out"]
+    left, rejected = draft.report.events["left_out"], draft.rejects["events"].counts
     lines = []
     if draft.guess.settings.get("repeats") == "session":
         lines.append('session_gap = "30min"')
-    lines += [f"# left out {count:,}: {name}" for name, count in left.items() if not name.startswith("no ")]
+    lines += [f"# left out {count:,}: {name}" for name, count in left.items() if name not in rejected]
     return lines
 
 

@@ -17,8 +17,12 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
              "at", "occurred", "fecha", "horodatage", "unixtime"),
     "type": ("event", "type", "action", "kind", "activity", "ereignis", "aktion", "behavior", "behaviour", "typ",
              "interaction", "eventtype"),
-    "value": ("rating", "stars", "score", "quantity", "qty", "menge", "anzahl", "count", "value", "wert", "units"),
+    "status": ("status", "state", "bestellstatus", "orderstatus", "statut", "estado", "stato"),
+    "value": ("rating", "stars", "score", "quantity", "qty", "menge", "anzahl", "stück", "stueck", "stückzahl", "count",
+              "value", "wert", "units", "quantité", "cantidad", "quantità", "aantal"),
     "session": ("session", "visit", "sessionid", "sitzung", "sid"),
+    "anonymous": ("anonymous", "anonymousid", "pseudo", "cookie", "cookieid", "device", "deviceid", "guest",
+                  "fingerprint", "browser", "gast"),
     "title": ("title", "name", "titel", "bezeichnung", "productname", "produktname", "nom", "nombre", "titre", "titolo",
               "artikelbezeichnung", "libelle", "label", "headline"),
     "brand": ("brand", "manufacturer", "vendor", "marke", "hersteller", "marque", "author", "artist", "autor", "marca"),
@@ -26,23 +30,39 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
                  "warengruppe", "categorie", "producttype", "type", "tags", "tag", "keywords", "schlagworte", "sparte"),
     "description": ("description", "beschreibung", "details", "body", "text", "features", "summary", "langtext",
                     "kurztext", "kurzbeschreibung", "descripcion", "bullets"),
-    "price": ("price", "preis", "prix", "precio", "cost", "msrp", "uvp", "listprice", "amount", "betrag", "unitprice"),
+    "price": ("price", "preis", "prix", "precio", "cost", "msrp", "uvp", "listprice", "amount", "betrag", "unitprice",
+              "vk", "brutto", "netto", "verkaufspreis", "einzelpreis", "bruttopreis", "nettopreis", "stückpreis"),
     "code": ("ean", "gtin", "upc", "isbn", "barcode", "code", "nr", "nummer", "number", "no", "id", "mpn", "hs", "sku",
              "plu", "zip", "uuid", "guid"),
     "available": ("available", "availability", "instock", "stock", "verfügbar", "verfuegbar", "verfügbarkeit", "active",
                   "aktiv", "published", "status", "lagerbestand", "bestand", "inventory", "lager", "disponible",
-                  "enabled", "lieferbar"),
+                  "enabled", "lieferbar", "vorrätig", "vorraetig", "veröffentlicht"),
 }  # fmt: skip
+
+_COMPOUND = ("title", "brand", "category", "description", "price", "code", "available")
 
 _HISTORY, _IGNORE = EventType(), EventType(history=False, ignore=True)
 _NEGATIVE = EventType(history=False, negative=True)
+DONE, OPEN = "bought: the state of an order", "an order that is not paid, or came to nothing"
+UNKNOWN = "an unknown word: check it"
+UNDONE = "an order taken back: not recommended to the user again; { ignore = true } only forgets it"
 EVENT_TYPES: tuple[tuple[EventType, str, tuple[str, ...]], ...] = (
+    (_NEGATIVE, UNDONE, (
+        "return", "refund", "cancel", "retoure", "storno", "storniert", "rückerstattet", "erstattet", "remboursé",
+        "annulé", "annulliert", "abgebrochen", "widerrufen", "void", "chargeback", "cancelado", "reembolsado")),
     (_NEGATIVE, "the user does not want it", (
-        "dislike", "thumbsdown", "notinterested", "hide", "return", "refund", "cancel", "remove", "unlike", "downvote",
-        "removefromcart", "retoure", "storno", "block", "skip", "delete", "unfavorite")),
+        "dislike", "thumbsdown", "notinterested", "hide", "remove", "unlike", "downvote",
+        "removefromcart", "block", "skip", "delete", "unfavorite")),
+    (_IGNORE, OPEN, (
+        "pending", "draft", "entwurf", "fail", "fehlgeschlagen", "offen", "ausstehend", "unpaid", "unbezahlt",
+        "awaiting", "wartend", "expired", "enattente", "pendiente", "inattesa", "openstaand")),
     (_IGNORE, "only shown, not chosen", (
         "impression", "shown", "exposure", "display", "search", "login", "logout", "session", "render", "served",
-        "listview", "error", "pageload")),
+        "listview", "error", "pageload", "scroll", "hover", "heartbeat", "ping", "resize")),
+    (_HISTORY, DONE, (
+        "paid", "complete", "abgeschlossen", "processing", "bearbeitung", "onhold", "wartestellung", "ship", "shipped",
+        "versendet", "versandt", "deliver", "geliefert", "zugestellt", "fulfill", "fulfilled", "bezahlt", "terminé",
+        "payé", "expédié", "livré", "pagado", "enviado", "betaald")),
     (_HISTORY, "bought or put aside", (
         "purchase", "order", "buy", "transaction", "checkout", "sale", "kauf", "bestellung", "achat", "conversion",
         "cart", "addtocart", "basket", "warenkorb", "wishlist", "favorite", "favourite", "like", "save", "bookmark",
@@ -62,7 +82,15 @@ def words_of(name: str) -> list[str]:
 
 
 def has_hint(name: str, role: str) -> bool:
-    return any(word in COLUMNS[role] for word in words_of(name))
+    words = words_of(name)
+    if role == "time" and any(word.endswith(("datum", "date", "zeitpunkt", "timestamp")) for word in words):
+        return True
+    return any(word in COLUMNS[role] or (role in _COMPOUND and _names_part(word, role)) for word in words)
+
+
+def _names_part(word: str, role: str) -> bool:
+    """Whether a word is one of an item and one of the role, as `Artikelname` is."""
+    return any(word.startswith(item) and word[len(item) :] in COLUMNS[role] for item in COLUMNS["item"])
 
 
 def worth_of(type_name: str) -> tuple[EventType, str]:
@@ -74,4 +102,10 @@ def worth_of(type_name: str) -> tuple[EventType, str]:
             return rule, why
         if any(len(word) > 4 and word in joined for word in known):
             return rule, why
-    return _HISTORY, "an unknown word: check it"
+    return _HISTORY, UNKNOWN
+
+
+def order_state(type_name: str) -> str | None:
+    """DONE, OPEN or UNDONE if the name is the state of an order; None for what people do."""
+    why = worth_of(type_name)[1]
+    return why if why in (DONE, OPEN, UNDONE) else None

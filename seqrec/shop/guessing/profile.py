@@ -16,7 +16,12 @@ from seqrec.shop.values import has_html, id_texts, parse_amount
 SAMPLE_ROWS = 100_000
 _LOOKED_AT = 5_000
 """Values of a column whose text is examined."""
-_URL = re.compile(r"(?:https?:)?//\S+|\S+\.(?:jpe?g|png|gif|webp|svg)(?:\?\S*)?", re.IGNORECASE)
+_ONE_URL = r"(?:(?:https?:)?//[^\s,;|]+|[^\s,;|]+\.(?:jpe?g|png|gif|webp|svg)(?:\?[^\s,;|]*)?)"
+_URL = re.compile(rf"{_ONE_URL}(?:[\s,;|]+{_ONE_URL})*", re.IGNORECASE)
+"""One, or several in one field."""
+_CURRENCY = re.compile(
+    r"[€$£¥₹₽₺₩₴]|(?<![^\W\d])(?:EUR|USD|GBP|CHF|JPY|CNY|INR|RUB|PLN|CZK|SEK|NOK|DKK|HUF|TRY|BRL|CAD|AUD|NZD|kr|zł|Kč|Ft|Fr)\b"
+)
 _SEPARATORS = (" > ", ">", "|", ";", "/", ",")
 
 
@@ -32,6 +37,7 @@ class ColumnProfile:
     words: float
     letters: float
     numbers: float
+    money: float
     urls: float
     html: float
     blanks: float
@@ -92,6 +98,7 @@ def _profile(name: str, parts: Sequence[pa.Array]) -> ColumnProfile:
         sum(len(text.split()) for text in texts) / n,
         sum(any(letter.isalpha() for letter in text) for text in texts) / n,
         sum(parse_amount(text, None) is not None for text in texts) / n,
+        sum(_CURRENCY.search(text) is not None for text in texts) / n,
         sum(_URL.fullmatch(text.strip()) is not None for text in texts) / n,
         sum(has_html(text) for text in texts) / n,
         sum(" " in text.strip() for text in texts) / n,

@@ -1,15 +1,18 @@
 // Items: search with facets, and the page of one item, where it can be changed, hidden and deleted.
 
 import { get, itemPath, post, Problem, query, remove } from "../api.js";
-import { itemRow } from "../cards.js";
+import { itemRow, legend, scoreBar } from "../cards.js";
 import { announce, button, confirmed, debounce, empty, fill, h, icon, iconButton, number, pageHead, panel, plural, problemBox, skeletons } from "../dom.js";
 import { attributesOf, isFacet } from "../filters.js";
-import { asText, describe, findItems, forget, remember, tile } from "../items.js";
+import { asText, describe, findItems, forget, readable, remember, tile } from "../items.js";
 
 const SHOWN = 48;
+const MOST = 100; // that one request of the API finds
 const FACET_VALUES = 12;
 const SIMILAR = 8;
+const NEXT = 6;
 const USUAL = 8; // attributes that the form of a new item begins with
+const DEEP = 200; // places that are looked through for a new item
 
 export async function render(main, { rest, query: given, signal }) {
   if (rest[0] === "new" && rest.length === 1 && given.has("add")) return addPage(main, signal);
@@ -27,6 +30,7 @@ async function searchPage(main, given, signal) {
     // an address somebody mistyped: without the filter
   }
   const words = h("input", { type: "search", "aria-label": "Words of an item", placeholder: "Search by words of any attribute", autocomplete: "off", spellcheck: "false", dir: "auto", value: given.get("q") ?? "" });
+  let limit = SHOWN;
   const list = h("div");
   const facets = h("div", { class: "facets" });
   const status = h("p", { class: "hint", role: "status" });
@@ -35,7 +39,7 @@ async function searchPage(main, given, signal) {
     h("form", { class: "search", role: "search", onsubmit: (event) => { event.preventDefault(); update(); } }, icon("search"), words),
     h("div", { class: "columns facets-first" }, h("aside", { class: "side-column", "aria-label": "Facets" }, facets), h("section", { class: "main-column", "aria-label": "Items found" }, status, list)),
   );
-  words.addEventListener("input", debounce(() => update(), 180));
+  words.addEventListener("input", debounce(() => { limit = SHOWN; update(); }, 180));
   facets.replaceChildren(...skeletons(2, "facet-skeleton"));
   await update();
 
@@ -48,12 +52,15 @@ async function searchPage(main, given, signal) {
   }
 
   async function found() {
-    const items = await findItems({ q: words.value.trim(), filter, limit: SHOWN }, signal);
-    status.textContent = words.value.trim() ? (items.length === SHOWN ? `The best ${SHOWN} are shown.` : plural(items.length, "item")) : `The most popular ${items.length}`;
+    const items = await findItems({ q: words.value.trim(), filter, limit }, signal);
+    status.textContent = words.value.trim() ? (items.length === limit ? `The best ${limit}` : plural(items.length, "item")) : `The most popular ${items.length}`;
     if (!items.length) {
       return empty("No item was found", "None has all these words and passes the filter.", button("Search everything", () => { words.value = ""; filter = {}; update(); }, { kind: "primary" }));
     }
-    return h("ul", { class: "item-rows panel" }, items.map((item) => itemRow(item, { side: item.available ? null : h("span", { class: "badge warn" }, "hidden") })));
+    const rows = h("ul", { class: "item-rows panel two" }, items.map((item) => itemRow(item, { side: item.available ? null : h("span", { class: "badge warn" }, "hidden") })));
+    if (items.length < limit) return rows;
+    const more = button(`Show ${MOST}`, () => { limit = MOST; update(); });
+    return [rows, h("div", { class: "row center" }, limit < MOST ? more : h("p", { class: "hint" }, "Search or filter to find others."))];
   }
 
   async function drawFacets() {
@@ -61,9 +68,9 @@ async function searchPage(main, given, signal) {
     const chosen = Object.entries(filter).flatMap(([name, values]) => (Array.isArray(values) ? values : []).map((value) => ({ name, value })));
     const shown = attributes.filter((one) => isFacet(one) && one.type !== "number");
     const box = (name, { value, count }) =>
-      h("label", { class: "check" }, h("input", { type: "checkbox", checked: chosen.some((one) => one.name === name && one.value === value), onchange: (event) => toggle(name, value, event.target.checked) }), h("span", { dir: "auto" }, asText(value)), h("span", { class: "count" }, number(count)));
+      h("label", { class: "check" }, h("input", { type: "checkbox", checked: chosen.some((one) => one.name === name && one.value === value), onchange: (event) => toggle(name, value, event.target.checked) }), h("span", { dir: "auto" }, readable(value)), h("span", { class: "count" }, number(count)));
     return [
-      h("p", { class: "hint" }, `${plural(items, "item")}${read < items ? `, counted in ${number(read)} of them` : ""}`),
+      h("p", { class: "hint" }, `${chosen.length ? "Filtered" : "The whole catalogue"}: ${plural(items, "item")}${read < items ? `, counted in ${number(read)} of them` : ""}`),
       chosen.length > 0 && button("Clear the filter", () => { filter = {}; update(); }, { kind: "link" }),
       shown.map((one) => h("fieldset", { class: "facet" }, h("legend", { dir: "auto" }, one.name), one.values.map((value) => box(one.name, value)), one.distinct > one.values.length && h("p", { class: "hint" }, `and ${number(one.distinct - one.values.length)} more values`))),
       numbers(attributes),
@@ -112,12 +119,14 @@ async function itemPage(main, id, signal) {
     main.querySelector("h1.hidden")?.remove();
     const { title } = describe(item);
     const similar = h("div");
+    const next = h("div");
     const body = [
-      h("div", { class: "head item-head" }, tile(item), h("div", {}, h("h1", { tabindex: "-1", dir: "auto" }, title), h("p", { class: "lead" }, h("code", {}, item.item_id), ` · change ${number(item.seq)}`)), h("div", { class: "row" }, h("a", { class: "button", href: `#/try${query({ history: JSON.stringify([item.item_id]) })}` }, icon("try"), h("span", {}, "Try it as a history")), button(item.available ? "Hide" : "Show again", () => save({ ...item, available: !item.available })), button("Delete", deleteItem, { kind: "danger-quiet" }))),
+      h("div", { class: "head item-head" }, tile(item), h("div", {}, h("h1", { tabindex: "-1", dir: "auto" }, title), h("p", { class: "lead" }, h("code", {}, item.item_id))), h("div", { class: "row" }, h("a", { class: "button", href: `#/try${query({ history: JSON.stringify([item.item_id]) })}` }, icon("try"), h("span", {}, "Try it as a history")), button(item.available ? "Hide" : "Show again", () => save({ ...item, available: !item.available })), button("Delete", deleteItem, { kind: "danger-quiet" }))),
       searchable(item),
-      h("div", { class: "columns wide-side" }, h("section", { class: "main-column", "aria-label": "Attributes" }, panel("Attributes", attributeForm({ item, submit: save, label: "Save changes" }))), h("aside", { class: "side-column" }, panel("Similar items", similar))),
+      h("div", { class: "columns wide-side" }, h("section", { class: "main-column", "aria-label": "The item" }, panel("Attributes", attributeForm({ item, submit: save, label: "Save changes" })), panel("Recommended after it", next)), h("aside", { class: "side-column" }, panel("Similar items", similar))),
     ];
     fill(similar, signal, () => similarTo({ item_id: id }, signal), skeletons(5, "row-skeleton"));
+    fill(next, signal, () => recommendedAfter(id, signal), skeletons(NEXT, "row-skeleton"));
     return body;
   }
 
@@ -160,14 +169,23 @@ async function similarTo(body, signal) {
   }
 }
 
+/** What the model answers to a history of this item alone: mostly what people bought after it. */
+async function recommendedAfter(id, signal) {
+  const { items, source } = await post("recommend", { history: [id], k: NEXT, explain: true }, signal);
+  if (!items.length || source !== "model") return h("p", { class: "hint" }, "Nothing yet: no event has this item, and the model does not read its text.");
+  remember(items);
+  return [legend(items) ?? "", h("ol", { class: "item-rows" }, items.map((item) => itemRow(item, { side: h("span", { class: "row-end" }, scoreBar(item, items[0].score)) })))];
+}
+
 async function addPage(main, signal) {
   const done = h("div");
   const form = h("div");
   main.replaceChildren(h("p", { class: "crumbs" }, h("a", { href: "#/items" }, "Items")), pageHead("Add an item", "Its text is enough: the next request can recommend it."), h("div", { class: "columns even" }, panel("New item", form), done));
   await fill(form, signal, async () => {
-    const { attributes } = await attributesOf({}, 0, signal);
+    const { attributes } = await attributesOf({}, 1, signal);
+    const examples = new Map(attributes.map(({ name, type, values: [most] }) => [name, type === "list" ? "" : most?.value]));
     const usual = attributes.filter((one, row) => row < USUAL).map(({ name, type }) => [name, { number: NaN, list: [] }[type] ?? ""]);
-    return attributeForm({ item: { item_id: "", attributes: Object.fromEntries(usual.length ? usual : [["title", ""]]), available: true }, isNew: true, submit, label: "Add the item" });
+    return attributeForm({ item: { item_id: "", attributes: Object.fromEntries(usual.length ? usual : [["title", ""]]), available: true }, isNew: true, examples, submit, label: "Add the item" });
   }, skeletons(4, "row-skeleton"));
   main.querySelector("#item-id")?.focus();
 
@@ -178,13 +196,26 @@ async function addPage(main, signal) {
     const verb = answer.created ? "Added" : "Replaced";
     announce(`${verb} ${item.item_id}`);
     const similar = h("div");
-    done.replaceChildren(panel(`${verb}: ${describe(item).title}`, !answer.searchable && h("p", { class: "note warn" }, answer.detail), h("div", { class: "row" }, h("a", { class: "button primary", href: `#/items/${encodeURIComponent(item.item_id)}` }, "Open it"), h("a", { class: "button", href: `#/try${query({ history: JSON.stringify([item.item_id]) })}` }, "Try it as a history")), h("h3", {}, "Most similar"), similar));
-    await fill(similar, signal, () => similarTo({ attributes: item.attributes }, signal), skeletons(4, "row-skeleton"));
+    const place = h("div");
+    done.replaceChildren(panel(`${verb}: ${describe(item).title}`, h("div", { class: "stack" }, !answer.searchable && h("p", { class: "note warn" }, answer.detail), h("div", { class: "row" }, h("a", { class: "button primary", href: `#/items/${encodeURIComponent(item.item_id)}` }, "Open it"), h("a", { class: "button", href: `#/try${query({ history: JSON.stringify([item.item_id]) })}` }, "Try it as a history")), place, h("section", {}, h("h3", {}, "Most similar"), similar))));
+    await fill(similar, signal, () => similarTo({ attributes: item.attributes, exclude: [item.item_id] }, signal), skeletons(4, "row-skeleton"));
+    await fill(place, signal, () => placeAfter(item, signal));
   }
 }
 
+/** Where the item stands among what is recommended after the one that is most like it. */
+async function placeAfter(item, signal) {
+  const { items: [like] } = await post("similar", { attributes: item.attributes, k: 1, exclude: [item.item_id] }, signal);
+  if (!like) return "";
+  const history = [like.item_id];
+  const { items } = await post("recommend", { history, k: DEEP, fields: [] }, signal);
+  const row = items.findIndex((one) => one.item_id === item.item_id);
+  const where = row < 0 ? `not among the first ${items.length}` : `at place ${row + 1}`;
+  return h("p", { class: "hint", role: "status" }, "Recommended after ", h("a", { href: `#/try${query({ history: JSON.stringify(history) })}` }, describe(like).title), ` ${where}. It rises as people view or buy it.`);
+}
+
 /** The form of an item's attributes. `submit(item)` may raise a Problem, which is shown at the field it names. */
-function attributeForm({ item, isNew = false, submit, label }) {
+function attributeForm({ item, isNew = false, examples = new Map(), submit, label }) {
   const id = h("input", { id: "item-id", required: true, maxlength: "256", spellcheck: "false", value: item.item_id });
   const available = h("input", { type: "checkbox", checked: item.available });
   const rows = h("div", { class: "attribute-rows" });
@@ -212,7 +243,7 @@ function attributeForm({ item, isNew = false, submit, label }) {
       { class: "attribute-row" },
       h("input", { class: "name", value: name, placeholder: "name", "aria-label": "Name of the attribute", spellcheck: "false" }),
       h("select", { class: "type", "aria-label": `Type of ${label}` }, ["text", "number", "list"].map((one) => h("option", { value: one, selected: one === type }, one))),
-      h("textarea", { class: "value", rows: String(Math.min(6, 1 + Math.floor(asText(value).length / 60))), dir: "auto", "aria-label": `Value of ${label}`, value: Array.isArray(value) ? value.join("\n") : Number.isNaN(value) ? "" : String(value), placeholder: type === "list" ? "one a line" : null }),
+      h("textarea", { class: "value", rows: String(Math.min(6, 1 + Math.floor(asText(value).length / 60))), dir: "auto", "aria-label": `Value of ${label}`, value: Array.isArray(value) ? value.join("\n") : Number.isNaN(value) ? "" : String(value), placeholder: type === "list" ? "one a line" : examples.get(name) ? `such as ${asText(examples.get(name))}` : null }),
       iconButton(`Remove ${label}`, "close", () => {
         row.remove();
         form.querySelector("button").focus();

@@ -1,8 +1,10 @@
 // Operations: what the service does right now, from its own /metrics, /readyz and jobs.
 
 import { get, metricsText, readyz } from "../api.js";
-import { bytes, duration, empty, h, number, pageHead, panel, problemBox, skeletons, svg } from "../dom.js";
+import { bytes, date, duration, empty, h, madeAt, moment, number, pageHead, panel, plural, problemBox, skeletons, svg } from "../dom.js";
 import { share } from "../items.js";
+import { currentKey } from "../key.js";
+import { keysPanel } from "../keys.js";
 import { growth, mean, quantile, Reading } from "../metrics.js";
 import { jobTable } from "./models.js";
 
@@ -31,10 +33,12 @@ const readings = []; // kept while other views are shown, so that coming back sh
 
 export async function render(main, { signal }) {
   const place = h("div", { class: "stack" }, h("div", { class: "tiles" }, skeletons(6, "tile-skeleton")));
-  main.replaceChildren(pageHead("Operations", "Measured by the service itself, read every two seconds.", h("a", { class: "button", href: "metrics" }, "Raw metrics")), place);
+  main.replaceChildren(pageHead("Operations", "Measured by the service itself, read every two seconds.", currentKey() === null && h("a", { class: "button", href: "metrics" }, "Raw metrics")), place);
   let timer = 0;
   signal.addEventListener("abort", () => clearTimeout(timer));
   await draw();
+  if (signal.aborted) return;
+  main.append(keysPanel(signal, (name) => last()?.sum("seqrec_key_requests_total", ({ key }) => key === name)));
   watch();
 
   async function watch() {
@@ -56,7 +60,7 @@ export async function render(main, { signal }) {
       readings.push(new Reading(text, Date.now()));
       readings.splice(0, Math.max(0, readings.length - KEPT));
       const focused = document.activeElement?.closest?.("[data-keep]")?.dataset.keep;
-      place.replaceChildren(ready(state), tiles(), h("div", { class: "columns even" }, panel("Latency by stage", stages()), panel("Requests", routes())), panel("Search and model", state_(state)), panel("Reindex jobs", jobTable(jobs.jobs)));
+      place.replaceChildren(ready(state), tiles(), charts(), panel("Checks", checks(state)), h("div", { class: "columns even" }, panel("Latency by stage", stages()), panel("Requests by endpoint", routes())), panel("Search and model", state_(state)), panel("Reindex jobs", jobTable(jobs.jobs)));
       if (focused) place.querySelector(`[data-keep="${focused}"]`)?.focus();
     } catch (problem) {
       if (signal.aborted || problem.name === "AbortError") return;
@@ -74,17 +78,22 @@ function ready(state) {
   const warnings = state.durability_warnings ?? [];
   if (state.status !== "ready") return h("div", { class: "note bad" }, h("b", {}, "Not ready. "), state.detail);
   if (degraded.length) return h("div", { class: "note warn" }, h("b", {}, "Degraded. "), degraded.join("; "));
-  return h("div", { class: "note good" }, h("b", {}, "Ready. "), `Snapshot ${state.snapshot}, change ${number(state.seq)}. `, warnings.length ? `Weaker promises: ${warnings.join("; ")}` : "What is acknowledged is durable.");
+  return h("div", { class: "note good", title: `snapshot ${state.snapshot}` }, h("b", {}, "Ready. "), `Answers come from the snapshot of ${madeAt(state.snapshot)} and every change since. `, warnings.length ? `Weaker guarantees: ${warnings.join("; ")}` : "Acknowledged writes are on disk.");
 }
+
+/** The oldest reading that is kept, if anything was asked since. */
+function oldest() {
+  const [window, now] = [readings[0], last()];
+  return window !== now && growth(window, now, "seqrec_requests_total", work) > 0 ? window : null;
+}
+
+const rates = () => pairs().map(([a, b]) => (1000 * growth(a, b, "seqrec_requests_total", work)) / (b.at - a.at));
 
 function tiles() {
   const now = last();
-  const window = readings[0] === now ? null : readings[0];
-  const rate = pairs().map(([a, b]) => (1000 * growth(a, b, "seqrec_requests_total", work)) / (b.at - a.at));
-  const p95 = pairs().map(([a, b]) => quantile(a, b, "seqrec_request_seconds", 0.95, work));
-  const queue = readings.map((one) => one.gauge("seqrec_queue_tokens") ?? 0);
-  const lag = readings.map((one) => one.gauge("seqrec_lag") ?? 0);
-  const recent = window && growth(window, now, "seqrec_requests_total", work) > 0 ? window : null;
+  const queue = now.gauge("seqrec_queue_tokens") ?? 0;
+  const lag = now.gauge("seqrec_lag") ?? 0;
+  const recent = oldest();
   const since = recent ? "last two minutes" : "since the start";
   const p50 = quantile(recent, now, "seqrec_request_seconds", 0.5, work);
   const errors = growth(recent, now, "seqrec_requests_total", failed);
@@ -94,28 +103,63 @@ function tiles() {
   return h(
     "div",
     { class: "tiles" },
-    figure("Requests", `${number(rate.at(-1) ?? 0, 1)} /s`, `${number(now.sum("seqrec_requests_total", work))} since the start`, rate),
-    figure("Latency", duration(p50), `median, ${since}; p95 ${duration(quantile(recent, now, "seqrec_request_seconds", 0.95, work))}`, p95),
-    figure("Errors", number(errors), `server errors, ${since}; ${number(turned)} refused (429)`, null, errors > 0),
-    figure("Queue", number(queue.at(-1)), "tokens of recommendations waiting", queue),
-    figure("Cache", lookups ? `${number((100 * hits) / lookups)} %` : "–", `of user vectors found; ${bytes(now.gauge("seqrec_cache_bytes") ?? 0)} used`, null),
-    figure("Lag", number(lag.at(-1)), "changes that answers do not contain yet", lag, lag.at(-1) > 0),
+    figure("Requests", `${number(rates().at(-1) ?? 0, 1)} /s`, `${number(now.sum("seqrec_requests_total", work))} since the start`),
+    figure("Latency", duration(p50), `median, ${since}; p95 ${duration(quantile(recent, now, "seqrec_request_seconds", 0.95, work))}`),
+    figure("Errors", number(errors), `server errors, ${since}; ${number(turned)} refused (429)`, errors > 0),
+    figure("Queue", number(queue), "tokens waiting for the model"),
+    figure("Cache", lookups ? `${number((100 * hits) / lookups)} %` : "–", `of user vectors found; ${bytes(now.gauge("seqrec_cache_bytes") ?? 0)} used`),
+    figure("Lag", number(lag), "changes not in answers yet", lag > 0),
   );
 }
 
-function figure(name, value, note, series, bad = false) {
-  return h("section", { class: `figure${bad ? " bad" : ""}`, "aria-label": name }, h("h2", {}, name), h("p", { class: "value" }, value), h("p", { class: "hint" }, note), series ? spark(series, name) : null);
+function figure(name, value, note, bad = false) {
+  return h("section", { class: `figure${bad ? " bad" : ""}`, "aria-label": name }, h("h2", {}, name), h("p", { class: "value" }, value), h("p", { class: "hint" }, note));
 }
 
-/** A line of at most `KEPT` values, the newest at the right. */
-function spark(values, name) {
-  const [width, height] = [200, 36];
+function charts() {
+  const p95 = pairs().map(([a, b]) => quantile(a, b, "seqrec_request_seconds", 0.95, work));
+  return h("div", { class: "columns even" },
+    panel("Requests per second", spark(rates(), "Requests per second", (value) => number(value, value < 10 ? 1 : 0))),
+    panel("Latency, 95th percentile", spark(p95, "Latency", duration)));
+}
+
+/** What the alerts of deploy/prometheus-rules.yml look at, as far as one page can tell, each with what to do. */
+function checks(state) {
+  const now = last();
+  const recent = oldest();
+  const value = (name) => now.gauge(name) ?? NaN;
+  const age = (name) => (value(name) > 0 ? Date.now() / 1000 - value(name) : NaN);
+  const asked = growth(recent, now, "seqrec_requests_total", work);
+  const broken = asked ? growth(recent, now, "seqrec_requests_total", failed) / asked : 0;
+  const slow = quantile(recent, now, "seqrec_request_seconds", 0.99, ({ route }) => route === "/recommend");
+  const changed = value("seqrec_delta_rows") / value("seqrec_snapshot_items");
+  const newest = value("seqrec_newest_event_timestamp_seconds");
+  const rows = [ // what, how it is, whether it is well, what to do where it is not
+    ["Answers requests", state.status === "ready" ? "yes" : "no", state.status === "ready", "Read the reason above and the log. If a new snapshot does not load, go back to an earlier one in Models."],
+    ["Known problems", state.degraded?.length ? `${state.degraded.length}` : "none", !state.degraded?.length, "The reasons are above."],
+    ["Change log read", ago(age("seqrec_log_read_timestamp_seconds")), !(age("seqrec_log_read_timestamp_seconds") > 10), "Check Redis, or the disk of SEQREC_HOME."],
+    ["Changes since the snapshot", Number.isFinite(changed) ? percent(changed) : "–", !(changed > 0.5), "Read jobs/*.log under SEQREC_HOME, then reindex in Models."],
+    ["Failed requests", percent(broken), broken <= 0.01, "The log has the reason under the request's id. 503: see above; 504: add workers."],
+    ["Slowest 1 % of recommendations", duration(slow), !(slow > 1), "Latency by stage shows where the time goes: a queue needs more workers."],
+    ["Newest event", newest > 0 ? date(newest) : "none", !(age("seqrec_newest_event_timestamp_seconds") > 86_400), "Does POST /events answer with 200? Imported history, as in the demo, may be old."],
+  ];
+  return h("ul", { class: "checklist" }, rows.map(([name, shown, well, action]) => h("li", {}, h("span", { class: `badge ${well ? "quiet-badge" : "warn"}` }, well ? "OK" : "Check"), h("b", {}, name), h("span", { class: "soft" }, shown), !well && h("p", { class: "hint" }, action))));
+}
+
+const percent = (share) => `${number(100 * share, 1)} %`;
+const ago = (seconds) => (Number.isFinite(seconds) ? `${duration(Math.max(0, seconds))} ago` : "–");
+
+/** A line of at most `KEPT` values, the newest at the right; `write`: a value as text. */
+function spark(values, name, write) {
+  const [width, height] = [600, 120];
   const known = values.map((value) => (Number.isFinite(value) ? value : 0));
-  const most = Math.max(...known, 1e-9);
+  const highest = Math.max(...known, 0);
+  const most = highest || 1;
   const at = (value, row) => [(width * (KEPT - 1 - (known.length - 1 - row))) / (KEPT - 1), height - 2 - (height - 4) * (value / most)].map((one) => one.toFixed(1));
   const points = known.map((value, row) => at(value, row).join(","));
   const attributes = { viewBox: `0 0 ${width} ${height}`, class: "spark", preserveAspectRatio: "none", role: "img", "aria-label": `${name} over the last two minutes` };
-  return svg("svg", attributes, svg("line", { x1: 0, x2: width, y1: height - 1, y2: height - 1, class: "base" }), svg("polyline", { points: points.join(" ") }));
+  const line = (y) => svg("line", { x1: 0, x2: width, y1: y, y2: y, class: "base" });
+  return h("div", { class: "line-chart" }, h("p", { class: "hint" }, known.length ? `highest ${write(highest)}, now ${write(known.at(-1))}` : "The first values come in two seconds."), svg("svg", attributes, line(1), line(height / 2), line(height - 1), svg("polyline", { points: points.join(" ") })), h("p", { class: "hint row spread", "aria-hidden": "true" }, h("span", {}, "2 minutes ago"), h("span", {}, "now")));
 }
 
 function stages() {
@@ -148,16 +192,18 @@ function routes() {
 
 function state_(state) {
   const now = last();
-  const age = Date.now() / 1000 - (now.gauge("seqrec_log_read_timestamp_seconds") ?? NaN);
+  const count = (name) => number(now.gauge(name) ?? 0);
+  const when = (name) => (now.gauge(name) > 0 ? moment(now.gauge(name)) : "–");
+  const coverage = now.gauge("seqrec_catalogue_coverage");
   const facts = {
-    "Items in the snapshot": number(now.gauge("seqrec_snapshot_items") ?? 0),
-    "Changes since": number(now.gauge("seqrec_delta_rows") ?? 0),
-    "Replaced or deleted": number(now.gauge("seqrec_tombstones") ?? 0),
-    "Log read": Number.isFinite(age) ? `${duration(Math.max(0, age))} ago` : "–",
-    "Compute threads": number(now.gauge("seqrec_threads") ?? 0),
-    "Tokens computed": number(now.sum("seqrec_batch_tokens_total")),
-    "Snapshot swaps": number(now.sum("seqrec_swaps_total")),
-    Catalogue: (state.catalogue ?? "–").slice(0, 12),
+    "Recommendable items": count("seqrec_answerable_items"),
+    "Items in the snapshot": count("seqrec_snapshot_items"),
+    "Changes since": count("seqrec_delta_rows"),
+    "Coverage, last 24 hours": coverage === undefined ? "–" : `${percent(coverage)} of items`,
+    "Snapshot made": when("seqrec_snapshot_timestamp_seconds"),
+    "Model trained": when("seqrec_model_timestamp_seconds"),
+    "Compute threads": count("seqrec_threads"),
+    "Catalogue id": (state.catalogue ?? "–").slice(0, 12),
   };
   return h("dl", { class: "facts-grid" }, Object.entries(facts).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
 }

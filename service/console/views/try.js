@@ -1,25 +1,31 @@
 // Try: what would be recommended to a shopper, or after any history, with any filter; and two of these side by side.
 
 import { get, post, query, userPath } from "../api.js";
-import { itemRow, legend, openItem, productCard, reasonsOf, scoreBar } from "../cards.js";
-import { announce, button, debounce, empty, fill, h, iconButton, number, pageHead, panel, plural, skeletons } from "../dom.js";
+import { legend, productCard, reasonsOf, scoreBar } from "../cards.js";
+import { columnsOf, mostMoved, movesOf } from "../compare.js";
+import { announce, button, debounce, empty, fill, h, iconButton, madeAt, pageHead, panel, plural, skeletons } from "../dom.js";
 import { filterBuilder } from "../filters.js";
 import { describe, imageOf, imagesAllowed, itemPicker, itemsOf, remember, tile } from "../items.js";
-import { requestPanel } from "../request.js";
+import { command, curl, requestPanel } from "../request.js";
 
 const K = 11; // with the first card twice as wide: 12 places
 const SHOPPERS = 6;
 const STRIP = 30; // newest events of a shopper that the strip shows
 const NAMES = ["A", "B"];
 
-/** One side: `user` while the strip is that user's stored history, `history` as it is shown, oldest first. */
-const side = (user = null, history = [], filter = {}) => ({ user, history, filter });
-const copyOf = (one) => side(one.user, [...one.history], structuredClone(one.filter));
+/**
+ * One side: `user` while the strip is that user's stored history, `history` as it is shown, oldest first; the other
+ * fields are those of the request, empty where it has none.
+ */
+const side = (user = null, history = [], { filter = {}, placement = "", snapshot = "" } = {}) => ({ user, history, filter, placement, snapshot });
+const copyOf = (one) => side(one.user, [...one.history], structuredClone(one));
 
 /** What a side asks the API for. */
-function bodyOf({ user, history, filter }) {
+function bodyOf({ user, history, filter, placement, snapshot }) {
   const body = user ? { user_id: user } : { history: history.map((item) => item.item_id ?? { attributes: item.attributes }) };
   if (Object.keys(filter).length) body.filter = filter;
+  if (placement) body.placement = placement;
+  if (snapshot) body.snapshot = snapshot;
   return { ...body, k: K, explain: true };
 }
 
@@ -44,17 +50,18 @@ async function sideOf(given, suffix, signal) {
   const items = user ? await shopperHistory(user, signal) : await itemsOf(history.filter((one) => typeof one === "string"), signal);
   const byId = new Map(items.map((item) => [item.item_id, item]));
   const shown = user ? items : history.map((one) => (typeof one === "string" ? byId.get(one) : { attributes: one?.attributes ?? {} }));
-  return side(user, shown, filter && typeof filter === "object" && !Array.isArray(filter) ? filter : {});
+  const text = (name) => given.get(name + suffix) ?? "";
+  return side(user, shown, { filter: filter && typeof filter === "object" && !Array.isArray(filter) ? filter : {}, placement: text("placement"), snapshot: text("snapshot") });
 }
 
 function addressOf(one, suffix) {
   const history = one.history.map((item) => item.item_id ?? { attributes: item.attributes });
-  return { [`user${suffix}`]: one.user, [`history${suffix}`]: one.user ? undefined : JSON.stringify(history), [`filter${suffix}`]: one.filter };
+  return { [`user${suffix}`]: one.user, [`history${suffix}`]: one.user ? undefined : JSON.stringify(history), [`filter${suffix}`]: one.filter, [`placement${suffix}`]: one.placement, [`snapshot${suffix}`]: one.snapshot };
 }
 
 export async function render(main, { query: given, signal }) {
   const shopperRow = h("ul", { class: "shoppers", "aria-label": "Shoppers" });
-  const strip = h("ol", { class: "strip", "aria-label": "History, oldest first" });
+  const strip = h("ol", { class: "strip", "aria-label": "History, oldest first", "aria-description": "The left and right arrow keys go from item to item", onkeydown: roam, onfocusin: (event) => rove(event.target.closest(".entry")) });
   const historyNote = h("p", { class: "hint" });
   const results = h("div", { class: "results" });
   const facts = h("p", { class: "facts" });
@@ -62,6 +69,9 @@ export async function render(main, { query: given, signal }) {
   const legendPlace = h("div");
   const title = h("h2", { id: "results-title" }, "Recommended next");
   const filterPlace = h("div");
+  const filterTitle = h("h2", { id: "filter-title" });
+  const placementPlace = h("div", { hidden: true });
+  const modelPlace = h("div", { hidden: true });
   const request = requestPanel();
   const tabs = h("div", { class: "segmented", role: "group", "aria-label": "Which side is edited", hidden: true });
   const images = h("p", { class: "hint", hidden: true });
@@ -81,8 +91,8 @@ export async function render(main, { query: given, signal }) {
   main.replaceChildren(
     head,
     h("section", { "aria-label": "Shoppers of the data" }, shopperRow),
-    h("section", { class: "history panel", "aria-label": "History" }, h("div", { class: "row spread" }, h("div", { class: "row" }, h("h2", {}, "History"), tabs, historyNote), h("div", { class: "row grow end history-tools" }, add, button("Empty", clear, { kind: "quiet", "aria-label": "Empty the history" }))), strip),
-    h("div", { class: "columns" }, h("section", { class: "main-column", "aria-labelledby": "results-title" }, h("div", { class: "row spread results-head" }, title, facts), legendPlace, images, results), h("aside", { class: "side-column", "aria-label": "Filter and request" }, panel("Only items where", filterPlace), panel("The request", request, answered))),
+    h("section", { class: "history panel", "aria-label": "History" }, h("div", { class: "row spread" }, h("div", { class: "row" }, h("h2", {}, "History"), tabs, historyNote), h("div", { class: "row grow end history-tools" }, add, button("Clear", clear, { kind: "quiet", "aria-label": "Clear the history" }))), strip),
+    h("div", { class: "columns" }, h("section", { class: "main-column", "aria-labelledby": "results-title" }, h("div", { class: "row spread results-head" }, title, facts), legendPlace, images, results), h("aside", { class: "side-column", "aria-label": "Placement, model, filter and request" }, placementPlace, modelPlace, h("section", { class: "panel", "aria-labelledby": "filter-title" }, filterTitle, filterPlace), panel("The request", request, answered))),
   );
   shopperRow.replaceChildren(...skeletons(SHOPPERS, "chip-skeleton"));
   strip.replaceChildren(...skeletons(6, "strip-skeleton"));
@@ -121,7 +131,7 @@ export async function render(main, { query: given, signal }) {
 
   async function pickShopper(user) {
     try {
-      sides[active] = side(user, await shopperHistory(user, signal), now().filter);
+      sides[active] = side(user, await shopperHistory(user, signal), now());
       changed();
       announce(`The history of shopper ${user}`);
     } catch (problem) {
@@ -213,18 +223,75 @@ export async function render(main, { query: given, signal }) {
     strip.replaceChildren(...history.map(entry), h("li", { class: "next", "aria-hidden": "true" }, history.length ? "next?" : "Empty: what is popular comes next"));
     historyNote.textContent = user ? `Shopper ${user}, ${history.length === STRIP ? `the newest ${STRIP}` : plural(history.length, "event")}` : history.length ? plural(history.length, "item") : "";
     strip.scrollLeft = strip.scrollWidth;
+    rove(strip.querySelector(".entry:nth-last-child(2)"));
     markShopper();
+  }
+
+  /** Of a long history, Tab stops at one entry only. */
+  function rove(stop) {
+    if (stop) for (const control of strip.querySelectorAll("button")) control.tabIndex = stop.contains(control) ? 0 : -1;
+  }
+
+  function roam(event) {
+    const entry = event.target.closest(".entry");
+    const next = { ArrowLeft: entry?.previousElementSibling, ArrowRight: entry?.nextElementSibling }[event.key];
+    if (!next?.matches(".entry")) return;
+    event.preventDefault();
+    const same = [...event.target.classList].at(-1);
+    (next.querySelector(`.${same}:enabled`) ?? next.querySelector(".drop")).focus();
   }
 
   // --- filter, request, sides ---
 
   function drawFilter() {
     const one = now();
+    filterTitle.replaceChildren("Only items where", mark());
     filterPlace.replaceChildren(filterBuilder({ filter: one.filter, signal, changed: (filter) => {
       one.filter = filter;
       remembered();
       recommendSoon();
     } }));
+  }
+
+  const readPlacements = () => get("placements", signal).then((all) => all.placements, () => []);
+  let placements = readPlacements();
+
+  const snapshots = get("snapshots", signal).then((all) => all.snapshots, () => []); // a key of the shop may not read them
+
+  /** Of which side a panel is, while there are two. */
+  const mark = () => (sides.length > 1 ? h("span", { class: "badge side-mark" }, `of ${NAMES[active]}`) : "");
+
+  /** A choice of a field of the request. `options`: [value, label]. */
+  function choice(label, field, options) {
+    const one = now();
+    const select = h("select", { "aria-label": label, onchange: () => {
+      one[field] = select.value;
+      remembered();
+      recommendSoon();
+      announce(`${label}: ${select.selectedOptions[0].textContent}`);
+    } }, options.map(([value, text]) => h("option", { value, selected: value === one[field] }, text)));
+    return select;
+  }
+
+  /** Named rules, and the models that are loaded; nothing where there are none to choose from. */
+  async function drawPlacement() {
+    const names = (await placements).map(({ name }) => name);
+    const models = (await snapshots).filter((one) => one.answers && !one.served);
+    if (signal.aborted) return;
+    placementPlace.hidden = !names.length && sides.length === 1;
+    modelPlace.hidden = !models.length;
+    if (!models.length) modelPlace.replaceChildren();
+    else modelPlace.replaceChildren(panel(["Model", mark()], choice("Model", "snapshot", [["", "the served one"], ...models.map((one) => [one.id, `${one.model} ${one.checkpoint.slice(0, 8)} · ${madeAt(one.id)}`])]), h("p", { class: "hint" }, "Snapshots that placements name are loaded beside the served one.")));
+    placementPlace.replaceChildren(names.length ? panel(["Placement", mark()], choice("Placement", "placement", [["", "none: the plain ranking"], ...names.map((name) => [name, name])]), h("p", { class: "hint" }, "Its boosts, pins and filters apply; a filter below replaces its own.")) : sides.length > 1 ? firstPlacement() : "");
+  }
+
+  /** While two sides are compared and no rules are stored to compare. */
+  function firstPlacement() {
+    const again = button("Look again", () => {
+      placements = readPlacements();
+      drawPlacement();
+    });
+    return panel("Placement", h("p", { class: "hint" }, "None is stored yet. This makes one, whose answers are more varied; then it can be chosen for a side:"), command(curl("placements/varied", '{"diversity": 0.5}', "PUT")), h("div", { class: "row" }, again));
   }
 
   function toggleCompare() {
@@ -233,6 +300,7 @@ export async function render(main, { query: given, signal }) {
     compareButton.setAttribute("aria-pressed", String(sides.length > 1));
     drawTabs();
     drawFilter();
+    drawPlacement();
     changed();
     announce(sides.length > 1 ? "Side B is a copy of A. What you change now is B." : "One side");
   }
@@ -243,6 +311,7 @@ export async function render(main, { query: given, signal }) {
       active = row;
       drawTabs();
       drawFilter();
+      drawPlacement();
       drawHistory();
       request.show(bodyOf(now()));
       tabs.children[row].focus();
@@ -272,9 +341,12 @@ export async function render(main, { query: given, signal }) {
     return { all, ms, names: await reasonsOf(all.flatMap(({ items }) => items), signal) };
   }
 
-  function showFacts({ source, snapshot, seq, unknown, degraded = [] }, ms) {
+  function showFacts(answer, ms) {
+    const { source, snapshot, unknown, degraded = [] } = answer;
     const told = source === "model" ? [] : ["Popular items: the history has nothing to go by"];
-    answered.textContent = `Answered in ${ms.toFixed(0)} ms by snapshot ${snapshot}, with every change up to ${number(seq)}.`;
+    request.answer(answer);
+    answered.textContent = `Answered in ${ms.toFixed(0)} ms from the snapshot of ${madeAt(snapshot)}.`;
+    answered.title = `snapshot ${snapshot}`;
     if (unknown?.length) told.push(`Not in the catalogue: ${unknown.slice(0, 3).join(", ")}`);
     facts.dataset.source = source;
     facts.replaceChildren(...[...told, ...degraded].map((text) => h("span", {}, text)));
@@ -314,37 +386,26 @@ export async function render(main, { query: given, signal }) {
   }
 
   function compared([a, b], names) {
-    const placeIn = (items) => new Map(items.map((item, row) => [item.item_id, row]));
-    const [inA, inB] = [placeIn(a.items), placeIn(b.items)];
-    const both = a.items.filter((item) => inB.has(item.item_id)).length;
-    const moves = b.items.filter((item) => inA.has(item.item_id)).map((item) => ({ item, by: inA.get(item.item_id) - inB.get(item.item_id) }));
-    const most = moves.reduce((top, one) => (Math.abs(one.by) > Math.abs(top?.by ?? 0) ? one : top), null);
+    const [before, after] = [a, b].map(({ items }) => items.map((item) => item.item_id));
+    const { both } = movesOf(before, after);
+    const most = mostMoved(a.items, b.items);
     const told = [`${both} in both`, `${b.items.length - both} new in B`];
-    if (both === a.items.length && both === b.items.length && !most) told.push("the same so far: change the history or the filter of B");
-    if (most?.by) told.push(`moved most: ${describe(most.item).title}, ${most.by > 0 ? "up" : "down"} ${Math.abs(most.by)}`);
-    const column = (answer, row) => {
-      const other = row ? inA : inB;
-      const best = answer.items[0]?.score ?? 0;
-      return h("section", { class: "compare-column", "aria-label": `Side ${NAMES[row]}` }, h("h3", {}, h("span", { class: "badge" }, NAMES[row]), " ", summary(sides[row])), answer.items.length === 0 && h("p", { class: "hint" }, "Nothing is left to recommend."), h("ol", { class: "item-rows" }, answer.items.map((item, place) => itemRow(item, { rank: place + 1, onclick: () => openItem(item, { names, add: addItem }), side: h("span", { class: "row-end" }, row ? moved(other, item, place) : other.has(item.item_id) ? null : h("span", { class: "move gone" }, "not in B"), scoreBar(item, best)) }))));
-    };
-    return [h("p", { class: "moved", role: "status" }, told.join(" · ")), h("div", { class: "compare" }, column(a, 0), column(b, 1))];
+    if (both === before.length && both === after.length && !most) told.push("the same so far: change the history, the filter or the placement of B");
+    if (most) told.push(`moved most: ${most.title}, ${most.by > 0 ? "up" : "down"} ${Math.abs(most.by)}`);
+    const end = (item, row) => scoreBar(item, [a, b][row].items[0].score);
+    const columns = columnsOf([a, b].map(({ items }, row) => ({ title: summary(sides[row]), items })), { names: NAMES, end, dialog: { names, add: addItem } });
+    return [h("p", { class: "moved", role: "status" }, told.join(" · ")), columns];
   }
 
-  function moved(before, item, place) {
-    if (!before.has(item.item_id)) return h("span", { class: "move new" }, "new");
-    const by = before.get(item.item_id) - place;
-    return by === 0 ? h("span", { class: "move same" }, "same") : h("span", { class: `move ${by > 0 ? "up" : "down"}` }, `${by > 0 ? "▲" : "▼"} ${Math.abs(by)}`, h("span", { class: "hidden" }, by > 0 ? " places up" : " places down"));
-  }
-
-  function summary({ user, history, filter }) {
+  function summary({ user, history, filter, placement, snapshot }) {
     const conditions = Object.keys(filter).length;
-    return [user ? `shopper ${user}` : plural(history.length, "item"), conditions ? plural(conditions, "condition") : "no filter"].join(", ");
+    return [user ? `shopper ${user}` : plural(history.length, "item"), conditions ? plural(conditions, "condition") : "no filter", placement, snapshot].filter(Boolean).join(", ");
   }
 
   // --- begin ---
 
   const shown = showShoppers();
-  if (given.has("user") || given.has("history") || given.has("filter")) {
+  if (["user", "history", "filter", "placement", "snapshot"].some((name) => given.has(name))) {
     sides = [await sideOf(given, "", signal)];
     if (given.has("user2") || given.has("history2")) sides.push(await sideOf(given, "2", signal));
     active = sides.length - 1;
@@ -359,5 +420,5 @@ export async function render(main, { query: given, signal }) {
   drawFilter();
   drawHistory();
   remembered();
-  await Promise.all([recommend(), shown]);
+  await Promise.all([recommend(), shown, drawPlacement()]);
 }

@@ -26,7 +26,7 @@ async function lookUp(main, signal) {
   } }, icon("search"), input, h("button", { type: "submit", class: "primary" }, "Look up"));
   const list = h("div");
   const draw = () => fill(list, signal, sample, [h("ul", { class: "cards" }, skeletons(6, "card-skeleton"))]);
-  main.replaceChildren(pageHead("Users", "What is stored of a user, and what they would be recommended now."), form, h("div", { class: "row spread section-head" }, h("h2", {}, "Some of them"), button("Others", draw, { kind: "quiet", glyph: "shuffle" })), list);
+  main.replaceChildren(pageHead("Users", "What is stored of a user, and what they would be recommended now."), form, h("div", { class: "row spread section-head" }, h("h2", {}, "A random sample"), button("Show others", draw, { kind: "quiet", glyph: "shuffle" })), list);
   await draw();
 
   async function sample() {
@@ -40,6 +40,7 @@ async function lookUp(main, signal) {
 
 async function userPage(main, user, signal) {
   const recommended = h("div");
+  const placement = h("select", { "aria-label": "Placement", hidden: true, onchange: () => fill(recommended, signal, recommend) }, h("option", { value: "" }, "no placement"));
   const timeline = h("div");
   const head = pageHead(
     user,
@@ -49,14 +50,21 @@ async function userPage(main, user, signal) {
     button("Delete", deleteUser, { kind: "danger-quiet" }),
   );
   let stored = null;
-  main.replaceChildren(h("p", { class: "crumbs" }, h("a", { href: "#/users" }, "Users")), head, h("div", { class: "columns wide-side" }, h("section", { class: "main-column", "aria-label": "Recommended now" }, h("h2", {}, "Recommended now"), recommended), h("aside", { class: "side-column" }, panel("Timeline", timeline))));
+  main.replaceChildren(h("p", { class: "crumbs" }, h("a", { href: "#/users" }, "Users")), head, h("div", { class: "columns wide-side" }, h("section", { class: "main-column", "aria-label": "Recommended now" }, h("div", { class: "row spread head" }, h("h2", {}, "Recommended now"), placement), recommended), h("aside", { class: "side-column" }, panel("Timeline", timeline))));
   await Promise.all([
     fill(recommended, signal, recommend, [h("ul", { class: "cards" }, skeletons(K, "card-skeleton"))]),
     fill(timeline, signal, events, skeletons(8, "row-skeleton")),
+    offerPlacements(),
   ]);
 
+  async function offerPlacements() {
+    const { placements } = await get("placements", signal).catch(() => ({ placements: [] })); // a key may not read them
+    placement.append(...placements.map(({ name }) => h("option", { value: name }, name)));
+    placement.hidden = !placements.length;
+  }
+
   async function recommend() {
-    const { items, source } = await post("recommend", { user_id: user, k: K, explain: true }, signal);
+    const { items, source } = await post("recommend", { user_id: user, k: K, explain: true, ...(placement.value && { placement: placement.value }) }, signal);
     remember(items);
     const names = await reasonsOf(items, signal);
     const note = source === "model" ? null : h("p", { class: "hint" }, "Nothing is stored that the model can go by, so these are the popular items.");
@@ -80,7 +88,7 @@ async function userPage(main, user, signal) {
       if (!days.has(day)) days.set(day, []);
       days.get(day).push({ event, item: items[row] });
     });
-    const list = h("ol", { class: "timeline" }, [...days].map(([day, entries]) => h("li", {}, h("h3", {}, day), h("ul", {}, entries.map(({ event, item }) => h("li", {}, tile(item), h("a", { class: "card-title", dir: "auto", href: `#/items/${encodeURIComponent(item.item_id)}` }, describe(item).title), h("time", { class: "soft" }, date(event.timestamp, { timeStyle: "short" }))))))));
+    const list = h("ol", { class: "timeline" }, [...days].map(([day, entries]) => h("li", {}, h("h3", {}, day), h("ul", {}, entries.map(({ event, item }) => h("li", {}, tile(item), h("a", { class: "card-title", dir: "auto", href: `#/items/${encodeURIComponent(item.item_id)}` }, describe(item).title), event.type && h("span", { class: "badge quiet-badge" }, event.type), h("time", { class: "soft" }, date(event.timestamp, { timeStyle: "short" }))))))));
     const left = newest.length - shown.length;
     return [list, left > 0 ? button(`Show ${number(Math.min(left, 200))} more`, () => fill(timeline, signal, () => eventList(newest, most + 200)), { kind: "quiet" }) : ""];
   }

@@ -1,4 +1,4 @@
-"""The endpoints for looking around: attributes and their values, users, snapshots, the map. They change nothing."""
+"""The endpoints for browsing: attributes and their values, users, snapshots, the map; and publishing a snapshot."""
 
 from __future__ import annotations
 
@@ -11,27 +11,35 @@ from fastapi import APIRouter, Query
 
 from index.catalogue.base import Catalogue
 from index.catalogue.histories import Event
+from index.snapshot.named import named_by
+from index.snapshot.publication import publish
 from index.snapshot.snapshot import SnapshotStore, read_manifest
-from seqrec.errors import SnapshotError
+from seqrec.errors import SnapshotError, SnapshotNotFound
 from service.engine.browse import MOST_READ, AttributeSummary, project, sample_users, summarize
 from service.http.browse_schemas import (
     AttributesAnswer,
     AttributeView,
+    ChangesAnswer,
     EvaluationAnswer,
     EventView,
     MapAnswer,
+    PublishedAnswer,
     SnapshotsAnswer,
     SnapshotView,
     UsersAnswer,
     UserView,
     ValueView,
 )
-from service.http.dependencies import ComponentsDep, FilterDep, TraceDep, problems
+from service.http.dependencies import AuditDep, ComponentsDep, FilterDep, TraceDep, problems
+from service.jobs import compare_snapshots
+from service.live.side import SideStatus
 
 router = APIRouter(tags=["browse"])
 
 _MOST_CHARACTERS = 100_000
 """Of an evaluation."""
+_MOST_COMPARED = 100
+"""Users, and items of each."""
 
 
 @router.get("/attributes", responses=problems(422, 503, 504))
@@ -41,7 +49,7 @@ async def attributes(
     filter: FilterDep,
     values: Annotated[int, Query(ge=0, le=200, description="how many of the most frequent values of each")] = 20,
 ) -> AttributesAnswer:
-    """Which attributes the items have, of which types, with their frequent values: what a filter can be made of."""
+    """The attributes of the items, with types and frequent values: what a filter can use."""
     summary = await components.recommender.inspect(summarize, filter, trace=trace)
     return AttributesAnswer(
         items=summary.items, read=summary.read, attributes=[_attribute(one, values) for one in summary.attributes]
@@ -58,7 +66,7 @@ async def catalogue_map(
     """The catalogue in two dimensions: the first two principal components of the items' vectors."""
     made = await components.recommender.inspect(project, attribute, limit, trace=trace)
     x, y = ([round(float(value), 4) for value in made.places[:, axis]] for axis in (0, 1))
-    return MapAnswer(items=made.items, explained=made.explained, ids=made.item_ids, x=x, y=y, values=made.values)
+    return MapAnswer(items=made.items, explained=list(made.explained), ids=made.item_ids, x=x, y=y, values=made.values)
 
 
 @router.get("/users", responses=problems(422, 503), response_model_exclude_none=True)
@@ -68,7 +76,7 @@ async def users(
     limit: Annotated[int, Query(ge=1, le=100)] = 10,
     events: Annotated[int, Query(ge=1, le=100, description="how many of each user's newest events")] = 5,
 ) -> UsersAnswer:
-    """A sample of the users of whom events are stored; others each time."""
+    """A random sample of the users with stored events."""
     found = await components.recommender.read(sample_users, components.histories, limit, events, trace=trace)
     return UsersAnswer(users=[_user(user_id, its_events) for user_id, its_events in found])
 
@@ -77,7 +85,44 @@ async def users(
 async def snapshots(components: ComponentsDep, trace: TraceDep) -> SnapshotsAnswer:
     """The snapshots in SEQREC_HOME of the process that answers, and which one is published."""
     publications = await components.recommender.read(_published, components.catalogue, trace=trace)
-    return SnapshotsAnswer(snapshots=await asyncio.to_thread(_snapshots, components.settings.home, publications))
+    placements = named_by(await components.recommender.read(components.catalogue.placements, trace=trace))
+    found = await asyncio.to_thread(_snapshots, components.settings.home, publications)
+    state, sides = components.follower.state, components.sides.statuses()
+    served = None if state is None else state.snapshot.id
+    updates = {
+        one.id: {"placements": placements.get(one.id, []), **_loaded(sides.get(one.id), one.id == served)}
+        for one in found
+    }
+    return SnapshotsAnswer(snapshots=[one.model_copy(update=updates[one.id]) for one in found])
+
+
+@router.post("/snapshots/{snapshot_id}/publish", responses=problems(404, 413, 415, 422, 429, 503, 504))
+async def publish_snapshot(
+    snapshot_id: str, components: ComponentsDep, trace: TraceDep, audit: AuditDep
+) -> PublishedAnswer:
+    """Serve a snapshot of this home from now on; an earlier one to roll back. Every worker and host follows."""
+    home, catalogue = components.settings.home, components.catalogue
+    if snapshot_id not in await asyncio.to_thread(SnapshotStore(home).list):
+        raise SnapshotNotFound(snapshot_id)
+    seq = await components.recommender.read(publish, home, catalogue, snapshot_id, trace=trace)
+    audit["snapshot"] = snapshot_id
+    return PublishedAnswer(snapshot=snapshot_id, seq=seq)
+
+
+@router.get("/snapshots/{snapshot_id}/changes", responses=problems(404, 422, 429, 503, 504))
+async def snapshot_changes(
+    snapshot_id: str,
+    components: ComponentsDep,
+    since: Annotated[str, Query(description="id of the other snapshot, the one before")],
+    users: Annotated[int, Query(ge=1, le=_MOST_COMPARED, description="for how many users, drawn at random")] = 10,
+    k: Annotated[int, Query(ge=1, le=_MOST_COMPARED)] = 10,
+) -> ChangesAnswer:
+    """What two snapshots recommend to the same users: how the models differ. It takes seconds; one at a time."""
+    found = await asyncio.to_thread(SnapshotStore(components.settings.home).list)
+    for one in (since, snapshot_id):
+        if one not in found:
+            raise SnapshotNotFound(one)
+    return ChangesAnswer(**await compare_snapshots(components.settings, since, snapshot_id, users, k))
 
 
 @router.get("/evaluation", responses=problems(503))
@@ -111,6 +156,16 @@ def _user(user_id: str, events: Sequence[Event]) -> UserView:
         user_id=user_id,
         events=[EventView(item_id=one.item_id, timestamp=one.timestamp, event_id=one.event_id) for one in events],
     )
+
+
+def _loaded(side: SideStatus | None, served: bool) -> dict[str, object]:
+    if served or side is None:
+        return {"answers": served}
+    return {
+        "answers": side.trouble is None,
+        "memory": side.shared + side.own,
+        **({} if side.trouble is None else {"problem": side.trouble}),
+    }
 
 
 def _published(catalogue: Catalogue) -> list[str]:

@@ -93,7 +93,7 @@ async def find_items(
         Query(max_length=MAX_ATTRIBUTES, description="as in POST /recommend; repeat it for several attributes"),
     ] = None,
 ) -> FoundItems:
-    """Items whose attributes hold all the words and pass the filter, the most popular items, or some by their ids.
+    """Items whose attributes contain all the words and pass the filter, the most popular items, or some by their ids.
 
     With a filter the best 1,000 that have the words are looked at. Ids that are in no catalogue are left out.
     """

@@ -91,7 +91,7 @@ async def readyz(startup: StartupDep, request: Request, response: Response) -> R
         status="ready",
         detail=degraded[0] if degraded else None,
         degraded=degraded,
-        promises="weaker" if _durability_warnings(components) else "full",
+        durability="weaker" if _durability_warnings(components) else "full",
         durability_warnings=_durability_warnings(components),
         catalogue=components.catalogue.catalogue_id,
         snapshot=view.snapshot.id,
@@ -103,7 +103,7 @@ async def readyz(startup: StartupDep, request: Request, response: Response) -> R
 
 @router.get("/key", response_model_exclude_none=True)
 async def key(request: Request) -> KeyView:
-    """The API key of this request: its scopes and when it ends. Any valid key may ask, of itself only."""
+    """The API key of this request: its scopes and when it expires. Any valid key may read its own."""
     found: ApiKey | None = request.state.key
     if found is None:
         return KeyView(scopes=list(SCOPES))
@@ -121,7 +121,7 @@ async def metrics(request: Request) -> Response:
 
 @router.get("/", include_in_schema=False)
 async def console(images: bool = False) -> FileResponse:
-    """The console. It asks no other host for anything; `images`: but for the images that items name."""
+    """The console. It loads nothing from other hosts; with `images`, only the images that items name."""
     policy = _CONSOLE_POLICY.format("'self' https: http:" if images else "'self'")
     return FileResponse(CONSOLE / "index.html", headers={"content-security-policy": policy})
 

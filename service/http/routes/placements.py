@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path
 from seqrec.errors import PlacementNotFound
 from service.http.dependencies import WRITE, ComponentsDep, TraceDep, problems
 from service.http.schemas import DeleteAnswer, Placements, StoredPlacement
-from service.rules.body import MAX_FILTER_VALUES, PlacementBody
+from service.rules.body import PlacementBody, check_placement
 
 router = APIRouter(tags=["placements"])
 Name = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="small letters, digits, . _ -")]
@@ -33,8 +33,8 @@ async def get_placement(name: Name, components: ComponentsDep, trace: TraceDep) 
 
 @router.put("/placements/{name}", responses=WRITE, response_model_exclude_unset=True)
 async def put_placement(name: Name, body: PlacementBody, components: ComponentsDep, trace: TraceDep) -> StoredPlacement:
-    """Store the rules of a placement, in place of those it has. Every worker and host follows them at once."""
-    body.values("", MAX_FILTER_VALUES)  # raises InputError that names the field
+    """Replace the rules of a placement. Every worker follows them in its next answer, other hosts within 250 ms."""
+    check_placement(body)  # raises InputError that names the field
     rules = body.model_dump_json(exclude_unset=True)
     return _view(name, await components.recommender.set_placement(name, rules, trace), rules)
 

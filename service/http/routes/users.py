@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from typing import Annotated
 from urllib.parse import unquote
 
@@ -13,15 +14,16 @@ from index.catalogue.histories import Event, make_event
 from seqrec.data.items import check_user_id
 from seqrec.errors import InputError, UserNotFound
 from service.http.dependencies import WRITE, AuditDep, ComponentsDep, TraceDep, problems
-from service.http.schemas import (
+from service.http.event_schemas import (
     DeleteUserAnswer,
     EventsAnswer,
     EventsBody,
     RemoveEventAnswer,
     UserAnswer,
     UserEvent,
-    UserPath,
 )
+from service.http.schemas import UserPath
+from service.reports.attribution import attribution
 
 router = APIRouter(tags=["users"])
 
@@ -34,7 +36,8 @@ async def post_events(body: EventsBody, components: ComponentsDep, trace: TraceD
     """Store events of users, all or none; durable when answered. With an `event_id` a request can safely be repeated.
 
     Events may arrive late and in any order: histories are in the order of their timestamps. Events of items that are
-    not in the catalogue (yet) are stored too, and the items listed in `unknown`.
+    not in the catalogue (yet) are stored too, and the items listed in `unknown`. With a `recommendation_id` an event is
+    an outcome of that answer, which reports count.
     """
     if len(body.events) > components.settings.max_items:
         raise InputError(f"at most {components.settings.max_items} in one call, not {len(body.events)}", "events")
@@ -52,6 +55,11 @@ async def post_events(body: EventsBody, components: ComponentsDep, trace: TraceD
             posted.type,
             posted.value,
         )
+        if posted.recommendation_id is not None:
+            secret, days = components.histories.secret, components.settings.attribution_days
+            receipt = posted.recommendation_id
+            of = attribution(secret, days * 86_400, receipt, event.type, event.item_id, field)
+            event = replace(event, attribution=of)
         if not 0 <= event.timestamp <= now + _AHEAD_SECONDS:
             raise InputError(
                 f"Unix seconds from 0 to now ({now:.0f}), not {posted.timestamp!r}; are they milliseconds?",
@@ -59,6 +67,7 @@ async def post_events(body: EventsBody, components: ComponentsDep, trace: TraceD
             )
         events.append(event)
     stored, unknown = await components.recommender.add_events(events, trace)
+    components.metrics.outcomes(events)
     return EventsAnswer(stored=stored, known=len(events) - stored, unknown=unknown)
 
 
@@ -99,7 +108,7 @@ async def get_user(
 async def remove_event(
     user_id: UserPath, event_id: str, components: ComponentsDep, trace: TraceDep, request: Request, audit: AuditDep
 ) -> RemoveEventAnswer:
-    """Take one event back, as if it had never been. The ids may hold a slash, encoded as %2F."""
+    """Take one event back, as if it had never been stored. The ids may contain a slash, encoded as %2F."""
     user_id, event_id = _two_ids(request, user_id, event_id)
     audit["event_id"] = event_id
     return RemoveEventAnswer(removed=await components.recommender.remove_event(user_id, event_id, trace))

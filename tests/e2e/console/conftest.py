@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import axe_playwright_python
 import httpx
 import pytest
 
-from benchmarks.service_process import seqrec
+from benchmarks.tools.service_process import seqrec
 from seqrec.checkpoint import save_checkpoint
 from seqrec.data.encoding import open_text
 from seqrec.data.items import read_items
@@ -23,6 +24,7 @@ from seqrec.models.hybrid import Hybrid
 from tests.e2e.browser import PROGRAMS, Browser, chromedriver
 from tests.e2e.processes import Server
 
+AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
 EVENTS = 40_000
 """Of the bundled ones, those of the first users: enough for recommendations, few enough to be read in seconds."""
 
@@ -121,3 +123,17 @@ def console(browser: Browser, service: str, request: pytest.FixtureRequest) -> C
 def desktop(browser: Browser, service: str) -> Console:
     browser.size(1440, 900)
     return Console(browser, service)
+
+
+def violations(browser: Browser) -> list[str]:
+    """What axe-core finds, by rule and element: of WCAG 2.2 AA and of good practice."""
+    if not browser.run("return 'axe' in window"):
+        browser.run(AXE.read_text(encoding="utf-8"))  # by the driver: the page's policy allows no foreign script
+    browser.run("window.found = null; axe.run(document).then(({ violations }) => { window.found = violations; })")
+    browser.wait(lambda: browser.run("return window.found !== null"), 60)
+    found = browser.run("return window.found")
+    return [
+        f"{rule['id']}: {rule['help']}: {node['html'][:150]} {node['failureSummary'][:200]}"
+        for rule in found
+        for node in rule["nodes"]
+    ]

@@ -16,10 +16,20 @@ import pytest
 
 from tests.e2e.browser import Browser
 from tests.e2e.console.conftest import Console
+from tests.e2e.console.outcomes import with_reports
+from tests.e2e.console.test_views import intercept
 
 READINGS = 12
 DESKTOP, PHONE = (1440, 900), (390, 844)
 USER = "12347"
+VIEWS = {
+    "items": "items?q=lunch",
+    "users": "users",
+    "models": "models",
+    "reports": "reports?by=variant",
+    "operations": "operations",
+    "map": "map",
+}
 PICTURES: dict[str, tuple[str, tuple[int, int], str]] = {
     "console": (f"try?user={USER}", DESKTOP, "light"),
     "console-dark": (f"try?user={USER}", DESKTOP, "dark"),
@@ -29,15 +39,17 @@ PICTURES: dict[str, tuple[str, tuple[int, int], str]] = {
         DESKTOP,
         "light",
     ),
-    "console-items": ("items?q=lunch", DESKTOP, "light"),
     "console-item": ("items/20725", DESKTOP, "light"),
-    "console-users": ("users", DESKTOP, "light"),
+    "console-item-phone": ("items/20725", PHONE, "light"),
     "console-user": (f"users/{USER}", DESKTOP, "light"),
     "console-user-phone": (f"users/{USER}", PHONE, "dark"),
-    "console-models": ("models", DESKTOP, "light"),
-    "console-operations": ("operations", DESKTOP, "dark"),
-    "console-operations-phone": ("operations", PHONE, "light"),
-    "console-map": ("map", DESKTOP, "light"),
+    "console-changes": ("models", DESKTOP, "light"),
+    "console-keys": ("operations", DESKTOP, "light"),
+    **{
+        f"console-{view}{end}": (route, size, scheme)
+        for view, route in VIEWS.items()
+        for end, size, scheme in (("", DESKTOP, "light"), ("-dark", DESKTOP, "dark"), ("-phone", PHONE, "light"))
+    },
 }
 
 
@@ -52,7 +64,20 @@ def test_a_picture(name: str, browser: Browser, service: str, folder: Path) -> N
     browser.size(width, height, phone=width < 500)
     browser.scheme(scheme)
     console = Console(browser, service)
+    if name.startswith("console-reports"):  # the demo has no outcomes
+        with_reports(console)
+    if name == "console-changes":
+        with_two_models(console)
+    if name == "console-keys":
+        with_keys(console)
     console.open(route)
+    if name == "console-changes":
+        browser.click(".pair button")
+        browser.wait(lambda: browser.texts(".changed-user"))
+        browser.run("document.querySelector('.pair').closest('.panel').scrollIntoView()")
+    if name == "console-keys":
+        browser.wait(lambda: browser.texts("[aria-label='API keys'] tbody"))
+        browser.run("document.querySelector('[aria-label=\"API keys\"]').scrollIntoView({block: 'end'})")
     if name.startswith("console-operations"):  # a line needs some readings
         points = "return document.querySelector('.spark polyline').getAttribute('points').split(' ').length"
         while browser.run(points) < READINGS:  # with something to see
@@ -64,6 +89,51 @@ def test_a_picture(name: str, browser: Browser, service: str, folder: Path) -> N
     assert struct.unpack(">II", picture[16:24]) == (width, height)
     assert len(picture) > 20_000, "almost nothing is on it"
     (folder / f"{name}.png").write_bytes(picture)
+
+
+def with_two_models(console: Console) -> None:
+    """The demo has one snapshot. The second one here is the served model with more varied answers."""
+    users = httpx.get(f"{console.url}/users", params={"limit": 10, "events": 5}, trust_env=False).json()["users"]
+
+    def recommended(user_id: str, **rules: float) -> list[str]:
+        body = {"user_id": user_id, "k": 10, **rules}
+        answer = httpx.post(f"{console.url}/recommend", json=body, trust_env=False).raise_for_status().json()
+        return [item["item_id"] for item in answer["items"]]
+
+    changed = [
+        {
+            "user_id": user["user_id"],
+            "history": [event["item_id"] for event in user["events"]],
+            "before": recommended(user["user_id"], diversity=0.3),
+            "after": recommended(user["user_id"]),
+        }
+        for user in users
+    ]
+    one = {"model": "hybrid", "published": True, "items": 3145, "recall": 1, "index": "flat", "bytes": 19e6, "dim": 128}
+    one |= {"metric": "dot", "precision": "float32", "seq": 3145}
+    days = ("2026-11-28T20:03:11Z", "2026-11-29T20:04:30Z")
+    ids = ("20261128T200311-003145-0c0b7f", "20261129T200430-003145-1ea25d")
+    old, new = (
+        {**one, "id": name, "created": day, "checkpoint": name[-6:] + "84f12", "served": name == ids[1]}
+        for name, day in zip(ids, days, strict=True)
+    )
+    path = f"snapshots/{ids[1]}/changes?since={ids[0]}&users=10&k=10"
+    intercept(
+        console, {"snapshots": [{"status": 200, "snapshots": [new, old]}], path: [{"status": 200, "users": changed}]}
+    )
+
+
+def with_keys(console: Console) -> None:
+    """The demo has none."""
+    day = 1_795_000_000.0
+    keys: list[dict[str, object]] = [
+        {"name": "feed", "scopes": ["write"], "expires": day + 365 * 86_400, "rate": None},
+        {"name": "ops", "scopes": ["admin"], "expires": None, "rate": None},
+        {"name": "shop", "scopes": ["recommend"], "expires": day + 90 * 86_400, "rate": "100/second"},
+        {"name": "trial", "scopes": ["recommend"], "expires": None, "rate": "10/second", "state": "revoked"},
+    ]
+    stored = [{"state": "active", "created": day, "quota": None, **key} for key in keys]
+    intercept(console, {"keys": [{"status": 200, "keys": stored}]})
 
 
 def test_every_picture_is_in_the_documents(root: Path) -> None:

@@ -62,5 +62,9 @@ def test_what_is_degraded_is_said(desktop: Console) -> None:
     desktop.browser.before_page(source.replace("STATE", json.dumps(ready)))
     desktop.open("operations")
     browser = desktop.browser
-    browser.wait(lambda: browser.texts(".note") == ["Degraded. the log is not followed"])
+    browser.wait(lambda: browser.texts(".stack .note") == ["Degraded. the log is not followed"])
     browser.wait(lambda: browser.texts("#health") == ["Degraded"])
+    # The list of checks says what to do, where something is not well.
+    assert browser.texts(".checklist b")[:3] == ["Answers requests", "Known problems", "Change log read"]
+    assert browser.texts(".checklist .badge")[:3] == ["OK", "Check", "OK"]
+    assert browser.texts(".checklist li")[1].endswith("1The reasons are above.")

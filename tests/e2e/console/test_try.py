@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import subprocess
+from typing import Any, TypedDict
+from urllib.parse import quote
 
 import httpx
+import pytest
 
 from tests.e2e.console.conftest import Console
+from tests.e2e.console.test_views import intercept
 
 TITLES = ".cards .card-title"
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"> שלום"
@@ -22,9 +26,9 @@ def results(console: Console) -> list[str]:
     return console.browser.texts(TITLES)
 
 
-def body(console: Console) -> dict[str, Any]:
+def body_of(console: Console) -> dict[str, Any]:
     """The request as the panel shows it."""
-    shown = console.browser.texts(".request code")[0]
+    shown = console.browser.texts("[aria-label='The request'] code")[0]
     answer: dict[str, Any] = json.loads(shown)
     return answer
 
@@ -43,7 +47,9 @@ def test_it_begins_with_a_real_shopper_and_recommendations(console: Console, ser
     assert scores == sorted(scores, reverse=True)
     assert any("follows" in text or "shares words" in text for text in browser.texts(".why"))
     assert browser.texts(".legend li")[0] == "bought together"
-    assert browser.run("return document.documentElement.scrollWidth <= innerWidth"), "it scrolls sideways"
+    assert browser.run("return document.documentElement.scrollWidth <= document.documentElement.clientWidth"), (
+        "it scrolls sideways"
+    )
 
 
 def test_another_shopper_and_a_surprise(console: Console) -> None:
@@ -106,7 +112,7 @@ def test_lines_that_are_pasted_are_items_where_they_are_ids(desktop: Console) ->
     assert history(desktop)[1] == HOSTILE
     assert browser.texts(".strip .meta") == ["20725", "your text", "21559"]
     browser.click(".segmented button:nth-child(3)")
-    assert body(desktop)["history"] == ["20725", {"attributes": {"title": HOSTILE}}, "21559"]
+    assert body_of(desktop)["history"] == ["20725", {"attributes": {"title": HOSTILE}}, "21559"]
 
 
 def test_a_filter_is_made_of_what_there_is(console: Console, service: str) -> None:
@@ -120,21 +126,21 @@ def test_a_filter_is_made_of_what_there_is(console: Console, service: str) -> No
     choose = "const select = document.querySelector('.filter > .row select'); select.value = 'price';"
     browser.run(choose + "select.dispatchEvent(new Event('change'))")
     values = browser.wait(lambda: browser.texts(".checks .check"))
-    assert values[0] == f"{first['value']}{first['count']}"
+    assert values[0] == f"£{first['value'].removesuffix(' GBP')}{first['count']}"
     browser.click(".checks .check:nth-child(2) input")
     browser.wait(lambda: browser.texts(".filter .hint") == [f"{second['count']} of {total:,} items pass"])
     browser.wait(lambda: set(browser.texts(".cards .price")) == {"£0.85"})
     browser.click(".segmented button:nth-child(3)")
-    assert body(console)["filter"] == {"price": ["0.85 GBP"]}
+    assert body_of(console)["filter"] == {"price": ["0.85 GBP"]}
 
     browser.run("document.querySelector('.condition select').value = 'not'")
     browser.run("document.querySelector('.condition select').dispatchEvent(new Event('change'))")
     browser.wait(lambda: browser.texts(".filter .hint") == [f"{total - second['count']:,} of {total:,} items pass"])
     browser.wait(lambda: "£0.85" not in browser.texts(".cards .price"))
-    assert body(console)["filter"] == {"price": {"not": ["0.85 GBP"]}}
+    assert body_of(console)["filter"] == {"price": {"not": ["0.85 GBP"]}}
     browser.click(".filter .link")
     browser.wait(lambda: browser.texts(".filter .hint") == [f"{total:,} items, no condition"])
-    assert "filter" not in body(console)
+    assert "filter" not in body_of(console)
 
 
 def test_a_filter_that_nothing_passes_has_a_way_out(desktop: Console, service: str) -> None:
@@ -153,10 +159,6 @@ def test_a_card_opens_with_its_reasons(console: Console) -> None:
     title = results(console)[0]
     browser.click(TITLES)
     browser.wait(lambda: browser.texts("dialog h2") == [title])
-    parts = [float(text) for text in browser.texts("dialog tbody td:last-child")]
-    total = float(browser.texts("dialog tfoot td")[0])
-    rows = browser.run("return document.querySelector('dialog table').tBodies[0].rows.length")
-    assert abs(sum(parts[:rows]) - total) < 0.01, "the parts are the score"
     assert "Lunch Box" in " ".join(browser.texts("dialog tbody th")) or "Lunch Bag" in " ".join(
         browser.texts("dialog tbody th")
     )
@@ -165,6 +167,49 @@ def test_a_card_opens_with_its_reasons(console: Console) -> None:
     browser.click(TITLES)
     browser.click("dialog .primary")
     browser.wait(lambda: history(console)[2:] == [title])
+
+
+@pytest.mark.parametrize("ids", [["20725"], ["20725", "21559", "22423", "85123A", "22382"]], ids=["one", "five"])
+def test_a_score_is_the_sum_of_its_parts_and_a_part_of_what_the_history_adds(console: Console, ids: list[str]) -> None:
+    console.open("try?history=" + quote(json.dumps(ids)))
+    browser = console.browser
+    had = history(console)
+    scores = [float(text.removeprefix("Score ").replace(",", "")) for text in browser.texts(".cards .score-value")]
+    lengths = browser.run(BAR_LENGTHS)
+    for place, score in enumerate(scores[:6]):
+        assert abs(sum(lengths[place]) - score / scores[0]) < 0.02, (
+            "the bar is as long as the score's share of the best"
+        )
+        browser.run("document.querySelectorAll('.cards .card-title')[arguments[0]].click()", place)
+        groups: list[Group] = browser.run(SCORE_TABLE)
+        assert {group["part"] for group in groups} <= {"co-occurrence", "words", "dense", "repeat"}
+        total = float(browser.texts("dialog tfoot td")[0])
+        assert abs(total - score) < 0.006, "the sum is the score of the card"
+        assert abs(sum(group["value"] for group in groups) - total) < 0.005, "the parts sum to the score"
+        for group, share in zip(groups, lengths[place], strict=True):
+            assert abs(group["value"] / total - share / sum(lengths[place])) < 0.02, "each part as long as its share"
+            names = [name for name, _ in group["lines"]]
+            assert set(names) <= {*had, "the rest of the history"}
+            assert len(set(names)) == len(names)
+            if group["lines"]:
+                assert abs(sum(value for _, value in group["lines"]) - group["value"]) < 0.004, "lines sum to the part"
+        grouped = {group["part"]: [name for name, _ in group["lines"]] for group in groups}
+        assert not grouped.get("dense"), "what one vector of the whole history adds is no single item's"
+        if len(ids) == 1:
+            assert all(lines == had for part, lines in grouped.items() if part in ("co-occurrence", "words"))
+        browser.press("escape")
+        browser.wait(lambda: browser.texts("dialog") == [])
+
+
+def test_the_answer_is_shown_as_it_came(desktop: Console) -> None:
+    desktop.open("try?history=%5B%2220725%22%5D")
+    browser = desktop.browser
+    assert not browser.run("return document.querySelector('.request details').open")
+    browser.click(".request summary")
+    answer = json.loads(browser.texts("[aria-label='The answer']")[0])
+    shown = browser.run("return [...document.querySelectorAll('.cards [data-item]')].map((one) => one.dataset.item)")
+    assert [item["item_id"] for item in answer["items"]] == shown
+    assert answer["snapshot"] in browser.run("return document.querySelector('.answered').title")
 
 
 def test_the_request_answers_as_the_page_does(desktop: Console, service: str) -> None:
@@ -197,7 +242,7 @@ def test_two_sides_are_compared(console: Console) -> None:
     assert both + new == 11
     assert moves.count("new") == new
     assert browser.texts(".compare-column:nth-child(1) .move").count("not in B") == 11 - both
-    assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+    assert browser.run("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     browser.click(".history .segmented button:nth-child(1)")
     browser.wait(lambda: len(history(console)) == 2)
 
@@ -207,6 +252,65 @@ def test_two_sides_are_compared(console: Console) -> None:
     assert browser.texts(".compare-column h3") == ["A 2 items, no filter", "B 1 item, no filter"]
     browser.click(".head [aria-pressed]")
     browser.wait(lambda: browser.texts(".compare-column") == [])
+
+
+def test_two_placements_are_compared(console: Console, service: str) -> None:
+    body = {"history": ["21559"], "k": 5}
+    fifth = httpx.post(f"{service}/recommend", json=body, trust_env=False).json()["items"][4]
+    pinned = {"pin": [{"position": 1, "item_ids": [fifth["item_id"]]}]}
+    for name, rules in {"plain": {}, "pinned": pinned}.items():
+        httpx.put(f"{service}/placements/{name}", json=rules, trust_env=False).raise_for_status()
+    try:
+        console.open("try?placement=plain&placement2=pinned&history=%5B%2221559%22%5D&history2=%5B%2221559%22%5D")
+        browser = console.browser
+        browser.wait(lambda: len(browser.texts(".compare-column")) == 2)
+        assert browser.texts(".compare-column h3") == ["A 1 item, no filter, plain", "B 1 item, no filter, pinned"]
+        title = fifth["attributes"]["title"]
+        assert browser.texts(".compare-column:nth-child(2) .card-title")[0] == title
+        assert browser.texts(".moved") == [f"11 in both · 0 new in B · moved most: {title}, up 4"]
+        moves = browser.texts(".compare-column:nth-child(2) .move")
+        assert moves[:6] == ["▲ 4 places up", *["▼ 1 place down"] * 4, "same"]
+    finally:
+        for name in ("plain", "pinned"):
+            httpx.delete(f"{service}/placements/{name}", trust_env=False)
+
+
+def test_without_placements_a_comparison_says_how_to_make_one(desktop: Console, service: str) -> None:
+    browser = desktop.browser
+    desktop.open("try?history=%5B%2221559%22%5D")
+    assert browser.texts("select[aria-label=Placement]") == []
+    browser.click(".head [aria-pressed]")
+    browser.wait(lambda: browser.texts("[aria-label=Placement] [aria-label='The command']"))
+    command = browser.texts("[aria-label=Placement] [aria-label='The command']")[0]
+    try:
+        subprocess.run(["bash", "-ec", command], check=True, capture_output=True)
+        browser.click("[aria-label=Placement] .row > button")
+        options = "select[aria-label=Placement] option"
+        browser.wait(lambda: browser.texts(options) == ["none: the plain ranking", "varied"])
+        assert httpx.get(f"{service}/placements/varied", trust_env=False).json()["rules"] == {"diversity": 0.5}
+    finally:
+        httpx.delete(f"{service}/placements/varied", trust_env=False)
+
+
+def test_a_model_that_is_loaded_can_be_a_side(desktop: Console, service: str) -> None:
+    loaded = {"id": "20991231T000000-000001-abcdef", "model": "hybrid", "checkpoint": "0123456789", "served": False}
+    away = {**loaded, "id": "20991231T000000-000002-abcdef"}
+    snapshots = [{**loaded, "answers": True}, {**away, "answers": False}]
+    body = {"history": ["21559"], "k": 11, "explain": True}
+    answer = httpx.post(f"{service}/recommend", json=body, trust_env=False).json()
+    answers: list[object] = [{"status": 200, **answer, "items": answer["items"][start:]} for start in (0, 0, 0, 0, 3)]
+    intercept(desktop, {"snapshots": [{"status": 200, "snapshots": snapshots}], "recommend": answers})
+    desktop.open("try?history=%5B%2221559%22%5D")
+    browser = desktop.browser
+    browser.click(".head [aria-pressed]")
+    browser.wait(lambda: len(browser.texts("select[aria-label=Model] option")) == 2)
+    desktop.settled()
+    script = "const [field] = document.querySelectorAll('select[aria-label=Model]'); field.selectedIndex = 1;"
+    browser.run(script + "field.dispatchEvent(new Event('change'))")
+    browser.click(".request .segmented button:nth-child(3)")
+    assert body_of(desktop)["snapshot"] == loaded["id"]
+    assert f"snapshot2={loaded['id']}" in browser.run("return location.hash")
+    browser.wait(lambda: loaded["id"] in "".join(browser.texts(".compare-column:nth-child(2) h3")))
 
 
 def test_images_of_other_hosts_are_loaded_only_when_they_are_wanted(desktop: Console, service: str) -> None:
@@ -229,3 +333,51 @@ def test_images_of_other_hosts_are_loaded_only_when_they_are_wanted(desktop: Con
         assert picture in browser.requested()
     finally:
         httpx.delete(f"{service}/items/pictured", trust_env=False)
+
+
+def test_the_rules_of_a_placement(console: Console, service: str) -> None:
+    pinned = {"pin": [{"position": 1, "item_ids": ["20725"]}]}
+    httpx.put(f"{service}/placements/shop-window", json=pinned, trust_env=False).raise_for_status()
+    try:
+        console.open("try?history=" + quote('["21559"]'))
+        browser = console.browser
+        browser.wait(
+            lambda: browser.run("return document.querySelectorAll('[aria-label=Placement] option').length") == 2
+        )
+        assert results(console)[0] != "Lunch Bag Red Retrospot"
+        script = (
+            "const [field] = document.querySelectorAll('select[aria-label=Placement]'); field.value = 'shop-window';"
+        )
+        browser.run(script + "field.dispatchEvent(new Event('change'))")
+        browser.wait(lambda: results(console)[:1] == ["Lunch Bag Red Retrospot"])
+        browser.click(".request .segmented button:nth-child(3)")
+        assert body_of(console)["placement"] == "shop-window"
+        assert "placement=shop-window" in browser.run("return location.hash")
+        console.open("try?placement=shop-window&history=" + quote('["21559"]'))
+        browser.wait(lambda: results(console)[:1] == ["Lunch Bag Red Retrospot"])
+    finally:
+        httpx.delete(f"{service}/placements/shop-window", trust_env=False)
+
+
+class Group(TypedDict):
+    """A part of a score in the dialog, and the lines below it: an item of the history and what it adds."""
+
+    part: str
+    value: float
+    lines: list[tuple[str, float]]
+
+
+SCORE_TABLE = """
+const groups = [];
+for (const row of document.querySelector("dialog table.figures").tBodies[0].rows) {
+  const [name, value] = [...row.cells].map((cell) => cell.textContent.trim());
+  if (row.matches(".part-row")) groups.push({ part: row.dataset.part, value: Number(value), lines: [] });
+  else groups.at(-1).lines.push([name, Number(value)]);
+}
+return groups;
+"""
+# Of each card, the lengths of the pieces of its bar.
+BAR_LENGTHS = """
+return [...document.querySelectorAll(".cards .bar")].map((bar) =>
+  [...bar.children].map((piece) => Number(piece.style.getPropertyValue("--share"))));
+"""

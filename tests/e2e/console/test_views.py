@@ -9,7 +9,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from tests.e2e.console.conftest import Console
+from tests.e2e.console.conftest import Console, violations
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"> שלום"
 ROWS = ".item-rows .item-row .card-title"
@@ -32,13 +32,17 @@ def test_items_are_searched_and_narrowed(console: Console) -> None:
     browser.run("document.querySelector('.facet .check:nth-of-type(2) input').click()")
     browser.wait(lambda: set(browser.texts(".item-row .price")) == {"£0.85"})
     assert browser.run("return decodeURIComponent(location.hash)") == '#/items?filter={"price":["0.85+GBP"]}'
+    assert all(text.startswith("£") for text in browser.texts(".facet .check span:nth-of-type(1)"))
+    console.open("items")
+    browser.click(".main-column .center button")
+    browser.wait(lambda: len(browser.texts(ROWS)) == 100)
     console.open("items?filter=" + quote('{"price":["0.85 GBP"]}') + "&q=lunch")
     browser.wait(lambda: set(browser.texts(".item-row .price")) <= {"£0.85"})
     set_value(console, ".search input", "no item has these words")
     browser.wait(lambda: browser.texts(".state h3") == ["No item was found"])
     browser.click(".state button")
     browser.wait(lambda: len(browser.texts(ROWS)) == 48)
-    assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+    assert browser.run("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
 def test_an_item_is_added_changed_hidden_shown_and_deleted(console: Console, service: str) -> None:
@@ -48,6 +52,7 @@ def test_an_item_is_added_changed_hidden_shown_and_deleted(console: Console, ser
     browser.wait(lambda: browser.texts("h1") == ["Add an item"] and browser.texts(".attribute-row"))
     console.settled()
     browser.type("#item-id", "a/b c")
+    assert browser.run("return document.querySelectorAll('.value')[1].placeholder") == "such as 1.25 GBP"
     set_value(console, ".attribute-row:nth-child(1) .value", HOSTILE)
     set_value(console, ".attribute-row:nth-child(2) .value", "1.50 GBP")
     browser.run("document.querySelector('.attribute-form .quiet').click()")
@@ -56,7 +61,8 @@ def test_an_item_is_added_changed_hidden_shown_and_deleted(console: Console, ser
     set_value(console, ".attribute-row:nth-child(3) .value", "red\n gift \n")
     browser.run("document.querySelector('.attribute-form [type=submit]').click()")
     browser.wait(lambda: f"Added: {HOSTILE}" in browser.texts(".panel > h2"))
-    browser.wait(lambda: browser.texts(ROWS)[:1] == [HOSTILE])  # most similar to its text is the item itself
+    browser.wait(lambda: "Recommended after" in "".join(browser.texts("main [role=status]")))
+    browser.wait(lambda: len(browser.texts(ROWS)) == 8 and HOSTILE not in browser.texts(ROWS))
     stored = httpx.get(f"{service}/items/a%2Fb%20c", trust_env=False).json()
     assert stored["attributes"] == {"title": HOSTILE, "price": "1.50 GBP", "tags": ["red", "gift"]}
     assert browser.run("return document.title") == "Items · seqrec", "the text did nothing"
@@ -148,7 +154,47 @@ def test_models_show_what_is_served_and_a_reindex_runs(desktop: Console, service
     browser.wait(lambda: served not in browser.texts(".panel .lead")[0], 240)
     assert browser.texts(".jobs .badge")[0] == "done"
     assert browser.texts(".list tbody .badge")[:2] == ["served", "published before"]
+    # Two snapshots of one model recommend the same.
+    browser.click(".pair button")
+    browser.wait(lambda: len(browser.texts(".changed-user")) == 10, 120)
+    assert browser.texts(".moved") == ["100 of 100 recommendations are in both. 10 users of 10 would see no change."]
+    # And back, by the button of the earlier one.
+    browser.click(f"[aria-label='Serve {served}']")
+    browser.click("dialog .danger")
+    browser.wait(lambda: served in browser.texts(".panel .lead")[0])
+    assert httpx.get(f"{service}/snapshots", trust_env=False).json()["snapshots"][1]["served"]
     httpx.delete(f"{service}/items/r", trust_env=False)
+
+
+def test_what_changed_between_two_models(console: Console, service: str) -> None:
+    ids = ["20725", "21559", "22423", "20727"]
+    one = {"model": "hybrid", "published": True, "created": "2026-11-29T10:00:00Z", "seq": 1, "items": 9, "recall": 1}
+    one |= {"index": "flat", "bytes": 1e6, "dim": 32, "metric": "dot", "precision": "float32"}
+    new, old = ({**one, "id": name, "checkpoint": name * 4, "served": name == "new"} for name in ("new", "old"))
+    users = [
+        {"user_id": "ann", "history": ["22382"], "before": ids[:3], "after": [ids[1], ids[0], ids[3]]},
+        {"user_id": HOSTILE, "history": [], "before": ids[:3], "after": ids[:3]},
+    ]
+    changes = {"status": 200, "before": "old", "after": "new", "users": users, "titles": {}}
+    failed = {"status": 429, "title": "The service is busy", "detail": "snapshots are being compared"}
+    path = "snapshots/new/changes?since=old&users=10&k=10"
+    snapshots = {"status": 200, "snapshots": [new, old]}
+    intercept(console, {"snapshots": [snapshots], path: [failed, changes]})
+    console.open("models")
+    browser = console.browser
+    browser.click(".pair button")
+    browser.wait(lambda: "are being compared" in "".join(browser.texts(".changes .problem")))
+    browser.click(".changes .problem button")
+    browser.wait(lambda: browser.texts(".changed-user summary b") == ["ann", HOSTILE])
+    assert browser.texts(".moved") == ["5 of 6 recommendations are in both. 1 user of 2 would see no change."]
+    assert browser.texts(".changed-user[open] .compare-column:nth-child(2) .move") == [
+        "▲ 1 place up",
+        "▼ 1 place down",
+        "new",
+    ]
+    assert browser.texts(".changed-user[open] .compare-column:nth-child(1) .move") == ["not in After"]
+    assert browser.run("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    assert violations(browser) == []
 
 
 def test_operations_show_load_as_it_comes(console: Console, service: str) -> None:
@@ -156,7 +202,7 @@ def test_operations_show_load_as_it_comes(console: Console, service: str) -> Non
     browser = console.browser
     names = browser.wait(lambda: browser.texts(".figure h2"))
     assert names == ["Requests", "Latency", "Errors", "Queue", "Cache", "Lag"]
-    assert browser.texts(".note b") == ["Ready."]
+    assert browser.texts(".stack .note b") == ["Ready."]
     total = int(browser.texts(".figure .hint")[0].split()[0].replace(",", ""))
     for _ in range(20):
         httpx.post(f"{service}/recommend", json={"history": ["20725"]}, trust_env=False).raise_for_status()
@@ -169,7 +215,7 @@ def test_operations_show_load_as_it_comes(console: Console, service: str) -> Non
     )
     assert "encode" in browser.texts(".bars tbody th")
     assert "/recommend" in browser.texts(".bars tbody th")
-    assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+    assert browser.run("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
 def test_the_map_shows_the_catalogue_and_a_shopper(console: Console) -> None:
@@ -200,6 +246,49 @@ def test_an_address_that_names_nothing_has_a_way_out(desktop: Console) -> None:
     assert desktop.browser.texts("h1") == ["There is no such page"]
     desktop.browser.click("main a")
     desktop.browser.wait(lambda: desktop.browser.texts("h1") == ["What would a shopper want next?"])
+
+
+def test_an_item_shows_what_is_recommended_after_it(console: Console, service: str) -> None:
+    body = {"history": ["20725"], "k": 6, "explain": True}
+    answer = httpx.post(f"{service}/recommend", json=body, trust_env=False).json()
+    console.open("items/20725")
+    browser = console.browser
+    after = "[aria-label='Recommended after it'] "
+    browser.wait(lambda: len(browser.texts(f"{after}.score")) == 6)
+    assert browser.texts(f"{after}.id") == [item["item_id"] for item in answer["items"]]
+    assert "bought together" in browser.texts(f"{after}.legend li")
+
+
+def test_a_user_is_recommended_to_in_each_placement(desktop: Console, service: str) -> None:
+    rules = {"filter": {"price": ["1.65 GBP"]}}
+    httpx.put(f"{service}/placements/cheap", json=rules, trust_env=False).raise_for_status()
+    try:
+        desktop.open("users/12347")
+        browser = desktop.browser
+        browser.wait(lambda: browser.texts("[aria-label=Placement] option") == ["no placement", "cheap"])
+        set_value(desktop, "[aria-label=Placement]", "cheap")
+        browser.wait(lambda: set(browser.texts(".cards .price")) == {"£1.65"})
+    finally:
+        httpx.delete(f"{service}/placements/cheap", trust_env=False)
+
+
+FIGURES = (
+    "one\n\n| all | NDCG@10 | MRR |\n|---|---:|---:|\n| popularity | 0.1 | 0.2 |\n| **hybrid** | **0.4** | 0.1 |\n"
+)
+
+
+def test_an_evaluation_begins_with_a_picture(console: Console) -> None:
+    intercept(console, {"evaluation": [{"status": 200, "markdown": FIGURES}]})
+    console.open("models")
+    browser = console.browser
+    assert browser.texts(".headline tbody th") == ["hybrid", "popularity"]
+    assert browser.texts(".headline tbody td:last-child") == ["0.4000", "0.1000"]
+    shares = (
+        "return [...document.querySelectorAll('.headline .part')].map((one) => one.style.getPropertyValue('--share'))"
+    )
+    assert browser.run(shares) == ["1", "0.25"]
+    browser.click(".markdown summary")
+    assert browser.texts(".evaluation tbody th") == ["popularity", "hybrid"]
 
 
 @pytest.mark.parametrize("text", ["", "| a |\n|---|\n| <b>x</b> |\n"])

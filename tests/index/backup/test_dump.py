@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from index.backup.dump import check_dump
 from index.catalogue.base import Catalogue, CatalogueItem
 from index.catalogue.histories import Event
 from index.catalogue.open import Location, open_catalogue, open_histories
+from index.catalogue.outcomes import DAY, Attribution, Dimension, Slot
 from seqrec.data.items import AttributeValue, make_item
 from seqrec.errors import CatalogueError, FileFormatError
 from seqrec.text.item_text import TokenizedItem
@@ -129,6 +131,7 @@ def test_from_sqlite_to_redis_and_back_item_by_item_equal(tmp_path: Path, redis_
         assert_equal(one, items[one.item.item_id])
 
 
+@pytest.mark.slow
 def test_a_dump_is_one_view_while_others_write(tmp_path: Path, use: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path, [entry(f"{n}") for n in range(50)])
     writer = open_catalogue(tmp_path)
@@ -148,6 +151,7 @@ def test_a_dump_is_one_view_while_others_write(tmp_path: Path, use: Run, monkeyp
     assert lines[-1]["items"] == 50
 
 
+@pytest.mark.slow
 def test_a_restore_into_what_is_not_empty_is_refused_unless_merged(tmp_path: Path, use: Run) -> None:
     fill(tmp_path / "a", [entry("1"), entry("2")], [Event("u", "1", 1.0)])
     fill(tmp_path / "b", [entry("2", {"title": "other"}), entry("3")], [Event("u", "1", 1.0), Event("u", "3", 2.0)])
@@ -196,9 +200,9 @@ DAMAGE: dict[str, tuple[Callable[[list[bytes]], list[bytes]], int, str]] = {
     "no header": (lambda lines: lines[1:], 1, "its first line lacks the format"),
     "an items file": (lambda lines: [b'{"item_id": "a", "attributes": {}}\n'], 1, "its first line lacks the format"),
     "of another version": (
-        lambda lines: [lines[0].replace(b'"version":2', b'"version":9'), *lines[1:]],
+        lambda lines: [lines[0].replace(b'"version":3', b'"version":9'), *lines[1:]],
         1,
-        "a dump of format version 9; this program reads 1 to 2",
+        "a dump of format version 9; this program reads 1 to 3",
     ),
     "no JSON": (lambda lines: [*lines[:2], b"{oops\n", *lines[3:]], 3, "not JSON"),
     "no object": (lambda lines: [*lines[:2], b"[]\n", *lines[3:]], 3, "not a JSON object"),
@@ -249,6 +253,7 @@ def test_a_damaged_file_is_refused_by_line_and_nothing_is_written(tmp_path: Path
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
 def test_a_damaged_compressed_file_is_refused(tmp_path: Path, use: Run, damage: str) -> None:
     fill(tmp_path / "a", many(100))
@@ -265,6 +270,7 @@ def test_a_damaged_compressed_file_is_refused(tmp_path: Path, use: Run, damage: 
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.slow
 def test_a_dump_that_fails_leaves_the_one_before(tmp_path: Path, use: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path / "a", [entry("1")])
     path = tmp_path / "d.jsonl"
@@ -339,6 +345,90 @@ def test_a_missing_catalogue_and_a_missing_file_are_reported(tmp_path: Path, use
     with pytest.raises(FileFormatError, match="a directory"):
         use(tmp_path, "restore", tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def outcomes(users: int) -> list[Event]:
+    """What users did with the answers of two days: two variants of an experiment, a cold item, a repeated event."""
+    events = []
+    for n in range(users):
+        slot = (Slot("home", 2, "prices", "ab"[n % 2], "m", "s"), Slot("/similar"))[n % 5 == 0]
+        of = Attribution(
+            (20_000 * DAY + n % 2 * DAY).to_bytes(4) + n.to_bytes(8), slot, 1 + n % 120, "model", n % 3 == 0
+        )
+        user, done = f"user {n % 40}", ("shown", "clicked", "purchase")[: 1 + n % 3]
+        events += [Event(user, "1", 1.7e9 + n, f"{n} {type}", type, 0.25 * n, of) for type in done]
+        events += [Event(user, "1", 1.7e9 + n, None, "shown", None, of)]  # counted already
+    return events
+
+
+def reports(location: Location) -> object:
+    with closing(open_histories(location)) as histories:
+        counts = {by: histories.outcomes(by, 0, 30_000) for by in get_args(Dimension)}
+        counts |= {day: histories.outcomes("position", day, day) for day in (20_000, 20_001)}
+        return counts, histories.trials()
+
+
+@pytest.mark.slow
+def test_reports_are_the_same_after_a_restore(tmp_path: Path, redis_url: str, use: Run) -> None:
+    fill(tmp_path / "a", [entry("1")], [*outcomes(300), Event("user 1", "1", 2.0)])
+    with closing(open_histories(tmp_path / "a")) as histories:
+        histories.remove("user 3", "3 shown")
+        histories.delete("user 4")
+    before = reports(tmp_path / "a")
+    assert len(before[1]) == 2  # type: ignore[index]
+    there, back = tmp_path / "there.jsonl.gz", tmp_path / "back.jsonl"
+    use(tmp_path / "a", "dump", there, "--histories")
+    use(redis_url, "restore", there)
+    assert reports(redis_url) == before
+    use(redis_url, "restore", there, "--merge")  # as after one that was interrupted
+    assert reports(redis_url) == before
+    use(redis_url, "dump", back, "--histories")
+    use(tmp_path / "b", "restore", back)
+    assert reports(tmp_path / "b") == before
+    lines = gzip.decompress(there.read_bytes()).splitlines()
+    assert back.read_bytes().splitlines()[1:-1] == lines[1:-1]
+    with closing(open_histories(tmp_path / "b")) as histories:  # and are subtracted, as if never moved
+        for user in range(40):
+            histories.delete(f"user {user}")
+        assert [histories.outcomes(by, 0, 30_000) for by in get_args(Dimension)] == [[]] * 8
+
+
+def test_a_dump_of_a_version_without_attributions_is_restored(tmp_path: Path, use: Run) -> None:
+    fill(tmp_path / "a", [entry("1")], outcomes(3))
+    path = tmp_path / "d.jsonl"
+    use(tmp_path / "a", "dump", path, "--histories")
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    lines[0]["version"] = 2
+    for line in lines:
+        line.pop("attribution", None)
+    path.write_bytes(b"".join(_resealed([json.dumps(line).encode() + b"\n" for line in lines])))
+    assert json.loads(use(tmp_path / "b", "restore", path, "--json"))["events"] == 9
+    assert contents(tmp_path / "b")[1] == contents(tmp_path / "a")[1]
+    assert reports(tmp_path / "b")[1] == []  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("recommendation", "zz"),
+        ("placement", None),
+        ("placement", "a|b"),
+        ("variant", "two words"),
+        ("position", 0),
+        ("version", True),
+        ("source", 5),
+    ],
+)
+def test_an_attribution_that_no_store_can_have_is_refused(tmp_path: Path, use: Run, name: str, value: object) -> None:
+    fill(tmp_path / "a", [entry("1")], outcomes(1))
+    path = tmp_path / "d.jsonl"
+    use(tmp_path / "a", "dump", path, "--histories")
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    [event] = [line for line in lines if "attribution" in line]
+    event["attribution"][name] = value
+    path.write_bytes(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+    with pytest.raises(FileFormatError, match=f"attribution.{name}"):
+        use(tmp_path / "b", "restore", path)
 
 
 def test_a_dump_says_what_is_in_it(tmp_path: Path, use: Run) -> None:

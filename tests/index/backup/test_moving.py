@@ -35,6 +35,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
+@pytest.mark.slow
 def test_index_in_redis_then_move_to_sqlite(
     tmp_path: Path,
     redis_url: str,

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import redis
 
-from benchmarks.redis_server import RedisServer
-from index.build import consume as module
-from index.build.consume import Consumed, StreamConsumer
+from benchmarks.tools.redis_server import RedisServer
+from index.build import consume_redis as module
+from index.build.consume import Consumed, parsed
 from index.build.consume_cli import consume
+from index.build.consume_redis import RedisConsumer
 from index.catalogue.histories import HistoryStore
 from index.catalogue.open import open_catalogue, open_histories
 from index.catalogue.sqlite.catalogue import SqliteCatalogue
@@ -52,14 +53,14 @@ def test_a_killed_consumer_s_entries_are_stored_once(
     event(stream, "a", timestamp=1, type="view", value=2)
     event(stream, "b", timestamp=2, event_id="mine")
     add(stream, "item", item_id="kite", attributes={"title": "Paper kite"})
-    first = StreamConsumer(*stream, "shop", "one")
+    first = RedisConsumer(*stream, "shop", "one")
     entries = first.read(wait=False)
     assert len(entries) == 3
     # It stores, and dies before it can acknowledge.
     client, name = stream
     assert client.xpending(name, "shop")["pending"] == 3
-    histories.add([module._event(fields[b"event"], entry_id) for entry_id, fields in entries[:2]])
-    again = StreamConsumer(*stream, "shop", "one")
+    histories.add(parsed(entries[:2]).events)
+    again = RedisConsumer(*stream, "shop", "one")
     done = again.apply(again.read(wait=False), catalogue, histories, lambda: encoder)
     assert done == Consumed(events=0, items=1, rejected=0, lag=0)
     assert [(e.item_id, e.timestamp, e.type, e.value) for e in histories.recent("u", 9)] == [
@@ -81,8 +82,8 @@ def test_entries_of_a_consumer_that_is_gone_go_to_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     event(stream, "a", timestamp=1)
-    assert len(StreamConsumer(*stream, "shop", "gone").read(wait=False)) == 1
-    other = StreamConsumer(*stream, "shop", "other")
+    assert len(RedisConsumer(*stream, "shop", "gone").read(wait=False)) == 1
+    other = RedisConsumer(*stream, "shop", "other")
     assert other.read(wait=False) == [], "it may live"
     monkeypatch.setattr(module, "CLAIM_SECONDS", 0.0)
     assert other.apply(other.read(wait=False), catalogue, histories, lambda: encoder).events == 1
@@ -96,7 +97,7 @@ def test_what_fails_to_be_stored_stays(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     event(stream, "a", timestamp=1)
-    consumer = StreamConsumer(*stream, "shop", "one")
+    consumer = RedisConsumer(*stream, "shop", "one")
     entries = consumer.read(wait=False)
     with monkeypatch.context() as broken:
 
@@ -106,7 +107,7 @@ def test_what_fails_to_be_stored_stays(
         broken.setattr(histories, "add", full)
         with pytest.raises(CatalogueError):
             consumer.apply(entries, catalogue, histories, lambda: encoder)
-    again = StreamConsumer(*stream, "shop", "one")
+    again = RedisConsumer(*stream, "shop", "one")
     assert again.apply(again.read(wait=False), catalogue, histories, lambda: encoder).events == 1
 
 
@@ -122,10 +123,10 @@ def test_what_cannot_be_read_is_moved_with_the_reason(
     add(stream, "item", item_id="desk", attributes={"title": "Oak desk"})
     add(stream, "item", item_id="desk", attributes={"title": "Pine desk"})
     event(stream, "desk")
-    consumer = StreamConsumer(*stream, "shop", "one")
+    consumer = RedisConsumer(*stream, "shop", "one")
     done = consumer.apply(consumer.read(wait=False), catalogue, histories, lambda: encoder)
     assert done == Consumed(events=1, items=1, rejected=5, lag=0)
-    rejected = {fields[b"reason"].decode(): fields for _, fields in client.xrange(consumer.rejected_stream)}
+    rejected = {fields[b"reason"].decode(): fields for _, fields in client.xrange(consumer.rejected_name)}
     assert len(rejected) == 5
     assert "colour: unknown field" in rejected
     assert rejected["the model finds no text in it"][b"item"]
@@ -156,5 +157,5 @@ def test_the_command_reads_to_the_end_and_continues(
         assert catalogue.get("kite") is not None
     with pytest.raises(CatalogueError, match=r"redis://127\.0\.0\.1:1"):
         consume(["redis://127.0.0.1:1", *argv[1:]])
-    with pytest.raises(InputError, match="is not the URL of a Redis"):
-        consume(["kafka://x"])
+    with pytest.raises(InputError, match="neither the URL of a Redis"):
+        consume(["amqp://x"])

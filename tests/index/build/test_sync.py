@@ -143,7 +143,7 @@ def test_a_table_of_items(tmp_path: Path) -> None:
         ("item_id,title\n,Desk\n", "line 2: item_id: an item id has 1 to 256 bytes"),
         ('item_id,title\n1,"Desk\n', "lines? 2"),
         ("item_id,title\n", "no items in it"),
-        ("", "there must be a column item_id"),
+        ("", "empty"),
     ],
 )
 def test_a_broken_table_names_the_line(tmp_path: Path, text: str, message: str) -> None:
@@ -151,3 +151,57 @@ def test_a_broken_table_names_the_line(tmp_path: Path, text: str, message: str) 
     path.write_text(text, encoding="utf-8")
     with pytest.raises(FileFormatError, match=message):
         read_any_items(path)
+
+
+SHOP = """format = 1
+[items]
+path = "produkte.csv"
+delimiter = ";"
+[items.columns]
+"Art.-Nr." = "id"
+title = "text"
+Preis = { as = "number", decimal = "," }
+Bestand = "available"
+[events]
+path = "log.csv"
+item = "sku"
+user = "user"
+"""
+
+
+def test_a_shops_export_is_read_as_its_project_says(
+    feed: Path, home: Path, tiny_items: list[Item], capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = feed.parent
+    monkeypatch.chdir(shop)
+    (shop / "shop.toml").write_text(SHOP, encoding="utf-8")
+    rows = [f'{item.item_id};"{item.attributes["title"]}";1,50;3' for item in tiny_items]
+    (shop / "produkte.csv").write_text(
+        "\n".join(["Art.-Nr.;title;Preis;Bestand", *rows, "kite;Kite;2,00;0", "Summe;;;24"]) + "\n"
+    )
+    for argv in (["produkte.csv"], []):
+        sync_items([*argv, "--json"])
+    created, unchanged = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (created["created"], created["updated"], unchanged["unchanged"]) == (1, 8, 9)
+    assert created["left_out"] == 1  # the sum
+    with pytest.raises(InputError, match="1 items have nothing that the model can read"):
+        sync_items(["produkte.csv", "--on-error", "raise"])
+    with closing(open_catalogue(home)) as catalogue:
+        stored = catalogue.get("kite")
+    assert stored is not None
+    assert stored[1].item == Item("kite", {"title": "Kite", "Preis": 2}, available=False)
+    (shop / "log.csv").write_text("user,sku\nu,kite\n")
+    with pytest.raises(FileFormatError, match=r"log\.csv, line 1: no column 'Art\.-Nr\.'; there are user"):
+        sync_items(["log.csv"])
+    write(feed, tiny_items)  # the program's own format, as before
+    sync_items([str(feed), "--json"])
+    assert answer(capsys)["gone"] == 0
+
+
+def test_without_a_project_the_export_is_named(feed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(feed.parent)
+    with pytest.raises(InputError, match=r"name the export; only where there is a shop\.toml"):
+        sync_items([])
+    (feed.parent / "empty.csv").write_text("")
+    with pytest.raises(FileFormatError, match=r"empty\.csv: empty"):
+        sync_items(["empty.csv"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import uuid
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from benchmarks.redis_server import RedisServer
+from benchmarks.tools.redis_server import RedisServer
 from index.catalogue.event_types import EventType, EventTypes
 from index.catalogue.histories import Event, HistoryStore
 from index.catalogue.redis.histories import RedisHistories
@@ -51,6 +53,8 @@ class Model:
         for user_id, item_id, timestamp, _, number, type in self.events:
             if self.types.of(type).kind == "history":
                 users.setdefault(user_id, []).append((timestamp, number, item_id, self.types.of(type).weight))
+        if (gap := self.types.session_gap) is not None:
+            users = {user_id: merged(sorted(rows), gap) for user_id, rows in users.items()}
         events: dict[str, float] = {}
         pairs: dict[tuple[str, str], float] = {}
         weights = [round(d**-0.5 * 2**20) / 2**20 for d in (1, 2, 3)]
@@ -66,6 +70,24 @@ class Model:
         return events, pairs
 
 
+def merged(rows: list[tuple[float, int, str, float]], gap: float) -> list[tuple[float, int, str, float]]:
+    """Rows, oldest first, with each item once in a session: the first one, with the largest weight."""
+    found: list[tuple[float, int, str, float]] = []
+    place: dict[str, int] = {}
+    last = rows[0][0] if rows else 0.0
+    for timestamp, number, item_id, weight in rows:
+        if timestamp - last > gap:
+            place.clear()
+        last = timestamp
+        if item_id in place:
+            first = found[place[item_id]]
+            found[place[item_id]] = (*first[:3], max(first[3], weight))
+        else:
+            place[item_id] = len(found)
+            found.append((timestamp, number, item_id, weight))
+    return found
+
+
 def as_counted(base: BaseCounts) -> Counted:
     rows = np.repeat(np.arange(len(base.item_ids)), np.diff(base.offsets)).tolist()
     pairs = zip(rows, base.columns.tolist(), base.values.tolist(), strict=True)
@@ -77,7 +99,7 @@ def as_counted(base: BaseCounts) -> Counted:
 
 USERS, ITEMS, IDS = st.sampled_from("uvw"), st.sampled_from("abcde"), st.sampled_from(["1", "2", "3", "4", None, None])
 TYPES = st.sampled_from(["", "", "view", "buy", "shown"])
-EVENTS = st.builds(Event, USERS, ITEMS, st.integers(0, 6).map(float), IDS, TYPES)
+EVENTS = st.builds(Event, USERS, ITEMS, st.integers(0, 12).map(float), IDS, TYPES)
 KINDS = st.sampled_from(
     [EventType(), EventType("history", 0.25), EventType("history", 341 / 1024), EventType("negative")]
 )
@@ -148,11 +170,14 @@ class Following(RuleBasedStateMachine):
             model.head += 1
             model.states[model.head] = model.count()
 
-    @rule(changed=st.dictionaries(st.sampled_from(["view", "buy", "shown"]), KINDS, min_size=1))
-    def set_types(self, changed: dict[str, EventType]) -> None:
+    @rule(
+        changed=st.dictionaries(st.sampled_from(["view", "buy", "shown"]), KINDS, min_size=1),
+        gap=st.sampled_from([None, 0.0, 1.0, 2.0, math.inf]),
+    )
+    def set_types(self, changed: dict[str, EventType], gap: float | None) -> None:
         """Counts of another setting lead nowhere: each follower counts again."""
         model = self.model
-        model.types = model.types.with_types(changed)
+        model.types = model.types.with_types(changed).with_gap(gap)
         self.store.set_types(model.types)
         model.head += model.head > 0
         model.states = {model.head: model.count()}
@@ -204,6 +229,16 @@ class Following(RuleBasedStateMachine):
         expected = self.model.states[self.model.head]
         assert as_counted(self.eager.compact()) == expected
         assert as_counted(count_events(self.store, SETTINGS)) == expected
+
+    @precondition(lambda self: hasattr(self, "store"))
+    @invariant()
+    def histories_are_those_that_are_counted(self) -> None:
+        sequences = self.store.event_sequences()
+        whole = {tuple(sequences.items[begin:end]) for begin, end in pairwise(sequences.offsets.tolist())}
+        for user_id in "uvw":
+            history = tuple(event.item_id for event in self.store.recent(user_id, 1000))
+            assert history in whole | {()}
+            assert tuple(event.item_id for event in self.store.recent(user_id, 2)) == history[-2:]
 
     def teardown(self) -> None:
         if hasattr(self, "store"):

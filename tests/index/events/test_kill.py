@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.redis_server import RedisServer, server_program
-from benchmarks.service_process import environment
-from index.catalogue.histories import Event
+from benchmarks.tools.redis_server import RedisServer, server_program
+from benchmarks.tools.service_process import environment
+from index.catalogue.histories import Event, HistoryStore
 from index.catalogue.open import HISTORIES, HISTORIES_FILE
+from index.catalogue.outcomes import Counts, Moments
 from index.events.counting import count_events, current_counts, follow, start_counts
 from seqrec.hybrid.cooccurrence import CooccurrenceSettings
 from seqrec.hybrid.event_counts import BaseCounts
@@ -58,6 +59,7 @@ def test_acknowledged_events_count_once_after_a_kill(killed: str, tmp_path: Path
         }
         for step in set(range(len(steps))) - gone:
             assert all((event.user_id, event.event_id) in known for event in events_of(step)), step
+        _check_outcomes(stored, known)
         # The writer does not know what became of its last step, and takes it again.
         take(stored, len(steps))
         for event in events_of(len(steps)):
@@ -106,6 +108,21 @@ def _write_until(factory: str, location: str, steps: int, server: RedisServer | 
     return said
 
 
+def _check_outcomes(store: HistoryStore, known: Counter[tuple[str, str | None]]) -> None:
+    """What reports count is what is stored, event by event."""
+    [row] = store.outcomes("placement", 0, 0)
+    assert row.counts == Counts(len(known), len(known))
+    trials = {trial.variant: trial.moments for trial in store.trials()}
+    for variant in ("v0", "v1"):
+        own = Counter(user for user, _ in known if f"v{int(user[1:]) % 2}" == variant)
+        of = trials.get(variant, Moments())
+        assert (of.users, of.clicked, of.clicked_clicked) == (
+            len(own),
+            own.total(),
+            sum(count * count for count in own.values()),
+        )
+
+
 def _check_equal(one: BaseCounts, other: BaseCounts) -> None:
     assert list(one.item_ids) == list(other.item_ids)
     assert one.seq == other.seq
@@ -114,4 +131,4 @@ def _check_equal(one: BaseCounts, other: BaseCounts) -> None:
 
 
 def test_the_writer_s_events_are_what_they_seem() -> None:
-    assert events_of(8) == [Event("u1", f"i{4 + k}", 8.0, f"8-{k}") for k in range(3)]
+    assert events_of(8) == [Event("u1", f"i{4 + k}", 8.0, f"8-{k}", "clicked", 0.5) for k in range(3)]

@@ -8,6 +8,7 @@ import pytest
 
 from index.catalogue.histories import Event
 from index.catalogue.open import open_histories
+from index.catalogue.outcomes import Attribution, Slot
 from index.events.users_cli import users
 from seqrec.errors import InputError
 
@@ -35,6 +36,23 @@ def test_users_are_exported(home: Path, capsys: pytest.CaptureFixture[str]) -> N
     for argv in (["export"], ["export", "ann", "--all"], ["export", " ann"]):
         with pytest.raises(InputError):
             users([*argv, "--home", str(home)])
+
+
+def test_outcomes_are_exported_with_their_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    of = Attribution(bytes(range(12)), Slot("home", 2, "prices", "a", "m", "s"), 3, "model", True)
+    with closing(open_histories(tmp_path)) as store:
+        store.add(
+            [Event("ann", "i", 1.0, None, "clicked", None, of), Event("ann", "i", 2.0, None, "clicked", None, of)]
+        )
+    exported = {
+        "recommendation": "000102030405060708090a0b", "placement": "home", "version": 2, "experiment": "prices",
+        "variant": "a", "model": "m", "snapshot": "s", "position": 3, "source": "model", "cold": True,
+    }  # fmt: skip
+    for argv in (["ann"], ["--all"]):
+        users(["export", *argv, "--home", str(tmp_path)])
+        first, again = map(json.loads, capsys.readouterr().out.splitlines())
+        assert first["attribution"] == exported
+        assert "attribution" not in again, "it counts once"
 
 
 def test_users_are_deleted(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

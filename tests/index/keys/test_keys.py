@@ -5,11 +5,13 @@ import re
 import stat
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import redis
 
 from index.catalogue.sqlite.catalogue import SqliteCatalogue
-from index.keys.base import KeyStore, digest_of, make_key, parse_duration, parse_limit
+from index.keys.base import KeyStore, digest_of, make_key, parse_expiry, parse_limit
 from index.keys.cli import keys
 from index.keys.open import KEYS_FILE, open_keys
 from index.keys.redis import RedisKeys
@@ -36,17 +38,40 @@ class TestRedisKeys(KeyContract):
         return redis_url
 
 
+def test_a_key_with_a_field_of_a_later_version_has_no_scopes_and_can_be_revoked(redis_url: str) -> None:
+    """The field may restrict it; all other keys stay valid."""
+    store = RedisKeys(redis_url)
+    shop, later = (make_key(name, ["recommend"])[0] for name in ("shop", "later"))
+    store.add(shop)
+    store.add(later)
+    client = redis.Redis.from_url(redis_url.partition("?")[0])
+    prefix = parse_qs(urlsplit(redis_url).query)["prefix"][0]
+    [where] = [key for key in client.scan_iter(f"*{prefix}*") if key.endswith(b"keys")]
+
+    def record() -> dict[str, object]:
+        found: dict[str, object] = json.loads(client.hget(where, "later"))
+        return found
+
+    client.hset(where, "later", json.dumps({**record(), "networks": ["10.0.0.0/8"]}))
+    assert [(key.name, key.scopes) for key in store.all()] == [("later", frozenset()), ("shop", shop.scopes)]
+    assert store.revoke("later", 5.0).revoked == 5.0
+    assert record()["networks"] == ["10.0.0.0/8"]
+    assert record()["scopes"] == ["recommend"]
+    client.close()
+    store.close()
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"), [("45s", 45.0), ("30m", 1800.0), ("12h", 43200.0), ("90d", 7776000.0), ("2w", 1209600.0)]
 )
 def test_durations(text: str, seconds: float) -> None:
-    assert parse_duration(text) == seconds
+    assert parse_expiry(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "90", "d", "0d", "-1d", "1.5h", "90 days", "9999999999w", "101y"])
+@pytest.mark.parametrize("text", ["", "90", "d", "0d", "-1d", "90 days", "9999999999w", "101y"])
 def test_bad_durations_are_named(text: str) -> None:
     with pytest.raises(InputError, match=f"expires: a time such as 90d.*not {text!r}"):
-        parse_duration(text)
+        parse_expiry(text)
 
 
 @pytest.mark.parametrize(

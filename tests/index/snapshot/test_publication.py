@@ -13,6 +13,8 @@ from seqrec.data.items import Item
 from seqrec.errors import LogTruncated, SnapshotError
 from tests.index.conftest import Build
 
+pytestmark = pytest.mark.slow
+
 
 def numbered(number: int) -> list[Item]:
     return [Item("item", {"title": f"number {number}"})]

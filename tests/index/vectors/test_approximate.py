@@ -13,7 +13,7 @@ import pytest
 
 from index.build.cli import index as index_command
 from index.build.reindex import Request, make_snapshot
-from index.snapshot.manifest import Manifest, _digest
+from index.snapshot.manifest import Manifest, record_digest
 from index.snapshot.snapshot import SnapshotStore, open_snapshot
 from index.vectors import approximate
 from index.vectors.approximate import LEAST_VECTORS, ApproximateIndex, build_approximate, open_approximate
@@ -43,7 +43,7 @@ class _Made(VectorIndexContract):
     effort: str
 
     def make(self, base: npt.NDArray[np.float32], metric: Metric) -> VectorIndex:
-        made = approximate._new(self.factory, base.shape[1], metric)
+        made = approximate.new_index(self.factory, base.shape[1], metric)
         if len(base) >= 4:
             made.train(base)
             made.add(base)
@@ -103,12 +103,12 @@ def test_a_file_that_was_altered_is_refused(written: tuple[Path, npt.NDArray[np.
 
 def test_more_effort_finds_more() -> None:
     base = vectors(3_000, dim=32)
-    made = approximate._new("IVF64,Flat", 32, Metric.COSINE)
+    made = approximate.new_index("IVF64,Flat", 32, Metric.COSINE)
     made.train(base)
     made.add(base)
     index, sample = ApproximateIndex(made, base, Metric.COSINE), RecallSample(base, Metric.COSINE)
     recalls = []
-    for effort in approximate._search_params(made):
+    for effort in approximate.search_params(made):
         index.set_search_params(effort)
         recalls.append(sample.recall_of(index))
     assert recalls[0] < 0.5
@@ -116,6 +116,7 @@ def test_more_effort_finds_more() -> None:
     assert recalls == sorted(recalls)
 
 
+@pytest.mark.slow
 def test_a_target_that_is_not_reached_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     base = vectors(2_000, dim=32)
     sample = RecallSample(base, Metric.COSINE)
@@ -147,6 +148,7 @@ def test_too_few_vectors_for_the_lists_are_reported(build: Build, many_items: li
         build(items=many_items, index="IVF5000,Flat")
 
 
+@pytest.mark.slow
 def test_a_snapshot_with_an_index_of_its_own(build: Build, home: Path, many_items: list[Item]) -> None:
     manifest = build(items=many_items, index="IVF16,Flat").manifest
     assert (manifest.index, manifest.index_requested, manifest.index_why) == (
@@ -159,7 +161,7 @@ def test_a_snapshot_with_an_index_of_its_own(build: Build, home: Path, many_item
     assert manifest.files[INDEX_FILE].size > 1_000
     snapshot = SnapshotStore(home).open(manifest.snapshot_id)
     assert isinstance(snapshot.index, ApproximateIndex)
-    inverted = faiss.downcast_InvertedLists(snapshot.index._index.invlists)
+    inverted = faiss.downcast_InvertedLists(snapshot.index.faiss_index.invlists)
     assert isinstance(inverted, faiss.OnDiskInvertedLists)  # mapped, not read
     rows, _ = snapshot.index.search(np.array(snapshot.vectors[:3]), 1)
     np.testing.assert_allclose((snapshot.vectors[rows[:, 0]] * snapshot.vectors[:3]).sum(1), 1, atol=1e-5)
@@ -191,6 +193,7 @@ def test_auto_picks_by_size_and_says_why() -> None:
     assert few == Choice("flat", "999 vectors are too few for IVF16,Flat, which needs 1,000")
 
 
+@pytest.mark.slow
 def test_auto_is_asked_again_at_each_reindex(
     build: Build, home: Path, many_items: list[Item], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,7 +209,7 @@ def test_a_manifest_from_before_there_were_kinds_is_read(build: Build) -> None:
     record = json.loads(manifest.to_json())
     for name in ("index_requested", "index_why", "search_params", "digest"):
         record.pop(name)
-    old = Manifest.from_json(json.dumps(record | {"digest": _digest(record)}))
+    old = Manifest.from_json(json.dumps(record | {"digest": record_digest(record)}))
     assert old == replace(manifest, index_why="")
 
 
@@ -215,10 +218,10 @@ def test_a_manifest_of_format_1_is_read(build: Build) -> None:
     record = json.loads(manifest.to_json())
     record |= {"format": 1, "index_asked": record.pop("index_requested"), "index_effort": record.pop("search_params")}
     del record["digest"]
-    assert Manifest.from_json(json.dumps(record | {"digest": _digest(record)})) == manifest
+    assert Manifest.from_json(json.dumps(record | {"digest": record_digest(record)})) == manifest
     record["format"] = 3
     with pytest.raises(SnapshotError, match="format 3; this version reads formats 1 to 2"):
-        Manifest.from_json(json.dumps(record | {"digest": _digest(record)}))
+        Manifest.from_json(json.dumps(record | {"digest": record_digest(record)}))
 
 
 def test_the_command_says_what_it_chose(

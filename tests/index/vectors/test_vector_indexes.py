@@ -27,12 +27,11 @@ class TestFlat(VectorIndexContract):
 
     def test_memory_mapped_vectors_are_not_copied(self, tmp_path: Path) -> None:
         np.save(tmp_path / "vectors.npy", vectors(50))
-        mapped = np.load(tmp_path / "vectors.npy", mmap_mode="r")
-        index = FlatIndex(mapped, Metric.COSINE)
-        assert np.shares_memory(index._vectors, mapped)
-        assert np.shares_memory(index._exact._vectors.numpy(), mapped)
-        rows, _ = index.search(vectors(50)[3:4], 1)
-        assert rows.tolist() == [[3]]
+        index = FlatIndex(np.load(tmp_path / "vectors.npy", mmap_mode="r"), Metric.COSINE)
+        queries, masks = vectors(50)[3:5], [np.ones(50, bool)] * 2
+        assert index.search(queries, 1)[0].tolist() == index.search(queries, 1, masks)[0].tolist() == [[3], [4]]
+        np.load(tmp_path / "vectors.npy", mmap_mode="r+")[:] = vectors(50)[::-1]  # a copy would not notice
+        assert index.search(queries, 1)[0].tolist() == index.search(queries, 1, masks)[0].tolist() == [[46], [45]]
 
     @pytest.mark.parametrize("metric", METRICS)
     @pytest.mark.parametrize("queries", [1, FEW_QUERIES, FEW_QUERIES + 1, 40])
@@ -52,7 +51,7 @@ class TestFlat(VectorIndexContract):
         """The best k come from several blocks, the last of which is shorter; so do those of a mask."""
         monkeypatch.setattr(exact, "_TOPK_ROWS", 1)
         monkeypatch.setattr(exact, "_GATHER_ROWS", 3)
-        monkeypatch.setitem(exact._BLOCK_SCORES, "cpu", block_scores)
+        monkeypatch.setitem(exact.BLOCK_SCORES, "cpu", block_scores)
         rng = np.random.default_rng(3)
         few = rng.random(300) < 0.1
         masks = [None, few, rng.random(300) < 0.9, few, np.zeros(300, bool), None, ~few]
@@ -66,11 +65,13 @@ class TestOwned(VectorIndexContract):
 
     def test_one_thread_makes_it_and_searches_it(self) -> None:
         threads: list[str] = []
+        idents: set[int] = set()
 
         class Recording(FlatIndex):
             def __init__(self) -> None:
                 super().__init__(vectors(5), Metric.COSINE)
                 threads.append(threading.current_thread().name)
+                idents.add(threading.get_ident())
 
             def search(self, *arguments: Any) -> Any:
                 threads.append(threading.current_thread().name)
@@ -81,7 +82,7 @@ class TestOwned(VectorIndexContract):
             list(asking.map(index.search, [vectors(2)] * 8, [1] * 8))
         assert len(threads) == 9
         assert set(threads) == {"index_0"}
-        [thread] = [thread for thread in index._thread._threads if thread.is_alive()]
+        [thread] = [thread for thread in threading.enumerate() if thread.ident in idents]
         del index
         thread.join(10)
         assert not thread.is_alive()

@@ -81,6 +81,7 @@ def test_both_clients_have_the_same_methods() -> None:
             assert list(inspect.signature(other).parameters) == list(inspect.signature(method).parameters), name
 
 
+@pytest.mark.slow
 def test_importing_it_loads_no_torch() -> None:
     code = "import sys, seqrec.client; sys.exit('torch' in sys.modules or 'fastapi' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -96,6 +97,15 @@ def test_a_body_has_only_what_was_given() -> None:
         {"k": 3, "user_id": "u", "exclude": ["x"], "candidates": [], "explain": True, "placement": "home"},
     ]
     assert server.requests[0].headers["authorization"] == "Bearer seqrec_k"
+
+
+def test_rules_pages_and_who_asks_are_sent() -> None:
+    server = Server(httpx.Response(200, json={**ANSWER, "next": "page2"}))
+    with server.client() as client:
+        first = client.recommend(user_id="u", placement="home", fields=[], session_id="s", paginate=True)
+        client.recommend(user_id="u", cursor=first.next)
+    asked = {"k": 10, "user_id": "u", "placement": "home", "fields": [], "session_id": "s", "paginate": True}
+    assert server.bodies() == [asked, {"k": 10, "user_id": "u", "cursor": "page2"}]
 
 
 def test_answers_of_a_newer_service_are_read() -> None:

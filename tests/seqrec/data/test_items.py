@@ -541,6 +541,7 @@ def test_parquet_without_the_columns_or_cut_short(tmp_path: Path) -> None:
         read_interactions(path)
 
 
+@pytest.mark.slow
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['pyarrow'] = None\n"

@@ -1,4 +1,4 @@
-"""Three small exports with the warts of real ones, made of the bundled purchases; also used by the tutorial's test."""
+"""Small exports with the warts of real ones, made of the bundled purchases; also used by the tutorial's test."""
 
 from __future__ import annotations
 
@@ -57,9 +57,11 @@ def semicolons(folder: Path, users: int = 60) -> None:
     )
 
 
-def _write(path: Path, names: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    with path.open("w", encoding="latin-1", newline="") as file:
-        writer = csv.writer(file, delimiter=";", lineterminator="\r\n")
+def _write(
+    path: Path, names: Sequence[str], rows: Sequence[Sequence[object]], delimiter: str = ";", encoding: str = "latin-1"
+) -> None:
+    with path.open("w", encoding=encoding, newline="") as file:
+        writer = csv.writer(file, delimiter=delimiter, lineterminator="\r\n")
         writer.writerow(names)
         writer.writerows(rows)
 
@@ -122,3 +124,113 @@ def parquet(folder: Path, users: int = 60) -> None:
         "stars": pa.array([draw.randint(1, 5) for _ in rows]),
     }
     pq.write_table(pa.table(ratings), folder / "ratings.parquet")
+
+
+def woocommerce(folder: Path, users: int = 40) -> None:
+    """products.csv and orders.csv as WooCommerce exports them in German: Latin-1, several pictures in one field, a
+    stock that nobody counts next to a flag, a published flag, and a status and a way of payment for each order."""
+    items, rows = purchases(users)
+    names = ("ID", "Typ", "Artikelnummer", "Name", "Veröffentlicht", "Kurzbeschreibung", "Vorrätig?", "Lager",
+             "Regulärer Preis", "Kategorien", "Bilder")  # fmt: skip
+    _write(
+        folder / "products.csv",
+        names,
+        [
+            (1000 + number, "simple", item_id, title, 1, f"<b>{title}</b> für Sie", int(number % 5 > 0),
+             ("", 12, 0)[number % 3], f"{number % 70},95", GROUPS[number % 5],
+             f"https://shop.example/{item_id}.jpg, https://shop.example/{item_id}-1.jpg")
+            for number, (item_id, title) in enumerate(items)
+        ],
+    )  # fmt: skip
+    states = ("Abgeschlossen", "Abgeschlossen", "In Bearbeitung", "Storniert", "Rückerstattet")
+    orders = [
+        (seconds, states[seconds // 60 % 5], datetime.fromtimestamp(seconds, UTC).strftime("%d.%m.%Y %H:%M"), user,
+         "Jörg", "PayPal", item_id, 1 + seconds % 3, "1.034,50")
+        for user, item_id, seconds in rows
+    ]  # fmt: skip
+    names = ("Bestellnummer", "Bestellstatus", "Bestelldatum", "Kundennummer", "Vorname (Rechnung)", "Zahlungsmethode",
+             "Artikelnummer", "Menge", "Gesamtbetrag der Bestellung")  # fmt: skip
+    _write(folder / "orders.csv", names, orders)
+
+
+def shopify(folder: Path, users: int = 40) -> None:
+    """products_export.csv as Shopify exports it, with a row for each variant that has the handle and little else, and
+    HTML bodies of several lines; tracking.jsonl with nested records, of visitors that log in now and then."""
+    items, rows = purchases(users)
+    names = ("Handle", "Title", "Body (HTML)", "Vendor", "Tags", "Published", "Option1 Name", "Option1 Value",
+             "Variant SKU", "Variant Inventory Qty", "Variant Price", "Image Src", "Status")  # fmt: skip
+    products: list[Sequence[object]] = []
+    for number, (item_id, title) in enumerate(items):
+        body = f"<h2>{title}</h2>\n<p>For&nbsp;<em>every</em>\nday.</p>"
+        status = "draft" if number % 10 == 9 else "active"
+        for variant in range(1 + number % 4):
+            own = ("Size", "SML?"[variant], f"{item_id}-{variant}", number % 7 * variant, f"{number % 50}.95")
+            first = (title, body, "Acme", "home, gift" if number % 2 else "kids, paper", "true")
+            more = (f"https://cdn.example/{item_id}.jpg", status)
+            products.append(
+                (f"h-{item_id}", *(first if not variant else [""] * 5), *own, *(more if not variant else ["", ""]))
+            )
+    _write(folder / "products_export.csv", names, products, ",", "utf-8")
+    with (folder / "tracking.jsonl").open("w", encoding="utf-8") as file:
+        for number, (user, item_id, seconds) in enumerate(rows):
+            for step, name in enumerate(("view_item", "add_to_cart", "purchase")[: 1 + number % 3]):
+                zone = timezone(timedelta(hours=1 + number % 2))
+                record = {
+                    "event": name,
+                    "sent_at": datetime.fromtimestamp(seconds + 40 * step, zone).isoformat(timespec="milliseconds"),
+                    "anonymous_id": f"device-{user}",
+                    "user_id": user if number % 4 else None,
+                    "properties": {"product_id": f"h-{item_id}", "currency": "EUR"},
+                }
+                file.write(json.dumps(record) + "\n")
+
+
+def order_lines(folder: Path, users: int = 40) -> None:
+    """Artikelstamm.csv and Bestellpositionen.csv: Latin-1, prices with a currency, states of orders, sums."""
+    items, rows = purchases(users)
+    names = ("Art.-Nr.", "Hersteller", "Artikelname", "Langtext", "VK brutto", "Gewicht (kg)")
+    articles = [
+        (
+            item_id,
+            ("Müller", "Bösch & Co.", "")[n % 3],
+            title,
+            f"Größe: {n % 40} cm, {title}",
+            f"{n % 70},95 EUR",
+            "0,5",
+        )
+        for n, (item_id, title) in enumerate(items)
+    ]
+    _write(folder / "Artikelstamm.csv", names, articles)
+    states = ("bezahlt", "bezahlt", "bezahlt", "storniert", "erstattet", "offen")
+    orders: list[Sequence[object]] = [
+        (
+            n // 7,
+            datetime.fromtimestamp(at, UTC).strftime("%d.%m.%y %H:%M"),
+            f"K{user}",
+            item_id,
+            n % 12 + 1,
+            states[n % 6],
+        )
+        for n, (user, item_id, at) in enumerate(rows)
+    ]
+    orders += [("", "", "", "", " ", ""), ("Summe", "", "", "", len(rows) * 6, ""), ("Erstellt am 09.12.2011",)]
+    names = ("Auftrag", "Bestelldatum", "Kunden-Nr.", "Art.-Nr.", "Stück", "Status")
+    _write(folder / "Bestellpositionen.csv", names, orders)
+
+
+def numbers_and_texts(folder: Path) -> None:
+    """films.parquet with ids such as "00007" and structs, plays.parquet with whole numbers as ids and nanoseconds."""
+    films = {
+        "film_id": [f"{number:05d}" for number in range(1, 41)],
+        "title": [f"The film of day {number}" for number in range(1, 41)],
+        "dims": [{"w": number, "h": 2} for number in range(40)],
+    }
+    pq.write_table(pa.table(films), folder / "films.parquet")
+    begin = 1_600_000_000_123_456_789
+    plays = {
+        "viewer": pa.array([None if n == 5 else n % 30 for n in range(300)], pa.int64()),
+        "film_id": pa.array([n * 7 % 40 + 1 for n in range(300)], pa.int64()),
+        "watched_at": pa.array([begin + n * 10**12 for n in range(300)], pa.timestamp("ns", "Europe/Berlin")),
+        "action": pa.array([("watch", "like")[n % 2] for n in range(300)]).dictionary_encode(),
+    }
+    pq.write_table(pa.table(plays), folder / "plays.parquet")

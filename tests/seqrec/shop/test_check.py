@@ -110,3 +110,44 @@ def test_items_without_events_and_events_without_items(tmp_path: Path) -> None:
     unknown = [(f"u{u}", "nowhere", START + u) for u in range(400)]
     [finding] = findings(shop(tmp_path, [*healthy(), *unknown]))
     assert "400 of 2,000 events (20%) were left out: items that are not in the catalogue" in finding
+
+
+def typed(folder: Path, kinds: Sequence[str], types: str = "") -> Project:
+    project = shop(folder, healthy(), more='type = "status"\n' + types)
+    lines = (folder / "events.csv").read_text().splitlines()
+    rows = [f"{line},{kinds[n % len(kinds)]}" for n, line in enumerate(lines[1:])]
+    (folder / "events.csv").write_text("\n".join([f"{lines[0]},status", *rows]) + "\n")
+    return project
+
+
+def test_states_of_orders_are_explained(tmp_path: Path) -> None:
+    states = ["paid"] * 20 + ["cancelled", "pending"]
+    rules = "[events.types]\ncancelled = { negative = true }\npending = { ignore = true }\n"
+    [finding] = findings(typed(tmp_path, states, rules))
+    assert finding.startswith("note: status has states of orders, not actions: paid (1,456) make history")
+    assert "cancelled (72) are negative (not recommended again); pending (72) are left out" in finding
+    assert "history = false" not in finding
+
+
+def test_orders_taken_back_that_count_as_purchases(tmp_path: Path) -> None:
+    warning, note = findings(typed(tmp_path, ["bezahlt", "bezahlt", "bezahlt", "storniert"]))
+    assert warning.startswith("warning: 400 events of type storniert were taken back, and count like purchases; set ")
+    assert "storniert = { negative = true } in [events.types], or { ignore = true }" in warning
+    assert "bezahlt (1,200), storniert (400) make history" in note
+    found = findings(typed(tmp_path, ["view", "refund"], "[events.types]\nview = {}\nrefund = { ignore = true }\n"))
+    assert not any("refund" in one for one in found)
+
+
+def test_a_type_that_nobody_knows(tmp_path: Path) -> None:
+    [finding] = findings(typed(tmp_path, ["view", "zoomed"]))
+    assert finding.startswith("note: 800 events of type zoomed, an unknown word, are in the histories")
+    assert "zoomed = { ignore = true }" in finding
+
+
+def test_one_time_for_all_and_times_before_shops_were_online(tmp_path: Path) -> None:
+    [finding] = findings(shop(tmp_path, [(user, item, START) for user, item, _ in healthy()]))
+    assert finding.startswith("warning: all events have one time, 2023-11-14, so the order")
+    assert "(events.time)" in finding
+    empty = [(user, item, at if n % 4 else n) for n, (user, item, at) in enumerate(healthy())]
+    [finding] = findings(shop(tmp_path, empty))
+    assert finding.startswith("warning: 400 of 1,600 events are from before 1990, such as 1970-01-01")

@@ -134,3 +134,16 @@ def test_without_times_the_order_of_the_rows_counts(log: Path) -> None:
     events, _ = read(log, time=None, time_format="order")
     assert events.unit == "order"
     assert events.time.tolist() == list(range(8))
+
+
+def test_ids_that_are_the_same_number_are_spelled_as_in_the_items(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(
+        "u,i,t\n" + "".join(f"a,{item},{n}\n" for n, item in enumerate(("123", "00123", "123.0", "9", "7")))
+    )
+    known = {"00123", "9", "09", "x-7"}
+    found = worth(path, known, item_numbers=True)
+    assert [row[1] for row in rows(found.events)] == ["00123", "00123", "00123", "9"]
+    assert [row[1] for row in rows(worth(path, known).events)] == ["00123", "9"]
+    ambiguous = worth(path, {"00123", "09", "009"}, item_numbers=True)
+    assert {row[1] for row in rows(ambiguous.events)} == {"00123"}

@@ -7,6 +7,7 @@ import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -16,6 +17,8 @@ from seqrec.shop.cli import init
 from seqrec.shop.imported import import_shop
 from seqrec.shop.project import Project, read_project
 from tests.seqrec.shop import exports
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
@@ -125,6 +128,41 @@ def test_parquet_with_datetimes_and_nulls(folder: Path) -> None:
     assert set(report.events["left_out"]) == {"no uid", "no rated_at"}
     users = set(read_interactions(project.interactions).user_ids)
     assert all(user.isdecimal() for user in users)
+
+
+def test_woocommerce_in_german(folder: Path) -> None:
+    exports.woocommerce(folder)
+    init(["--items", "products.csv", "--events", "orders.csv"])
+    project = read_project(folder / "shop.toml")
+    items, events = project.config.items, project.config.events
+    found = kinds(project)
+    assert [name for name, kind in found.items() if kind == "available"] == ["Vorrätig?"]
+    assert (found["Bilder"], found["Lager"], items.texts) == (
+        "stored",
+        "stored",
+        ("Name", "Kategorien", "Kurzbeschreibung"),
+    )
+    assert (events.user, events.item, events.type) == ("Kundennummer", "Artikelnummer", "Bestellstatus")
+    assert {name for name, kind in events.types.items() if kind.negative} == {"Storniert", "Rückerstattet"}
+    assert {name for name, kind in events.types.items() if kind.counts} == {"Abgeschlossen", "In Bearbeitung"}
+    report = import_shop(project)
+    assert 0 < report.items["unavailable"] < 0.25 * report.items["kept"]
+
+
+def test_shopify_with_a_row_for_each_variant_and_visitors_that_log_in_later(folder: Path) -> None:
+    exports.shopify(folder)
+    init(["--items", "products_export.csv", "--events", "tracking.jsonl"])
+    project = read_project(folder / "shop.toml")
+    items, events = project.config.items, project.config.events
+    assert (items.id, items.duplicates) == ("Handle", "merge")
+    assert [name for name, kind in kinds(project).items() if kind == "available"] == ["Status"]
+    assert (events.user, events.session, events.item) == ("user_id", "anonymous_id", "product_id")
+    report = import_shop(project)
+    made = list(read_items(project.items))
+    assert all(item.attributes["Title"] and "every day." in str(item.attributes["Body (HTML)"]) for item in made)
+    assert sum(not item.available for item in made) == len(made) // 10
+    assert len(set(read_interactions(project.interactions).user_ids)) == 40, "nobody is two people"
+    assert not any(reason.startswith("no ") for reason in report.events["left_out"])
 
 
 def test_the_bundled_shop_is_guessed_right(online_retail: Path, folder: Path) -> None:
@@ -268,3 +306,59 @@ def test_a_database_json_and_excel_give_the_same_shop(folder: Path, monkeypatch:
     (folder / "shop-0.toml").write_text(text, encoding="utf-8")
     monkeypatch.setenv("SHOP_DATABASE", "sqlite:///shop.db")
     assert import_shop(read_project(folder / "shop-0.toml")).events["kept"] == 200
+
+
+def test_german_order_lines_with_states_sums_and_a_currency(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exports.order_lines(folder)
+    init(["--items", "Artikelstamm.csv", "--events", "Bestellpositionen.csv"])
+    project = read_project(folder / "shop.toml")
+    columns = project.config.items.columns
+    assert project.config.items.texts == ("Artikelname", "Hersteller", "Langtext")
+    assert (columns["VK brutto"].kind, columns["VK brutto"].decimal) == ("number", ",")
+    events = project.config.events
+    assert (events.user, events.item, events.type, events.value) == ("Kunden-Nr.", "Art.-Nr.", "Status", "Stück")
+    kinds = {name: "negative" if rule.negative else rule.counts for name, rule in events.types.items()}
+    assert kinds == {"bezahlt": True, "storniert": "negative", "erstattet": "negative", "offen": False}
+    text = (folder / "shop.toml").read_text(encoding="utf-8")
+    assert "not paid, or came to nothing" in text
+    [skip] = [line for line in text.splitlines() if "on_error" in line and "Kunden-Nr." in line]
+    assert "offen" not in skip
+    assert "of type offen" in text
+    report = import_shop(project)
+    assert report.events["left_out"]["no Kunden-Nr."] == 2
+
+
+def test_ids_that_are_numbers_in_one_file_and_padded_texts_in_the_other(folder: Path) -> None:
+    exports.numbers_and_texts(folder)
+    init(["--items", "films.parquet", "--events", "plays.parquet"])
+    project = read_project(folder / "shop.toml")
+    assert project.config.events.item_numbers
+    assert project.config.items.columns["dims"].kind == "stored"
+    report = import_shop(project)
+    assert report.events["left_out"] == {"no viewer": 1}
+    assert set(read_interactions(project.interactions).item_ids) <= {f"{number:05d}" for number in range(1, 41)}
+
+
+def test_files_in_the_wrong_order(folder: Path) -> None:
+    (folder / "products.csv").write_text("sku,title\n" + "".join(f"P{n},Thing number {n}\n" for n in range(50)))
+    (folder / "log.csv").write_text("sku,user\n" + "".join(f"P{n * 7 % 50},u{n % 30}\n" for n in range(500)))
+    with pytest.raises(InputError, match=r"log\.csv: each sku occurs 10 times in it.*--items names the products"):
+        init(["--items", "log.csv", "--events", "products.csv"])
+
+
+def test_a_column_of_users_that_is_empty(folder: Path) -> None:
+    pq.write_table(pa.table({"sku": ["1", "2"], "title": ["a b", "c d"]}), folder / "items.parquet")
+    pq.write_table(pa.table({"user": pa.nulls(2), "sku": ["1", "2"]}), folder / "events.parquet")
+    with pytest.raises(InputError, match=r"no column says who acted; there are user \(empty\), sku"):
+        init(["--items", "items.parquet", "--events", "events.parquet"])
+
+
+def test_a_feed_with_a_code_for_each_variant_and_events_of_the_product(folder: Path) -> None:
+    rows = [f"P{n}-{size},P{n},Shirt of kind {n}" for n in range(40) for size in "SM"]
+    stock = [f"{row},{'in stock' if '-S,' in row else 'out of stock'}" for row in rows]
+    (folder / "feed.csv").write_text("\n".join(["id,item_group_id,title,availability", *stock]) + "\n")
+    (folder / "log.csv").write_text("user,sku\n" + "".join(f"u{n % 30},P{n * 7 % 40}\n" for n in range(300)))
+    init(["--items", "feed.csv", "--events", "log.csv"])
+    project = read_project(folder / "shop.toml")
+    assert (project.config.items.id, project.config.items.duplicates) == ("item_group_id", "merge")
+    assert import_shop(project).items["unavailable"] == 0

@@ -58,7 +58,7 @@ def test_a_whole_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert events.session_gap == 45 * 60
     assert events.types["view"].counts
     assert not events.types["return to us"].counts
-    assert project.config.retrain == {"every": "24h"}
+    assert project.config.retrain.every == 86_400
     assert project.training() == ("", ["optimizer.max_steps=7", 'text.attributes=["title", "tags"]'])
     assert project.home == tmp_path / "var"
     monkeypatch.chdir(tmp_path)
@@ -77,7 +77,8 @@ def test_a_whole_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ('title = "text"', 'title = "txt"', 8, "items.columns.title.*'id', 'text', 'list'.*'txt'"),
         ('sku = "id"', 'sku = "text"', 3, 'items: exactly one column is "id", not 0: none'),
         ('title = "text"', 'title = "id"', 3, 'items: exactly one column is "id", not 2: sku, title'),
-        ('user = "customer"', 'usr = "customer"', 15, "events.usr: no such setting"),
+        ('user = "customer"', 'usr = "customer"', 15, "events.usr: no such setting, did you mean 'user'"),
+        ("{ history = true, weight = 0.5 }", "3", 21, r"events.types.view: a table such as \{ weight = 0.5 \}"),
         ('item = "sku"\n', "", 12, "events.item: this setting is missing"),
         (
             '"45min"',
@@ -109,17 +110,37 @@ def test_settings_of_serve_become_the_environment(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("SEQREC_PORT", "9")
     monkeypatch.setenv("SEQREC_HOST", "")
     monkeypatch.delenv("SEQREC_HOST")
-    project = read_project(write(tmp_path, GOOD + "\n[serve]\nport = 8\nhost = '::1'\naccept_weaker = true\n"))
+    serve = "\n[serve]\nport = 8\nhost = '::1'\naccept_weaker = true\n"
+    project = read_project(write(tmp_path, GOOD + serve))
     before = dict(os.environ)
     try:
         project.set_environment()
         assert os.environ["SEQREC_PORT"] == "9"
         assert os.environ["SEQREC_HOST"] == "::1"
         assert os.environ["SEQREC_ACCEPT_WEAKER"] == "true"
+        assert os.environ["SEQREC_RETRAIN_EVERY"] == "86400s"
         assert os.environ["SEQREC_HOME"] == str(tmp_path / "var")
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+@pytest.mark.parametrize("command", ["catalogue", "consume", "keys", "placements", "retrain", "serve", "sync", "users"])
+def test_every_command_on_a_home_uses_that_of_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    write(tmp_path, GOOD.replace("format = 1", 'format = 1\nhome = "here"'))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SEQREC_HOME", raising=False)
+    homes = []
+    monkeypatch.setattr("seqrec.cli.run", lambda command, argv: homes.append(os.environ["SEQREC_HOME"]))
+    before = dict(os.environ)
+    try:
+        cli.main([command])
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    assert homes == ["here"]
 
 
 def test_other_commands_take_their_paths_from_the_project(

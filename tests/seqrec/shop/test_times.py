@@ -109,3 +109,23 @@ def test_settings_that_are_none() -> None:
         TimeReader("iso", "Berlin")
     with pytest.raises(InputError, match=r"events\.time_format: 'german' is none of s, ms"):
         TimeReader("german", "UTC")
+
+
+def test_a_column_of_numbers_with_a_word_has_no_times() -> None:
+    numbers = pa.array([str(number) for number in range(300)] + ["Total"])
+    assert find_format([numbers], list) is None
+
+
+def test_years_beyond_what_nanoseconds_can_count() -> None:
+    read = TimeReader("dayfirst", "UTC").read(pa.array(["1 May 2024", "1 May 9999", "1 May 1500"]))
+    assert read.tolist() == [1_714_521_600 * 10**9, NULL, NULL]
+
+
+def test_days_as_excel_counts_them() -> None:
+    texts = pa.array(["44000.5", "44001", None, "soon"])
+    assert find_format([texts.slice(0, 2)], list) == TimeFormat(
+        "excel", "days since 1900, as Excel counts, such as 44000.5", "they have no zone"
+    )
+    noon = int(datetime(2020, 6, 18, 12, tzinfo=UTC).timestamp()) * 10**9
+    assert TimeReader("excel", "UTC").read(texts).tolist() == [noon, noon + 43_200 * 10**9, NULL, NULL]
+    assert TimeReader("excel", "Europe/Berlin").read(pa.array([44000.5])).tolist() == [noon - 7_200 * 10**9]

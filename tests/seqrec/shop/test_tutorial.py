@@ -42,6 +42,7 @@ def run(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_page_shows_what_its_commands_print(page: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     listing, init_output, check_output = blocks(page, "text")
     for line in filter(None, listing.splitlines()[2:]):

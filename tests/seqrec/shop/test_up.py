@@ -108,7 +108,7 @@ def test_it_imports_trains_evaluates_indexes_and_becomes_the_server(
     with pytest.raises(Served) as served:
         up([])
     assert served.value.args == (sys.executable, [sys.executable, "-m", "seqrec", "serve"], "var")
-    assert names(commands) == ["train", "evaluate", "index"]
+    assert names(commands) == ["train", "evaluate", "events", "index"]
     train = commands[0]
     assert train[train.index("--preset") + 1] == "demo"
     assert "optimizer.max_steps=3" in train
@@ -128,9 +128,10 @@ def test_a_new_price_is_indexed_and_trains_nothing(commands: list[list[str]], sh
     commands.clear()
     (shop / "items.csv").write_text(ITEMS.replace(",3.5", ",4"))
     go()
-    assert names(commands) == ["evaluate", "index"]
+    assert names(commands) == ["evaluate", "events", "index"]
 
 
+@pytest.mark.slow
 def test_new_events_and_texts_are_trained_on(commands: list[list[str]], shop: Path) -> None:
     go()
     for change in ("events", "texts"):
@@ -140,7 +141,7 @@ def test_new_events_and_texts_are_trained_on(commands: list[list[str]], shop: Pa
         else:
             (shop / "items.csv").write_text(ITEMS.replace("Item 1 of", "Item one of"))
         go()
-        assert names(commands) == ["train", "evaluate", "index"]
+        assert names(commands) == ["train", "evaluate", "events", "index"]
 
 
 def test_until_stops_there_and_needs_no_free_port(commands: list[list[str]], shop: Path, taken: int) -> None:
@@ -155,7 +156,7 @@ def test_fresh_repeats_everything(commands: list[list[str]], shop: Path) -> None
     go()
     commands.clear()
     go("--fresh")
-    assert names(commands) == ["train", "evaluate", "index"]
+    assert names(commands) == ["train", "evaluate", "events", "index"]
     assert "--overwrite" in commands[0]
 
 
@@ -175,7 +176,7 @@ def test_an_interrupted_training_is_resumed_on_the_same_data_only(
         up([])
     monkeypatch.setattr(cli, "run", run)
     go()
-    assert names(commands) == ["train", "evaluate", "index"]
+    assert names(commands) == ["train", "evaluate", "events", "index"]
     assert "--overwrite" not in commands[0]
     monkeypatch.setattr(cli, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -262,9 +263,17 @@ def test_a_setting_of_serve_reaches_the_service_and_the_environment_wins(
     assert os.environ["SEQREC_PORT"] == port
     monkeypatch.delenv("SEQREC_MAX_K")
     (shop / "shop.toml").write_text(PROJECT + "\n[serve]\nmax_q = 7\n")
-    with pytest.raises(InputError, match="SEQREC_MAX_Q: no such setting"):
+    line = PROJECT.count("\n") + 3
+    with pytest.raises(FileFormatError, match=rf"shop\.toml, line {line}: serve\.max_q: no such setting, did you mean"):
         up([])
     monkeypatch.delenv("SEQREC_MAX_Q")
+
+
+def test_a_home_that_is_a_file(commands: list[list[str]], shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SEQREC_HOME", raising=False)
+    (shop / "shop.toml").write_text(PROJECT.replace("format = 1", 'format = 1\nhome = "items.csv"'))
+    with pytest.raises(InputError, match=r"items\.csv is a file; home is the folder of what is made"):
+        up([])
 
 
 @pytest.fixture
@@ -279,7 +288,7 @@ def test_a_taken_port_is_reported_before_anything_is_done(
     commands: list[list[str]], shop: Path, taken: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEQREC_PORT", str(taken))
-    with pytest.raises(InputError, match=rf"SEQREC_PORT: port {taken} of 127.0.0.1 is used .*SEQREC_PORT={taken + 1}"):
+    with pytest.raises(InputError, match=rf"SEQREC_PORT: port {taken} of 127.0.0.1 is in use .*={taken + 1}"):
         up([])
     assert commands == []
     assert not (shop / "var").exists()
@@ -303,6 +312,7 @@ def test_a_host_that_is_none_of_this_machine(
 # The demo
 
 
+@pytest.mark.slow
 def test_the_demo_is_up_on_the_bundled_shop(
     commands: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -311,13 +321,14 @@ def test_the_demo_is_up_on_the_bundled_shop(
     with pytest.raises(Served) as served:
         demo.main([])
     assert served.value.args[2] == str(home)
-    assert names(commands) == ["train", "evaluate", "index"]
-    assert commands[2][1:6] == ["build", "--home", str(home), "--checkpoint", str(home / "checkpoint")]
+    assert names(commands) == ["train", "evaluate", "events", "index"]
+    assert commands[3][1:6] == ["build", "--home", str(home), "--checkpoint", str(home / "checkpoint")]
     out = capsys.readouterr().out
     assert "events: 264,510 of 264,510 rows, 4,074 users, 3,145 items" in out
     assert "20725  Lunch Bag Red Retrospot" in out
 
 
+@pytest.mark.slow
 def test_a_home_of_an_earlier_demo_is_taken_over(
     commands: list[list[str]], tmp_path: Path, bag_of_words_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,11 +343,12 @@ def test_a_home_of_an_earlier_demo_is_taken_over(
     monkeypatch.setenv("SEQREC_HOME", str(tmp_path / "home"))
     with pytest.raises(Served):
         demo.main([])
-    assert names(commands) == ["train", "evaluate", "index"]
+    assert names(commands) == ["train", "evaluate", "events", "index"]
     assert "--overwrite" in commands[0]
     assert (home / "catalogue.sqlite3").read_text() == "as it was"
 
 
+@pytest.mark.slow
 def test_the_demo_reads_what_the_files_have(commands: list[list[str]], online_retail: Path, tmp_path: Path) -> None:
     os.environ["SEQREC_HOME"] = str(tmp_path / "home")
     with pytest.raises(Served):
@@ -355,7 +367,9 @@ def test_the_demo_without_the_repository_s_data_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo, "DATA", tmp_path)
-    with pytest.raises(SeqrecError, match=r"items\.jsonl\.gz does not exist: the demo needs a clone") as caught:
+    with pytest.raises(
+        SeqrecError, match=r"items\.jsonl\.gz does not exist: this installation is incomplete"
+    ) as caught:
         demo.main([])
     assert "seqrec up" in str(caught.value)
 
@@ -367,3 +381,29 @@ def test_the_example_is_of_the_bundled_data(online_retail: Path) -> None:
     example = read_project(online_retail).config.serve.example
     assert len(example) == 2
     assert all(item_id in known for item_id in example)
+
+
+def test_types_of_events_and_what_users_do_not_want_reach_training_and_the_service(
+    commands: list[list[str]], shop: Path
+) -> None:
+    typed = [line.split(",") for line in EVENTS.splitlines()]
+    kinds = ["kind", *(("view", "buy", "return")[row % 3] for row in range(len(typed) - 1))]
+    (shop / "events.csv").write_text("\n".join(",".join([*row, kind]) for row, kind in zip(typed, kinds, strict=True)))
+    worth = """
+type = "kind"
+
+[events.types]
+view = { weight = 0.3 }
+return = { negative = true }
+"""
+    (shop / "shop.toml").write_text(PROJECT.replace('time_format = "s"\n', f'time_format = "s"{worth}'))
+    go()
+    assert names(commands) == ["train", "evaluate", "events", "index", "events"]
+    assert commands[2] == ["events", "types", "--home", "var", "view=0.3", "return=negative", "--session-gap", "none"]
+    read = read_interactions(shop / "var" / "data" / "interactions.parquet")
+    assert read.weights is not None
+    assert set(read.weights.tolist()) == {1.0, 307 / 1024}
+    assert commands[4][:2] == ["events", "import"]
+    refused = read_interactions(Path(commands[4][-1]), typed=True)
+    assert set(refused.types or ()) == {"return"}
+    assert len(refused) + len(read) == 36

@@ -263,7 +263,7 @@ def test_closing_computes_what_waits(gate: Gate) -> None:
 
 def test_who_would_wait_past_its_deadline_is_refused_at_once(batcher: Batcher, gate: Gate) -> None:
     async def check() -> None:
-        batcher._pace._tokens_per_second = 10.0
+        batcher.pace.tokens_per_second = 10.0
         first = await held(batcher, gate)
         patient = asyncio.create_task(batcher.submit("recommend", ["patient"], [20], 1.5))  # nothing waits before it
         await asyncio.sleep(0)
@@ -337,10 +337,11 @@ def test_one_that_alone_does_not_fit_fails_alone(records: list[BatchRecord]) -> 
         assert (await other)[0] == ["b!"]
         with pytest.raises(MemoryError, match="huge"):
             await huge
-        assert batcher._budget == {"recommend": 100}  # no batch is smaller for its sake
+        await batcher.submit("recommend", list("cdef"), [25] * 4)
 
     run(check)
     batcher.close()
+    assert (records[-1].units, records[-1].tokens) == (4, 100)  # no batch is smaller for its sake
 
 
 def test_requests_take_turns_so_that_a_large_one_does_not_delay_the_others(batcher: Batcher, gate: Gate) -> None:
@@ -410,7 +411,7 @@ def test_the_turn_of_a_modest_client_is_in_the_estimate(batcher: Batcher, gate: 
 
     async def test() -> None:
         blocker = await held(batcher, gate)
-        batcher._pace._tokens_per_second = 10.0
+        batcher.pace.tokens_per_second = 10.0
         greedy = [asyncio.create_task(batcher.submit("recommend", [n], [5], client="greedy")) for n in range(4)]
         await asyncio.sleep(0)
         modest = asyncio.create_task(batcher.submit("recommend", ["m"], [1], 1.0, "modest"))

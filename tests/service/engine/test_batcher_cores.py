@@ -6,8 +6,8 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
-from typing import Any
+from contextlib import AbstractContextManager, suppress
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -44,13 +44,19 @@ def watched() -> Watched:
     return Watched()
 
 
+B = TypeVar("B", bound=Batcher)
+
+
 def run(
-    test: Callable[[Batcher], Coroutine[Any, Any, None]], compute: Callable[[list[Any]], Sequence[Any]], tokens: int
+    test: Callable[[B], Coroutine[Any, Any, None]],
+    compute: Callable[[list[Any]], Sequence[Any]],
+    tokens: int,
+    kind: type[B] = Batcher,  # type: ignore[assignment]
 ) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(3)  # so that all cores and one differ
     try:
-        batcher = Batcher([Lane("recommend", compute, tokens, 1000), Lane("items", compute, tokens, 1000)], cores=CORES)
+        batcher = kind([Lane("recommend", compute, tokens, 1000), Lane("items", compute, tokens, 1000)], cores=CORES)
         assert torch.get_num_threads() == 3
         asyncio.run(asyncio.wait_for(test(batcher), 20))
         batcher.close()
@@ -59,8 +65,10 @@ def run(
         torch.set_num_threads(before)
 
 
-def ask(batcher: Batcher, units: Sequence[str], lane: str = "recommend", tokens: int = 4) -> asyncio.Task[Any]:
-    return asyncio.create_task(batcher.submit(lane, units, [tokens] * len(units)))
+def ask(
+    batcher: Batcher, units: Sequence[str], lane: str = "recommend", tokens: int = 4, client: str = ""
+) -> asyncio.Task[Any]:
+    return asyncio.create_task(batcher.submit(lane, units, [tokens] * len(units), client=client))
 
 
 def test_one_alone_has_all_cores_and_the_next_waits_for_it(watched: Watched) -> None:
@@ -98,12 +106,61 @@ def test_one_that_comes_while_a_core_is_free_does_not_wait(watched: Watched) -> 
     async def check(batcher: Batcher) -> None:
         first = ask(batcher, ["x1", "a"])
         await watched.enter(2)
-        while batcher._computing > 1:
+        while batcher.computing > 1:
             await asyncio.sleep(0.001)
         assert (await ask(batcher, ["b"]))[0] == ["b!"]  # while "x1" runs
         assert watched.batches[-1][2] == 1
         watched.open.set()
         assert (await first)[0] == ["x1!", "a!"]
+
+    run(check, watched, 10)
+
+
+@pytest.mark.parametrize("lane", ["recommend", "items"])
+def test_a_client_leaves_a_core_to_others_who_asked_lately(
+    watched: Watched, lane: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.engine.batcher.RESERVED_SECONDS", 60.0)
+
+    async def check(batcher: Batcher) -> None:
+        await ask(batcher, ["first"], client="modest")
+        flood = ask(batcher, ["x1", "x2", "x3"], lane, tokens=10, client="greedy")
+        await watched.enter(2)
+        await asyncio.sleep(0.05)
+        assert [units for units, _, _ in watched.batches] == [["first"], ["x1"]]
+        assert (await ask(batcher, ["second"], client="modest"))[0] == ["second!"]  # while "x1" runs
+        watched.open.set()
+        assert (await flood)[0] == ["x1!", "x2!", "x3!"]
+
+    run(check, watched, 10)
+
+
+def test_a_client_has_all_cores_when_nobody_else_has_asked_lately(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.engine.batcher.RESERVED_SECONDS", 0.0)
+
+    async def check(batcher: Batcher) -> None:
+        await ask(batcher, ["first"], client="modest")
+        flood = ask(batcher, ["x1", "x2"], tokens=10, client="greedy")
+        await watched.enter(3)
+        watched.open.set()
+        assert (await flood)[0] == ["x1!", "x2!"]
+
+    run(check, watched, 10)
+
+
+def test_it_is_busy_while_a_batch_is_computed_or_waits(watched: Watched) -> None:
+    async def check(batcher: Batcher) -> None:
+        assert not batcher.busy
+        first = ask(batcher, ["x"])
+        await watched.enter()
+        assert batcher.busy
+        watched.open.set()
+        await first
+        while batcher.computing:
+            await asyncio.sleep(0.001)
+        assert not batcher.busy
 
     run(check, watched, 10)
 
@@ -144,8 +201,13 @@ def test_when_one_thread_dies_all_waiters_fail_and_none_takes_more() -> None:
         time.sleep(0.2)
         return units
 
-    async def check(batcher: Batcher) -> None:
-        with batcher._wake:  # so that all four are there when the threads look
+    class Paused(Batcher):
+        def pause(self) -> AbstractContextManager[object]:
+            """No thread takes a batch until it is left."""
+            return self._wake
+
+    async def check(batcher: Paused) -> None:
+        with batcher.pause():  # so that all four are there when the threads look
             tasks = [ask(batcher, [unit]) for unit in ("fine", "deadly", "waits", "waits too")]
             await asyncio.sleep(0)
         await asyncio.sleep(0.05)
@@ -158,12 +220,12 @@ def test_when_one_thread_dies_all_waiters_fail_and_none_takes_more() -> None:
         assert not batcher.alive
         assert sorted(begun) == ["deadly", "fine"]
 
-    run(check, deadly, 4)
+    run(check, deadly, 4, Paused)
 
 
 def test_the_wait_is_estimated_for_all_cores(watched: Watched) -> None:
     async def check(batcher: Batcher) -> None:
-        batcher._pace._tokens_per_second = 10.0
+        batcher.pace.tokens_per_second = 10.0
         held = ask(batcher, ["x1", "x2"])
         await watched.enter(2)
         waits = ask(batcher, ["a"], tokens=20)
@@ -180,20 +242,18 @@ def test_the_wait_is_estimated_for_all_cores(watched: Watched) -> None:
 def test_who_is_left_alone_by_a_cancelled_request_is_not_forgotten(watched: Watched) -> None:
     """Two that wait are for threads of one core; when one of them goes, the other is for the thread of all cores."""
 
+    class Late(Batcher):
+        def _may_take(self, all_cores: bool) -> bool:  # threads of one core do not get to look while there are two
+            return super()._may_take(all_cores) and (all_cores or len(self._queues["recommend"]) < 2)
+
     async def check(batcher: Batcher) -> None:
-        may_take = batcher._may_take
-
-        def late(all_cores: bool) -> bool:  # threads of one core do not get to look while there are two
-            return may_take(all_cores) and (all_cores or len(batcher._queues["recommend"]) < 2)
-
-        batcher._may_take = late  # type: ignore[method-assign]
         gone, stays = ask(batcher, ["gone"]), ask(batcher, ["stays"])
         await asyncio.sleep(0.05)
         assert not watched.batches
         gone.cancel()
         assert (await stays)[0] == ["stays!"]
 
-    run(check, watched, 4)
+    run(check, watched, 4, Late)
 
 
 def test_what_fails_on_one_core_fails_its_request_whichever_core_ends_first() -> None:
@@ -242,3 +302,29 @@ def test_the_pace_of_all_cores_together_counts_until_there_is_a_better_one() -> 
     assert pace.seconds(1000, 500, 2) == pytest.approx(5, rel=0.1)
     pace.observe(1, 100, 9.0, cores=2)
     assert pace.seconds(1000, 500, 2) == pytest.approx(5, rel=0.1)
+
+
+def test_an_answer_wakes_no_thread_that_finds_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    woken = 0
+
+    class Counted(threading.Condition):
+        def notify_all(self) -> None:
+            nonlocal woken
+            woken += 1
+            super().notify_all()
+
+    monkeypatch.setattr(threading, "Condition", Counted)
+    batcher = Batcher([Lane("recommend", lambda units: units, 10, 30)], cores=2)
+    woken = 0  # the start of a thread is an event as well
+
+    async def check() -> None:
+        for unit in range(5):
+            results, _ = await batcher.submit("recommend", [unit], [1])
+            assert results == [unit]
+            await asyncio.sleep(0.05)  # until the thread waits again; what comes before that does wake the others
+
+    asyncio.run(asyncio.wait_for(check(), 20))
+    monkeypatch.undo()
+    counted = woken
+    batcher.close()
+    assert counted < 10, "when a request comes, not when its batch is done as well"

@@ -42,6 +42,7 @@ def test_a_single_place_is_used() -> None:
     assert admission.enter("b")
 
 
+@pytest.mark.slow
 def test_beyond_the_places_it_is_429_before_the_body_is_read_and_health_still_answers(
     make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,6 +70,7 @@ def test_beyond_the_places_it_is_429_before_the_body_is_read_and_health_still_an
     assert client.post("/recommend", json={"history": ["desk-1"]}).status_code == 200
 
 
+@pytest.mark.slow
 def test_places_are_shared_between_keys_not_addresses(
     make_client: MakeClient, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,6 +160,7 @@ def test_a_foreign_host_is_refused(shared_client: TestClient, host: str) -> None
     assert "SEQREC_ALLOWED_HOSTS" in answer.json()["advice"]
 
 
+@pytest.mark.slow
 def test_allowed_hosts_are_served(make_client: MakeClient) -> None:
     client = make_client(allowed_hosts="shop.example, recs.example", wait=False)
     assert client.get("/healthz", headers={"host": "recs.example:8000"}).status_code == 200
@@ -210,6 +213,7 @@ def test_answers_do_not_tell_where_the_service_lives(text: str, shown: str) -> N
     assert without_directories(text, Path("/srv/my shop/home")) == shown
 
 
+@pytest.mark.slow
 def test_a_503_names_the_file_only(client: TestClient, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     histories = client.app.state.startup.components.histories  # type: ignore[attr-defined]
 

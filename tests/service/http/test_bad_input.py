@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 from seqrec.text.item_text import Recipe
 from service.engine.plan import no_text
 from service.http import schemas
+from service.http.event_schemas import EventsBody
 from service.http.problems import of_validation
 
 OK = {"title": "Oak chair"}
@@ -42,6 +43,7 @@ def refused(client: TestClient, path: str, body: Any, status: int = 422) -> dict
     return problem
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "field", "message"),
     [
@@ -60,6 +62,7 @@ def refused(client: TestClient, path: str, body: Any, status: int = 422) -> dict
         ({"history": ["a" * 257]}, "history[0]", "this one has 257"),
         ({"history": ["a\u0000b"]}, "history[0]", "no control characters, this one has U+0000"),
         ({"history": ["a\ud800"]}, "history[0]", "lone surrogate"),
+        ({"history": [], "placement": "a\ud800"}, "placement", "placement: not valid Unicode (a lone surrogate)"),
         ({"history": ["desk-1"] * 1001}, "history", "at most 1000 entries, not 1001; send the newest"),
         ({"history": [], "k": 0}, "k", "k: expected at least 1, not 0"),
         ({"history": [], "k": 1001}, "k", "k: from 1 to 1000, not 1001"),
@@ -242,7 +245,7 @@ def test_an_item_without_text_gets_what_the_model_reads() -> None:
     assert "it reads title, brand: give at least one of them" in no_text(towers)
 
 
-@pytest.mark.parametrize("model", [schemas.RecommendBody, schemas.SimilarBody, schemas.ItemsBody, schemas.EventsBody])
+@pytest.mark.parametrize("model", [schemas.RecommendBody, schemas.SimilarBody, schemas.ItemsBody, EventsBody])
 def test_no_message_is_in_the_words_of_pydantic(model: type[schemas.Body]) -> None:
     odd = [None, True, "x", "x" * 2000, -1, 1.5, 10**30, [], ["a"] * 65, [1], [[]], {}, {"a": 1}, [None], float("nan")]
     for name, value in [(name, value) for name in model.model_fields for value in odd]:

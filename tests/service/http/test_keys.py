@@ -57,6 +57,7 @@ def is_problem(response: Any, status: int, kind: str) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_without_keys_a_loopback_address_serves_everybody_and_logs_so(
     make_client: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -66,6 +67,7 @@ def test_without_keys_a_loopback_address_serves_everybody_and_logs_so(
     assert client.get("/key").json() == {"scopes": ["recommend", "write", "metrics", "admin"]}
 
 
+@pytest.mark.slow
 def test_with_keys_a_request_needs_one(make_client: MakeClient, make_headers: MakeKey) -> None:
     make_headers("shop", "recommend")
     client = make_client()
@@ -100,6 +102,7 @@ def test_other_values_are_no_key(make_client: MakeClient, make_headers: MakeKey,
     assert refused.headers["www-authenticate"].startswith('Bearer realm="seqrec"')
 
 
+@pytest.mark.slow
 def test_a_scope_allows_its_endpoints_only(make_client: MakeClient, make_headers: MakeKey) -> None:
     headers = {name: make_headers(name, name) for name in ("recommend", "write", "metrics", "admin")}
     client = make_client()
@@ -156,6 +159,7 @@ def test_the_body_of_a_refused_request_is_not_read(make_client: MakeClient, make
     assert bad.status_code == 401, "what is wrong with the body is nobody's business"
 
 
+@pytest.mark.slow
 def test_a_revoked_key_is_refused_within_250_ms(make_client: MakeClient, make_headers: MakeKey, home: Path) -> None:
     headers = make_headers("shop", "recommend")
     other = make_headers("other", "recommend")
@@ -176,6 +180,7 @@ def test_a_revoked_key_is_refused_within_250_ms(make_client: MakeClient, make_he
     assert 'error="invalid_token"' in refused.headers["www-authenticate"]
 
 
+@pytest.mark.slow
 def test_a_key_expires(make_client: MakeClient, make_headers: MakeKey) -> None:
     headers = make_headers("shop", "recommend", expires_in=1.5)
     client = make_client()
@@ -183,6 +188,7 @@ def test_a_key_expires(make_client: MakeClient, make_headers: MakeKey) -> None:
     until(lambda: client.get("/key", headers=headers).status_code == 401)
 
 
+@pytest.mark.slow
 def test_the_first_key_ends_anonymous_service_and_revoking_it_does_not_bring_it_back(
     make_client: MakeClient, make_headers: MakeKey, home: Path
 ) -> None:
@@ -196,6 +202,7 @@ def test_the_first_key_ends_anonymous_service_and_revoking_it_does_not_bring_it_
     assert make_client().post("/recommend", json=BODY).status_code == 401, "after a restart as well"
 
 
+@pytest.mark.slow
 def test_keys_that_disappear_do_not_open_the_service(
     make_client: MakeClient, make_headers: MakeKey, home: Path
 ) -> None:
@@ -209,6 +216,7 @@ def test_keys_that_disappear_do_not_open_the_service(
     until(lambda: client.post("/recommend", json=BODY, headers=again).status_code == 200)
 
 
+@pytest.mark.slow
 def test_a_public_address_without_keys_serves_nobody(make_client: MakeClient) -> None:
     client = make_client(host="0.0.0.0")
     assert client.get("/healthz").status_code == 200
@@ -252,6 +260,7 @@ def test_a_rate_is_429_with_the_seconds_to_wait(make_client: MakeClient, make_he
     assert client.post("/recommend", json=BODY, headers=free).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_rate_comes_back(make_client: MakeClient, make_headers: MakeKey) -> None:
     headers = make_headers("shop", "recommend", rate="2/second")
     client = make_client()
@@ -347,3 +356,66 @@ def test_without_the_setting_no_other_origin_may_call(shared_client: TestClient)
     for odd in ("http://[::", "\xe4", "://", "null"):
         refused = shared_client.post("/recommend", json=BODY, headers={"origin": odd.encode("latin-1")})
         assert refused.status_code == 403, odd
+
+
+@pytest.mark.slow
+class TestOverHttp:
+    """GET, POST and DELETE /keys."""
+
+    def test_a_key_is_created_used_and_revoked(
+        self, make_client: MakeClient, make_headers: MakeKey, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        admin = make_headers("ops", "admin")
+        client = make_client()
+        wanted = {"name": "shop", "scopes": ["recommend"], "expires": "90d", "rate": "100/s"}
+        caplog.set_level(logging.INFO, "service.audit")
+        made = client.post("/keys", json=wanted, headers=admin)
+        assert made.status_code == 201, made.text
+        secret = made.json()["key"]
+        assert made.json()["expires"] - made.json()["created"] == pytest.approx(90 * 86_400)
+        own = {"authorization": f"Bearer {secret}"}
+        until(lambda: client.post("/recommend", json=BODY, headers=own).status_code == 200)
+        listed = client.get("/keys", headers=admin).json()["keys"]
+        assert [(key["name"], key["state"], key["scopes"]) for key in listed] == [
+            ("ops", "active", ["admin"]),
+            ("shop", "active", ["recommend"]),
+        ]
+        assert secret not in client.get("/keys", headers=admin).text
+        assert client.delete("/keys/shop", headers=admin).json()["state"] == "revoked"
+        until(lambda: client.post("/recommend", json=BODY, headers=own).status_code == 401)
+        assert secret not in caplog.text
+        lines = [json.loads(record.getMessage()) for record in caplog.records if record.name == "service.audit"]
+        assert [(line["method"], line["key"], line["name"]) for line in lines] == [
+            ("POST", "ops", "shop"),
+            ("DELETE", "ops", "shop"),
+        ]
+
+    def test_who_may_not(self, make_client: MakeClient, make_headers: MakeKey) -> None:
+        others = make_headers("rest", "recommend", "write", "metrics")
+        admin = make_headers("ops", "admin")
+        client = make_client()
+        for method, path in (("GET", "/keys"), ("POST", "/keys"), ("DELETE", "/keys/ops")):
+            body = {"name": "x", "scopes": ["recommend"]} if method == "POST" else None
+            assert client.request(method, path, json=body, headers=others).status_code == 403
+            assert client.request(method, path, json=body).status_code == 401
+        refused = client.post("/keys", json={"name": "second", "scopes": ["write", "admin"]}, headers=admin)
+        assert (refused.status_code, refused.json()["field"]) == (422, "scopes")
+        assert "seqrec keys create" in refused.json()["detail"]
+        for body, field in (
+            ({"name": "a b", "scopes": ["write"]}, "name"),
+            ({"name": "ops", "scopes": ["write"]}, "name"),
+            ({"name": "x", "scopes": ["root"]}, "scopes[0]"),
+            ({"name": "x", "scopes": []}, "scopes"),
+            ({"name": "x", "scopes": ["write"], "rate": "many"}, "rate"),
+            ({"name": "x", "scopes": ["write"], "expires": "soon"}, "expires"),
+        ):
+            answer = client.post("/keys", json=body, headers=admin)
+            assert (answer.status_code, answer.json()["field"]) == (422, field), body
+        for name in ("ops", "nobody"):
+            assert client.delete(f"/keys/{name}", headers=admin).status_code == 422
+
+    def test_the_first_key_is_made_by_the_command(self, client: TestClient) -> None:
+        assert client.get("/keys").json() == {"keys": []}
+        refused = client.post("/keys", json={"name": "x", "scopes": ["recommend"]})
+        assert (refused.status_code, "seqrec keys create" in refused.json()["detail"]) == (422, True)
+        assert client.get("/keys").json() == {"keys": []}

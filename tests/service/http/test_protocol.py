@@ -108,6 +108,7 @@ def received(client: socket.socket) -> bytes:
     return data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "data", [b"", b"GET / HTTP/1.1\r\nHost: x\r\nX-A: ", GET + b"GET / HT"], ids=["silent", "half header", "second"]
 )
@@ -118,6 +119,7 @@ def test_a_request_whose_headers_do_not_come_is_given_up(start: Callable[..., Se
     assert server.closed == ["header_time"]
 
 
+@pytest.mark.slow
 def test_a_body_that_does_not_come_is_given_up(start: Callable[..., Server]) -> None:
     server = start()
     assert received(server.connect(HALF_BODY)) == b""
@@ -158,6 +160,7 @@ def test_few_pipelined_requests_are_answered_and_many_are_not_kept(start: Callab
     assert server.requests < 30
 
 
+@pytest.mark.slow
 def test_an_answer_that_is_not_read_is_given_up(start: Callable[..., Server]) -> None:
     server = start()
     server.content = b"x" * (32 << 20)
@@ -183,6 +186,7 @@ def test_silent_connections_make_room(start: Callable[..., Server], monkeypatch:
     assert set(server.closed) == {"connections"}
 
 
+@pytest.mark.slow
 def test_a_half_sent_body_does_not_delay_the_stop(
     start: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -164,7 +164,7 @@ def towers(bag_of_words_checkpoint: Path) -> Towers:
 
 def made(factory: str, effort: str) -> Callable[[Vectors], VectorIndex]:
     def make(vectors: Vectors) -> VectorIndex:
-        index = approximate._new(factory, vectors.shape[1], Metric.COSINE)
+        index = approximate.new_index(factory, vectors.shape[1], Metric.COSINE)
         index.train(vectors)
         index.add(vectors)
         found = ApproximateIndex(index, vectors, Metric.COSINE)
@@ -212,7 +212,11 @@ def state_of(towers: Towers, kind: str) -> LiveState:
 @given(data=st.data())
 def test_what_is_filtered_is_exact_on_every_kind(towers: Towers, kind: str, data: st.DataObject) -> None:
     """All that meets the filter, is shown and not excluded, best first; also while items change."""
-    state = state_of(towers, kind)
+    check_filtered(towers, state_of(towers, kind), kind == "flat", data)
+
+
+def check_filtered(towers: Towers, state: LiveState, exact: bool, data: st.DataObject) -> None:
+    """`exact`: also without a filter."""
     held = {item.item_id: item for item in snapshot_items()}
     ids = st.sampled_from([*sorted(held), "new-1", "new-2"])
     changes: list[Change] = []
@@ -255,7 +259,7 @@ def test_what_is_filtered_is_exact_on_every_kind(towers: Towers, kind: str, data
         ]
         found = [view.item_id(hit.position) for hit in hits]
         assert len(found) == min(k, len(among))
-        if one or candidates is not None or kind == "flat":
+        if one or candidates is not None or exact:
             scores = towers.encoder.encode_items(among) @ query if among else []
             best = [among[row].item_id for row in ranked([item.item_id for item in among], scores)[:k]]
             assert found == best
@@ -384,6 +388,7 @@ def ids(answer: dict[str, Any]) -> list[str]:
     return [item["item_id"] for item in answer["items"]]
 
 
+@pytest.mark.slow
 def test_filters_over_http(client: TestClient) -> None:
     assert set(ids(recommend(client, history=["desk-1"], filter={"brand": "Lumen"}))) == {"lamp-1", "lamp-2"}
     assert ids(recommend(client, history=["desk-1"], filter={"brand": "Acme"})) == ["desk-2"]  # one was seen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,16 +23,25 @@ from seqrec.data.items import Item, make_item
 from seqrec.encoder import Encoder, load_model
 from seqrec.hybrid.cooccurrence import CooccurrenceSettings, count, with_half_life
 from seqrec.hybrid.event_counts import BaseCounts, EventCounts
-from seqrec.hybrid.lexical import Vocabulary
+from seqrec.hybrid.lexical import LAST, Vocabulary
 from seqrec.hybrid.scoring import HybridScorer
 from seqrec.hybrid.settings import HybridSettings
 from seqrec.metric import ranked
 from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
 from seqrec.models.hybrid import Hybrid
 from seqrec.text.item_text import TokenizedHistory
+from service.deadline import Deadline
+from service.engine.attributes import AttributeBudget
+from service.engine.execution import Answer, answers, execute
+from service.engine.plan import VectorQuery, plan_recommendations
+from service.engine.requests import RecommendRequest
+from service.engine.vector_cache import VectorCache
+from service.live.filter_language import Condition, Filter
 from service.live.hybrid import HybridSearch, sparse_query
 from service.live.search import SearchSpec
 from service.live.state import LiveState, Towers, View
+from service.rules.ranking import Boost
+from service.rules.rotation import Rotate, Showings
 
 WORDS = ["oak", "pine", "desk", "lamp", "tea", "pot", "blue", "red"]
 SETTINGS = HybridSettings(
@@ -140,6 +150,7 @@ def online(view: View, history: Sequence[str], k: int) -> list[tuple[str, float]
     return [(view.item_id(hit.position), hit.score) for hit in search_of(view, history).search(SearchSpec(k))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", ["flat", "HNSW8"])
 def test_it_answers_as_the_offline_scorer_does(tmp_path: Path, encoder: Encoder, index: str) -> None:
     chance = random.Random(2)
@@ -156,6 +167,7 @@ def test_it_answers_as_the_offline_scorer_does(tmp_path: Path, encoder: Encoder,
         np.testing.assert_allclose([score for _, score in found], [expected[item_id] for item_id in best], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_with_a_half_life_it_answers_as_the_offline_scorer_does(tmp_path: Path) -> None:
     chance = random.Random(2)
     items = catalogue_of(40, random.Random(1))
@@ -184,6 +196,7 @@ def live_state_of(state: LiveState, counts: BaseCounts) -> View:
     return LiveState(state.snapshot, state.towers, EventCounts(SETTINGS.cooccurrence, counts)).view
 
 
+@pytest.mark.slow
 def test_posted_items_are_scored_by_their_words_and_counts(tmp_path: Path, encoder: Encoder) -> None:
     chance = random.Random(3)
     items = catalogue_of(40, random.Random(1))
@@ -212,6 +225,7 @@ def test_a_deleted_item_is_no_answer_and_adds_nothing(tmp_path: Path, encoder: E
     assert after == {item_id: score for item_id, score in before.items() if item_id != "item-05"}
 
 
+@pytest.mark.slow
 def test_the_explanation_is_the_score_as_a_sum(tmp_path: Path, encoder: Encoder) -> None:
     items = catalogue_of(40, random.Random(1))
     sequences = sequences_of(items, 60, random.Random(5))
@@ -230,6 +244,52 @@ def test_the_explanation_is_the_score_as_a_sum(tmp_path: Path, encoder: Encoder)
     assert seen == {"co-occurrence", "words", "dense", "repeat"}
 
 
+def test_the_main_part_is_the_largest_of_the_explanation(tmp_path: Path, encoder: Encoder) -> None:
+    items = catalogue_of(40, random.Random(1))
+    sequences = sequences_of(items, 60, random.Random(5))
+    state = live_state(tmp_path, encoder, items, counts_of(sequences, SETTINGS.cooccurrence), "flat")
+    late = [make_item("new", {"title": "oak desk n1"}), make_item("item-03", {"title": "red tea pot n2"})]
+    state.apply([put(encoder, item, 100 + n) for n, item in enumerate(late)], 101)
+    found = search_of(state.view, ["item-07", "item-01", "item-02"])
+    rows = [hit.position for hit in found.search(SearchSpec(41))]
+    assert len(rows) == 41
+    explained = [found.explain(row)[0] for row in rows]
+    expected = [max(parts, key=lambda part: parts[part]) for parts in explained]
+    assert found.main_parts(np.array(rows)) == expected
+    assert set(expected) == {"co-occurrence", "words", "dense"}
+
+
+def test_parts_of_a_score_name_what_rules_changed(tmp_path: Path, encoder: Encoder) -> None:
+    items = catalogue_of(40, random.Random(1))
+    sequences = sequences_of(items, 60, random.Random(5))
+    state = live_state(tmp_path, encoder, items, counts_of(sequences, SETTINGS.cooccurrence), "flat")
+    request = RecommendRequest(
+        history=["item-07", "item-01"],
+        k=40,
+        explain=True,
+        exclude_seen=False,
+        boosts=(Boost(Filter((Condition("title", "exists", (1,)),)), add=1.0),),
+        rotate=Rotate(0.5),
+        showings=Showings(["item-02", "item-02", "item-03"], [time.time()] * 3),
+    )
+
+    def answer_to(request: RecommendRequest) -> Answer:
+        plans = plan_recommendations(state.view, [request], {}, 50, VectorCache(0), Deadline(10))
+        [answer] = answers(plans, execute(plans), AttributeBudget(10**6), Deadline(10))
+        return answer
+
+    without = {item.item_id: score for item, score in answer_to(replace(request, rotate=None)).items}
+    answer = answer_to(request)
+    assert answer.parts is not None
+    assert len(answer.items) == len(without) == 40
+    for (item, score), parts in zip(answer.items, answer.parts, strict=True):
+        assert sum(parts.values()) == pytest.approx(score, abs=1e-5)
+        assert parts["boost"] == pytest.approx(1.0, abs=1e-5)
+        times = {"item-02": 2, "item-03": 1}.get(item.item_id, 0)
+        assert score == pytest.approx(without[item.item_id] * 0.5**times, abs=1e-5)
+        assert parts.get("rotate", 0.0) == pytest.approx(score - without[item.item_id], abs=1e-5)
+
+
 def test_filters_candidates_and_exclusions_hold(tmp_path: Path, encoder: Encoder) -> None:
     items = catalogue_of(40, random.Random(1))
     state = live_state(
@@ -241,3 +301,44 @@ def test_filters_candidates_and_exclusions_hold(tmp_path: Path, encoder: Encoder
     assert [hit.position for hit in found.search(spec)] == everything[3:8]
     some = sorted(everything[10:20])
     assert [hit.position for hit in found.search(replace(spec, candidates=some))] == everything[10:15]
+
+
+def test_a_hybrid_without_its_dense_model_encodes_no_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = random.Random(5)
+    items = catalogue_of(30, chance)
+    sequences = sequences_of(items, 20, chance)
+    encoder = encoder_of(tmp_path, replace(SETTINGS, dense=0.0))
+
+    def never(*_: object) -> None:
+        raise AssertionError("a history was encoded")
+
+    state = live_state(tmp_path / "home", encoder, items, counts_of(sequences, SETTINGS.cooccurrence), "flat")
+    monkeypatch.setattr(encoder.checkpoint.history_model, "encode_histories", never)
+    history = [items[3].item_id, items[8].item_id]
+    expected = offline(encoder, items, sequences, history)
+    found = online(state.view, history, 30)
+    assert dict(found) == pytest.approx(expected, abs=1e-5)
+    requests = [RecommendRequest(history=history, k=5)] * 3
+    plans = plan_recommendations(state.view, requests, {}, 50, VectorCache(0), Deadline(10))
+    assert all(isinstance(plan.query, VectorQuery) for plan in plans)
+    # Searching takes time too, and the queue must know.
+    assert min(plan.cost for plan in plans) >= 32
+    assert [hit.position for hit in execute(plans)[0].hits]
+
+
+def test_words_are_read_of_the_newest_items_only(tmp_path: Path, encoder: Encoder) -> None:
+    chance = random.Random(4)
+    items = catalogue_of(40, random.Random(1))
+    sequences = sequences_of(items, 60, chance)
+    view = live_state(tmp_path, encoder, items, counts_of(sequences, SETTINGS.cooccurrence), "flat").view
+    positions = [chance.randrange(40) for _ in range(3 * LAST)]
+    entries = [(view.tokens(position), position) for position in positions]
+    settings = encoder.hybrid
+    assert settings is not None
+    no_vector = np.zeros(encoder.dim, np.float32)
+    whole, newest = sparse_query(view, entries), sparse_query(view, entries[-LAST:], positions[:-LAST])
+    assert whole is not None
+    assert newest is not None
+    assert len(newest.words) == LAST
+    of_whole, of_newest = (HybridSearch(view, settings, no_vector, one).all_scores() for one in (whole, newest))
+    np.testing.assert_array_equal(of_whole, of_newest)

@@ -14,6 +14,7 @@ from service.live.loader import Loader
 from service.settings import Settings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("vnni", "wanted", "served"),
     [(True, None, "int8"), (False, None, "float32"), (False, "int8", "int8"), (True, "float32", "float32")],

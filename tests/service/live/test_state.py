@@ -184,6 +184,7 @@ def test_every_view_answers_as_brute_force(
         check_view(view, then, choose, ids)
 
 
+@pytest.mark.slow
 def test_an_item_that_changes_often_does_not_fill_the_memory(towers: Towers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "COMPACT_ABOVE", 20)
     snapshot = InMemorySnapshot([make_item("a", {"title": "oak"})], towers, 1, [3.0])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import random
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +25,10 @@ from service.live.filter_language import Filter, parse_filter
 from service.live.search import Hit, SearchSpec, answerable, score_all
 from service.live.state import LiveState, Towers, View
 from service.rules.ranking import Boost, Explore, Pin, Rules, prepare
+from service.rules.rotation import NOTHING_SHOWN, Rotate, Showings
 from tests.service.live.test_filters import KINDS, N, attributes, conditions, meets, snapshot_items, state_of
+
+pytestmark = pytest.mark.slow
 
 BRANDS = ["Acme", "Lumen", "3"]
 
@@ -41,9 +46,10 @@ class Asked:
     pins: Sequence[tuple[int | None, int | None, list[str], dict[str, Any] | None]]  # position, every, ids, filter
     diversity: float
     at_most: Sequence[tuple[str, int]]
-    explore: tuple[float, float] | None
+    explore: tuple[float, float, int | None] | None
     min_score: float | None
     fallback: bool
+    rotate: tuple[float, dict[str, int]] | None  # multiply, how often each item was shown
 
     def rules(self) -> Rules:
         def parsed(one: dict[str, Any]) -> Filter:
@@ -60,7 +66,13 @@ class Asked:
             None if self.explore is None else Explore(*self.explore),
             self.min_score,
             ("popular",) if self.fallback else (),
+            None if self.rotate is None else Rotate(self.rotate[0]),
         )
+
+    def showings(self) -> Showings:
+        times = {} if self.rotate is None else self.rotate[1]
+        shown = [item_id for item_id, n in times.items() for _ in range(n)]
+        return Showings(shown, [time.time()] * len(shown))
 
 
 ids = st.sampled_from([f"i{row:02}" for row in range(0, N, 3)] + ["new-1", "nobody"])
@@ -80,9 +92,12 @@ asked = st.builds(
     ),
     diversity=st.sampled_from([0.0, 0.0, 0.3, 0.7]),
     at_most=st.lists(st.tuples(st.sampled_from(["brand", "tags"]), st.integers(1, 3)), max_size=1),
-    explore=st.none() | st.tuples(st.sampled_from([0.2, 0.5]), st.sampled_from([5.0, 30.0])),
+    explore=st.none()
+    | st.tuples(st.sampled_from([0.2, 0.5]), st.sampled_from([5.0, 30.0]), st.none() | st.sampled_from([2, 5])),
     min_score=st.sampled_from([None, None, 0.2]),
     fallback=st.booleans(),
+    rotate=st.none()
+    | st.tuples(st.sampled_from([0.3, 0.8]), st.dictionaries(ids, st.sampled_from([1, 2, 40]), max_size=9)),
 )
 
 
@@ -95,8 +110,11 @@ def by_definition(
     vectors: dict[str, Vectors],
     shown: Sequence[Item],
     k: int,
-) -> list[tuple[str, bool, bool, str]]:
-    """(item id, pinned, explored, source) of each place. items: those that may be answered."""
+) -> list[tuple[str, bool, bool, str, float | None]]:
+    """(item id, pinned, explored, source, propensity) of each place. items: those that may be answered.
+
+    Draws from `random` as the service does, so that both draw the same with the same seed.
+    """
     by_id = {item.item_id: item for item in items}
     boosted = {}
     for item_id, item in by_id.items():
@@ -109,9 +127,15 @@ def by_definition(
                     score = score * multiply
                 score = float(np.float32(score + add))
         boosted[item_id] = score
+
+    def sunk(of: dict[str, float]) -> dict[str, float]:
+        multiply, times = asked.rotate or (1.0, {})
+        factors = {item_id: max(multiply ** times.get(item_id, 0), 1e-6) for item_id in of}
+        return {i: float(np.float32(s * factors[i] if s >= 0 else s / factors[i])) for i, s in of.items()}
+
     free = dict(by_id)
     values: Counter[Any] = Counter()
-    answer: list[tuple[str, bool, bool, str]] = []
+    answer: list[tuple[str, bool, bool, str, float | None]] = []
 
     def best_first(ids: Sequence[str], of: dict[str, float]) -> list[str]:
         alive = [item_id for item_id in ids if of[item_id] > -math.inf]
@@ -138,9 +162,11 @@ def by_definition(
     def open_(item_id: str) -> bool:
         return item_id in free and item_id not in reserved
 
-    def put(item_id: str, of: str, pinned: bool = False, explored: bool = False) -> None:
+    def put(
+        item_id: str, of: str, pinned: bool = False, explored: bool = False, propensity: float | None = None
+    ) -> None:
         item = free.pop(item_id)
-        answer.append((item_id, pinned, explored, of))
+        answer.append((item_id, pinned, explored, of, propensity))
         count(item)
 
     def pin_of(place: int, of: dict[str, float]) -> str | None:
@@ -159,8 +185,10 @@ def by_definition(
     def natural(of: dict[str, float], allowed: set[str], diverse: bool) -> Iterator[str]:
         order = best_first([item_id for item_id in by_id if item_id in allowed], of)
         if not diverse:
-            yield from order
-            return
+            while True:
+                yield from [item_id for item_id in order if open_(item_id)][:1]
+                if not any(map(open_, order)):
+                    return
         pool = [item_id for item_id in order if item_id in free]
         own = {item_id: float(of[item_id]) for item_id in pool}
         low, high = (min(own.values()), max(own.values())) if own else (0.0, 0.0)
@@ -177,6 +205,9 @@ def by_definition(
             choice = next(item_id for item_id in left if value(item_id) >= top - TIE)
             left.remove(choice)
             yield choice
+            if open_(choice):
+                left.append(choice)
+                left.sort(key=pool.index)
 
     def few_events(of: dict[str, float]) -> Iterator[str]:
         assert asked.explore is not None
@@ -187,28 +218,37 @@ def by_definition(
         }
         yield from best_first([i for i in free if events[i] < asked.explore[1]], bound)
 
-    sources = [("model", boosted), *([("popular", {i: float(events[i]) for i in by_id})] if asked.fallback else [])]
+    popular = [("popular", sunk({i: float(events[i]) for i in by_id}))] if asked.fallback else []
+    sources = [("model", sunk(boosted)), *popular]
     for source, of in sources:
         allowed = {i for i in by_id if source != "model" or asked.min_score is None or of[i] >= asked.min_score}
         order = natural(of, allowed, asked.diversity > 0)
-        new = few_events(of) if asked.explore is not None and source == "model" else iter(())
+        exploring = asked.explore if source == "model" else None
+        new = few_events(of) if exploring is not None else iter(())
         while len(answer) < k:
             place = len(shown) + len(answer) + 1
             pinned = pin_of(place, of)
             if pinned is not None:
                 put(pinned, source, pinned=True)
                 continue
-            explored = None
-            share = asked.explore[0] if asked.explore else 0.0
-            if asked.explore and math.floor(place * share) > math.floor((place - 1) * share):
+            explored = propensity = None
+            share, _, among = exploring or (0.0, 0.0, None)
+            if among is not None:
+                following = next((one for one in order if open_(one)), None)
+                best = best_first([i for i in free if i in allowed and open_(i)], of)[:among]
+                if following is not None and len(best) == among:
+                    chosen = best[random.randrange(among)] if random.random() < share else following
+                    propensity = share / among * (chosen in best) + (1 - share) * (chosen == following)
+                    explored = None if chosen == following else chosen
+            elif exploring and math.floor(place * share) > math.floor((place - 1) * share):
                 explored = next((one for one in new if open_(one)), None)
             found = next((one for one in order if open_(one)), None) if explored is None else explored
             if found is None:
                 break
-            put(found, source, explored=explored is not None)
+            put(found, source, explored=explored is not None, propensity=propensity)
     for item_id in reserved:
         if len(answer) < k and item_id in free:
-            answer.append((item_id, True, False, "model"))
+            answer.append((item_id, True, False, "model", None))
             del free[item_id]
     return answer
 
@@ -233,7 +273,9 @@ def test_rules_are_exact_on_every_kind_of_index(towers: Towers, kind: str, data:
     k = data.draw(st.sampled_from([1, 4, 12, 100]), label="k")
     [query] = towers.encoder.encode_items([{"title": "oak desk 3"}])
 
-    hits = answer_of(view, wanted.rules(), query, k, condition, excluded, shown)
+    seed = data.draw(st.integers(0, 2**32), label="seed")
+    random.seed(seed)
+    hits = answer_of(view, wanted.rules(), query, k, condition, excluded, shown, wanted.showings())
 
     among = [
         item
@@ -246,6 +288,7 @@ def test_rules_are_exact_on_every_kind_of_index(towers: Towers, kind: str, data:
     every = score_all(view, query)
     counted = view.popularity
     place = {item.item_id: view.position_of(item.item_id) for item in held.values()}
+    random.seed(seed)
     expected = by_definition(
         wanted,
         among,
@@ -256,7 +299,9 @@ def test_rules_are_exact_on_every_kind_of_index(towers: Towers, kind: str, data:
         [held[item_id] for item_id in shown if item_id in held],
         k,
     )
-    assert [(view.item_id(hit.position), hit.pinned, hit.explored, hit.source) for hit in hits] == expected
+    found = [(view.item_id(hit.position), hit.pinned, hit.explored, hit.source, hit.propensity) for hit in hits]
+    assert [one[:4] for one in found] == [one[:4] for one in expected]
+    assert [one[4] for one in found] == [pytest.approx(one[4]) for one in expected]
 
 
 def answer_of(
@@ -267,13 +312,14 @@ def answer_of(
     condition: dict[str, Any] | None = None,
     excluded: Sequence[str] = (),
     shown: Sequence[str] = (),
+    showings: Showings = NOTHING_SHOWN,
 ) -> list[Hit]:
     def positions(item_ids: Sequence[str]) -> list[int]:
         return [position for item_id in item_ids if (position := view.position_of(item_id)) is not None]
 
     passed = view.passed(parse_filter(condition, "filter", 100)) if condition else None
     spec = SearchSpec(k, frozenset(positions([*excluded, *shown])), passed=passed)
-    ruled = prepare(view, rules, positions(shown), {}, lambda: None)
+    ruled = prepare(view, rules, positions(shown), {}, lambda: None, showings)
     popular: Callable[[], Any] = lambda: view.popularity.astype(np.float32)  # noqa: E731
     sources: list[Any] = [("model", partial(score_all, view, query))]
     sources += [("popular", popular)] if rules.fallback else []
@@ -327,3 +373,29 @@ def test_a_rule_of_the_newest_item_has_no_effect_without_one(towers: Towers, sta
     assert boosted.boosts[0][0].any()
     without = prepare(state.view, Rules(boosts=(Boost(same, 1.0),)), (), {}, lambda: None)
     assert not without.boosts[0][0].any()
+
+
+def test_random_places_are_filled_as_often_as_their_propensities_say(towers: Towers, state: LiveState) -> None:
+    """The first three places of many answers: each item with the share that the answers say themselves."""
+    rules, m, rounds = Rules(explore=Explore(0.4, random=5)), 5, 2000
+    random.seed(11)
+    answers = [answer_of(state.view, rules, query(towers), 3) for _ in range(rounds)]
+    first = Counter(hits[0].position for hits in answers)
+    assert len(first) == m
+    propensity = {hit.position: hit.propensity for hits in answers for hit in hits[:1]}
+    assert sum(filter(None, propensity.values())) == pytest.approx(1.0)
+    for position, n in first.items():
+        expected = propensity[position] or 0.0
+        assert abs(n / rounds - expected) < 5 * math.sqrt(expected * (1 - expected) / rounds)
+    best = answer_of(state.view, Rules(), query(towers), 1)[0].position
+    assert {position for position, one in propensity.items() if one == pytest.approx(0.4 / 5)} == set(first) - {best}
+    assert all(hits[0].explored == (hits[0].position != best) for hits in answers)
+    # 1 / propensity counts each item of a place once, whatever the earlier places got
+    assert sum(1 / (hits[2].propensity or math.nan) for hits in answers) / rounds == pytest.approx(m, rel=0.1)
+
+
+def test_a_place_is_not_random_where_too_few_items_are_left(towers: Towers, state: LiveState) -> None:
+    everything = len(answer_of(state.view, Rules(), query(towers), 1000))
+    hits = answer_of(state.view, Rules(explore=Explore(0.5, random=10)), query(towers), 1000)
+    assert len({hit.position for hit in hits}) == everything
+    assert [hit.propensity is None for hit in hits] == [place > everything - 10 for place in range(everything)]

@@ -15,7 +15,7 @@ from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
 from training.config.schema import OptimizerConfig, ValidationConfig
 from training.distributed import ParallelModel
 from training.engine.logger import StageLogger, TrainingDiverged
-from training.engine.loop import Schedule, StageResult, _Best, adamw, fit
+from training.engine.loop import BestStep, Schedule, StageResult, adamw, fit
 from training.evaluation.metrics import Metrics
 from training.stages.base import Stage, StageContext
 
@@ -160,7 +160,7 @@ def test_a_collapsed_model_does_not_win_by_its_ties() -> None:
 
 def test_items_that_read_the_same_are_no_mistake() -> None:
     """The target among two that tie for the first place, then alone at the second one."""
-    best = _Best(patience=0)
+    best = BestStep(patience=0)
     assert best.offer(1, Metrics.of(np.array([2]), np.array([2])))
     assert best.offer(2, Metrics.of(np.array([1]), np.array([2])))
     assert not best.offer(3, Metrics.of(np.array([2]), np.array([2])))

@@ -88,6 +88,7 @@ def digest_of(out: Path) -> str:
     return str(about["checkpoint_digest"])
 
 
+@pytest.mark.slow
 def test_both_towers_are_in_the_checkpoint(unbroken: Path) -> None:
     checkpoint = load_checkpoint(unbroken / "checkpoint")
     assert checkpoint.item_tower != checkpoint.history_tower
@@ -160,6 +161,7 @@ def test_another_configuration_or_other_data_is_refused(files: tuple[Path, Path]
     assert json.loads((out / "run.json").read_text())["seed"] == 4
 
 
+@pytest.mark.slow
 def test_two_processes_do_not_train_in_one_directory(files: tuple[Path, Path], tmp_path: Path) -> None:
     out, config = tmp_path / "run", config_of(tmp_path)
     assert train_and_die("training.stages.joint:JointStage.loss", 2, config, *files, out) == -9

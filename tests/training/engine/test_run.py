@@ -133,6 +133,7 @@ def test_a_run_that_is_there_is_not_overwritten_by_mistake(
     assert (out / "checkpoint").is_dir()
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_run_that_the_same_command_ends(
     config: Path,
     world_files: tuple[Path, Path],
@@ -164,6 +165,7 @@ def test_ctrl_c_leaves_a_run_that_the_same_command_ends(
     assert steps == list(range(1, 9))
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_a_run_that_goes_on_when_there_is_room(
     config: Path, world_files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,6 +259,7 @@ def test_a_text_encoder_sets_its_own_size(world_files: tuple[Path, Path], tmp_pa
         run.train(empty, *world_files, tmp_path / "o")
 
 
+@pytest.mark.slow
 def test_broken_lines_stop_a_run_or_are_skipped(
     config: Path, world_files: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -269,6 +272,7 @@ def test_broken_lines_stop_a_run_or_are_skipped(
     assert "skipped 2 lines" in caplog.text
 
 
+@pytest.mark.slow
 def test_evaluate_prints_a_table_json_and_markdown(
     config: Path, world_files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -321,6 +325,7 @@ def test_threads_are_those_asked_for_or_the_physical_cores(monkeypatch: pytest.M
         torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_a_model_whose_scores_all_tie_is_not_reported_as_perfect(
     embedding_bag: type,
     world_files: tuple[Path, Path],

@@ -17,6 +17,8 @@ from training.engine import run_list as runs
 from training.engine.logger import MetricsWriter
 from training.engine.run import train
 
+pytestmark = pytest.mark.slow
+
 CONFIG = """
 device = "cpu"
 threads = 1

@@ -41,6 +41,7 @@ def ask(world_files: tuple[Path, Path]) -> Ask:
     return run
 
 
+@pytest.mark.slow
 def test_several_checkpoints_stand_in_one_table_and_are_tested_against_each_other(
     ask: Ask, runs: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,6 +140,7 @@ def test_the_output_says_what_was_held_out(
     assert capsys.readouterr().out.startswith(heading)
 
 
+@pytest.mark.slow
 def test_a_run_trained_with_another_split_is_said_and_not_refused(
     ask: Ask, runs: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -203,6 +205,7 @@ def test_the_suite_is_a_command_of_its_own(capsys: pytest.CaptureFixture[str]) -
     assert "seqrec suite paper DATA" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_cannot_be_written_is_refused_before_the_work(ask: Ask, runs: list[str], tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     plain.write_text("precious")

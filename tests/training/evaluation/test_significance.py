@@ -29,6 +29,7 @@ def test_resamples_are_plain_draws_of_users_and_the_same_for_the_same_seed(monke
     assert not np.array_equal(resampled_means(values, [group], 40, seed=4)[0], whole[1])
 
 
+@pytest.mark.slow
 def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     rng = np.random.default_rng(5)
     inside = 0

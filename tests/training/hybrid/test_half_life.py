@@ -1,6 +1,8 @@
-"""With a half-life, what people do now outweighs what they did long ago; off by default."""
+"""With a half-life, what people do now outweighs what they did long ago; by default where validation prefers it."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from seqrec.hybrid.cooccurrence import Counts, count
 from seqrec.hybrid.scoring import HybridScorer
 from seqrec.hybrid.settings import HybridSettings
 from training.data.dataset import Dataset
-from training.hybrid.fit import fit_hybrid
+from training.hybrid.fit import fit_hybrid, lines_of
 
 DAY = 86_400
 OLD, USERS, ITEMS = 1_600_000_000, 60, 8
@@ -38,11 +40,30 @@ def terms() -> csr_array:
     return csr_array(np.eye(ITEMS, dtype=np.float32))
 
 
-def test_it_is_off_by_default() -> None:
-    pairs = fit_hybrid(dataset(), terms(), None).settings.cooccurrence
-    assert (pairs.half_life, pairs.origin, pairs.mass) == (0, 0, 0)
+def fashion(days: int) -> Dataset:
+    """Sixty users had item 1 after item 0; `days` later forty had item 2, and it is what forty others are tested by."""
+    early, late = OLD, OLD + days * DAY
+    users = [([0, 1, 5, 6], early)] * 60 + [([0, 2, 5, 6], late)] * 40 + [([3, 0, 2, 4], late)] * 40
+    items = [Item(f"i{row}", {"title": f"thing {row}"}) for row in range(ITEMS)]
+    events = np.array([row for sequence, _ in users for row in sequence])
+    times = np.array([begin + place for _, begin in users for place in range(4)])
+    return Dataset(items, [f"u{user}" for user in range(len(users))], events, 4 * np.arange(len(users) + 1), times)
 
 
+@pytest.mark.slow
+def test_by_default_validation_decides() -> None:
+    alike = fit_hybrid(fashion(400), terms(), None, half_life=0).settings.cooccurrence
+    assert (alike.half_life, alike.origin, alike.mass) == (0, 0, 0)
+    fading = fit_hybrid(fashion(400), terms(), None)
+    assert fading.settings.cooccurrence.half_life == pytest.approx(400 * DAY, rel=0.01)
+    assert "an event counts half as much after 400 days" in list(lines_of(fading))
+    # Nothing to choose from: the events of a few days, places in a sequence, or no times at all.
+    for few in (fashion(20), replace(fashion(400), timestamps=np.arange(560))):
+        assert fit_hybrid(few, terms(), None).settings.cooccurrence.half_life == 0
+    assert fit_hybrid(dataset(None), terms(), None).settings.cooccurrence.half_life == 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", [1, 1000])
 def test_what_is_new_outweighs_what_is_old(unit: int) -> None:
     data = dataset(unit)

@@ -218,6 +218,7 @@ def test_a_run_is_of_its_own_items_and_going_on_ends_the_same(folders: list[Path
     assert run(config, own, out)["checkpoint_digest"] == about["checkpoint_digest"]
 
 
+@pytest.mark.slow
 def test_one_data_set_alone(folders: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """An autoencoder, without anything to align."""
     assert run(config_of(tmp_path, []), folders[0], tmp_path / "run")["state"] == "done"

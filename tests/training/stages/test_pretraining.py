@@ -109,6 +109,7 @@ def assert_authors_gradients(model: Recformer) -> None:
         torch.testing.assert_close(parameter.grad, expected[name], rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [0, 4])
 def test_loss_and_gradients_are_the_authors(world: Dataset, chunk: int) -> None:
     golden = load_file(GOLDEN / "pretrain.safetensors")
@@ -200,6 +201,7 @@ def test_targets_are_of_the_later_half_of_the_training_part(world: Dataset) -> N
     assert set(places) == set(range((length - 1) // 2, length))
 
 
+@pytest.mark.slow
 def test_an_epoch_draws_every_user_of_the_union_once_and_leaves_the_rest_out(world: Dataset) -> None:
     stage = stage_of(domain_of(world), domain_of(part_of(world, 13)), batch_size=8)
     epoch = list(stage.epoch(3))
@@ -214,6 +216,7 @@ def test_an_epoch_draws_every_user_of_the_union_once_and_leaves_the_rest_out(wor
     assert [h.user_id for h in other.histories] != [h.user_id for h in epoch[0].histories]
 
 
+@pytest.mark.slow
 def test_negatives_of_one_domain_where_asked_to(world: Dataset) -> None:
     domains = [domain_of(world), domain_of(part_of(world, 20))]
     stage = stage_of(*domains, batch_size=8, single_domain_batches=True)
@@ -354,6 +357,7 @@ def test_held_out_items_are_ranked_among_as_many_as_asked_for(world: Dataset) ->
     assert few.metrics(encoder).ndcg > 0.3  # among seven
 
 
+@pytest.mark.slow
 def test_the_mean_over_domains_decides_and_zero_shot_is_only_reported(world: Dataset) -> None:
     model = small_recformer(world).eval()
     tokens = model.tokenize_items(world.items)

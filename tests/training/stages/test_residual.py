@@ -74,6 +74,7 @@ def trained(context: StageContext, epochs: int) -> ResidualStage:
     return stage
 
 
+@pytest.mark.slow
 def test_it_learns_what_the_text_does_not_say(follows: Dataset, tmp_path: Path) -> None:
     text = BagOfWords(BagOfWordsConfig())
     encoder = Encoder(load_checkpoint(_saved(tmp_path / "text", "bag_of_words", text)), "cpu")
@@ -151,6 +152,7 @@ def test_a_limit_on_examples_draws_the_same_ones_again(follows: Dataset) -> None
     assert [list(history) for history in stages[0].histories] == [list(history) for history in stages[1].histories]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoded", [0, 100, 10**6])
 def test_it_learns_from_histories_that_are_not_encoded(follows: Dataset, encoded: int) -> None:
     context = context_of(follows, BagOfWords(BagOfWordsConfig()), encoded=encoded)

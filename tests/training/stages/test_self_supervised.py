@@ -44,6 +44,7 @@ def test_the_weights_of_the_last_check_go_on(world_files: tuple[Path, Path], tmp
     assert after["stage"] == "sequence"
 
 
+@pytest.mark.slow
 def test_a_model_that_has_none_is_refused(world_files: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="gru4rec has no self-supervised pretraining"):
         train(config_of("gru4rec", dim=8, hidden=8), *world_files, tmp_path / "run")

@@ -97,6 +97,7 @@ def test_words_are_no_settings_of_a_model_that_takes_numbers() -> None:
         starting_point(config)
 
 
+@pytest.mark.slow
 def test_a_run_keeps_weights_within_bounds_and_what_it_saw(world_files: tuple[Path, Path], tmp_path: Path) -> None:
     config = RunConfig(
         stages=("sequence",),

@@ -61,6 +61,7 @@ def test_a_start_that_does_not_exist_is_named(tmp_path: Path) -> None:
         starting_point(load_config(demo, [f"model.start_from={tmp_path / 'run'}"]))
 
 
+@pytest.mark.slow
 def test_texts_go_through_the_encoder_in_the_same_way_alone_and_among_others(tmp_path: Path, world: Dataset) -> None:
     """More of them than the encoder reads at a time."""
     save_encoder(tmp_path, "roberta")
@@ -75,7 +76,7 @@ def test_texts_go_through_the_encoder_in_the_same_way_alone_and_among_others(tmp
         patch.setattr("seqrec.models.base.frozen_text.ENCODER_BATCH", 7)
         together = model.eval().encode_items(model.prepare_items(tokens))
         again = model.encode_items(model.prepare_items(tokens[::-1])).flip(0)
-        model._cache.clear()
+        model.vector_cache.clear()
         alone = torch.cat([model.encode_items(model.prepare_items([item])) for item in tokens])
     torch.testing.assert_close(together, again)
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)

@@ -80,6 +80,7 @@ def quality(context: StageContext) -> float:
     return context.validate(context.towers.encoder(CPU)).ndcg
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("negatives", [0, 8])
 def test_both_stages_learn_what_follows_what(world: Dataset, model: Any, negatives: int) -> None:
     context = context_of(world, model, negatives=negatives)

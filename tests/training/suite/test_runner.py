@@ -213,6 +213,7 @@ def test_minutes_count_what_a_model_started_from() -> None:
     assert [results.minutes(line) for line in lines] == ["2.0", "3.0", "-"]
 
 
+@pytest.mark.slow
 def test_an_estimate_says_what_is_left(
     ask: Ask, folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: Any
 ) -> None:
@@ -369,6 +370,7 @@ def test_what_stands_behind_a_mean() -> None:
     assert Value(0.5, 0.0, 0.2, 0.9, seeds=1, wanted=1).bars == pytest.approx((0.3, 0.4))
 
 
+@pytest.mark.slow
 def test_a_cell_that_fails_stops_no_other(ask: Ask, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     broken = ["--models", "gru4rec", "sasrec", "--only", "overall", "--set", "sasrec:model.settings.heads=3"]
     with pytest.raises(SeqrecError, match=r"1 of 3 experiments failed: sasrec, seed 1; see report.json"):

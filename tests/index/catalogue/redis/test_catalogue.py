@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from benchmarks.redis_server import RedisServer, server_program
+from benchmarks.tools.redis_server import RedisServer, server_program
 from index.catalogue.open import open_catalogue, open_histories
 from index.catalogue.redis.catalogue import RedisCatalogue
 from index.catalogue.redis.connection import RedisConnections
@@ -60,6 +60,14 @@ def catalogue(redis_url: str) -> Iterator[RedisCatalogue]:
     catalogue.close()
 
 
+@pytest.fixture
+def connections(redis_url: str) -> Iterator[RedisConnections]:
+    """To the server of `catalogue`, past it."""
+    connections = RedisConnections(redis_url)
+    yield connections
+    connections.close()
+
+
 def put(catalogue: RedisCatalogue, *names: str) -> int:
     return catalogue.put([entry(name) for name in names]).seq
 
@@ -74,15 +82,18 @@ def test_an_empty_redis_is_no_empty_catalogue(redis_url: str) -> None:
     open_catalogue(redis_url).close()
 
 
-def test_half_a_catalogue_is_not_made_whole(catalogue: RedisCatalogue, redis_url: str) -> None:
+def test_half_a_catalogue_is_not_made_whole(
+    catalogue: RedisCatalogue, connections: RedisConnections, redis_url: str
+) -> None:
     put(catalogue, "a")
-    catalogue._redis.read(("DEL", catalogue._redis.key("meta")))
+    connections.read(("DEL", connections.key("meta")))
     with pytest.raises(CatalogueError, match="parts of it are missing"):
         open_or_create(redis_url)
 
 
-def test_another_schema_is_refused(catalogue: RedisCatalogue, redis_url: str) -> None:
-    catalogue._redis.read(("HSET", catalogue._redis.key("meta"), "schema", "99"))
+@pytest.mark.usefixtures("catalogue")
+def test_another_schema_is_refused(connections: RedisConnections, redis_url: str) -> None:
+    connections.read(("HSET", connections.key("meta"), "schema", "99"))
     with pytest.raises(CatalogueError, match="schema 99; this version reads 1"):
         open_catalogue(redis_url)
 
@@ -105,6 +116,7 @@ def test_an_emptied_server_is_noticed_and_not_written(server: Server) -> None:
     other.close()
 
 
+@pytest.mark.slow
 def test_an_older_state_is_noticed_also_when_others_have_counted_on(server: Server, tmp_path: Path) -> None:
     one = server()
     catalogue = open_or_create(one.url)
@@ -139,6 +151,7 @@ def test_an_older_state_is_noticed_also_when_others_have_counted_on(server: Serv
         each.close()
 
 
+@pytest.mark.slow
 def test_restarts_that_changed_nothing_are_not_noticed(server: Server) -> None:
     one = server()
     catalogue, idle = open_or_create(one.url), open_or_create(one.url)
@@ -159,6 +172,7 @@ def test_restarts_that_changed_nothing_are_not_noticed(server: Server) -> None:
 # A server that goes away
 
 
+@pytest.mark.slow
 def test_what_was_acknowledged_outlives_a_server_that_is_killed(server: Server) -> None:
     one = server()
     catalogue = open_or_create(f"{one.url}?timeout=5")
@@ -239,11 +253,13 @@ def test_a_full_memory_is_reported_and_the_batch_is_not_there(server: Server) ->
     one = server()
     catalogue = open_or_create(one.url)
     put(catalogue, "a")
-    catalogue._redis.read(("CONFIG", "SET", "maxmemory", 1))
+    client = redis.Redis.from_url(one.url)
+    client.config_set("maxmemory", 1)
     with pytest.raises(CatalogueError, match="memory is full; raise its maxmemory") as refused:
         put(catalogue, "b", "c")
     assert not isinstance(refused.value, OutcomeUnknown)
-    catalogue._redis.read(("CONFIG", "SET", "maxmemory", 0))
+    client.config_set("maxmemory", 0)
+    client.close()
     assert catalogue.head() == catalogue.count() == 1
     catalogue.close()
 
@@ -279,8 +295,8 @@ def test_a_server_that_syncs_each_second_is_waited_for(server: Server) -> None:
     catalogue = open_or_create(one.url)
     assert catalogue.durability_warnings == ()
     put(catalogue, "a")
-    _, synced = catalogue._redis.read(("INFO", "persistence"), ("WAITAOF", 1, 0, 1))
-    assert synced[0] == 1
+    with redis.Redis.from_url(one.url) as client:
+        assert client.info("commandstats")["cmdstat_waitaof"]["calls"] >= 1
     catalogue.close()
 
 
@@ -298,8 +314,7 @@ def test_a_server_that_comes_back_with_weaker_settings_is_not_written(server: Se
     one = server()
     catalogue = open_or_create(one.url)
     put(catalogue, "a")
-    one._command += ["--maxmemory-policy", "allkeys-lru"]
-    one.restart()
+    one.restart(maxmemory_policy="allkeys-lru")
     with pytest.raises(CatalogueError, match="maxmemory-policy is allkeys-lru"):
         put(catalogue, "b")
     assert catalogue.head() == catalogue.count() == 1
@@ -309,7 +324,8 @@ def test_a_server_that_comes_back_with_weaker_settings_is_not_written(server: Se
 def test_a_server_that_stops_syncing_is_not_trusted(server: Server) -> None:
     one = server()
     catalogue = open_or_create(one.url)
-    catalogue._redis.read(("CONFIG", "SET", "appendonly", "no"))
+    with redis.Redis.from_url(one.url) as client:
+        client.config_set("appendonly", "no")
     with pytest.raises(OutcomeUnknown, match="may be lost when the server stops"):
         put(catalogue, "a")
     catalogue.close()
@@ -367,10 +383,10 @@ def test_waiting_for_a_lease(catalogue: RedisCatalogue) -> None:
     assert order == ["first", "second"]
 
 
-def test_a_lost_lease_publishes_nothing(catalogue: RedisCatalogue) -> None:
+def test_a_lost_lease_publishes_nothing(catalogue: RedisCatalogue, connections: RedisConnections) -> None:
     with catalogue.lease("publish") as lease:
         assert catalogue.publish("s1", lease) == 1
-        catalogue._redis.read(("SET", catalogue._redis.key("lease:publish"), "somebody"))
+        connections.read(("SET", connections.key("lease:publish"), "somebody"))
         lease.check()  # as far as it knows
         with pytest.raises(SnapshotError, match="the lease was lost"):
             catalogue.publish("s2", lease)
@@ -378,12 +394,13 @@ def test_a_lost_lease_publishes_nothing(catalogue: RedisCatalogue) -> None:
     assert catalogue.head() == 1
 
 
-def test_a_lease_is_renewed_and_its_loss_noticed(catalogue: RedisCatalogue) -> None:
-    key = catalogue._redis.key("lease:reindex")
-    with redis_lease(catalogue._redis, "reindex", wait=False, seconds=0.6) as lease:
+@pytest.mark.slow
+def test_a_lease_is_renewed_and_its_loss_noticed(connections: RedisConnections) -> None:
+    key = connections.key("lease:reindex")
+    with redis_lease(connections, "reindex", wait=False, seconds=0.6) as lease:
         time.sleep(1.0)
         lease.check()
-        catalogue._redis.read(("DEL", key))
+        connections.read(("DEL", key))
         end = time.monotonic() + 5
         while time.monotonic() < end:
             try:
@@ -395,6 +412,7 @@ def test_a_lease_is_renewed_and_its_loss_noticed(catalogue: RedisCatalogue) -> N
             lease.check()
 
 
+@pytest.mark.slow
 def test_a_dead_process_loses_its_lease(catalogue: RedisCatalogue, redis_url: str) -> None:
     code = (
         "import sys, time; from index.catalogue.redis.connection import RedisConnections\n"
@@ -421,21 +439,21 @@ def test_a_dead_process_loses_its_lease(catalogue: RedisCatalogue, redis_url: st
 def test_ids_are_one_view_across_pages(catalogue: RedisCatalogue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("index.catalogue.redis.catalogue._IDS_AT_ONCE", 3)
     put(catalogue, *"abcdefghij")
-    read, pages = catalogue._redis.read, 0
+    read, pages = RedisConnections.read, 0
 
-    def interrupted(*commands: tuple[object, ...]) -> list[object]:
+    def interrupted(self: RedisConnections, *commands: tuple[object, ...]) -> list[object]:
         nonlocal pages
-        reply = read(*commands)
+        reply = read(self, *commands)
         pages += 1
         if pages == 2:  # after the first page: what follows is changed, deleted, put again
-            monkeypatch.setattr(catalogue._redis, "read", read)
+            monkeypatch.setattr(RedisConnections, "read", read)
             catalogue.put([entry("e", {"title": "new"}), entry("new")])
             catalogue.delete(["a", "g", "new"])
             catalogue.put([entry("g", {"title": "again"}), entry("e", {"title": "newer"})])
-            monkeypatch.setattr(catalogue._redis, "read", interrupted)
+            monkeypatch.setattr(RedisConnections, "read", interrupted)
         return reply
 
-    monkeypatch.setattr(catalogue._redis, "read", interrupted)
+    monkeypatch.setattr(RedisConnections, "read", interrupted)
     rows = [(seq, e.item.item_id, e.item.attributes["title"]) for seq, e in catalogue.scan()]
     assert rows == [(number, name, f"item {name}") for number, name in enumerate("abcdefghij", 1)]
     assert catalogue.ids() == set("bcdefghij")
@@ -462,14 +480,14 @@ def test_a_search_looks_at_a_bounded_number_of_items(
     assert 100 <= len(catalogue.find("oak", 1000)) < 400
 
 
-def test_words_are_forgotten_with_their_items(catalogue: RedisCatalogue) -> None:
+def test_words_are_forgotten_with_their_items(catalogue: RedisCatalogue, connections: RedisConnections) -> None:
     put(catalogue, "a", "b")
     catalogue.put([entry("a", {"title": "other words"})])
     catalogue.delete(["a", "b"])
     catalogue.compact(catalogue.head())
-    keys = {key.partition(b"}:")[2] for key in catalogue._redis.read(("KEYS", catalogue._redis.key("*")))[0]}
+    keys = {key.partition(b"}:")[2] for key in connections.read(("KEYS", connections.key("*")))[0]}
     assert keys == {b"meta", b"epochs"} | ({b"log"} & keys)
-    assert catalogue._redis.read(("XLEN", catalogue._redis.key("log")))[0] == 0
+    assert connections.read(("XLEN", connections.key("log")))[0] == 0
 
 
 def test_prefixes_keep_catalogues_apart(redis_server: RedisServer) -> None:

@@ -3,8 +3,10 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -23,11 +25,11 @@ class TestSqliteCatalogue(CatalogueContract):
 
 
 def test_every_commit_is_synced(tmp_path: Path) -> None:
-    catalogue = SqliteCatalogue(tmp_path / "c.sqlite3")
-    with catalogue._connections.use() as connection:
+    connections = Connections(tmp_path / "c.sqlite3")
+    with connections.use() as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
-    catalogue.close()
+    connections.close()
 
 
 def test_head_costs_microseconds(tmp_path: Path) -> None:
@@ -68,8 +70,8 @@ def test_the_check_is_what_a_process_that_starts_would_find(tmp_path: Path, monk
         patch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
         with pytest.raises(CatalogueError, match=r"c\.sqlite3: the disk is full"):
             catalogue.check()
-    with catalogue._connections.use() as connection:  # what is in the write-ahead log can still be read
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with closing(sqlite3.connect(path)) as connection:  # what is in the write-ahead log can still be read
+        assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
     with path.open("r+b") as file:
         file.write(b"\xff" * path.stat().st_size)
     with pytest.raises(CatalogueError, match=r"c\.sqlite3: it is not an SQLite database"):
@@ -103,16 +105,23 @@ def test_damage_is_reported(tmp_path: Path) -> None:
         list(SqliteCatalogue(path).scan())
 
 
-def test_a_full_disk_is_reported_and_the_batch_is_not_there(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_full_disk_is_reported_and_the_batch_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect, opened = sqlite3.connect, list[sqlite3.Connection]()
+
+    def limited(*args: Any, **options: Any) -> sqlite3.Connection:
+        opened.append(connect(*args, **options))
+        opened[-1].execute("PRAGMA max_page_count = 60")
+        return opened[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", limited)
     catalogue = SqliteCatalogue(tmp_path / "c.sqlite3")
     catalogue.put([entry("a")])
-    with catalogue._connections.use() as connection:
-        connection.execute("PRAGMA max_page_count = 60")
-        limited = connection
     with pytest.raises(CatalogueError, match="the disk is full; free some space"):
         catalogue.put([entry(f"b{i}") for i in range(5000)])
     assert catalogue.head() == catalogue.count() == 1
-    limited.execute("PRAGMA max_page_count = 1000000")
+    for connection in opened:
+        connection.execute("PRAGMA max_page_count = 1000000")
     assert catalogue.put([entry("c")]).seq == 2
     catalogue.close()
 
@@ -144,18 +153,19 @@ def test_a_replaced_file_is_noticed(tmp_path: Path) -> None:
 def test_a_backup_restored_in_place_is_noticed(tmp_path: Path) -> None:
     catalogue = SqliteCatalogue(tmp_path / "c.sqlite3")
     catalogue.put([entry("a")])
-    with sqlite3.connect(tmp_path / "older.sqlite3") as older, catalogue._connections.use() as connection:
-        connection.backup(older)
+    connection = sqlite3.connect(tmp_path / "c.sqlite3")
+    older = sqlite3.connect(":memory:")
+    connection.backup(older)
     catalogue.put([entry("b")])
     assert catalogue.head() == 2
-    with catalogue._connections.use() as connection:
-        older.backup(connection)
+    older.backup(connection)
     with pytest.raises(CatalogueReplaced, match="it ends at change 1, and change 2 was read before"):
         catalogue.head()
-    with catalogue._connections.use() as connection:
+    with connection:
         connection.execute("UPDATE meta SET value = 'other' WHERE name = 'catalogue_id'")
     with pytest.raises(CatalogueReplaced, match="replaced by another one, other"):
         catalogue.head()
+    connection.close()
     older.close()
     catalogue.close()
 
@@ -201,4 +211,16 @@ def test_a_search_looks_at_a_bounded_number_of_items(tmp_path: Path, monkeypatch
     monkeypatch.setattr("index.catalogue.sqlite.catalogue._MOST_CONSIDERED", 10)
     assert catalogue.find("oak", 100) == [f"{n}" for n in range(40, 50)]  # the newest
     assert catalogue.find("number7 oa", 100) == ["7"]
+    catalogue.close()
+
+
+def test_a_change_of_a_later_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "c.sqlite3"
+    catalogue = SqliteCatalogue(path)
+    catalogue.put([entry("desk")])
+    with sqlite3.connect(path) as connection:
+        connection.execute("INSERT INTO log (op, item_id, time) VALUES ('merge', 'desk', 0)")
+    with pytest.raises(CatalogueError, match="change 2 of the log is 'merge', which this version does not know"):
+        list(catalogue.changes(0, 10))
+    assert [change.op for change in catalogue.changes(0, 1)] == ["put"]
     catalogue.close()

@@ -74,6 +74,7 @@ def test_ratings_below_the_least_go(tmp_path: Path, run: Run) -> None:
     assert done.about["counts"]["left_out"]["rating"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "broken", "reason"),
     [

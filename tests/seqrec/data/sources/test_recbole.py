@@ -267,6 +267,7 @@ def test_what_is_exported_comes_back(ids: list[str], users: list[str], data: st.
     assert list(zip(read.user_ids, read.item_ids, read.timestamps, strict=True)) == sorted(events, key=lambda e: e[2])
 
 
+@pytest.mark.slow
 def test_real_data_come_back(online_retail: Path, tmp_path: Path) -> None:
     """The first 20,000 events of the bundled shop, whose texts are as a shop writes them, and all its items."""
     events = tmp_path / "events.csv"

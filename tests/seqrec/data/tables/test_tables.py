@@ -150,6 +150,7 @@ def test_broken_json_is_named_by_its_line(tmp_path: Path) -> None:
         rows_of(tmp_path / "b.json")
 
 
+@pytest.mark.slow
 def test_parquet_excel_and_sql(tmp_path: Path) -> None:
     table = pa.table({"id": [1, 2], "title": ["a", None], "tags": [["x"], ["y", "z"]]})
     pq.write_table(table, tmp_path / "a.parquet")
@@ -205,6 +206,8 @@ def test_folders_and_patterns(tmp_path: Path) -> None:
         ("a.xls", b"x", "files of the kind .xls are not read"),
         ("a.json", b"[1, 2]", "not a list of objects"),
         ("a.jsonl", b"\n", "no objects in it"),
+        ("a.json", b'[{"id": 1}, {"id', r"line 1: not JSON: .*; it is damaged or cut off"),
+        ("a.csv", b"<!DOCTYPE html>\n<title>Log in</title>\n", "line 1: a page of HTML or XML, not a table"),
     ],
 )
 def test_files_that_are_something_else(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
@@ -254,3 +257,57 @@ def test_folders_of_recbole_and_amazon_are_recognised(tmp_path: Path) -> None:
         assert batch.to_pydict() == {"title": titles}
         events = open_table(str(folder), TableOptions(format=kind), "events")
         assert {"user_id", "item_id", "timestamp"} <= set(events.columns)
+
+
+@pytest.mark.parametrize(
+    ("before", "delimiter"),
+    [
+        ("sep=;\n", ";"),
+        ("# export of 2024-01-01\n#\n", ","),
+        ("Sales report 2024\n\n", ","),
+        ("Sales report 2024;;\n", ";"),
+    ],
+)
+def test_lines_before_the_names_are_no_part_of_the_table(tmp_path: Path, before: str, delimiter: str) -> None:
+    path = tmp_path / "items.csv"
+    path.write_text(before + csv_text(delimiter) + delimiter.join("abcd") + "\n")
+    rejects = Rejects("skip")
+    assert rows_of(path, rejects) == ROWS
+    line = before.count("\n") + 6
+    assert f"line {line}: 4 columns; the first line has 3" in str(rejects.examples[0])
+
+
+def test_a_table_whose_first_name_is_empty_keeps_its_first_line(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(",title\n0,a\n1,b\n")
+    assert rows_of(tmp_path / "a.csv") == [("0", "a"), ("1", "b")]
+    (tmp_path / "b.csv").write_text("title\na\n")
+    assert rows_of(tmp_path / "b.csv") == [("a",)]
+
+
+@pytest.mark.slow
+def test_a_title_over_the_table_of_a_workbook(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.active.append(["Sales report 2024"])
+    book.active.merge_cells("A1:C1")
+    book.active.append([])
+    for row in (["id", "title", "price"], [1, "a", 2], [2, "b", 3]):
+        book.active.append(row)
+    book.save(tmp_path / "a.xlsx")
+    assert rows_of(tmp_path / "a.xlsx") == [(1, "a", 2), (2, "b", 3)]
+    table = open_table(str(tmp_path / "a.xlsx"), TableOptions(), "items")
+    assert str(table.error(1, "no")).endswith("a.xlsx: sheet 'Sheet', row 5: no")
+    openpyxl.Workbook().save(tmp_path / "b.xlsx")
+    with pytest.raises(FileFormatError, match="sheet 'Sheet' is empty"):
+        rows_of(tmp_path / "b.xlsx")
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.xlsx", "a.json", "a.jsonl"])
+def test_a_file_that_may_not_be_read(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, mode: str = "r") -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    (tmp_path / name).write_bytes(b"x")
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(FileFormatError, match=rf"{name}: cannot be read: Permission denied"):
+        rows_of(tmp_path / name)

@@ -112,6 +112,7 @@ def test_what_cannot_be_imported_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_an_existing_directory_is_kept(tmp_path: Path) -> None:
     run(tmp_path / "out")
     with pytest.raises(InputError, match="already exists; add --overwrite"):

@@ -73,6 +73,7 @@ LENGTHS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lengths", LENGTHS, ids=lambda lengths: f"{len(lengths)}-{sum(lengths)}")
 def test_vectors_are_those_of_the_model(model: Recformer, lengths: list[int]) -> None:
     if max(lengths) > model.config.max_token_num:  # positions beyond the table: only the masks are of interest
@@ -126,6 +127,7 @@ def test_positions_stay_within_the_table() -> None:
     assert placed.positions.max() == 31
 
 
+@pytest.mark.slow
 def test_where_it_cannot_be_compiled_it_is_done_without(
     model: Recformer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -13,6 +13,8 @@ from starlette.testclient import TestClient
 
 from service.engine import browse
 
+pytestmark = pytest.mark.slow
+
 
 def get(client: TestClient, path: str, **params: Any) -> dict[str, Any]:
     response = client.get(path, params=params)
@@ -143,7 +145,20 @@ def test_snapshots_and_jobs(client: TestClient, home: Path) -> None:
     assert newest["id"] == jobs[0]["snapshot"]
     assert (newest["served"], oldest["served"], oldest["published"]) == (True, False, True)
 
+    back = client.post(f"/snapshots/{oldest['id']}/publish")
+    assert (back.status_code, back.json()["snapshot"]) == (200, oldest["id"])
+    end = time.monotonic() + 60
+    while get(client, "/readyz")["snapshot"] != oldest["id"]:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert [one["served"] for one in get(client, "/snapshots")["snapshots"]] == [False, True]
+    assert client.post(f"/snapshots/{oldest['id']}/publish").json() == back.json()  # it is served already
+    unknown = client.post("/snapshots/20990101T000000-000001-abcdef/publish")
+    assert (unknown.status_code, unknown.json()["title"]) == (404, "No such snapshot")
+    client.post(f"/snapshots/{newest['id']}/publish").raise_for_status()
     (home / "snapshots" / oldest["id"] / "manifest.json").write_text("{}")
+    damaged = client.post(f"/snapshots/{oldest['id']}/publish")
+    assert (damaged.status_code, damaged.json()["title"]) == (503, "The snapshot cannot be used")
     broken = get(client, "/snapshots")["snapshots"][1]
     assert "manifest" in broken["problem"]
     assert broken["items"] is None

@@ -34,6 +34,22 @@ def top(client: TestClient, title: str, **body: Any) -> str:
     return found
 
 
+def test_many_items_are_prepared_and_written_on_one_thread(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Busy with posted items, several would hold up what computes; a few items do not wait behind many."""
+    put_items, threads = SqliteCatalogue.put, []
+
+    def noted(*arguments: Any) -> Any:
+        threads.append(threading.current_thread().name.partition("_")[0])
+        return put_items(*arguments)
+
+    monkeypatch.setattr(SqliteCatalogue, "put", noted)
+    many = [{"item_id": f"kite-{number}", "attributes": {"title": f"Paper kite {number}"}} for number in range(8)]
+    put(client, *many)
+    put(client, many[0])
+    assert threads == ["bulk", "store"]
+
+
+@pytest.mark.slow
 def test_an_item_is_found_by_the_next_request(client: TestClient) -> None:
     seq = client.get("/readyz").json()["seq"]
     item = {"item_id": "kite", "attributes": {"title": "Paper kite", "price": 4}}
@@ -44,6 +60,7 @@ def test_an_item_is_found_by_the_next_request(client: TestClient) -> None:
     assert client.get("/items/kite").json() == item | {"available": True, "seq": seq + 1, "searchable": True}
 
 
+@pytest.mark.slow
 def test_an_update_replaces_what_was_there(client: TestClient) -> None:
     assert top(client, "pine desk") == "desk-2"
     answer = put(
@@ -58,6 +75,7 @@ def test_an_update_replaces_what_was_there(client: TestClient) -> None:
     assert again["items"][0]["item_id"] == "new"
 
 
+@pytest.mark.slow
 def test_a_deleted_item_is_gone_and_can_come_back(client: TestClient) -> None:
     assert client.delete("/items/desk-1").json()["seq"] == client.get("/readyz").json()["seq"]
     assert client.get("/items/desk-1").status_code == 404
@@ -69,6 +87,7 @@ def test_a_deleted_item_is_gone_and_can_come_back(client: TestClient) -> None:
     assert top(client, "oak desk") == "desk-1"
 
 
+@pytest.mark.slow
 def test_an_id_with_a_slash(client: TestClient) -> None:
     item_id = "a/b c?#/"
     put(client, {"item_id": item_id, "attributes": {"title": "Slash"}})
@@ -80,6 +99,7 @@ def test_an_id_with_a_slash(client: TestClient) -> None:
     assert client.get(path).status_code == 404
 
 
+@pytest.mark.slow
 def test_a_price_change_encodes_nothing_again(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     attributes = {"title": "Paper kite", "price": 4}
     put(client, {"item_id": "kite", "attributes": attributes})
@@ -97,6 +117,7 @@ def test_a_price_change_encodes_nothing_again(client: TestClient, monkeypatch: p
     assert encoded == [1]
 
 
+@pytest.mark.slow
 def test_a_patch_changes_what_it_names_and_encodes_only_new_texts(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +148,7 @@ def test_a_patch_changes_what_it_names_and_encodes_only_new_texts(
     assert top(client, "silk lantern") == "kite/1"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("items", "status", "field"),
     [
@@ -151,6 +173,7 @@ def test_a_patch_that_is_refused_changes_nothing(
     assert client.get("/readyz").json()["seq"] == before
 
 
+@pytest.mark.slow
 def test_patches_at_the_same_time_lose_nothing(client: TestClient) -> None:
     put(client, {"item_id": "kite", "attributes": {"title": "Paper kite"}})
     with ThreadPoolExecutor(8) as pool:
@@ -160,6 +183,7 @@ def test_patches_at_the_same_time_lose_nothing(client: TestClient) -> None:
     assert len(client.get("/items/kite").json()["attributes"]) == 25
 
 
+@pytest.mark.slow
 def test_what_another_process_writes_is_in_the_next_answer(client: TestClient, home: Path) -> None:
     other = SqliteCatalogue(home / "catalogue.sqlite3")
     for n in range(20):
@@ -175,6 +199,7 @@ def test_what_another_process_writes_is_in_the_next_answer(client: TestClient, h
     other.close()
 
 
+@pytest.mark.slow
 def test_a_thousand_items_at_once(client: TestClient) -> None:
     items = [{"item_id": f"n{n}", "attributes": {"title": f"Thing {n}", "brand": "Bulk"}} for n in range(1000)]
     assert put(client, *items)["created"] == 1000
@@ -201,6 +226,7 @@ def test_many_clients_at_once_each_find_their_own(client: TestClient) -> None:
     assert failures == []
 
 
+@pytest.mark.slow
 def test_items_are_there_after_a_restart(make_client: MakeClient) -> None:
     first = make_client()
     put(first, {"item_id": "kite", "attributes": {"title": "Paper kite"}})
@@ -212,6 +238,7 @@ def test_items_are_there_after_a_restart(make_client: MakeClient) -> None:
     assert second.get("/items/mug-1").status_code == 404
 
 
+@pytest.mark.slow
 def test_words_find_items(client: TestClient) -> None:
     put(client, {"item_id": "kite", "attributes": {"title": "Paper kite", "price": 4}})
     found = client.get("/items", params={"q": "paper ki", "limit": 5}).json()

@@ -25,6 +25,8 @@ from seqrec.models.bag_of_words import BagOfWords, BagOfWordsConfig
 from service.engine import execution as queries
 from service.http import openapi
 
+pytestmark = pytest.mark.slow
+
 MakeClient = Callable[..., TestClient]
 
 
@@ -212,7 +214,6 @@ def test_a_dead_compute_thread_is_reported_by_healthz(client: TestClient, monkey
     assert client.get("/readyz").status_code == 503
 
 
-@pytest.mark.slow
 def test_reindex_under_load(client: TestClient, home: Path) -> None:
     """Everything that was put before, during and after is found; no request fails because of the swap."""
     before = client.get("/readyz").json()["snapshot"]

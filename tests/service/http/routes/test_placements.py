@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -11,13 +12,12 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from index.catalogue.open import open_catalogue
+from index.catalogue.open import open_catalogue, open_histories
 from seqrec.errors import InputError, PlacementNotFound
 from service.http.cursor import MAX_SHOWN, make_cursor, read_cursor
+from service.reports.receipts import read_receipt
 from service.rules.cli import placements
 from tests.service.http.routes.test_recommend import ids, recommend
-
-MUGS = {"title": {"any": ["Blue mug", "Tea mug"]}}
 
 
 def put(client: TestClient, name: str, **rules: Any) -> dict[str, Any]:
@@ -80,6 +80,27 @@ def test_at_most_and_pins_and_diversity(client: TestClient) -> None:
     assert len({item_id[0] for item_id in ids(spread)}) > 1
 
 
+def test_random_places_say_how_likely_their_items_were(client: TestClient, home: Path) -> None:
+    shelf(client, "AAAABB")
+    with closing(open_histories(home)) as histories:
+        secret = histories.secret
+    plain, first = ranking(client), set()
+    rules = {"explore": {"share": 0.5, "random": 3}, "pin": [{"position": 2, "item_ids": [plain[-1]]}]}
+    random.seed(4)
+    for _ in range(40):
+        answer = recommend(client, history=WALNUT, k=3, filter=SHELVES, **rules)
+        top, pinned, last = answer["items"]
+        first.add(top["item_id"])
+        best = top["item_id"] == plain[0]
+        assert top["propensity"] == pytest.approx(0.5 / 3 + 0.5 * best)
+        assert top.get("explored") == (None if best else True)
+        assert (pinned["item_id"], pinned["pinned"], "propensity" in pinned) == (plain[-1], True, False)
+        receipt = read_receipt(secret, answer["recommendation_id"], 60, "recommendation_id")
+        assert receipt.propensity(last["item_id"]) == pytest.approx(last["propensity"])
+        assert receipt.propensity(plain[-1]) is None
+    assert first == set(plain[:3])
+
+
 def test_a_filter_of_the_newest_item(client: TestClient) -> None:
     shelf(client, "AABB")
     answer = recommend(client, history=["B-2"], k=5, filter={"brand": {"same_as": "last"}})
@@ -104,6 +125,7 @@ def test_the_cart_comes_before_the_item_that_is_looked_at(client: TestClient) ->
     assert ids(alone) == ids(recommend(client, history=["desk-1"], k=3))
 
 
+@pytest.mark.slow
 def test_a_placement_is_followed_at_once_and_a_request_overrides_it(
     client: TestClient, make_client: Callable[..., TestClient]
 ) -> None:
@@ -177,6 +199,8 @@ def test_a_cursor_is_bounded() -> None:
         ({"diversity": 1}, "diversity"),
         ({"fallback": ["best"]}, "fallback[0]"),
         ({"explore": {"share": 2}}, "explore.share"),
+        ({"explore": {"share": 0.5, "random": 1}}, "explore.random"),
+        ({"explore": {"share": 0.5, "random": 5, "below_events": 5}}, "explore"),
         ({"sort": "price"}, "sort"),
     ],
 )
@@ -186,6 +210,33 @@ def test_wrong_rules_are_named(client: TestClient, rules: dict[str, Any], field:
     assert response.json()["field"] == field
     assert client.get("/placements").json() == {"placements": []}
     assert client.put("/placements/Home Page", json={}).status_code == 422
+
+
+JSON = {"content-type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("rules", "field"),
+    [
+        ({"boost": [{"filter": {"brand": "\ud800"}, "multiply": 1.2}]}, "boost[0].filter.brand"),
+        ({"filter": {"not": [{"brand": ["ok", "\udc00"]}]}}, "filter.not[0].brand[1]"),
+        ({"at_most": {"\ud800": 2}}, "at_most"),
+    ],
+)
+def test_text_that_no_store_keeps_is_refused(client: TestClient, rules: dict[str, Any], field: str) -> None:
+    reply = client.put("/placements/home", content=json.dumps(rules), headers=JSON)
+    assert (reply.status_code, reply.json()["field"]) == (422, field)
+    assert "lone surrogate" in reply.json()["detail"]
+    assert client.get("/placements").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "rules", [{"filter": {"\ud800": "x"}}, {"filter": {"title": "\ud800"}}, {"fields": ["\ud800"]}]
+)
+def test_what_no_item_can_have_is_answered(client: TestClient, rules: dict[str, Any]) -> None:
+    reply = client.post("/recommend", content=json.dumps({"history": ["desk-1"], **rules}), headers=JSON)
+    assert reply.status_code == 200, reply.text
+    reply.json()
 
 
 def test_the_command(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from benchmarks.redis_server import RedisServer, server_program
+from benchmarks.tools.redis_server import RedisServer, server_program
 from index.build.cli import index
 from seqrec.errors import InputError
 from service.app import create_app
@@ -63,6 +63,7 @@ def popular(client: TestClient, **body: Any) -> dict[str, float]:
     return {item["item_id"]: item["score"] for item in response.json()["items"]}
 
 
+@pytest.mark.slow
 def test_windows_count_by_the_time_of_events(empty_client: TestClient) -> None:
     client = empty_client
     assert popular(client) == {}
@@ -83,6 +84,7 @@ def test_windows_count_by_the_time_of_events(empty_client: TestClient) -> None:
     assert popular(client, window="7d") == {"mug-1": 2, "mug-2": 1}
 
 
+@pytest.mark.slow
 def test_the_rules_of_a_recommendation(empty_client: TestClient) -> None:
     client = empty_client
     post(client, ("ann", "desk-1", 50), ("bob", "desk-1", 40), ("bob", "mug-1", 30), ("cid", "lamp-1", 20))
@@ -104,6 +106,7 @@ def test_the_rules_of_a_recommendation(empty_client: TestClient) -> None:
     assert popular(client, window="1h") == {"lamp-1": 1, "mug-1": 1}
 
 
+@pytest.mark.slow
 def test_a_reindex_and_a_restart_change_nothing(
     make_client: Callable[..., TestClient], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

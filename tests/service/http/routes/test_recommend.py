@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,23 @@ def ids(answer: dict[str, Any]) -> list[str]:
     return [item["item_id"] for item in answer["items"]]
 
 
+def test_a_batch_is_written_off_the_event_loop(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else all other requests would wait for it."""
+    from service.http.routes import recommend as module
+
+    make, threads = module.recommendation_id, set()
+
+    def noted(*arguments: Any) -> Any:
+        threads.add(threading.current_thread().name.partition("_")[0])
+        return make(*arguments)
+
+    monkeypatch.setattr(module, "recommendation_id", noted)
+    response = client.post("/recommend/batch", json={"requests": [{"history": ["desk-1"]}] * 3})
+    assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
+    assert threads == {"heavy"}
+
+
+@pytest.mark.slow
 def test_the_answer_is_what_numpy_finds(client: TestClient, encoder: Encoder, tiny_items: list[Item]) -> None:
     answer = recommend(client, history=["desk-1", {"attributes": {"title": "Brass lamp"}}], k=5, exclude_seen=False)
     query = encoder.encode_histories([[tiny_items[0], {"title": "Brass lamp"}]])[0]
@@ -47,6 +65,7 @@ def test_the_answer_is_what_numpy_finds(client: TestClient, encoder: Encoder, ti
     assert (answer["snapshot"], answer["seq"]) == (ready["snapshot"], ready["seq"])
 
 
+@pytest.mark.slow
 def test_ten_by_default_and_never_what_was_seen(client: TestClient) -> None:
     answer = recommend(client, history=["desk-1", "lamp-1", "desk-1"])
     assert len(answer["items"]) == 6  # of eight
@@ -54,6 +73,7 @@ def test_ten_by_default_and_never_what_was_seen(client: TestClient) -> None:
     assert "desk-1" in ids(recommend(client, history=["desk-1"], exclude_seen=False))
 
 
+@pytest.mark.slow
 def test_exclude_and_candidates(client: TestClient) -> None:
     answer = recommend(client, history=["desk-1"], exclude=["desk-2", "nix"])
     assert "desk-2" not in ids(answer)
@@ -62,6 +82,7 @@ def test_exclude_and_candidates(client: TestClient) -> None:
     assert recommend(client, history=["desk-1"], candidates=[])["items"] == []
 
 
+@pytest.mark.slow
 def test_equal_scores_are_ordered_by_item_id(client: TestClient) -> None:
     same = [{"item_id": item_id, "attributes": {"title": "walnut"}} for item_id in ("w-3", "w-1", "w-2", "w-0")]
     assert client.post("/items", json={"items": same}).status_code == 200
@@ -70,6 +91,7 @@ def test_equal_scores_are_ordered_by_item_id(client: TestClient) -> None:
         assert ids(answer) == ["w-0", "w-1", "w-2", "w-3"][:k]
 
 
+@pytest.mark.slow
 def test_unknown_ids_are_skipped_and_listed_once(client: TestClient) -> None:
     answer = recommend(client, history=["nix", "desk-1", "nada", "nix"])
     assert answer["unknown"] == ["nix", "nada"]
@@ -77,6 +99,7 @@ def test_unknown_ids_are_skipped_and_listed_once(client: TestClient) -> None:
     assert ids(answer) == ids(recommend(client, history=["desk-1"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("history", [[], ["nix"], [{"attributes": {}}], [{"attributes": {"title": "?!"}}]])
 def test_a_history_that_says_nothing_is_answered_by_popularity(client: TestClient, history: list[Any]) -> None:
     answer = recommend(client, history=history, k=3)
@@ -89,6 +112,7 @@ def test_a_history_that_says_nothing_is_answered_by_popularity(client: TestClien
     assert ids(narrowed) == ["mug-2", "pot/1"]
 
 
+@pytest.mark.slow
 def test_an_unavailable_item_counts_in_histories_but_is_not_answered(client: TestClient) -> None:
     before = recommend(client, history=["desk-1"])
     hidden = {
@@ -118,9 +142,11 @@ def test_a_batch_answers_each_as_if_it_were_alone(client: TestClient) -> None:
     for together, alone in zip(response.json()["answers"], [recommend(client, **body) for body in bodies], strict=True):
         scores, own = ([item.pop("score") for item in answer["items"]] for answer in (together, alone))
         assert scores == pytest.approx(own, abs=1e-6)  # a product of other shape rounds otherwise
+        assert together.pop("recommendation_id") != alone.pop("recommendation_id")
         assert together == alone
 
 
+@pytest.mark.slow
 def test_min_seq_is_waited_for_and_then_refused(make_client: Any) -> None:
     client = make_client(deadline=1)
     seq = client.get("/readyz").json()["seq"]

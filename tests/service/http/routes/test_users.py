@@ -29,21 +29,21 @@ def event(item_id: str, timestamp: float, user_id: str = "ann", **more: Any) -> 
     return {"user_id": user_id, "item_id": item_id, "timestamp": timestamp, **more}
 
 
-def recommend(client: TestClient, **body: Any) -> dict[str, Any]:
+def answered(client: TestClient, **body: Any) -> dict[str, Any]:
+    """An answer without its id, in which two equal answers differ."""
     response = client.post("/recommend", json=body)
     assert response.status_code == 200, response.text
-    answer: dict[str, Any] = response.json()
-    return answer
+    return {name: value for name, value in response.json().items() if name != "recommendation_id"}
 
 
 def test_a_stored_history_answers_as_the_same_history_given(client: TestClient) -> None:
     """Late events are sorted in by time; what is given comes after what is stored."""
     assert post(client, event("lamp-1", 30), event("desk-1", 10)) == {"stored": 2, "known": 0, "unknown": []}
     post(client, event("mug-1", 20))
-    given = recommend(client, history=["desk-1", "mug-1", "lamp-1", "desk-2"])
-    assert recommend(client, user_id="ann", history=["desk-2"]) == given
-    assert recommend(client, user_id="ann") == recommend(client, history=["desk-1", "mug-1", "lamp-1"])
-    assert recommend(client, user_id="ann", history=[], exclude_seen=False)["items"] != given["items"]
+    given = answered(client, history=["desk-1", "mug-1", "lamp-1", "desk-2"])
+    assert answered(client, user_id="ann", history=["desk-2"]) == given
+    assert answered(client, user_id="ann") == answered(client, history=["desk-1", "mug-1", "lamp-1"])
+    assert answered(client, user_id="ann", history=[], exclude_seen=False)["items"] != given["items"]
 
 
 def test_an_event_id_is_stored_once(client: TestClient) -> None:
@@ -56,25 +56,23 @@ def test_an_event_id_is_stored_once(client: TestClient) -> None:
 def test_all_that_a_user_ever_had_is_left_out_not_only_what_is_read(make_client: MakeClient) -> None:
     client = make_client(max_history=2)
     post(client, event("desk-1", 1), event("mug-1", 2), event("lamp-1", 3), event("desk-1", 4))
-    answer = recommend(client, user_id="ann", k=50)
+    answer = answered(client, user_id="ann", k=50)
     assert not {item["item_id"] for item in answer["items"]} & {"desk-1", "mug-1", "lamp-1"}
     # Read are the newest two alone, the given ones before the stored ones.
-    same = recommend(client, history=["lamp-1", "desk-1"], exclude=["mug-1"], k=50)
+    same = answered(client, history=["lamp-1", "desk-1"], exclude=["mug-1"], k=50)
     assert answer["items"] == same["items"]
-    newest = recommend(client, user_id="ann", history=["desk-2"], k=50)
-    assert (
-        newest["items"] == recommend(client, history=["desk-1", "desk-2"], exclude=["mug-1", "lamp-1"], k=50)["items"]
-    )
-    everything = recommend(client, user_id="ann", k=50, exclude_seen=False)
+    newest = answered(client, user_id="ann", history=["desk-2"], k=50)
+    assert newest["items"] == answered(client, history=["desk-1", "desk-2"], exclude=["mug-1", "lamp-1"], k=50)["items"]
+    everything = answered(client, user_id="ann", k=50, exclude_seen=False)
     assert {"desk-1", "mug-1", "lamp-1"} <= {item["item_id"] for item in everything["items"]}
 
 
 def test_unknown_items_are_stored_and_listed_and_count_once_they_are_there(client: TestClient) -> None:
     assert post(client, event("kite", 1), event("kite", 2))["unknown"] == ["kite"]
-    answer = recommend(client, user_id="ann")
+    answer = answered(client, user_id="ann")
     assert (answer["source"], answer["unknown"]) == ("fallback:popular", ["kite"])
     client.post("/items", json={"items": [{"item_id": "kite", "attributes": {"title": "Paper kite"}}]})
-    answer = recommend(client, user_id="ann", k=50)
+    answer = answered(client, user_id="ann", k=50)
     assert (answer["source"], answer["unknown"]) == ("model", [])
     assert "kite" not in {item["item_id"] for item in answer["items"]}
 
@@ -83,8 +81,8 @@ def test_a_user_is_forgotten_for_good(client: TestClient, home: Path) -> None:
     post(client, event("desk-1", 1, "a/b"), event("mug-1", 2, "a/b"), event("mug-1", 2, "ben"))
     assert client.delete("/users/a%2Fb").json() == {"deleted": 2}
     assert client.delete("/users/a%2Fb").json() == {"deleted": 0}
-    assert recommend(client, user_id="a/b")["source"] == "fallback:popular"
-    assert recommend(client, user_id="ben")["source"] == "model"
+    assert answered(client, user_id="a/b")["source"] == "fallback:popular"
+    assert answered(client, user_id="ben")["source"] == "model"
     for path in home.glob("histories.sqlite3*"):
         assert b"a/b" not in path.read_bytes(), "its bytes are gone as well"
 
@@ -92,7 +90,7 @@ def test_a_user_is_forgotten_for_good(client: TestClient, home: Path) -> None:
 def test_time_is_now_where_none_is_given(client: TestClient) -> None:
     before = time.time()
     post(client, event("desk-1", before - 1), {"user_id": "ann", "item_id": "mug-1"}, event("lamp-1", before - 0.5))
-    assert recommend(client, user_id="ann") == recommend(client, history=["desk-1", "lamp-1", "mug-1"])
+    assert answered(client, user_id="ann") == answered(client, history=["desk-1", "lamp-1", "mug-1"])
 
 
 @pytest.mark.parametrize(
@@ -119,7 +117,7 @@ def test_what_is_wrong_with_an_event_is_named_and_nothing_stored(
     assert response.status_code == 422
     assert response.json()["field"] == field
     assert message in response.json()["detail"]
-    assert recommend(client, user_id="ann")["source"] == "fallback:popular"
+    assert answered(client, user_id="ann")["source"] == "fallback:popular"
 
 
 def test_too_many_events_at_once(make_client: MakeClient) -> None:
@@ -136,9 +134,9 @@ def test_a_store_that_cannot_be_read_is_reported_and_the_given_history_answers(
 
     monkeypatch.setattr(SqliteHistories, "recent", broken)
     monkeypatch.setattr(SqliteHistories, "add", broken)
-    answer = recommend(client, user_id="ann", history=["desk-1"])
+    answer = answered(client, user_id="ann", history=["desk-1"])
     assert answer.pop("degraded") == ["the user's stored history cannot be read: the disk reports an error"]
-    expected = recommend(client, history=["desk-1"])
+    expected = answered(client, history=["desk-1"])
     assert expected.pop("degraded") == []
     assert answer == expected
     refused = client.post("/events", json={"events": [event("desk-1", 1)]})
@@ -149,8 +147,8 @@ def test_a_store_that_cannot_be_read_is_reported_and_the_given_history_answers(
 def test_a_user_has_one_name_however_it_is_written(client: TestClient) -> None:
     """macOS sends letters and their accents apart; a request to be forgotten must find what is stored."""
     post(client, event("desk-1", 1, user_id="jos\u00e9"))
-    assert recommend(client, user_id="jose\u0301") == recommend(client, user_id="jos\u00e9")
-    assert recommend(client, user_id="jose\u0301")["source"] == "model"
+    assert answered(client, user_id="jose\u0301") == answered(client, user_id="jos\u00e9")
+    assert answered(client, user_id="jose\u0301")["source"] == "model"
     assert client.delete("/users/jose%CC%81").json() == {"deleted": 1}
     bodies: list[tuple[str, dict[str, Any], str]] = [
         ("/events", {"events": [event("desk-1", 1, user_id="bob ")]}, "events[0].user_id"),
@@ -183,11 +181,11 @@ def test_what_is_stored_of_a_user_is_read_page_by_page(client: TestClient) -> No
 
 def test_one_event_is_taken_back(client: TestClient) -> None:
     post(client, event("desk-1", 1, event_id="e/1"), event("mug-1", 2, event_id="e2"))
-    popular = recommend(client, history=[])["items"]
+    popular = answered(client, history=[])["items"]
     assert client.delete("/users/ann/events/e%2F1").json() == {"removed": True}
     assert client.delete("/users/ann/events/e%2F1").json() == {"removed": False}
     assert [one["item_id"] for one in client.get("/users/ann").json()["events"]] == ["mug-1"]
-    assert recommend(client, history=[])["items"] != popular
+    assert answered(client, history=[])["items"] != popular
     # The user "a/events/b" is not the event b of a.
     post(client, event("desk-1", 1, "a", event_id="b"), event("desk-1", 1, "a/events/b", event_id="c"))
     refused = client.delete("/users/a%2Fevents%2Fb")
@@ -198,16 +196,16 @@ def test_one_event_is_taken_back(client: TestClient) -> None:
 
 def test_types_decide_what_counts_and_what_never_comes_back(client: TestClient, home: Path) -> None:
     post(client, event("desk-1", 1, type="shown"), event("mug-1", 2, type="view"))
-    assert recommend(client, user_id="ann") == recommend(client, history=["mug-1"])
+    assert answered(client, user_id="ann") == answered(client, history=["mug-1"])
     events(["types", "dislike=negative", "view=0.5", "--home", str(home)])
     post(client, event("lamp-1", 3, type="dislike"))
     for more in ({}, {"exclude_seen": False}, {"candidates": ["lamp-1", "desk-1"]}):
-        found = {item["item_id"] for item in recommend(client, user_id="ann", k=50, **more)["items"]}
+        found = {item["item_id"] for item in answered(client, user_id="ann", k=50, **more)["items"]}
         assert "lamp-1" not in found
         assert "desk-1" in found
-    assert "lamp-1" in {item["item_id"] for item in recommend(client, user_id="ben", k=50)["items"]}
-    popular = {item["item_id"]: item["score"] for item in recommend(client, history=[], k=50)["items"]}
+    assert "lamp-1" in {item["item_id"] for item in answered(client, user_id="ben", k=50)["items"]}
+    popular = {item["item_id"]: item["score"] for item in answered(client, history=[], k=50)["items"]}
     until = time.monotonic() + 20
     while popular["mug-1"] != 3.5 and time.monotonic() < until:  # all is counted again
-        popular = {item["item_id"]: item["score"] for item in recommend(client, history=[], k=50)["items"]}
+        popular = {item["item_id"]: item["score"] for item in answered(client, history=[], k=50)["items"]}
     assert (popular["mug-1"], popular["desk-1"]) == (3.5, 2.0)

@@ -1,0 +1,1 @@
+"""What holds under load, kills, broken input and change."""

@@ -1,0 +1,1 @@
+"""Quality of recommendations, compared with RecBole and over simulated days."""

@@ -1,0 +1,1 @@
+"""Large shops: from exports to counts, and the arithmetic of sizing."""

@@ -1,0 +1,1 @@
+"""What benchmarks share: services, servers and load to measure, synthetic data, reports."""

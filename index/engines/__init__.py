@@ -1,0 +1,1 @@
+"""External vector engines: how snapshots are stored in them, filled and searched."""

@@ -1,0 +1,1 @@
+"""`seqrec doctor`: checks of the machine, the settings and the stores."""

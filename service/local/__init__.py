@@ -1,0 +1,1 @@
+"""The service in a Python process, without a server: `seqrec.Recommender`."""
