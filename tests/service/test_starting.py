@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
+import psutil
 import pytest
+from starlette.testclient import TestClient
 
+from service.app import create_app
+from service.settings import Settings
 from service.starting import answered_meanwhile
+from tests.service.conftest import wait_until_ready
 
 
 @pytest.fixture
@@ -18,6 +26,7 @@ def listener() -> Iterator[socket.socket]:
         yield listener
 
 
+@pytest.mark.slow
 def test_it_is_alive_and_not_ready(listener: socket.socket) -> None:
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with answered_meanwhile([listener], lambda: False):
@@ -38,6 +47,7 @@ def test_a_client_that_sends_nothing_holds_nobody_up(listener: socket.socket) ->
         assert httpx.get(f"http://127.0.0.1:{address[1]}/readyz", timeout=1).status_code == 503
 
 
+@pytest.mark.slow
 def test_connections_are_left_to_who_accepts(listener: socket.socket) -> None:
     accepting = threading.Event()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -48,3 +58,34 @@ def test_connections_are_left_to_who_accepts(listener: socket.socket) -> None:
             httpx.get(f"{url}/readyz", timeout=0.5)
         accepting.clear()  # all workers have died
         assert httpx.get(f"{url}/readyz", timeout=2).status_code == 503
+
+
+@pytest.mark.slow
+def test_waiting_for_a_connection_costs_no_processor_time(listener: socket.socket) -> None:
+    others = set(threading.enumerate())
+    with answered_meanwhile([listener], lambda: False):
+        # The clock of its thread: the process has threads that earlier tests left behind.
+        [thread] = set(threading.enumerate()) - others
+        clock = time.pthread_getcpuclockid(thread.ident)  # type: ignore[arg-type]
+        before = time.clock_gettime(clock)
+        time.sleep(1)
+        assert time.clock_gettime(clock) - before < 0.2, "of the second that a spinning thread would take"
+
+
+@pytest.mark.slow
+def test_a_closed_app_keeps_no_file_open(home: Path) -> None:
+    """FastAPI's caches keep the app itself; its snapshots and stores must not be kept with it.
+
+    Files below the home alone: the process has others, which earlier tests left open.
+    """
+
+    def files() -> list[str]:
+        return [path for path, *_ in psutil.Process().open_files() if Path(path).is_relative_to(home)]
+
+    before = files()  # what the fixture has open
+    for _ in range(3):
+        with TestClient(create_app(Settings(home=home))) as client:
+            wait_until_ready(client)
+            assert len(files()) > len(before)
+        gc.collect()
+        assert files() == before

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import redis
@@ -65,22 +66,28 @@ def test_redis_remembers_nothing_of_a_deleted_user(redis_url: str) -> None:
     store.add([Event("somebody", f"thing-{n}", float(n), f"click-{n}") for n in range(30)])
     store.add([Event("else", "other", 1.0)])
     store.remove("somebody", "click-7")
-    assert any(b"somebody" in key for key in contents_of(store, redis_url))
+    assert any(b"somebody" in key for key in contents_of(redis_url))
     store.delete("somebody")
-    left = contents_of(store, redis_url)
+    left = contents_of(redis_url)
     assert not any(name in part for part in left for name in (b"somebody", b"click-"))
     assert any(b"thing-" in part for part in left)
     store.compact_events(store.events_head())
-    assert not any(b"thing-" in part for part in contents_of(store, redis_url))
+    assert not any(b"thing-" in part for part in contents_of(redis_url))
     assert [e.item_id for e in store.recent("else", 10)] == ["other"]
     store.close()
 
 
-def contents_of(store: RedisHistories, url: str) -> list[bytes]:
-    """All keys of the store and everything in them."""
+def histories_key(url: str) -> str:
+    """What the keys of the histories begin with."""
+    [prefix] = parse_qs(urlsplit(url).query)["prefix"]
+    return f"{{{prefix}}}:histories:"
+
+
+def contents_of(url: str) -> list[bytes]:
+    """All keys of the histories and everything in them."""
     parts: list[bytes] = []
     with redis.Redis.from_url(url.partition("?")[0]) as client:
-        for key in client.scan_iter(match=f"{store._base}*".replace("{", "\\{").replace("}", "\\}")):
+        for key in client.scan_iter(match=f"{histories_key(url)}*".replace("{", "\\{").replace("}", "\\}")):
             parts.append(key)
             match client.type(key):
                 case b"hash":
@@ -93,6 +100,7 @@ def contents_of(store: RedisHistories, url: str) -> list[bytes]:
 
 
 def test_what_a_reader_keeps_on_the_disk_is_erased_when_it_has_gone(tmp_path: Path) -> None:
+    others = set(threading.enumerate())
     store = SqliteHistories(tmp_path / "h.sqlite3")
     store.add([Event(f"private-{k}", f"thing-{n}", float(n)) for n in range(50) for k in range(2)])
     rows = store.scan()
@@ -103,7 +111,7 @@ def test_what_a_reader_keeps_on_the_disk_is_erased_when_it_has_gone(tmp_path: Pa
     rows.close()  # type: ignore[attr-defined]
     until(lambda: b"private-" not in bytes_of(tmp_path))
     # And once more: the thread that tried had ended.
-    until(lambda: not any(thread.name == "erasure" for thread in threading.enumerate()))
+    until(lambda: not any(thread.name == "erasure" for thread in set(threading.enumerate()) - others))
     store.add([Event("private-2", "a", 1.0)])
     rows = store.scan()
     next(rows)
@@ -196,6 +204,11 @@ def test_histories_of_the_second_schema_get_types(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as old:
         old.executescript(
             """
+            DROP INDEX by_recommendation; DROP TABLE counts; DROP TABLE slots; DROP TABLE trials;
+            DROP TABLE trial_users; DELETE FROM log WHERE name = 'secret';
+            ALTER TABLE events DROP COLUMN recommendation; ALTER TABLE events DROP COLUMN slot;
+            ALTER TABLE events DROP COLUMN position; ALTER TABLE events DROP COLUMN source;
+            ALTER TABLE events DROP COLUMN cold; ALTER TABLE events DROP COLUMN propensity;
             DROP INDEX by_type; DROP INDEX by_user; DROP TABLE types;
             ALTER TABLE events DROP COLUMN type; ALTER TABLE events DROP COLUMN value;
             ALTER TABLE removed DROP COLUMN type;
@@ -217,7 +230,7 @@ def test_redis_histories_of_the_second_schema_get_types(redis_url: str) -> None:
     store.add([Event("u", "a", 1.0, "e"), Event("u", "b", 2.0), Event("v", "c", 1.0, "f")])
     store.remove("v", "f")
     with redis.Redis.from_url(redis_url.partition("?")[0]) as client:
-        base = store._base
+        base = histories_key(redis_url)
         client.hset(f"{base}meta", "schema", "2")
         client.delete(f"{base}types")
         client.sadd(f"{base}items:u", "a", "b")
@@ -233,11 +246,11 @@ def test_redis_histories_of_the_second_schema_get_types(redis_url: str) -> None:
     assert as_slices(store.event_changes(4, 1, 5)) == [("ab", "abd")]
     assert store.delete("v") == 1
     assert store.delete("u") == 3
-    assert not any(key[-1:] == b"u" for key in contents_of(store, redis_url) if b":" in key)
+    assert not any(key[-1:] == b"u" for key in contents_of(redis_url) if b":" in key)
     store.close()
     with redis.Redis.from_url(redis_url.partition("?")[0]) as client:
         client.hset(f"{base}meta", "schema", "9")
-    with pytest.raises(CatalogueError, match="schema 9; this version reads 3"):
+    with pytest.raises(CatalogueError, match="schema 9; this version reads 4"):
         RedisHistories(redis_url)
 
 
@@ -246,7 +259,7 @@ def test_histories_that_redis_had_before_there_was_a_log(redis_url: str) -> None
     store.add([Event("u", "b", 2.0), Event("v ", "z", 1.0), Event("u\u0308", "a", 1.0, "e"), Event(" ", "y", 1.0)])
     store.add([Event("\u00fc", "b", 2.0), Event("\u00fc", "x", 3.0, "e")])
     with redis.Redis.from_url(redis_url.partition("?")[0]) as client:
-        base = store._base
+        base = histories_key(redis_url)
         client.delete(f"{base}log", f"{base}meta")  # as the version before left it
     store.close()
     store = RedisHistories(redis_url)
@@ -268,10 +281,10 @@ def test_another_log_of_events_is_noticed(redis_url: str, tmp_path: Path) -> Non
     store = RedisHistories(redis_url)
     store.add([Event("u", "a", 1.0)])
     with redis.Redis.from_url(redis_url.partition("?")[0]) as client:
-        client.set(f"{store._base}events", 0)
+        client.set(f"{histories_key(redis_url)}events", 0)
         with pytest.raises(CatalogueReplaced, match="older state"):
             store.events_head()
-        client.delete(f"{store._base}meta")
+        client.delete(f"{histories_key(redis_url)}meta")
         with pytest.raises(CatalogueReplaced, match="emptied"):
             store.add([Event("u", "b", 1.0)])
         RedisHistories(redis_url).close()
@@ -305,10 +318,10 @@ def test_deleting_does_not_wait_for_a_reader(tmp_path: Path) -> None:
 
 def test_another_schema_of_histories_is_refused(tmp_path: Path) -> None:
     store = SqliteHistories(tmp_path / "h.sqlite3")
-    with store._connections.use() as connection:
-        connection.execute("PRAGMA user_version = 9")
     store.close()
-    with pytest.raises(CatalogueError, match="schema 9; this version reads 3"):
+    with closing(sqlite3.connect(tmp_path / "h.sqlite3")) as connection:
+        connection.execute("PRAGMA user_version = 9")
+    with pytest.raises(CatalogueError, match="schema 9; this version reads 5"):
         SqliteHistories(tmp_path / "h.sqlite3")
 
 

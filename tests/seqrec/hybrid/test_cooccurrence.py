@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import tracemalloc
+from concurrent.futures import ProcessPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -60,6 +64,7 @@ def assert_equal(found: Counts, expected: Counts, exact: bool = True) -> None:
     assert check(found.events, expected.events)
 
 
+@pytest.mark.slow
 @given(SETTINGS, st.lists(SEQUENCE, max_size=5))
 def test_counts_are_those_of_the_formula_to_the_last_bit(
     settings: CooccurrenceSettings, sequences: list[list[int]]
@@ -68,15 +73,45 @@ def test_counts_are_those_of_the_formula_to_the_last_bit(
     assert_equal(count(settings, rows, offsets, ITEMS), by_hand(settings, sequences))
 
 
+@pytest.mark.slow
 @given(SETTINGS, st.lists(SEQUENCE, max_size=5))
 def test_counting_in_pieces_changes_nothing(settings: CooccurrenceSettings, sequences: list[list[int]]) -> None:
     rows, offsets = flat(sequences)
+    whole = count(settings, rows, offsets, ITEMS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cooccurrence, "PAIRS_AT_ONCE", 2)
         pieces = count(settings, rows, offsets, ITEMS)
     assert_equal(pieces, by_hand(settings, sequences))
+    for name in ("indptr", "indices", "data"):  # bit for bit, in the same order
+        assert np.array_equal(getattr(pieces.pairs, name), getattr(whole.pairs, name))
 
 
+def size_and_peak() -> tuple[int, int]:
+    """Bytes of the pairs counted, and what was held at most meanwhile."""
+    draw = np.random.default_rng(1)
+    rows, offsets = draw.integers(0, 3000, 60_000), np.arange(0, 60_001, 60)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cooccurrence, "PAIRS_AT_ONCE", 2**16)
+        tracemalloc.start()
+        found = count(CooccurrenceSettings(), rows, offsets, 3000)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    return found.pairs.data.nbytes + found.pairs.indices.nbytes, peak
+
+
+@pytest.mark.slow
+def test_a_sum_of_pairs_is_held_once() -> None:
+    """Memory of counting is that of the result and of one piece.
+
+    In a process of its own: tracemalloc counts every thread, also those that earlier tests left behind.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+        size, peak = alone.submit(size_and_peak).result()
+    assert size > 25_000_000
+    assert peak < 1.5 * size
+
+
+@pytest.mark.slow
 @given(FADING, SEQUENCE)
 def test_with_a_half_life_a_pair_weighs_as_its_later_event(settings: CooccurrenceSettings, sequence: list[int]) -> None:
     times = [3 * place for place in range(len(sequence))]
@@ -116,6 +151,7 @@ def test_changes_lead_from_one_count_to_the_other(
     assert_equal(found + -changes, counted(before))
 
 
+@pytest.mark.slow
 @given(SETTINGS, st.lists(SEQUENCE, min_size=1, max_size=4), st.lists(SEQUENCE, max_size=3))
 def test_scores_are_those_of_the_formula(
     settings: CooccurrenceSettings, sequences: list[list[int]], histories: list[list[int]]
@@ -182,6 +218,7 @@ def test_events_far_from_the_origin_are_forgotten_or_weigh_as_at_a_limit() -> No
 FADING_TIMES = st.lists(st.integers(-50, 60), max_size=8).map(sorted)
 
 
+@pytest.mark.slow
 @given(FADING, st.lists(FADING_TIMES, min_size=1, max_size=4), st.data())
 def test_fading_counts_are_exact_whatever_the_order(
     settings: CooccurrenceSettings, times: list[list[int]], data: st.DataObject
