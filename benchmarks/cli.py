@@ -51,6 +51,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
         "behaviour.cold_items",
         "whether new items, posted with their text alone, are found by the next request",
     ),
+    "large": ("scale.large", "ten million items: build, restart, memory, and searches with and without a filter"),
     "shop": ("scale.shop", "time and memory from 10 million exported events to counts"),
     "swap": ("behaviour.swap", "correctness and latency of requests while snapshots are swapped"),
     "freshness": ("behaviour.freshness", "time until one service finds what was posted to another"),

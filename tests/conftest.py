@@ -14,6 +14,9 @@ import pytest
 # as one (OpenMP waits for a thread that has no core). It is read when torch is imported; processes inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# The tests of deadlines name their own. The default is too short where many tests run at once.
+os.environ.setdefault("SEQREC_DEADLINE", "60")
+
 # A shell starts background jobs with Ctrl-C ignored, and so would be the programs that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

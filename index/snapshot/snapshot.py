@@ -20,13 +20,12 @@ import platform
 import re
 import shutil
 import uuid
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from mmap import ACCESS_READ, mmap
+from mmap import mmap
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ import numpy.typing as npt
 
 from index.catalogue.item_json import attributes_from_json
 from index.catalogue.locks import one_at_a_time
-from index.snapshot.columns import map_npy
+from index.snapshot.columns import IdLines, map_bytes, map_npy
 from index.snapshot.manifest import Manifest
 from index.snapshot.sparse import COUNT_FILES, TERM_FILES, TIME_FILES, Read, Terms, read_counts, read_terms
 from index.snapshot.usage import SnapshotLock, exclusive, forget_marks
@@ -69,7 +68,7 @@ class Snapshot:
 
     path: Path
     manifest: Manifest
-    item_ids: Sequence[str]  # n, rising
+    item_ids: IdLines  # n, rising
     vectors: npt.NDArray[np.float32]  # [n, dim]
     tokens: ItemTokens
     available: npt.NDArray[np.bool_]  # [n]
@@ -104,9 +103,7 @@ class Snapshot:
                 raise SnapshotError(f"{name} of snapshot {self.id} {what}; `seqrec reindex` makes a new snapshot")
 
     def row_of(self, item_id: str) -> int | None:
-        # The ids are sorted anyway; a dict of a million would cost 100 MB more.
-        row = bisect_left(self.item_ids, item_id)
-        return row if row < len(self.item_ids) and self.item_ids[row] == item_id else None
+        return self.item_ids.row_of(item_id)
 
     def item(self, row: int) -> Item:
         begin, end = self._attribute_offsets[row], self._attribute_offsets[row + 1]
@@ -159,14 +156,14 @@ def open_snapshot(path: Path, verify: bool = False) -> Snapshot:
         return _column(path, name, dtype, shape)
 
     try:
-        item_ids = (path / "item_ids.txt").read_text(encoding="utf-8").split("\n")[:-1]
+        item_ids = IdLines(path / "item_ids.txt")
     except UnicodeDecodeError:
         raise SnapshotError(f"{path / 'item_ids.txt'} was altered: it is not UTF-8") from None
-    token_offsets = np.array(_column(path, "token_offsets.npy", np.int64, (n + 1,)))
+    token_offsets = _column(path, "token_offsets.npy", np.int64, (n + 1,))
     t = int(token_offsets[-1])
     if len(item_ids) != n:
         raise SnapshotError(f"{path / 'item_ids.txt'} has {len(item_ids)} ids, not the {n} of the manifest")
-    popularity = np.array(_column(path, "popularity.npy", np.float64, (n,)))
+    popularity = _column(path, "popularity.npy", np.float64, (n,))
     return Snapshot(
         path=path,
         manifest=manifest,
@@ -177,11 +174,11 @@ def open_snapshot(path: Path, verify: bool = False) -> Snapshot:
             types=_column(path, "token_types.npy", np.uint8, (t,)),
             offsets=token_offsets,
         ),
-        available=np.array(_column(path, "available.npy", np.bool_, (n,))),
+        available=_column(path, "available.npy", np.bool_, (n,)),
         popularity=popularity,
         counts=_counts(path, manifest, read, item_ids, popularity),
         terms=read_terms(read, n) if manifest.hybrid else None,
-        _attributes=_map_bytes(path / "attributes.jsonl"),
+        _attributes=map_bytes(path / "attributes.jsonl"),
         _attribute_offsets=_column(path, "attribute_offsets.npy", np.int64, (n + 1,)),
     )
 
@@ -325,13 +322,6 @@ def _column(path: Path, name: str, dtype: type[np.generic], shape: tuple[int, ..
             "it belongs to another snapshot"
         )
     return column
-
-
-def _map_bytes(path: Path) -> mmap | bytes:
-    if path.stat().st_size == 0:  # mmap refuses empty files
-        return b""
-    with path.open("rb") as file:
-        return mmap(file.fileno(), 0, access=ACCESS_READ)
 
 
 def _has_content(mark: Path, text: str) -> bool:

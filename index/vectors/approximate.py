@@ -1,13 +1,16 @@
 """Approximate search by FAISS (IVF and HNSW, by factory string) under the contract of all indexes.
 
-Candidates are scored again with the exact vectors, so scores are comparable with those of other indexes. Searches with
-a mask are exact, computed from the vectors; so are searches that find fewer than k rows.
+Candidates are scored again with the exact vectors, so scores are comparable with those of other indexes. Searches that
+find fewer than k rows are exact, computed from the vectors, and so are those with a mask of few rows, or with HNSW.
+With a larger mask those lists are searched that lie nearest and together have as many allowed rows as a search without
+a mask compares.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ import faiss
 import numpy as np
 
 from index.vectors.base import Allowed, Rows, Vectors, check_search, nothing
-from index.vectors.exact import ExactSearch, as_tensor
+from index.vectors.exact import ExactSearch, Mask, as_tensor
 from index.vectors.gpu import MAX_K, to_gpu
 from index.vectors.recall import RecallSample
 from seqrec.errors import InputError, SnapshotError
@@ -30,6 +33,11 @@ _ROWS_AT_ONCE = 65_536
 _TRAINING_ROWS_PER_LIST = 50  # FAISS warns below 39
 _TRAINING_ROWS = 100_000  # without lists
 _MORE_LISTS = 16
+_SAMPLED_ROWS = 100_000
+"""By which the allowed rows of a list are counted."""
+MASKED_EXACTLY = 12_800_000
+"""Rows of a mask x dim that are compared exactly, here 100,000 x 128: some 20 ms."""
+_NO_ROWS = np.zeros(0, np.int64)
 _OVERSAMPLED = 4
 """Times k: candidates to score again, since compressed codes order rows slightly differently."""
 
@@ -115,38 +123,89 @@ class ApproximateIndex:
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         rows, scores = nothing(len(queries), k)
         n = len(self._vectors)
-        plain = [query for query in range(len(queries)) if allowed is None or allowed[query] is None]
-        exactly = set(range(len(queries))) - set(plain)
-        if plain and n:
-            fetched = min(n, self._most, k if self._lossless else _OVERSAMPLED * k)
-            _, found = self.faiss_index.search(queries[plain], fetched)  # [p, fetched]
-            for query, candidates in zip(plain, found, strict=True):
+        fetched = min(n, self._most, k if self._lossless else _OVERSAMPLED * k)
+        masks = list(allowed) if allowed is not None else [None] * len(queries)
+        same: dict[int, list[int]] = {}  # by identity: queries with the same filter share a mask
+        for query, mask in enumerate(masks):
+            same.setdefault(id(mask), []).append(query)
+        exactly: list[int] = []
+        for members in same.values() if n else ():
+            found = self._found(queries[members], fetched, masks[members[0]])
+            if found is None:
+                exactly += members
+                continue
+            for query, candidates in zip(members, found, strict=True):
                 candidates = candidates[candidates >= 0]
                 if len(candidates) < min(k, n):
-                    exactly.add(query)
+                    exactly.append(query)
                     continue
                 own = self._metric.scores(queries[query : query + 1], self._vectors[candidates])[0]
                 best = np.argsort(-own, kind="stable")[:k]
                 rows[query, : len(best)], scores[query, : len(best)] = candidates[best], own[best]
         if exactly:
-            again = sorted(exactly)
-            masks = None if allowed is None else [allowed[query] for query in again]
-            rows[again], scores[again] = self._exact.search(queries[again], k, masks)
+            exactly.sort()
+            rows[exactly], scores[exactly] = self._exact.search(
+                queries[exactly], k, [masks[query] for query in exactly]
+            )
         return rows, scores
 
-    def candidates(self, query: Vectors, k: int) -> Rows:
-        """Rows near a query [dim], at most k, for those who compute scores themselves. Never exact, so never slow.
+    def candidates(self, query: Vectors, k: int, allowed: Mask | None = None) -> Rows:
+        """Rows near a query [dim], at most k of those allowed, for those who compute scores themselves.
 
-        With lists, of more of them than a search reads, which is tuned to find the best 10.
+        With lists, of more of them than a search reads, which is tuned to find the best 10. Exact with a mask of few
+        rows, or with HNSW.
         """
-        params = None
-        if isinstance(self.faiss_index, faiss.IndexIVF):
-            params = faiss.SearchParametersIVF()
-            params.nprobe = min(self.faiss_index.nlist, _MORE_LISTS * self.faiss_index.nprobe)
-        wanted = min(k, self._most)
-        _, found = self.faiss_index.search(np.ascontiguousarray(query[None], np.float32), wanted, params=params)
+        query = np.ascontiguousarray(query[None], np.float32)
+        found = self._found(query, min(k, self._most), allowed, _MORE_LISTS)
+        if found is None:
+            found = self._exact.search(query, min(k, len(self._vectors)), [allowed])[0]
         rows: Rows = found[0][found[0] >= 0].astype(np.int64, copy=False)
         return rows
+
+    def _found(self, queries: Vectors, k: int, allowed: Mask | None, times: int = 1) -> Rows | None:
+        """What FAISS finds [b, k] in `times` as many lists as usual, -1 for nothing. None: compare the rows allowed."""
+        index = self.faiss_index
+        if not isinstance(index, faiss.IndexIVF):
+            return None if allowed is not None else index.search(queries, k)[1]
+        params: Any = faiss.SearchParametersIVF()
+        params.nprobe = min(index.nlist, times * index.nprobe)
+        if allowed is not None:
+            if np.count_nonzero(allowed) * self._vectors.shape[1] <= MASKED_EXACTLY:
+                return None
+            params.nprobe = self._lists.needed(queries, allowed, times * index.nprobe)
+            bitmap: Any = np.packbits(allowed, bitorder="little")
+            params.sel = faiss.IDSelectorBitmap(bitmap)  # type: ignore[call-arg]
+        rows: Rows = index.search(queries, k, params=params)[1]
+        return rows
+
+    @cached_property
+    def _lists(self) -> _Lists:
+        return _Lists(self.faiss_index, self._metric)
+
+
+class _Lists:
+    """The lists of an IVF index, and a sample of their rows: every n-th of each list."""
+
+    def __init__(self, index: Any, metric: Metric) -> None:
+        self._centroids = index.quantizer.reconstruct_n(0, index.nlist)  # [lists, dim]
+        self._metric = metric
+        lists = index.invlists
+        step = max(1, index.ntotal // _SAMPLED_ROWS)
+        parts = []
+        for number in range(index.nlist):
+            size = lists.list_size(number)
+            parts.append(faiss.rev_swig_ptr(lists.get_ids(number), size)[::step].copy() if size else _NO_ROWS)
+        self._rows = np.concatenate(parts)
+        self._list_of_row = np.repeat(np.arange(index.nlist), [len(part) for part in parts])
+
+    def needed(self, queries: Vectors, allowed: Mask, lists: int) -> int:
+        """How many of the nearest lists have as many allowed rows as `lists` have rows of any kind, for every query."""
+        count = len(self._centroids)
+        counts = np.bincount(self._list_of_row[allowed[self._rows]], minlength=count)
+        order = np.argsort(-self._metric.scores(queries, self._centroids), axis=1)
+        reached = np.cumsum(counts[order], axis=1)
+        wanted = min(lists / count * len(self._rows), float(counts.sum()))
+        return 1 + max(int(np.searchsorted(row, wanted)) for row in reached)
 
 
 def new_index(factory: str, dim: int, metric: Metric) -> Any:

@@ -40,7 +40,7 @@ def choose_factory(requested: str, n: int, dim: int) -> Choice:
         if n * dim <= most:
             return Choice(FLAT, f"{n:,} x {dim} are compared exactly up to {most // dim:,}")
         lists = 2 ** round(math.log2(4 * math.sqrt(n)))
-        return Choice(f"IVF{lists},Flat", f"{n:,} x {dim} are more than the {most // dim:,} compared exactly")
+        return Choice(f"IVF{lists},SQ8", f"{n:,} x {dim} are more than the {most // dim:,} compared exactly")
     if requested != FLAT and n < LEAST_VECTORS:
         return Choice(FLAT, f"{n:,} vectors are too few for {requested}, which needs {LEAST_VECTORS:,}")
     return Choice(requested, "as requested")

@@ -147,6 +147,11 @@ class EventCounts:
         number = self._find(item_id)
         return None if number is None or number >= len(self) else number
 
+    @property
+    def known_ids(self) -> Sequence[str]:
+        """Of the numbers from 0 on, rising: all that the base has. Those after it have the order of their events."""
+        return self._base.item_ids
+
     def item_id(self, number: int) -> str:
         return self._base.item_ids[number] if number < self._known else self._more_ids[number - self._known]
 

@@ -420,6 +420,7 @@ class Recommender:
     async def _submit(
         self, lane: str, units: Sequence[Any], costs: Sequence[int], trace: Trace, deadline: Deadline
     ) -> list[Any]:
+        deadline.check()  # a loop that was held up runs this before the timeout
         begin = time.perf_counter()
         results, ticket = await self.batcher.submit(lane, units, costs, deadline.remaining, trace.client)
         if units:

@@ -318,12 +318,12 @@ class HybridSearch:
         more = min(len(spec.excluded), DENSE_CANDIDATES)
         if spec.passed is not None:
             allowed = allowed & spec.passed.by_position
-            masked = [allowed[:n]]
+            masked = allowed[:n]
         index, wanted = view.snapshot.index, min(n, DENSE_CANDIDATES + spec.k + more)
-        if masked is None and isinstance(index, ApproximateIndex):
-            dense = index.candidates(self.vector, wanted)
+        if isinstance(index, ApproximateIndex):
+            dense = index.candidates(self.vector, wanted, masked)
         else:
-            dense = index.search(self.vector[None], wanted, masked)[0][0]
+            dense = index.search(self.vector[None], wanted, None if masked is None else [masked])[0][0]
         words = self._best(*self.word_scores(MOST_POSTINGS), TERM_CANDIDATES + more)
         counted = self._best(*self.pair_scores, PAIR_CANDIDATES + more)
         rows = _distinct(np.concatenate([dense[dense >= 0], words, counted, np.arange(n, view.size)]))

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
+from index.snapshot.snapshot import Snapshot
 from seqrec.hybrid.event_counts import EventCounts
 from seqrec.text.item_text import TokenizedItem
 
@@ -22,12 +23,20 @@ class CountedPlaces:
     One writer; readers may see a position that their view does not have yet, and then look the item up by its id.
     """
 
-    def __init__(self, counts: EventCounts, item_ids: Sequence[str]) -> None:
-        """item_ids: of the snapshot, by row."""
+    def __init__(self, counts: EventCounts, snapshot: Snapshot) -> None:
         self._counts = counts
-        row_of = {item_id: row for row, item_id in enumerate(item_ids)}
-        places = [row_of.get(counts.item_id(number), NOWHERE) for number in range(len(counts))]
-        self._places = np.array(places, dtype=np.int64)
+        self._places = np.full(len(counts), NOWHERE)
+        # Both rise, so they are merged: a dict of ten million ids would be 1.5 GB.
+        rows = iter(enumerate(snapshot.item_ids))
+        row, there = next(rows, (0, None))
+        for number, item_id in enumerate(counts.known_ids):
+            while there is not None and there < item_id:
+                row, there = next(rows, (0, None))
+            if there == item_id:
+                self._places[number] = row
+        for number in range(len(counts.known_ids), len(counts)):
+            found = snapshot.row_of(counts.item_id(number))
+            self._places[number] = NOWHERE if found is None else found
 
     def __len__(self) -> int:
         return len(self._places)

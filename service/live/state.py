@@ -298,7 +298,7 @@ class LiveState:
         settings = towers.encoder.hybrid
         pairs = None if settings is None else settings.cooccurrence
         self.counts = EventCounts(pairs, snapshot.counts) if counts is None else counts
-        self._places = CountedPlaces(self.counts, snapshot.item_ids)
+        self._places = CountedPlaces(self.counts, snapshot)
         self.tombstones = 0
         """Rows of the snapshot that were replaced or deleted."""
         self.changes = 0

@@ -65,6 +65,14 @@ class TestCodesThatLoseSomething(_Made):
     factory, effort = "IVF4,SQfp16", "nprobe=4"
 
 
+class TestMasksOfMany(TestIvf):
+    """Lists are searched with the mask, which with few rows they are not."""
+
+    @pytest.fixture(autouse=True)
+    def _few(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(approximate, "MASKED_EXACTLY", 0)
+
+
 @pytest.fixture(params=["IVF32,Flat", "IVF32,SQ8", "HNSW16"])
 def written(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, npt.NDArray[np.float32], str]:
     base = vectors(3_000, dim=32)
@@ -89,6 +97,41 @@ def test_it_is_tuned_written_and_read_again(written: tuple[Path, npt.NDArray[np.
     rows, scores = opened.search(base[:5], 10, masks)
     expected = np.sort((base[:5] @ base.T)[:, masks[0]], axis=1)[:, :-11:-1]
     np.testing.assert_allclose(scores, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.1, 0.03])
+def test_more_lists_are_searched_where_few_rows_are_allowed(
+    written: tuple[Path, npt.NDArray[np.float32], str], share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(approximate, "MASKED_EXACTLY", 0)
+    path, base, effort = written
+    index = open_approximate(path, base, Metric.COSINE, effort)
+    queries, mask = base[:200], np.random.default_rng(1).random(len(base)) < share
+    masks = [mask] * len(queries)
+    expected = np.sort((queries @ base.T)[:, mask], axis=1)[:, -10]
+    rows, scores = index.search(queries, 10, masks)
+    assert mask[rows].all()
+    assert np.mean(scores >= expected[:, None] - 1e-5) >= 0.7, "the recall that the index was built for"
+    candidates = index.candidates(queries[0], 50, mask)
+    assert mask[candidates].all()
+    assert len(set(candidates.tolist()) & set(rows[0].tolist())) >= 7
+
+
+def test_rows_of_a_mask_that_lie_far_away_are_found(
+    written: tuple[Path, npt.NDArray[np.float32], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of them is in the lists that a search without a mask reads."""
+    monkeypatch.setattr(approximate, "MASKED_EXACTLY", 0)
+    path, base, effort = written
+    index = open_approximate(path, base, Metric.COSINE, effort)
+    recalls = []
+    for query in base[:50]:
+        away = np.argsort(base @ query)[:1_000]
+        mask = np.zeros(len(base), np.bool_)
+        mask[away] = True
+        _, scores = index.search(query[None], 10, [mask])
+        recalls.append(np.mean(scores[0] >= np.sort(base[away] @ query)[-10] - 1e-5))
+    assert np.mean(recalls) >= 0.7, "the recall that the index was built for"
 
 
 def test_a_file_that_was_altered_is_refused(written: tuple[Path, npt.NDArray[np.float32], str]) -> None:
@@ -187,7 +230,7 @@ def test_every_byte_of_the_index_is_hashed(build: Build, home: Path, many_items:
 def test_auto_picks_by_size_and_says_why() -> None:
     assert choose_factory("auto", 20_000, 384) == Choice("flat", "20,000 x 384 are compared exactly up to 1,000,000")
     many = choose_factory("auto", 3_000_000, 384)
-    assert many == Choice("IVF8192,Flat", "3,000,000 x 384 are more than the 1,000,000 compared exactly")
+    assert many == Choice("IVF8192,SQ8", "3,000,000 x 384 are more than the 1,000,000 compared exactly")
     assert choose_factory("auto", EXACT_UP_TO // 64 + 1, 64).factory.startswith("IVF")
     few = choose_factory("IVF16,Flat", LEAST_VECTORS - 1, 384)
     assert few == Choice("flat", "999 vectors are too few for IVF16,Flat, which needs 1,000")
@@ -201,7 +244,7 @@ def test_auto_is_asked_again_at_each_reindex(
     assert (first.index, first.index_requested) == ("flat", "auto")
     monkeypatch.setattr("index.vectors.factory.EXACT_UP_TO", 32 * 1_000)
     second = make_snapshot(home, Request()).manifest
-    assert (second.index, second.index_requested) == ("IVF128,Flat", "auto")
+    assert (second.index, second.index_requested) == ("IVF128,SQ8", "auto")
 
 
 def test_a_manifest_from_before_there_were_kinds_is_read(build: Build) -> None:
