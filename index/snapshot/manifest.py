@@ -66,6 +66,8 @@ class Manifest:
     """Whether the time of each counted event is in it; manifests of some versions lack this one alone."""
     hybrid: bool = False
     """Whether it has term vectors and, if pairs were counted, co-occurrence."""
+    columns: bool = False
+    """Whether it has columns of attributes; manifests of earlier versions lack this one."""
 
     @classmethod
     def begun(

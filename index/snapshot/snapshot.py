@@ -8,6 +8,7 @@ attributes.jsonl     one JSON object a line, attribute_offsets.npy int64 [n + 1]
 available.npy        bool [n]
 popularity.npy       float64 [n], interactions counted for each item
 index.faiss          written by FAISS, unless the index is flat
+columns.json, ...    columns of attributes (`index.snapshot.attribute_columns`)
 
 Vectors, token ids and attributes are memory-mapped: processes share the pages that are read.
 """
@@ -34,6 +35,7 @@ import numpy.typing as npt
 
 from index.catalogue.item_json import attributes_from_json
 from index.catalogue.locks import one_at_a_time
+from index.snapshot.attribute_columns import COLUMN_FILES, StoredColumns
 from index.snapshot.columns import IdLines, map_bytes, map_npy
 from index.snapshot.manifest import Manifest
 from index.snapshot.sparse import COUNT_FILES, TERM_FILES, TIME_FILES, Read, Terms, read_counts, read_terms
@@ -75,6 +77,7 @@ class Snapshot:
     popularity: npt.NDArray[np.float64]  # [n]
     counts: BaseCounts  # of events, and of pairs where the model is a hybrid
     terms: Terms | None  # where the model is a hybrid
+    columns: StoredColumns | None  # None: an earlier version wrote it
     _attributes: mmap | bytes
     _attribute_offsets: npt.NDArray[np.int64]  # [n + 1]
     _lock: SnapshotLock | None = None  # while it exists, the snapshot is not removed
@@ -178,6 +181,7 @@ def open_snapshot(path: Path, verify: bool = False) -> Snapshot:
         popularity=popularity,
         counts=_counts(path, manifest, read, item_ids, popularity),
         terms=read_terms(read, n) if manifest.hybrid else None,
+        columns=StoredColumns(path, n) if manifest.columns else None,
         _attributes=map_bytes(path / "attributes.jsonl"),
         _attribute_offsets=_column(path, "attribute_offsets.npy", np.int64, (n + 1,)),
     )
@@ -194,6 +198,8 @@ def files_of(manifest: Manifest) -> Sequence[str]:
         names += TIME_FILES
     if manifest.hybrid:
         names += TERM_FILES
+    if manifest.columns:
+        names += COLUMN_FILES
     return names
 
 

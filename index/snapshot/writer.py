@@ -11,6 +11,7 @@ import numpy as np
 
 from index.catalogue.base import CatalogueItem
 from index.catalogue.item_json import attributes_to_json
+from index.snapshot.attribute_columns import ColumnWriter
 from index.snapshot.columns import NpyWriter, map_npy
 from index.snapshot.manifest import FileRecord, Manifest
 from index.snapshot.snapshot import MANIFEST, files_of
@@ -70,6 +71,7 @@ def write_snapshot(
             events_log="" if counts is None else counts.log_id,
             event_times=counts is not None and counts.times is not None,
             hybrid=terms is not None,
+            columns=True,
         )
         names = files_of(manifest)
         files = {name: FileRecord((directory / name).stat().st_size, sha256_file(directory / name)) for name in names}
@@ -107,6 +109,7 @@ def _write_items(
         attributes = stack.enter_context((directory / "attributes.jsonl").open("wb"))
         for offsets in (token_offsets, attribute_offsets):
             offsets.append([0])
+        columns = ColumnWriter()
         for batch in batches:
             lines = []
             for entry in batch:
@@ -115,6 +118,7 @@ def _write_items(
                     raise SnapshotError(f"item {item_id!r} comes after {last!r}: the items are not sorted by id")
                 last = item_id
                 _check_vector(entry, dim)
+                columns.append(entry.item.attributes)
                 lines.append((attributes_to_json(entry.item.attributes) + "\n").encode())
             if not batch:
                 continue
@@ -134,6 +138,7 @@ def _write_items(
             token_end += int(tokens.offsets[-1])
             attribute_end += sum(map(len, lines))
             count += len(batch)
+    columns.write(directory)
     return count
 
 

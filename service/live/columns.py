@@ -1,130 +1,39 @@
-"""Attributes as columns, so that a filter over a million items is a few comparisons of arrays.
+"""The columns of a set of rows: those that a snapshot stores, and others made when a filter first needs them.
 
-A column is made when a filter first needs its attribute, which reads every item once (seconds for a million items), and
-is kept from then on. Rows are only ever appended: what was read of them stays true.
+Making one reads every item once (seconds for a million items); it is kept from then on. Rows are only ever appended:
+what was read of them stays true.
 """
 
 from __future__ import annotations
 
-import operator
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
+from index.snapshot.attribute_columns import Column, StoredColumns
 from seqrec.data.items import AttributeValue
 
 T = TypeVar("T")
-Mask = npt.NDArray[np.bool_]
-Parsed = npt.NDArray[np.float64]
-Parse = Callable[[str | float], tuple[float, float] | None]
-"""A module's function that reads a value as two numbers, such as a place; None where it is none."""
 Check = Callable[[], object]
 """Called in long loops; raises where the work is not wanted any more."""
 MOST_COLUMNS = 64
 """The most columns that are kept; the least recently used one is dropped."""
-RANGES: Mapping[str, Callable[[Any, Any], Any]] = {
-    "gt": operator.gt,
-    "gte": operator.ge,
-    "lt": operator.lt,
-    "lte": operator.le,
-}
-_FIRST_CAPACITY = 256
-_EXACT = 2**53
-"""Whole numbers up to this one are exact in float64."""
 _CHECK_ROWS = 256
 _LOCK_SECONDS = 0.05
-
-
-class Column:
-    """One attribute of rows 0 to `length` - 1. An item may have several values of it (a list) or none."""
-
-    def __init__(self, length: int = 0) -> None:
-        """The first `length` rows do not have the attribute."""
-        self.length = length
-        self._codes_of: dict[str | float, int] = {}  # 1 and 1.0 are one key, "1" is another
-        self._entries = 0
-        self._rows = np.empty(_FIRST_CAPACITY, np.int32)  # of each entry, ascending
-        self._codes = np.empty(_FIRST_CAPACITY, np.int32)  # of each entry
-        self._numbers = np.full(max(_FIRST_CAPACITY, length), np.nan)  # [length]; NaN for what is not a number
-        self._parsed: dict[Parse, Parsed] = {}  # by distinct value, in the order of their codes
-        self._large: dict[int, int] = {}  # by row, whole numbers that float64 rounds
-
-    def append(self, value: AttributeValue | None) -> None:
-        """The value of the next row."""
-        self._numbers = _with_room(self._numbers, self.length)
-        self._numbers[self.length] = value if isinstance(value, int | float) else np.nan
-        if isinstance(value, int) and abs(value) > _EXACT:
-            self._large[self.length] = value
-        values = () if value is None else value if isinstance(value, tuple) else (value,)
-        for one in dict.fromkeys(values):
-            self._rows, self._codes = _with_room(self._rows, self._entries), _with_room(self._codes, self._entries)
-            self._rows[self._entries] = self.length
-            self._codes[self._entries] = self._codes_of.setdefault(one, len(self._codes_of))
-            self._entries += 1
-        self.length += 1
-
-    def having(self, values: Collection[str | float], length: int, every: bool = False) -> Mask:
-        """Which of the first `length` rows have one of the values, or with `every` all of them."""
-        different = set(values)
-        codes = [code for value in different if (code := self._codes_of.get(value)) is not None]
-        wanted = np.zeros(len(self._codes_of), np.bool_)
-        wanted[codes] = True
-        return self._count(wanted, length) >= (len(different) if every else 1)
-
-    def present(self, length: int) -> Mask:
-        """Which of the first `length` rows have the attribute. An empty list is no value."""
-        return self._count(np.ones(len(self._codes_of), np.bool_), length) >= 1
-
-    def where(self, parse: Parse, met: Callable[[Parsed], Mask], length: int) -> Mask:
-        """Which of the first `length` rows have a value that `parse` can read and for which `met` is true.
-
-        Each distinct value is parsed once, when it is first needed. `met` gets the parsed values as [v, 2] and gives
-        [v]; NaN stands for what cannot be read, and must meet nothing.
-        """
-        known = self._parsed.get(parse)
-        done = 0 if known is None else len(known)
-        if known is None or done < len(self._codes_of):
-            more = [parse(value) for value in islice(self._codes_of, done, None)]
-            rows = np.array([(np.nan, np.nan) if one is None else one for one in more], np.float64).reshape(-1, 2)
-            known = rows if known is None else np.concatenate([known, rows])
-            self._parsed[parse] = known
-        with np.errstate(invalid="ignore"):
-            return self._count(met(known), length) >= 1
-
-    def _count(self, wanted: Mask, length: int) -> npt.NDArray[np.int64]:
-        """[length] How many of the wanted values, [v], each row has."""
-        rows = self._rows[: self._entries][wanted[self._codes[: self._entries]]]
-        return np.bincount(rows, minlength=self.length)[:length]
-
-    def compare(self, name: str, bound: int | float, length: int) -> Mask:
-        """Which of the first `length` rows have a number in the range: `name` is gt, gte, lt or lte. Exact."""
-        compare = RANGES[name]
-        near = float(bound)
-        if near == bound:
-            mask: Mask = compare(self._numbers[:length], near)  # never true of NaN
-        elif name in ("gt", "gte"):  # no float64 equals the bound: above is at least the next one
-            mask = self._numbers[:length] >= (near if near > bound else np.nextafter(near, np.inf))
-        else:
-            mask = self._numbers[:length] <= (near if near < bound else np.nextafter(near, -np.inf))
-        for row, value in self._large.items():
-            if row < length:
-                mask[row] = compare(value, bound)
-        return mask
 
 
 class Columns:
     """The columns of one set of rows, each made when it is first needed. Safe to use from several threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, stored: StoredColumns | None = None, length: int = 0) -> None:
+        """`stored`: of the first `length` rows."""
+        self._stored = stored
         self._columns: OrderedDict[str, Column] = OrderedDict()
-        self._first_row: dict[str, int] = {}  # of every attribute there is in the rows that were read
-        self._read = 0
+        # Of every attribute there is in the rows that were read.
+        self._first_row: dict[str, int] = {} if stored is None else dict(stored.first_rows)
+        self._read = 0 if stored is None else length
         self._lock = threading.Lock()
 
     @property
@@ -188,7 +97,10 @@ class Columns:
             return of({name: wanted.get(name, nothing) for name in names})
 
     def _column(self, name: str) -> Column:
-        column = self._columns.setdefault(name, Column(self._first_row[name]))
+        column = self._columns.get(name)
+        if column is None and self._stored is not None:
+            column = self._stored.column(name)
+        column = self._columns[name] = column or Column(self._first_row[name])
         self._columns.move_to_end(name)
         return column
 
@@ -202,11 +114,3 @@ def _held(lock: threading.Lock, check: Check) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _with_room(array: npt.NDArray[Any], used: int) -> npt.NDArray[Any]:
-    if used < len(array):
-        return array
-    more = np.empty(2 * len(array), array.dtype)
-    more[:used] = array
-    return more

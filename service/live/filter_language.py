@@ -28,9 +28,10 @@ from typing import Any
 
 import numpy as np
 
+from index.snapshot.attribute_columns import RANGES, Column, Mask, Parsed
 from seqrec.data.items import MAX_ATTRIBUTES, AttributeValue
 from seqrec.errors import InputError
-from service.live.columns import RANGES, Check, Column, Mask, Parsed
+from service.live.columns import Check
 
 Value = str | int | float
 MAX_DEPTH = 8

@@ -11,9 +11,10 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from index.snapshot.attribute_columns import Mask
 from index.snapshot.snapshot import Snapshot
 from seqrec.data.items import AttributeValue
-from service.live.columns import Check, Columns, Mask
+from service.live.columns import Check, Columns
 from service.live.delta import Delta
 from service.live.engines.base import SearchEngine
 from service.live.filter_language import Filter
@@ -62,7 +63,7 @@ class SnapshotFilters:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
-        self._columns = Columns()
+        self._columns = Columns(snapshot.columns, len(snapshot.item_ids))
         self._masks: OrderedDict[Filter, Mask] = OrderedDict()
         self._lock = threading.Lock()
 

@@ -19,7 +19,7 @@ from service.local.tables import item_body, records
 from service.settings import PREFIX, Settings, load_settings
 
 _DEADLINE = 60.0
-"""Nobody else waits, and the first filter on an attribute reads all items."""
+"""Nobody else waits, and the first filter on a text may read all items."""
 EVENT_COLUMNS = ("user_id", "item_id", "timestamp")
 
 

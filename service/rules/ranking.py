@@ -27,9 +27,10 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
+from index.snapshot.attribute_columns import Mask
 from seqrec.data.items import AttributeValue
 from seqrec.metric import TIE, ranked
-from service.live.columns import Check, Mask
+from service.live.columns import Check
 from service.live.filter_language import Condition, Filter
 from service.live.search import Hit, Source
 from service.live.state import View

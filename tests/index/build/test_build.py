@@ -215,7 +215,7 @@ def test_items_that_a_new_model_cannot_read_are_named(
         build(checkpoint=other_checkpoint, items=())
     assert SnapshotStore(home).list() == before
     manifest = build(checkpoint=other_checkpoint, items=(), on_error="skip").manifest
-    assert SnapshotStore(home).open(manifest.snapshot_id).item_ids == ["a"]
+    assert list(SnapshotStore(home).open(manifest.snapshot_id).item_ids) == ["a"]
     assert catalogue.get("b") is not None
 
 
@@ -237,7 +237,7 @@ def test_a_model_of_ids_leaves_unknown_items_out(
     assert import_items(catalogue, encoder, items) == Imported(unchanged=2)
     store = SnapshotStore(home)
     manifest = build_snapshot(store, catalogue, encoder)
-    assert store.open(manifest.snapshot_id).item_ids == ["a"]
+    assert list(store.open(manifest.snapshot_id).item_ids) == ["a"]
 
 
 def test_an_emptied_catalogue_can_be_indexed(build: Build, catalogue: SqliteCatalogue, home: Path) -> None:
@@ -245,7 +245,7 @@ def test_an_emptied_catalogue_can_be_indexed(build: Build, catalogue: SqliteCata
     catalogue.delete(["a"])
     manifest = build(items=()).manifest
     assert manifest.count == 0
-    assert SnapshotStore(home).open(manifest.snapshot_id).item_ids == []
+    assert list(SnapshotStore(home).open(manifest.snapshot_id).item_ids) == []
 
 
 def test_the_checkpoint_is_kept_with_the_snapshots(

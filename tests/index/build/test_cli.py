@@ -66,7 +66,7 @@ def test_people_get_text(here: Path, items_file: Path, bag_of_words_checkpoint: 
     index(["list"])
     out = capsys.readouterr().out
     assert f"snapshot {snapshot_id} is served from now on" in out
-    assert f"snapshot {snapshot_id} is intact: 8 items, 16 files" in out
+    assert f"snapshot {snapshot_id} is intact: 8 items, 20 files" in out
     assert f"* {snapshot_id}          8 items  bag_of_words" in out
 
 

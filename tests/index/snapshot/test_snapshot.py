@@ -12,6 +12,7 @@ import pytest
 
 from index.catalogue.base import CatalogueItem
 from index.snapshot import usage as snapshot_use
+from index.snapshot.attribute_columns import COLUMN_FILES
 from index.snapshot.columns import NpyWriter, map_npy
 from index.snapshot.manifest import Manifest
 from index.snapshot.snapshot import FILES, Snapshot, SnapshotStore, open_snapshot
@@ -121,7 +122,7 @@ def test_the_manifest_says_what_was_asked_for(store: SnapshotStore) -> None:
     assert record["format"] == 2
     assert record["count"] == 5
     assert record["recall"] == 1.0
-    assert set(record["files"]) == set(FILES)
+    assert set(record["files"]) == {*FILES, *COLUMN_FILES}
     assert Manifest.from_json(json.dumps(record)).to_json() == json.dumps(record, indent=1, ensure_ascii=False) + "\n"
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from index.catalogue.base import CatalogueItem, Change
+from index.snapshot.attribute_columns import ColumnWriter, StoredColumns
 from index.vectors import approximate
 from index.vectors.approximate import ApproximateIndex
 from index.vectors.base import VectorIndex, Vectors
@@ -200,8 +201,9 @@ def snapshot_items() -> list[Item]:
     return items
 
 
-def state_of(towers: Towers, kind: str) -> LiveState:
+def state_of(towers: Towers, kind: str, columns: StoredColumns | None = None) -> LiveState:
     snapshot = InMemorySnapshot(snapshot_items(), towers, seq=0, popularity=np.arange(N, dtype=float).tolist())
+    snapshot.columns = columns
     snapshot.index = KINDS[kind](snapshot.vectors)  # type: ignore[assignment]
     return LiveState(snapshot, towers)  # type: ignore[arg-type]
 
@@ -213,6 +215,19 @@ def state_of(towers: Towers, kind: str) -> LiveState:
 def test_what_is_filtered_is_exact_on_every_kind(towers: Towers, kind: str, data: st.DataObject) -> None:
     """All that meets the filter, is shown and not excluded, best first; also while items change."""
     check_filtered(towers, state_of(towers, kind), kind == "flat", data)
+
+
+@pytest.mark.slow
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_what_is_filtered_by_stored_columns_is_exact(
+    towers: Towers, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder, writer = tmp_path_factory.mktemp("columns"), ColumnWriter()
+    for item in sorted(snapshot_items(), key=lambda item: item.item_id):
+        writer.append(item.attributes)
+    writer.write(folder)
+    check_filtered(towers, state_of(towers, "flat", StoredColumns(folder, N)), True, data)
 
 
 def check_filtered(towers: Towers, state: LiveState, exact: bool, data: st.DataObject) -> None:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pytest
 
 from index.catalogue.base import CatalogueItem, Change
+from index.snapshot.attribute_columns import StoredColumns
 from seqrec.data.items import Item, make_item
 from seqrec.encoder import load_model
 from seqrec.hybrid.event_counts import BaseCounts, EventChanges
@@ -52,6 +53,7 @@ class InMemorySnapshot:
     """The contract of Snapshot without files."""
 
     id = "in-memory"
+    columns: StoredColumns | None = None
 
     def __init__(self, items: Sequence[Item], towers: Towers, seq: int, popularity: Sequence[float]) -> None:
         self.items = sorted(items, key=lambda item: item.item_id)
