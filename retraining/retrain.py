@@ -4,6 +4,7 @@ Killed at any moment, it changes nothing that is served: until the last step it 
 step is that of a reindex.
 
 <home>/retrain/<time>/     report.md, report.json, and the candidate's checkpoint if it was not published
+<home>/retrain/<time>/run/ settings, state and curves of its run
 <home>/retrain/last.json   the last attempt: when, with what result, up to which event
 <home>/retrain/.work/      while it runs: the exported data and the run
 """
@@ -245,6 +246,10 @@ class _Attempt:
             (directory / "report.md").write_text(markdown(report), encoding="utf-8")
             text = json.dumps(as_json(report), indent=1, ensure_ascii=False)
             (directory / "report.json").write_text(text + "\n", encoding="utf-8")
+            if trained is not None:
+                (directory / "run").mkdir()
+                for name in ("config.toml", "metrics.jsonl", "run.json"):
+                    shutil.copyfile(trained.checkpoint.parent / name, directory / "run" / name)
             if trained is not None and snapshot_id is None:
                 shutil.copytree(trained.checkpoint, directory / "checkpoint")
         _remove_old(self.root)

@@ -37,6 +37,14 @@ class Event:
     attribution: Attribution | None = field(default=None, compare=False)
 
 
+@dataclass(frozen=True)
+class EventDays:
+    """How many users have events, and how many events there are by day (since 1970, in UTC) and type, oldest first."""
+
+    users: int
+    days: Sequence[tuple[int, str, int]]
+
+
 class StoredEvent(NamedTuple):
     """An event, and its number in the log."""
 
@@ -144,6 +152,14 @@ class HistoryStore(Protocol):
 
     def sample(self, limit: int) -> list[str]:
         """At most `limit` different users, drawn at random but not uniformly; all if there are no more."""
+        ...
+
+    def beginning(self, prefix: str, limit: int) -> list[str]:
+        """At most `limit` users whose ids begin so, sorted."""
+        ...
+
+    def days(self, item_id: str | None = None) -> EventDays:
+        """The stored events of all types, or those of an item. It reads all events: some 500 ns for each."""
         ...
 
     def scan(self) -> Iterator[Event]:

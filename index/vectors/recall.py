@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
 import numpy as np
 import numpy.typing as npt
 
@@ -13,20 +15,29 @@ QUERIES = 100
 _ROWS_AT_ONCE = 100_000
 
 
+class VectorRows(Protocol):
+    """[n, dim], float32: an array, or what reads its rows when they are taken, by a slice or by their numbers."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any, /) -> Any: ...
+
+
 class RecallSample:
     """Queries with their exact results, to measure the recall of several indexes of the same vectors.
 
     vectors: [n, dim]. The queries are a sample of 100 of its rows.
     """
 
-    def __init__(self, vectors: npt.NDArray[np.float32], metric: Metric) -> None:
+    def __init__(self, vectors: VectorRows, metric: Metric) -> None:
         self._vectors = vectors
         self._metric = metric
         n = len(vectors)
         self._k = min(K, n)
+        self.queries = min(QUERIES, n)
         if not n:
             return
-        sample = np.sort(np.random.default_rng(0).choice(n, size=min(QUERIES, n), replace=False))
+        sample = np.sort(np.random.default_rng(0).choice(n, size=self.queries, replace=False))
         self._queries = np.array(vectors[sample])
         best = np.full((len(self._queries), self._k), -np.inf, np.float32)
         for begin in range(0, n, _ROWS_AT_ONCE):

@@ -169,6 +169,11 @@ class EventCounts:
         state = self._state
         return sum((part.since(time, len(state.events)) for part in self._times(state)), np.zeros(len(state.events)))
 
+    def before(self, time: float) -> Floats:
+        """[n] Events of each item before `time` (Unix seconds), as whole ones, whatever the half-life."""
+        state = self._state
+        return sum((part.before(time, len(state.events)) for part in self._times(state)), np.zeros(len(state.events)))
+
     def newest(self, time: float) -> float | None:
         """When the newest event up to `time` happened (Unix seconds), perhaps one that was taken back since."""
         newest = [part.newest(time) for part in self._times(self._state)]

@@ -63,6 +63,12 @@ class EventTimes:
 
     def since(self, time: float, size: int) -> Floats:
         """[size] Events of each item from `time` on."""
-        begin = int(np.searchsorted(self.times, time))
-        values = None if self.values is None else self.values[begin:]
-        return np.bincount(self.items[begin:], values, size).astype(np.float64)
+        return self._counted(slice(int(np.searchsorted(self.times, time)), None), size)
+
+    def before(self, time: float, size: int) -> Floats:
+        """[size] Events of each item before `time`."""
+        return self._counted(slice(0, int(np.searchsorted(self.times, time))), size)
+
+    def _counted(self, part: slice, size: int) -> Floats:
+        values = None if self.values is None else self.values[part]
+        return np.bincount(self.items[part], values, size).astype(np.float64)

@@ -1,7 +1,7 @@
 // The shell: navigation, theme, the state of the connection, and the view that the address names.
 
 import { connection, Problem, readyz } from "./api.js";
-import { announce, button, h, icon, pageHead, problemBox } from "./dom.js";
+import { PLAIN, announce, button, code, h, icon, openDialog, pageHead, problemBox } from "./dom.js";
 import { currentKey, login, logout } from "./key.js";
 
 const VIEWS = [
@@ -19,7 +19,7 @@ const byId = (id) => document.getElementById(id);
 // --- navigation ---
 
 byId("nav").append(
-  ...VIEWS.map(([name, label]) => h("a", { href: `#/${name}`, "data-view": name }, icon(name), h("span", {}, label))),
+  ...VIEWS.map(([name, label]) => h("a", { href: `#/${name}`, "data-view": name }, icon(name), h("span", label))),
 );
 
 /** #/items/85123A?x=1 -> {name: "items", rest: ["85123A"], query} */
@@ -129,8 +129,8 @@ let dismissed = false; // until the reader asks for the form again, or goes else
 
 function askForKey() {
   if (dismissed || document.querySelector("#key-form")) return;
-  const input = h("input", { type: "password", required: true, autocomplete: "off", spellcheck: "false", placeholder: "seqrec_…" });
-  const refused = h("p", { class: "refused", role: "alert" });
+  const input = h("input", { type: "password", required: true, ...PLAIN, placeholder: "seqrec_…" });
+  const refused = h("p.refused", { role: "alert" });
   const form = h("form", { onsubmit: async (event) => {
     event.preventDefault();
     try {
@@ -143,18 +143,15 @@ function askForKey() {
     input.select();
   } },
     h("h2", { id: "key-title" }, "This service needs an API key"),
-    h("p", {}, "It is kept in this tab until you close it. Scopes decide what you see; ", h("code", {}, "seqrec keys create NAME --scope admin"), " makes a key for all of it."),
-    h("label", { class: "field" }, "API key", input),
+    h("p", "It is kept in this tab until you close it. Scopes decide what you see; ", code("seqrec keys create NAME --scope admin"), " makes a key for all of it."),
+    h("label.field", "API key", input),
     refused,
-    h("div", { class: "row end" }, button("Not now", () => dialog.close("")), h("button", { type: "submit", class: "primary" }, "Sign in")));
-  const dialog = h("dialog", { class: "small", id: "key-form", "aria-labelledby": "key-title", onclose: () => {
-    dialog.remove();
+    h("div.row.end", button("Not now", () => dialog.close("")), h("button.primary", { type: "submit" }, "Sign in")));
+  const dialog = openDialog({ id: "key-form", "aria-labelledby": "key-title" }, () => {
     dismissed = dialog.returnValue !== "in";
     showSession(true);
     if (!dismissed) show();
-  } }, form);
-  document.body.append(dialog);
-  dialog.showModal();
+  }, form);
 }
 
 /** The button below the views; `needed`: whether requests were refused for want of a key. */

@@ -2,14 +2,20 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** An element. Properties that begin with "on" are listeners; true, false and null set or leave out an attribute. */
-export function h(tag, properties = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(properties)) {
-    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (name === "value") node.value = value;
-    else if (value === true) node.setAttribute(name, "");
-    else if (value !== false && value !== null && value !== undefined) node.setAttribute(name, value);
+/**
+ * An element; "p.hint" is a p of the class hint. Its properties may come first: those that begin with "on" are listeners;
+ * true, false and null set or leave out an attribute.
+ */
+export function h(tag, ...children) {
+  const properties = children[0]?.constructor === Object ? children.shift() : {};
+  const [name, ...classes] = tag.split(".");
+  const node = document.createElement(name);
+  if (classes.length) node.className = classes.join(" ");
+  for (const [key, value] of Object.entries(properties)) {
+    if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
+    else if (key === "value") node.value = value;
+    else if (value === true) node.setAttribute(key, "");
+    else if (value !== false && value !== null && value !== undefined) node.setAttribute(key, value);
   }
   node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
   return node;
@@ -36,7 +42,7 @@ const ICONS = {
   right: "M10 6l6 6-6 6",
   copy: "M9 9h11v11H9zM5 15H4V4h11v1",
   search: "M11 18a7 7 0 100-14 7 7 0 000 14zM16 16l5 5",
-  shuffle: "M4 7h3c5 0 5 10 10 10h3M4 17h3c2 0 3.200-1.700 4.200-3.700M13 10.600C14 8.600 15 7 17 7h3M18 4l3 3-3 3M18 14l3 3-3 3",
+  shuffle: "M4 7h3c5 0 5 10 10 10h3M4 17h3c2 0 3.2-1.7 4.2-3.7M13 10.6C14 8.6 15 7 17 7h3M18 4l3 3-3 3M18 14l3 3-3 3",
   compare: "M9 4v16M15 4v16M4 8h5M15 12h5M4 14h5M15 18h5",
   text: "M5 6h14M12 6v13",
 };
@@ -47,7 +53,7 @@ export function icon(name) {
 }
 
 export function button(label, onclick, { glyph, kind = "", ...more } = {}) {
-  return h("button", { type: "button", class: kind, onclick, ...more }, glyph && icon(glyph), label && h("span", {}, label));
+  return h("button", { type: "button", class: kind, onclick, ...more }, glyph && icon(glyph), label && h("span", label));
 }
 
 /** A button that is an icon alone; `label` is its name. */
@@ -108,17 +114,15 @@ export function announce(text) {
 // --- the faces of states ---
 
 export function empty(title, text, ...actions) {
-  return h("div", { class: "state" }, h("h3", {}, title), text && h("p", {}, text), h("div", { class: "row center" }, actions));
+  return h("div.state", h("h3", title), text && h("p", text), h("div.row.center", actions));
 }
 
 export function problemBox(problem, retry) {
   const lines = [problem.detail, problem.advice].filter((line) => line && line !== problem.title);
-  return h(
-    "div",
-    { class: "problem", role: "alert" },
-    h("strong", {}, problem.title),
+  return h("div.problem", { role: "alert" },
+    h("strong", problem.title),
     lines.map((line) => h("p", { dir: "auto" }, line)),
-    problem.field && !problem.detail?.includes(problem.field) && h("p", {}, "Field: ", h("code", {}, problem.field)),
+    problem.field && !problem.detail?.includes(problem.field) && h("p", "Field: ", code(problem.field)),
     retry && button("Try again", retry),
   );
 }
@@ -150,29 +154,55 @@ export async function fill(place, signal, work, waiting = []) {
 /** Asks before something is removed or changed for everybody; resolves to whether it was confirmed. */
 export function confirmed(title, text, action) {
   return new Promise((resolve) => {
-    const dialog = h(
-      "dialog",
-      { class: "small", "aria-label": title, onclose: () => { dialog.remove(); resolve(dialog.returnValue === "yes"); } },
-      h("h2", {}, title),
-      h("p", {}, text),
-      h("div", { class: "row end" }, button("Cancel", () => dialog.close("no")), button(action, () => dialog.close("yes"), { kind: "danger" })),
-    );
-    document.body.append(dialog);
-    dialog.showModal();
+    const dialog = openDialog({ "aria-label": title }, () => resolve(dialog.returnValue === "yes"),
+      h("h2", title),
+      h("p", text),
+      h("div.row.end", button("Cancel", () => dialog.close("no")), button(action, () => dialog.close("yes"), { kind: "danger" })));
   });
 }
 
 export function pageHead(title, text, ...actions) {
-  return h(
-    "div",
-    { class: "head" },
-    h("div", {}, h("h1", { tabindex: "-1" }, title), text && h("p", { class: "lead" }, text)),
-    actions.length > 0 && h("div", { class: "row" }, actions),
+  return h("div.head", h("div", h("h1", { tabindex: "-1" }, title), text && h("p.lead", text)),
+    actions.length > 0 && h("div.row", actions),
   );
+}
+
+/** Of fields whose text is no prose. */
+export const PLAIN = { autocomplete: "off", spellcheck: "false" };
+export const code = (text) => h("code", text);
+/** Options of a select. `pairs`: [value, label]. */
+export const options = (pairs, chosen) => pairs.map(([value, label]) => h("option", { value, selected: value === chosen }, label));
+export const hint = (...text) => h("p.hint", text);
+
+/** `kind`: its class; heads in brackets are for screen readers alone; `rows`: as `row` makes them. */
+export function table(kind, heads, rows) {
+  return h("table", { class: kind }, h("thead", h("tr", heads.map((name) => h("th", { scope: "col" }, Array.isArray(name) ? h("span.hidden", name) : name)))), h("tbody", rows));
+}
+
+export const row = (name, ...cells) => h("tr", h("th", { scope: "row", dir: "auto" }, name), cells.map((cell) => (cell?.tagName === "TD" ? cell : h("td", cell))));
+
+/** What may be wider than the page. */
+export const scrolled = (label, ...inside) => h("div.scroll", { tabindex: "0", role: "region", "aria-label": label }, inside);
+
+/** A figure of a row of tiles. */
+export function figure(name, value, note, bad = false) {
+  return h("section", { class: `figure${bad ? " bad" : ""}`, "aria-label": name }, h("h2", name), h("p.value", value), hint(note));
+}
+
+export const facts = (values) => h("dl.facts-grid", Object.entries(values).map(([name, value]) => h("div", h("dt", name), h("dd", value))));
+
+export const crumbs = (view, name) => h("p.crumbs", h("a", { href: `#/${view}` }, name));
+
+/** A dialog over the page, removed when it is closed; `close(dialog)` is called then. */
+export function openDialog(properties, close, ...inside) {
+  const dialog = h("dialog.small", { ...properties, onclose: () => { dialog.remove(); close(dialog); } }, inside);
+  document.body.append(dialog);
+  dialog.showModal();
+  return dialog;
 }
 
 /** `title`: a text, or a text and what stands after it. */
 export function panel(title, ...children) {
   const [name] = [title].flat();
-  return h("section", { class: "panel", "aria-label": name }, h("h2", {}, title), children);
+  return h("section.panel", { "aria-label": name }, h("h2", title), children);
 }

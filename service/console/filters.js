@@ -1,7 +1,7 @@
 // A filter made of the attributes and values that there are, with the number of items that pass.
 
 import { get, query } from "./api.js";
-import { button, debounce, h, iconButton, number } from "./dom.js";
+import { button, debounce, h, hint, iconButton, number, options } from "./dom.js";
 import { readable } from "./items.js";
 
 const OPERATORS = {
@@ -50,11 +50,11 @@ export function filterOf(rows) {
 export function filterBuilder({ filter, changed, signal }) {
   let rows = rowsOf(filter);
   let attributes = [];
-  const list = h("div", { class: "conditions" });
-  const status = h("p", { class: "hint", role: "status" });
+  const list = h("div.conditions");
+  const status = h("p.hint", { role: "status" });
   const problem = h("div");
   const add = h("select", { "aria-label": "Add a condition on an attribute", onchange: () => addRow(add.value) });
-  const box = h("div", { class: "filter" }, list, h("div", { class: "row" }, add), status, problem);
+  const box = h("div.filter", list, h("div.row", add), status, problem);
 
   async function count() {
     const now = filterOf(rows);
@@ -68,7 +68,7 @@ export function filterBuilder({ filter, changed, signal }) {
       if (error.name === "AbortError") return [];
       if (error.status === undefined) throw error;
       status.textContent = "";
-      problem.replaceChildren(h("p", { class: "problem", role: "alert" }, error.detail ?? error.title));
+      problem.replaceChildren(h("p.problem", { role: "alert" }, error.detail ?? error.title));
       return [];
     }
   }
@@ -107,8 +107,8 @@ export function filterBuilder({ filter, changed, signal }) {
       if (row.operator !== "range") row.values ??= [];
       draw();
       apply();
-    } }, choices.map((word) => h("option", { value: word, selected: word === row.operator }, OPERATORS[word])));
-    return h("fieldset", { class: "condition" }, h("legend", { class: "hidden" }, row.name), h("div", { class: "row tight" }, h("b", { dir: "auto" }, row.name), operator, remove), row.operator === "range" ? range(row, attribute) : choice(row, attribute));
+    } }, options(choices.map((word) => [word, OPERATORS[word]]), row.operator));
+    return h("fieldset.condition", h("legend.hidden", row.name), h("div.row.tight", h("b", { dir: "auto" }, row.name), operator, remove), row.operator === "range" ? range(row, attribute) : choice(row, attribute));
   }
 
   function range(row, attribute) {
@@ -117,17 +117,17 @@ export function filterBuilder({ filter, changed, signal }) {
         row[key] = event.target.value === "" ? undefined : Number(event.target.value);
         applySoon();
       } });
-    return h("div", { class: "row tight" }, bound("low", "Smallest", attribute.minimum), h("span", { class: "soft" }, "to"), bound("high", "Largest", attribute.maximum));
+    return h("div.row.tight", bound("low", "Smallest", attribute.minimum), h("span.soft", "to"), bound("high", "Largest", attribute.maximum));
   }
 
   function choice(row, attribute) {
     const offered = attribute.values.slice(0, SHOWN);
     const others = row.values.filter((value) => !offered.some((one) => one.value === value)).map((value) => ({ value, count: null }));
     const box = ({ value, count: times }) =>
-      h("label", { class: "check" }, h("input", { type: "checkbox", checked: row.values.includes(value), onchange: (event) => {
+      h("label.check", h("input", { type: "checkbox", checked: row.values.includes(value), onchange: (event) => {
         row.values = event.target.checked ? [...row.values, value] : row.values.filter((one) => one !== value);
         apply();
-      } }), h("span", { dir: "auto" }, readable(value)), times !== null && h("span", { class: "count" }, number(times)));
+      } }), h("span", { dir: "auto" }, readable(value)), times !== null && h("span.count", number(times)));
     const other = h("input", { "aria-label": `Another value of ${row.name}`, placeholder: attribute.values.length ? `such as ${attribute.values[0].value}, then Enter` : "another value, then Enter", dir: "auto", onkeydown: (event) => {
       if (event.key !== "Enter" || !other.value.trim()) return;
       event.preventDefault();
@@ -136,7 +136,7 @@ export function filterBuilder({ filter, changed, signal }) {
       draw();
       apply();
     } });
-    return h("div", {}, h("div", { class: "checks", role: "group", tabindex: offered.length > 6 ? "0" : null, "aria-label": `Values of ${row.name}` }, [...others, ...offered].map(box)), other);
+    return h("div", h("div.checks", { role: "group", tabindex: offered.length > 6 ? "0" : null, "aria-label": `Values of ${row.name}` }, [...others, ...offered].map(box)), other);
   }
 
   (async () => {
@@ -148,7 +148,7 @@ export function filterBuilder({ filter, changed, signal }) {
       await count();
     } catch (error) {
       if (error.name !== "AbortError" && error.status === undefined) throw error;
-      if (error.status !== undefined) problem.replaceChildren(h("p", { class: "hint" }, "The attributes could not be read."));
+      if (error.status !== undefined) problem.replaceChildren(hint("The attributes could not be read."));
     }
   })();
   draw();

@@ -65,7 +65,7 @@ const hash = (text) => [...text].reduce((sum, letter) => (sum * 31 + letter.code
 export function tile(item) {
   const { title, image } = describe(item);
   if (image && imagesAllowed) {
-    return h("img", { class: "tile", src: image, alt: "", loading: "lazy", decoding: "async", referrerpolicy: "no-referrer" });
+    return h("img.tile", { src: image, alt: "", loading: "lazy", decoding: "async", referrerpolicy: "no-referrer" });
   }
   const words = title.match(/[\p{L}\p{N}]+/gu) ?? [];
   const letters = words.slice(0, 2).map((word) => [...word][0].toUpperCase()).join("");
@@ -75,13 +75,11 @@ export function tile(item) {
 /** Price, brand and id, as one line. */
 export function meta(item, ...more) {
   const { price, brand } = describe(item);
-  return h(
-    "span",
-    { class: "meta", dir: "auto" },
-    price && h("span", { class: "price" }, price),
-    brand && h("span", {}, brand),
-    h("span", { class: "id" }, item.item_id ?? "not in the catalogue"),
-    more.map((text) => h("span", {}, text)),
+  return h("span.meta", { dir: "auto" },
+    price && h("span.price", price),
+    brand && h("span", brand),
+    h("span.id", item.item_id ?? "not in the catalogue"),
+    more.map((text) => h("span", text)),
   );
 }
 
@@ -166,12 +164,12 @@ export function itemPicker({ label, placeholder, picked, pasted, signal, allowTe
 
   function option(item, row) {
     const { title } = describe(item);
-    const lines = item.item_id === undefined ? [h("span", { class: "title" }, "Use the text ", h("q", {}, title))] : [h("span", { class: "title", dir: "auto" }, title), meta(item)];
+    const lines = item.item_id === undefined ? [h("span.title", "Use the text ", h("q", title))] : [h("span.title", { dir: "auto" }, title), meta(item)];
     return h(
       "li",
       { id: `${id}-${row}`, role: "option", "aria-selected": "false", onmousedown: (event) => event.preventDefault(), onclick: () => pick(item) },
       tile(item),
-      h("span", { class: "lines" }, lines),
+      h("span.lines", lines),
     );
   }
 
@@ -187,7 +185,7 @@ export function itemPicker({ label, placeholder, picked, pasted, signal, allowTe
     }
     if (run !== newest || signal.aborted || input.value.trim() !== words) return;
     options = allowText ? [...found, { attributes: { title: words } }] : found;
-    list.replaceChildren(...options.map(option), ...(options.length ? [] : [h("li", { class: "none" }, "No item has all these words.")]));
+    list.replaceChildren(...options.map(option), ...(options.length ? [] : [h("li.none", "No item has all these words.")]));
     list.hidden = false;
     active = -1;
     input.setAttribute("aria-expanded", "true");
@@ -213,7 +211,15 @@ export function itemPicker({ label, placeholder, picked, pasted, signal, allowTe
     event.preventDefault();
     mark(active < 0 && step < 0 ? options.length - 1 : active + step);
   });
-  return h("div", { class: "picker" }, icon("search"), input, list);
+  return h("div.picker", icon("search"), input, list);
 }
+
+/** A cell with a bar of [colour, share] in turn. */
+export const barCell = (...parts) => h("td.wide", h("span.bar", parts.map(([colour, length]) => share(h("span", { class: `part part${colour}` }), length))));
+
+/** The addresses of an item's page, and of Try with a history of these ids. */
+export const itemHref = (id) => `#/items/${encodeURIComponent(id)}`;
+
+export const tryHref = (ids) => `#/try${query({ history: JSON.stringify(ids) })}`;
 
 export const share = (node, value) => withStyle(node, { "--share": String(Math.max(0, Math.min(1, value))) });

@@ -18,7 +18,7 @@ export function parse(text) {
 export class Reading {
   constructor(text, at) {
     this.at = at; // ms
-    this.byName = Map.groupBy ? Map.groupBy(parse(text), ({ name }) => name) : grouped(parse(text));
+    this.byName = Map.groupBy(parse(text), ({ name }) => name);
   }
 
   samples(name, where = () => true) {
@@ -38,12 +38,6 @@ export class Reading {
   values(name, label) {
     return [...new Set(this.samples(name).map(({ labels }) => labels[label]))];
   }
-}
-
-function grouped(samples) {
-  const groups = new Map();
-  for (const one of samples) groups.set(one.name, [...(groups.get(one.name) ?? []), one]);
-  return groups;
 }
 
 /** What a counter grew by; a counter that was reset counts from 0. */

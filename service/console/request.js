@@ -6,10 +6,10 @@ import { currentKey } from "./key.js";
 const address = (path) => new URL(path, document.baseURI.replace(/[?#].*/s, "")).href;
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
-/** A request as curl sends it, a POST unless `method` is another one. Where a key is in use it is $KEY, which is for the reader to set: no key is ever shown. */
-export function curl(path, json, method = "") {
+/** A request as curl sends it. Where a key is in use it is $KEY, which is for the reader to set: no key is ever shown. */
+export function curl(path, json) {
   const key = currentKey() === null ? "" : ' \\\n  -H "Authorization: Bearer $KEY"';
-  return `curl -s ${method && `-X ${method} `}${address(path)}${key} \\\n  -H 'content-type: application/json' \\\n  -d ${quoted(json)}`;
+  return `curl -s ${address(path)}${key} \\\n  -H 'content-type: application/json' \\\n  -d ${quoted(json)}`;
 }
 
 function python(path, body) {
@@ -43,8 +43,8 @@ export function copyButton(code) {
 
 /** A command to copy. */
 export function command(text) {
-  const code = h("code", {}, text);
-  return h("div", { class: "request" }, h("pre", { tabindex: "0", "aria-label": "The command" }, code), copyButton(code));
+  const code = h("code", text);
+  return h("div.request", h("pre", { tabindex: "0", "aria-label": "The command" }, code), copyButton(code));
 }
 
 /** The panel; `show(body)` changes the request. */
@@ -62,8 +62,8 @@ export function requestPanel() {
   const copy = copyButton(code);
   const draw = () => (code.textContent = FORMS[form](body));
   const answered = h("code");
-  const answer = h("details", { hidden: true }, h("summary", {}, "The answer"), h("pre", { tabindex: "0", "aria-label": "The answer" }, answered));
-  const box = h("div", { class: "request" }, h("div", { class: "row spread" }, h("div", { class: "segmented", role: "group", "aria-label": "Form of the request" }, tabs), copy), h("pre", { tabindex: "0", "aria-label": "The request" }, code), answer);
+  const answer = h("details", { hidden: true }, h("summary", "The answer"), h("pre", { tabindex: "0", "aria-label": "The answer" }, answered));
+  const box = h("div.request", h("div.row.spread", h("div.segmented", { role: "group", "aria-label": "Form of the request" }, tabs), copy), h("pre", { tabindex: "0", "aria-label": "The request" }, code), answer);
   box.answer = (json) => {
     answer.hidden = false;
     answered.textContent = JSON.stringify(json, null, 2);

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from time import time as unix_time
 from typing import Literal
 
 import numpy as np
@@ -13,10 +15,13 @@ import numpy.typing as npt
 
 from index.catalogue.base import Catalogue
 from index.catalogue.histories import Event, HistoryStore
+from index.vectors.base import Allowed, Rows, Vectors, nothing
+from index.vectors.recall import K, RecallSample
 from seqrec.data.items import AttributeValue, Item
 from service.deadline import Deadline
 from service.live.filter_language import Filter
-from service.live.search import SearchSpec, answerable, best_hits
+from service.live.filters import FilterMask
+from service.live.search import SearchSpec, answerable, best_hits, search
 from service.live.state import View
 
 MOST_READ = 20_000
@@ -24,6 +29,7 @@ MOST_READ = 20_000
 MOST_FOUND = 1_000
 """Items found by words among which a filter chooses."""
 _CHECK_ROWS = 256
+_SEARCHED_AT_ONCE = 10
 _DISTINCT = 10_000
 """Values of one attribute that are counted apart; more are text, of which none is frequent."""
 
@@ -111,6 +117,73 @@ def find_items(
     return list(_items(view, list(islice(met, limit)), deadline))
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a page of items ended: its last item, and how many events that had before `time`, when the first page
+    was asked for."""
+
+    time: float  # Unix seconds
+    events: float
+    item_id: str
+
+
+def find_page(
+    view: View,
+    catalogue: Catalogue,
+    words: str,
+    wanted: Filter | None,
+    limit: int,
+    after: Place | None,
+    deadline: Deadline,
+) -> tuple[list[Item], Place | None]:
+    """The items after a place, and the next place, or None at the end. By events before the first page, then by id.
+
+    So items and events that come or go meanwhile move no other item: none is repeated, and none is left out. Events
+    that come with a time before the first page can do both, as can the deletion of a user.
+    """
+    time = unix_time() if after is None else after.time
+    events = _events_before(view, time)
+    found: list[tuple[float, str]]  # minus its events, item id
+    if words:
+        positions = {item_id: view.position_of(item_id) for item_id in catalogue.find(words, MOST_FOUND)}
+        if wanted is not None:
+            mask = view.passed(wanted, deadline.check)
+            positions = {one: at for one, at in positions.items() if at is not None and at in mask}
+        found = sorted((0.0 if at is None else -float(events[at]), one) for one, at in positions.items())
+        begin = 0 if after is None else bisect_right(found, (-after.events, after.item_id))
+        found = found[begin : begin + limit]
+        items = read_items(catalogue, [item_id for _, item_id in found])
+    else:
+        rows = _passing(view, wanted, deadline)
+        counted = events[rows]
+        if after is not None:
+            counted = np.where(_comes_after(view, rows, counted, after), counted, -np.inf)
+        hits = best_hits(view, counted, limit, rows)
+        found = [(-hit.score, view.item_id(hit.position)) for hit in hits]
+        items = list(_items(view, [hit.position for hit in hits], deadline))
+    return items, Place(time, -found[-1][0], found[-1][1]) if len(found) == limit else None
+
+
+def _events_before(view: View, time: float) -> npt.NDArray[np.float64]:
+    """[size] Of what lies at each position."""
+    counted = view.counts.before(time)
+    places = view.places(np.arange(len(counted)))
+    events = np.zeros(view.size)
+    events[places[places >= 0]] = counted[places >= 0]
+    return events
+
+
+def _comes_after(
+    view: View, rows: npt.NDArray[np.int64], events: npt.NDArray[np.float64], place: Place
+) -> npt.NDArray[np.bool_]:
+    """[rows] Whether each comes after the place. Rows of the snapshot are in the order of their ids."""
+    n = len(view.snapshot.item_ids)
+    later = rows >= bisect_right(view.snapshot.item_ids, place.item_id)
+    in_delta = np.flatnonzero(rows >= n)
+    later[in_delta] = [view.item_id(position) > place.item_id for position in rows[in_delta].tolist()]
+    return np.asarray((events < place.events) | ((events == place.events) & later))
+
+
 def read_found(catalogue: Catalogue, words: str, limit: int) -> list[Item]:
     """Items with all the words, searchable or not; it needs no model."""
     return read_items(catalogue, catalogue.find(words, limit))
@@ -122,9 +195,10 @@ def read_items(catalogue: Catalogue, item_ids: Sequence[str]) -> list[Item]:
     return [found[item_id][1].item for item_id in dict.fromkeys(item_ids) if item_id in found]
 
 
-def sample_users(histories: HistoryStore, limit: int, events: int) -> list[tuple[str, list[Event]]]:
-    """Some users, each with the newest events, oldest first."""
-    return [(user_id, histories.recent(user_id, events)) for user_id in histories.sample(limit)]
+def some_users(histories: HistoryStore, prefix: str, limit: int, events: int) -> list[tuple[str, list[Event]]]:
+    """Users whose ids begin so, or a sample of all, each with the newest events, oldest first."""
+    users = histories.beginning(prefix, limit) if prefix else histories.sample(limit)
+    return [(user_id, histories.recent(user_id, events)) for user_id in users]
 
 
 def project(view: View, attribute: str | None, limit: int, deadline: Deadline) -> CatalogueMap:
@@ -150,6 +224,64 @@ def project(view: View, attribute: str | None, limit: int, deadline: Deadline) -
             values.append(next(iter(value), None) if isinstance(value, tuple) else value)
     item_ids = [view.item_id(position) for position in shown.tolist()]
     return CatalogueMap(item_ids, places.astype(np.float32), (first, second), values, len(positions))
+
+
+@dataclass(frozen=True)
+class ServedRecall:
+    """Recall@10 of what answers requests against exact search. `queries`: 0 where nothing passes."""
+
+    items: int  # that answers may contain
+    passing: int  # of these, through the filter
+    queries: int
+    recall: float
+
+
+def served_recall(view: View, wanted: Filter | None, deadline: Deadline) -> ServedRecall:
+    """Measured with the vectors of up to 100 items that pass as queries, among all that pass.
+
+    It costs 100 exact searches at most, and ends at the deadline.
+    """
+    passed = None if wanted is None else view.passed(wanted, deadline.check)
+    positions = answerable(view, SearchSpec(K, passed=passed))
+    sample = RecallSample(_Read(view, positions, deadline), view.towers.metric)
+    recall = sample.recall_of(_Served(view, positions, passed, deadline))
+    return ServedRecall(int(np.count_nonzero(view.shown)), len(positions), sample.queries, recall)
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """Vectors of positions, read as they are needed."""
+
+    view: View
+    positions: npt.NDArray[np.int64]
+    deadline: Deadline
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, rows: slice | Rows) -> Vectors:
+        self.deadline.check()
+        return self.view.vectors(self.positions[rows].tolist())
+
+
+@dataclass(frozen=True, eq=False)
+class _Served:
+    """The search of requests, as an index whose rows are `positions`."""
+
+    view: View
+    positions: npt.NDArray[np.int64]
+    passed: FilterMask | None
+    deadline: Deadline
+
+    def search(self, queries: Vectors, k: int, allowed: Allowed | None = None) -> tuple[Rows, Vectors]:
+        rows, scores = nothing(len(queries), k)
+        for begin in range(0, len(queries), _SEARCHED_AT_ONCE):
+            self.deadline.check()
+            some = queries[begin : begin + _SEARCHED_AT_ONCE]
+            for at, hits in enumerate(search(self.view, some, [SearchSpec(k, passed=self.passed)] * len(some)), begin):
+                rows[at, : len(hits)] = np.searchsorted(self.positions, [hit.position for hit in hits])
+                scores[at, : len(hits)] = [hit.score for hit in hits]
+        return rows, scores
 
 
 def _passing(view: View, wanted: Filter | None, deadline: Deadline) -> npt.NDArray[np.int64]:

@@ -103,6 +103,40 @@ class EvaluationAnswer(Answer):
     )
 
 
+class CurveView(Answer):
+    """One stage of a run. Points are [step, value]; steps are counted over the whole run."""
+
+    stage: str
+    begins: int
+    ends: int
+    loss: list[tuple[int, float]] = Field(description="of training, at most 100 points")
+    ndcg: list[tuple[int, float]] = Field(description="NDCG@10 of validation, all items")
+
+
+class RunView(Answer):
+    path: str = Field(description="within SEQREC_HOME")
+    state: str = Field(description="done, running, stopped (can be resumed), or failed")
+    updated: float | None = Field(default=None, description="when it last wrote its metrics, Unix seconds")
+    model: str | None = None
+    checkpoint: str | None = Field(default=None, description="digest of what it made, as in GET /snapshots")
+    seconds: float = Field(default=0.0, description="of training, validation included")
+    curves: list[CurveView] = Field(default=[], description="by stage")
+    problem: str | None = Field(default=None, description="why it failed, or cannot be read")
+
+
+class RunsAnswer(Answer):
+    runs: list[RunView] = Field(description="newest first")
+
+
+class RecallAnswer(Answer):
+    snapshot: str
+    index: str
+    items: int = Field(description="items that answers may contain")
+    passing: int = Field(description="of these, through the filter")
+    queries: int = Field(description="searches that were compared: vectors of items that pass")
+    recall: float | None = Field(description="share of the exact ten best that the served search finds")
+
+
 class JobsAnswer(Answer):
     jobs: list[JobView] = Field(description="newest first")
 

@@ -64,6 +64,19 @@ class UserEvent(Answer):
     value: float | None = None
 
 
+class DayView(Answer):
+    day: str = Field(description="ISO 8601, in UTC")
+    type: str | None = Field(description="null: events without one")
+    events: int
+
+
+class EventDaysAnswer(Answer):
+    users: int = Field(description="with such events")
+    events: int = Field(description="all of them, of any type")
+    today: int = Field(description="of these, with a time in today, in UTC")
+    days: list[DayView] = Field(description="days with events, oldest first, by type")
+
+
 class UserAnswer(Answer):
     user_id: str
     events: list[UserEvent] = Field(description="newest first; all that are stored, of any type")

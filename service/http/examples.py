@@ -59,7 +59,15 @@ EXAMPLES: dict[str, Example] = {
     ),
     "find_items": Example(
         {"items": [{**_DESK, "available": True}]},
-        parameters={"q": "oak de", "limit": 10, "filter": '{"brand": "Acme"}', "fields": ["title"], "id": ["desk-1"]},
+        parameters={
+            "q": "oak de",
+            "limit": 10,
+            "filter": '{"brand": "Acme"}',
+            "fields": ["title"],
+            "id": ["desk-1"],
+            "paginate": True,
+            "cursor": "WzE3OTUwMDAwMDAuMCwgMTIuMCwgImRlc2stMSJd",
+        },
     ),
     "get_item": Example(
         {**_DESK, "available": True, "seq": 8101, "searchable": True}, parameters={"item_id": "desk-1"}
@@ -68,6 +76,15 @@ EXAMPLES: dict[str, Example] = {
     "post_events": Example(
         {"stored": 1, "known": 0, "unknown": []},
         {"events": [{"user_id": "customer-17850", "item_id": "desk-1", "event_id": "order-1001-1"}]},
+    ),
+    "event_days": Example(
+        {
+            "users": 4074,
+            "events": 120431,
+            "today": 815,
+            "days": [{"day": "2026-11-30", "type": "purchase", "events": 815}],
+        },
+        parameters={"item_id": "desk-1"},
     ),
     "delete_user": Example({"deleted": 12}, parameters={"user_id": "customer-17850"}),
     "popular": Example(
@@ -137,7 +154,7 @@ EXAMPLES: dict[str, Example] = {
         {"items": 3145, "explained": [0.21, 0.08], "ids": ["desk-1"], "x": [0.12], "y": [-0.4], "values": ["Acme"]},
         parameters={"attribute": "brand", "limit": 20000},
     ),
-    "users": Example({"users": [_USER]}, parameters={"limit": 10, "events": 5}),
+    "users": Example({"users": [_USER]}, parameters={"limit": 10, "events": 5, "prefix": "customer-1"}),
     "get_user": Example(_USER, parameters={"user_id": "customer-17850", "limit": 100, "cursor": "17@1795000000.0"}),
     "remove_event": Example({"removed": True}, parameters={"user_id": "customer-17850", "event_id": "order-1001-1"}),
     "patch_items": Example(
@@ -174,6 +191,40 @@ EXAMPLES: dict[str, Example] = {
         },
     ),
     "evaluation": Example({"markdown": None}),
+    "runs": Example(
+        {
+            "runs": [
+                {
+                    "path": "run",
+                    "state": "done",
+                    "updated": 1795000000.0,
+                    "model": "sasrec",
+                    "checkpoint": "5f2a9c0e",
+                    "seconds": 181.4,
+                    "curves": [
+                        {
+                            "stage": "joint",
+                            "begins": 0,
+                            "ends": 200,
+                            "loss": [(100, 6.2), (200, 5.7)],
+                            "ndcg": [(200, 0.0912)],
+                        }
+                    ],
+                }
+            ]
+        }
+    ),
+    "recall": Example(
+        {
+            "snapshot": _STATE["snapshot"],
+            "index": "IVF1024,Flat",
+            "items": 3145,
+            "passing": 310,
+            "queries": 100,
+            "recall": 0.998,
+        },
+        parameters={"filter": '{"brand": "Acme"}'},
+    ),
     "reindex_jobs": Example({"jobs": [_JOB]}),
     "reindex": Example({**_JOB, "state": "queued", "done": 0, "total": None}),
     "reindex_progress": Example(_JOB, parameters={"job_id": "0f1e2d3c4b5a"}),

@@ -379,8 +379,9 @@ class FoundItem(ItemView):
 
 
 class FoundItems(Answer):
-    items: list[FoundItem] = Field(description="best match first")
+    items: list[FoundItem] = Field(description="best match first; of pages, those with most events")
     degraded: list[str] = Field(default=[], description="as in the answer of POST /recommend")
+    next: str | None = Field(default=None, description="cursor of the next page, if asked for and there may be one")
 
 
 class Problem(Answer):

@@ -30,6 +30,8 @@ _TABLE: dict[str, tuple[frozenset[Scope], frozenset[Scope]]] = {
     "map": (_RECOMMEND | _WRITE, _WRITE),
     "snapshots": (_ADMIN, _ADMIN),
     "evaluation": (_ADMIN, _ADMIN),
+    "runs": (_ADMIN, _ADMIN),
+    "recall": (_METRICS | _ADMIN, _ADMIN),
     "reindex": (_ADMIN, _ADMIN),
     "metrics": (_METRICS, _METRICS),
     "keys": (_ADMIN, _ADMIN),

@@ -11,7 +11,7 @@ from index.catalogue.histories import Event, HistoryStore
 from index.catalogue.open import location_of, open_catalogue, open_histories
 from index.snapshot.snapshot import SnapshotStore
 from seqrec.errors import InputError, SnapshotNotFound, UserNotFound
-from service.engine.browse import sample_users
+from service.engine.browse import some_users
 from service.local.recommender import Recommender
 
 RECENT = 5
@@ -58,7 +58,7 @@ def compare(home: Path, before: str | None, after: str | None, users: int | Sequ
         if (before is None or after is None) and len(found) < 2:
             raise InputError("fewer than two snapshots were published; `seqrec index list` shows what there is")
         pair = (before or found[1], after or found[0])
-        asked = sample_users(histories, users, RECENT) if isinstance(users, int) else _named(histories, users)
+        asked = some_users(histories, "", users, RECENT) if isinstance(users, int) else _named(histories, users)
     for snapshot_id in pair:
         if snapshot_id not in SnapshotStore(home).list():
             raise SnapshotNotFound(snapshot_id)

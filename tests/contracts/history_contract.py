@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from index.catalogue.event_types import EventType, EventTypes
-from index.catalogue.histories import Event, HistoryStore
+from index.catalogue.histories import Event, EventDays, HistoryStore
 from seqrec.errors import CatalogueReplaced, LogTruncated
 from seqrec.hybrid.event_counts import EventChanges
 
@@ -203,6 +203,37 @@ class HistoryContract:
     def test_scan_goes_user_by_user(self, store: HistoryStore) -> None:
         store.add([Event("v", "b", 2.0), Event("u", "c", 3.0), Event("v", "a", 1.0, "e")])
         assert list(store.scan()) == [Event("u", "c", 3.0), Event("v", "a", 1.0, "e"), Event("v", "b", 2.0)]
+
+    def test_days_count_all_types_of_all_users_or_of_an_item(self, store: HistoryStore) -> None:
+        assert store.days() == EventDays(0, [])
+        day = 86_400.0
+        events = [Event("u", "a", 0.0), Event("u", "a", day - 1), Event("v", "a", day), Event("v", "b", -1.0)]
+        events += [Event("v", 'é/"', 2 * day, type="shown"), Event("w", "a", 2 * day + 1, "1", "buy", 3.5)]
+        store.add(events)
+        assert store.days() == EventDays(3, [(-1, "", 1), (0, "", 2), (1, "", 1), (2, "buy", 1), (2, "shown", 1)])
+        assert store.days("a") == EventDays(3, [(0, "", 2), (1, "", 1), (2, "buy", 1)])
+        assert store.days('é/"') == EventDays(1, [(2, "shown", 1)])
+        assert store.days("c") == store.days("\ud800") == EventDays(0, [])
+        store.delete("u")
+        store.remove("w", "1")
+        assert store.days() == EventDays(1, [(-1, "", 1), (1, "", 1), (2, "shown", 1)])
+
+    def test_users_by_the_beginning_of_their_ids(self, store: HistoryStore) -> None:
+        names = ["a*b", "aa", "ab", "ab/1", "ab2", "b", "é", "a[c", "a\\d"]
+        store.add([Event(name, "i", 1.0) for name in (*names, "ab")])
+        assert store.beginning("ab", 10) == ["ab", "ab/1", "ab2"]
+        assert store.beginning("a*", 10) == ["a*b"]
+        assert store.beginning("a[", 10) == ["a[c"]
+        assert store.beginning("a\\", 10) == ["a\\d"]
+        assert store.beginning("é", 10) == ["é"]
+        assert store.beginning("", 100) == sorted(names)
+        assert len(store.beginning("a", 2)) == 2
+        assert store.beginning("c", 10) == store.beginning("a", 0) == store.beginning("\ud800", 10) == []
+
+    def test_days_of_more_users_than_are_read_at_once(self, store: HistoryStore) -> None:
+        store.add([Event(f"u{n}", f"i{n % 2}", 86_400.0 * (n % 3)) for n in range(450)])
+        assert store.days() == EventDays(450, [(0, "", 150), (1, "", 150), (2, "", 150)])
+        assert store.days("i1") == EventDays(225, [(0, "", 75), (1, "", 75), (2, "", 75)])
 
     def test_everything_outlives_its_store(self, store: HistoryStore, location: str) -> None:
         store.add([Event("u", "a", 1.0, "e")])

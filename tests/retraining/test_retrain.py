@@ -24,6 +24,7 @@ from seqrec.checkpoint import TRAINING, load_checkpoint
 from seqrec.data.items import read_interactions
 from seqrec.encoder import Encoder
 from seqrec.errors import InputError, SnapshotError
+from seqrec.training_run import read_curves, read_metadata
 from tests.retraining.conftest import ITEMS, USERS, day, write_events
 
 pytestmark = pytest.mark.slow
@@ -77,6 +78,8 @@ def test_a_good_candidate_is_published_and_can_be_rolled_back(home: Path) -> Non
     assert not (home / "retrain" / ".work").exists()
     assert outcome.report is not None
     assert not (outcome.report / "checkpoint").exists(), "it is in the home's checkpoints"
+    assert [curve.stage for curve in read_curves(outcome.report / "run" / "metrics.jsonl")]
+    assert (read_metadata(outcome.report / "run") or {})["state"] == "done"
     text = (outcome.report / "report.md").read_text()
     for part in ("## Before and after", "## What changed", "## Data", "## 10 users before and after", "rollback"):
         assert part in text

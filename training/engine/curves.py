@@ -2,45 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from training.engine.logger import read_metrics, step_of, validation_ndcg
+from seqrec.training_run import read_curves
 
 COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple")
-
-
-@dataclass
-class Curve:
-    """The points of one stage. Steps are counted over the whole run."""
-
-    stage: str
-    begins: int
-    ends: int
-    loss: list[tuple[int, float]] = field(default_factory=list)
-    ndcg: list[tuple[int, float]] = field(default_factory=list)
-
-    @property
-    def best(self) -> tuple[int, float]:
-        return max(self.ndcg, key=lambda point: point[1])
-
-
-def read_curves(metrics: Path) -> list[Curve]:
-    """The curves in a metrics.jsonl, by stage."""
-    curves: list[Curve] = []
-    for entry in read_metrics(metrics):
-        stage = entry.get("stage", "training")
-        if not curves or curves[-1].stage != stage:
-            begins = curves[-1].ends if curves else 0
-            curves.append(Curve(stage, begins, begins))
-        curve = curves[-1]
-        step = curve.begins + step_of(entry)
-        curve.ends = max(curve.ends, step)
-        if entry["kind"] == "step":
-            curve.loss.append((step, entry["loss"]))
-        elif entry["kind"] == "validation":
-            curve.ndcg.append((step, validation_ndcg(entry)))
-    return curves
 
 
 def draw(run: Path) -> None:

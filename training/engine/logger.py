@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from seqrec.errors import SeqrecError
 from seqrec.runtime.progress import redrawn_every
+from seqrec.training_run import Entry
 from training.evaluation.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,6 @@ log = logging.getLogger(__name__)
 MAX_STEP_ENTRIES = 100
 """The maximum number of step entries per stage in metrics.jsonl."""
 
-Entry = dict[str, Any]
 Record = Callable[[Entry], object]
 
 
@@ -164,30 +164,6 @@ class MetricsWriter:
     def close(self) -> None:
         self.file.close()
         self.board.close()
-
-
-def read_metrics(path: Path) -> Iterator[Entry]:
-    """The entries of a metrics.jsonl. Stops at a line that is cut off, as a running or killed process may leave it."""
-    if not path.is_file():
-        return
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:
-            return
-
-
-def step_of(entry: Entry) -> int:
-    """The step of an entry within its stage; the last step for the entry that ends a stage."""
-    return int(entry["step"] if "step" in entry else entry.get("steps") or 0)
-
-
-def validation_ndcg(entry: Entry) -> float:
-    """The NDCG@10 of a validation entry with ties broken at random, which selects the weights.
-
-    Version 0.1.0 wrote entries without it for some stages; those have the favourable `ndcg` only.
-    """
-    return float(entry["ndcg_expected"] if "ndcg_expected" in entry else entry["ndcg"])
 
 
 def _tensorboard(folder: Path, at_step: int) -> Any:

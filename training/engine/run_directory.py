@@ -13,7 +13,6 @@ curves.png      loss and validation by step
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import shutil
@@ -24,6 +23,7 @@ from typing import Any, BinaryIO
 
 from seqrec.data.files import check_output, new_directory, write_text
 from seqrec.errors import InputError
+from seqrec.training_run import read_metadata, try_lock
 from training.config.load import dump_config, flat, load_stored_config
 from training.config.schema import RunConfig
 from training.engine.state import State, load_state, save_state
@@ -123,33 +123,6 @@ class RunDirectory:
         if self.metrics.exists():
             self.close()
             self._lock = self.metrics.open("rb")
-            if not _locked(self._lock):
+            if not try_lock(self._lock):
                 self.close()
                 raise InputError(f"another process is training in {self.path}", "--out")
-
-
-def read_metadata(path: Path) -> dict[str, Any] | None:
-    """The run.json of a directory; None if there is none, or it is not that of a run."""
-    try:
-        metadata = json.loads((path / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    # Before runs could be resumed, run.json had no state and was written at the end.
-    return {"state": "done", **metadata} if isinstance(metadata, dict) and "data_digest" in metadata else None
-
-
-def is_running(path: Path) -> bool:
-    """Whether a process is training in this directory."""
-    try:
-        with (path / "metrics.jsonl").open("rb") as file:
-            return not _locked(file)
-    except OSError:
-        return False
-
-
-def _locked(file: BinaryIO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

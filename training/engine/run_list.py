@@ -9,9 +9,8 @@ from typing import Any
 
 from seqrec.errors import InputError, SeqrecError
 from seqrec.runtime.progress import format_duration
+from seqrec.training_run import read_metadata, read_metrics, run_state, step_of, validation_ndcg
 from training.config.load import flat, load_stored_config
-from training.engine.logger import read_metrics, step_of, validation_ndcg
-from training.engine.run_directory import is_running, read_metadata
 
 
 @dataclass(frozen=True)
@@ -46,9 +45,6 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
 def read_run(path: Path) -> Run:
     """Reads a run directory in any state."""
     metadata = read_metadata(path) or {}
-    state = metadata.get("state", "")
-    if state == "running" and not is_running(path):
-        state = "stopped"
     entries = list(read_metrics(path / "metrics.jsonl"))
     stages = tuple(metadata.get("stages", ["joint"]))
     last = entries[-1] if entries else {}
@@ -70,7 +66,7 @@ def read_run(path: Path) -> Run:
         settings = {}
     return Run(
         path=str(path),
-        state=state,
+        state=run_state(path, metadata),
         stages=stages,
         stage=stage,
         steps=sum(steps.values()),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from training.engine.logger import read_metrics
+from seqrec.training_run import read_metrics
 from training.evaluation.groups import EVERYONE
 from training.evaluation.ranking import CandidateMode
 from training.suite.plan import MODEL, Experiment, TableRow, experiments_of

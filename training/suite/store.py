@@ -21,10 +21,11 @@ from seqrec import __version__
 from seqrec.data.files import write_text
 from seqrec.encoder import Encoder, load_model
 from seqrec.errors import InputError, SeqrecError
+from seqrec.training_run import read_metadata
 from training.config.schema import RunConfig, StageConfig
 from training.data.dataset import Dataset
 from training.engine.run import train_on
-from training.engine.run_directory import RunDirectory, read_metadata
+from training.engine.run_directory import RunDirectory
 from training.evaluation.baselines import best_item_knn, popularity
 from training.evaluation.comparison import RESAMPLES
 from training.evaluation.evaluate import EncodedItems, model_scorer

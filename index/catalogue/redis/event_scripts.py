@@ -376,3 +376,30 @@ end
 return {'ok', text(head()), 1}
 """
 )
+
+# ARGV: an item or '' for all, then users. Answers how many of them have events, then "day type" (on two lines) and the
+# number of events in turn.
+DAYS = (
+    _COMMON
+    + """
+local item, users, counts = ARGV[1], 0, {}
+for i = 2, #ARGV do
+  local has = false
+  each(BASE .. 'user:' .. ARGV[i], function(member, time)
+    local _, item_id, _, type = event(member)
+    if item == '' or item_id == item then
+      has = true
+      local key = text(math.floor(tonumber(time) / 86400)) .. '\\n' .. type
+      counts[key] = (counts[key] or 0) + 1
+    end
+  end)
+  if has then users = users + 1 end
+end
+local answer = {users}
+for key, count in pairs(counts) do
+  answer[#answer + 1] = key
+  answer[#answer + 1] = count
+end
+return answer
+"""
+)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any, cast
 
+from index.catalogue.batches import batches
 from index.catalogue.event_types import EventType, EventTypes, Kind
-from index.catalogue.histories import NEVER, ChangesBuilder, Event, StoredEvent, merged_history
+from index.catalogue.histories import NEVER, ChangesBuilder, Event, EventDays, StoredEvent, merged_history
 from index.catalogue.outcomes import CountsRow, Dimension, Trial
 from index.catalogue.redis.connection import RedisConnections
 from index.catalogue.redis.event_scripts import (
     ADD,
     CHANGES,
     COMPACT,
+    DAYS,
     DELETE,
     FORGET,
     FORGET_OF_USER,
@@ -34,6 +38,7 @@ from seqrec.hybrid.event_counts import EventChanges
 
 SCHEMA_VERSION = "4"
 _USERS_AT_ONCE = 1000
+_COUNTED_AT_ONCE = 200  # users whose events one script reads
 _CHANGES_AT_ONCE = 1000  # numbers of the log that one script reads, which blocks the server for about 20 ms
 _FORGOTTEN_AT_ONCE = 10_000
 _EVERYTHING = 2**52
@@ -139,6 +144,31 @@ class RedisHistories:
     def sample(self, limit: int) -> list[str]:
         return [user.decode() for user in self._redis.read(("SRANDMEMBER", f"{self._base}users", max(limit, 0)))[0]]
 
+    def beginning(self, prefix: str, limit: int) -> list[str]:
+        """Reads users until there are enough."""
+        if limit < 1 or not is_unicode(prefix):
+            return []
+        pattern = re.sub(r"([*?\[\]\\])", r"\\\1", prefix) + "*"
+        found: set[bytes] = set()
+        for user in self._each_user(pattern):
+            found.add(user)
+            if len(found) >= limit:
+                break
+        return sorted(user.decode() for user in found)
+
+    def days(self, item_id: str | None = None) -> EventDays:
+        """Users are read one after the other."""
+        if item_id is not None and not is_unicode(item_id):
+            return EventDays(0, [])
+        users, counts = 0, Counter[tuple[int, str]]()
+        for some in batches(sorted(self._users()), _COUNTED_AT_ONCE):
+            own, *pairs = self._redis.read(self._eval(DAYS, item_id or "", *some))[0]
+            users += int(own)
+            for key, count in zip(pairs[::2], pairs[1::2], strict=True):
+                day, _, type = key.decode().partition("\n")
+                counts[int(day), type] += int(count)
+        return EventDays(users, [(*key, counts[key]) for key in sorted(counts)])
+
     def scan(self) -> Iterator[Event]:
         for user in sorted(self._users()):
             pairs = self._redis.read(("ZRANGE", self._base.encode() + b"user:" + user, 0, -1, "WITHSCORES"))[0]
@@ -209,13 +239,17 @@ class RedisHistories:
                 self._redis.write(*self._eval(RENAME_USER, user, now))
 
     def _users(self) -> set[bytes]:
-        users: set[bytes] = set()
+        return set(self._each_user())
+
+    def _each_user(self, pattern: str = "*") -> Iterator[bytes]:
+        """Each at least once; one that is added meanwhile perhaps not."""
         cursor: Any = b"0"
         while True:
-            cursor, page = self._redis.read(("SSCAN", f"{self._base}users", cursor, "COUNT", _USERS_AT_ONCE))[0]
-            users.update(page)
+            command = ("SSCAN", f"{self._base}users", cursor, "MATCH", pattern, "COUNT", _USERS_AT_ONCE)
+            cursor, page = self._redis.read(command)[0]
+            yield from page
             if cursor == b"0":
-                return users
+                return
 
     def _eval(self, script: str, *arguments: Any) -> tuple[Any, ...]:
         return ("EVAL", script, len(self._keys), *self._keys, *arguments)

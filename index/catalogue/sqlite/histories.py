@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from index.catalogue.event_types import EventTypes
-from index.catalogue.histories import Event, StoredEvent, merged_history
+from index.catalogue.histories import Event, EventDays, StoredEvent, merged_history
 from index.catalogue.outcomes import CountsRow, Dimension, Trial
 from index.catalogue.sqlite.connections import Connections
 from index.catalogue.sqlite.erasure import Erasure
@@ -214,6 +214,28 @@ class SqliteHistories:
                     break
                 users[last] = None
         return list(users)
+
+    def beginning(self, prefix: str, limit: int) -> list[str]:
+        users: list[str] = []
+        if not is_unicode(prefix):
+            return users
+        with self._connections.reading() as connection:
+            query = "SELECT min(user_id) FROM events WHERE user_id >= ?"
+            (user,) = connection.execute(query, (prefix,)).fetchone()
+            while user is not None and user.startswith(prefix) and len(users) < limit:
+                users.append(user)
+                (user,) = connection.execute(query.replace(">=", ">"), (user,)).fetchone()
+        return users
+
+    def days(self, item_id: str | None = None) -> EventDays:
+        events, of = ("events", ()) if item_id is None else ("events WHERE item_id = ?", (item_id,))
+        if item_id is not None and not is_unicode(item_id):
+            return EventDays(0, [])
+        day = "CAST(timestamp / 86400 AS INTEGER) - (timestamp < 0)"
+        with self._connections.reading() as connection:
+            (users,) = connection.execute(f"SELECT count(DISTINCT user_id) FROM {events}", of).fetchone()
+            rows = connection.execute(f"SELECT {day}, type, count(*) FROM {events} GROUP BY 1, 2 ORDER BY 1, 2", of)
+            return EventDays(users, rows.fetchall())
 
     def scan(self) -> Iterator[Event]:
         with self._connections.reading() as connection:

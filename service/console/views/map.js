@@ -3,7 +3,7 @@
 import { get, post, query, userPath } from "../api.js";
 import { announce, button, h, number, pageHead, panel, plural } from "../dom.js";
 import { isFacet } from "../filters.js";
-import { asText, describe, itemsOf, meta, remember } from "../items.js";
+import { asText, describe, itemHref, itemsOf, meta, remember } from "../items.js";
 
 const COLOURS = 7; // .map-dot0 … .map-dot6; the last is for everything else
 const BANDS = 5; // of numbers: .map-dot7 … .map-dot11, from little to much
@@ -15,15 +15,15 @@ const STORED = 50; // newest events of the shopper
 const leadingNumber = (value) => (typeof value === "number" ? value : Number.parseFloat(value));
 
 export async function render(main, { signal }) {
-  const canvas = h("canvas", { class: "map", tabindex: "0", role: "img", "aria-label": "The catalogue as points" });
-  const hover = h("div", { class: "map-hover", "aria-live": "polite" });
+  const canvas = h("canvas.map", { tabindex: "0", role: "img", "aria-label": "The catalogue as points" });
+  const hover = h("div.map-hover", { "aria-live": "polite" });
   const choice = h("select", { "aria-label": "Colour by", onchange: () => load(choice.value) }, h("option", { value: "" }, "one colour"));
-  const key = h("ul", { class: "legend", "aria-label": "Colours" });
-  const status = h("p", { class: "hint", role: "status" }, "Reading the map …");
+  const key = h("ul.legend", { "aria-label": "Colours" });
+  const status = h("p.hint", { role: "status" }, "Reading the map …");
   const dots = Array.from({ length: COLOURS + BANDS }, (_, at) => h("span", { class: `map-dot${at}`, hidden: true }));
   main.replaceChildren(
-    pageHead("Map", "Items that lie close together have similar vectors.", h("label", { class: "row tight" }, h("span", { class: "soft" }, "Colour by"), choice), button("Draw a shopper in", drawShopper, { glyph: "users" })),
-    panel("The catalogue", h("div", { class: "map-frame" }, canvas, hover), key, status, dots),
+    pageHead("Map", "Items that lie close together have similar vectors.", h("label.row.tight", h("span.soft", "Colour by"), choice), button("Draw a shopper in", drawShopper, { glyph: "users" })),
+    panel("The catalogue", h("div.map-frame", canvas, hover), key, status, dots),
   );
   let map = null;
   let colours = [];
@@ -134,7 +134,7 @@ export async function render(main, { signal }) {
     if (row === chosen) hover.replaceChildren(h("b", { dir: "auto" }, describe(item).title), meta(item));
   }
 
-  const open = (row) => (location.hash = `#/items/${encodeURIComponent(map.ids[row])}`);
+  const open = (row) => (location.hash = itemHref(map.ids[row]));
   let drag = null;
   let moved = false;
   canvas.addEventListener("pointermove", (event) => {
@@ -209,7 +209,7 @@ export async function render(main, { signal }) {
     hover.replaceChildren();
     colours = map.ids.map(() => 0);
     const labels = attribute ? coloured() : [];
-    key.replaceChildren(...labels.map(([label, colour]) => h("li", {}, h("span", { class: `dot map-dot${colour}` }), label)));
+    key.replaceChildren(...labels.map(([label, colour]) => h("li", h("span", { class: `dot map-dot${colour}` }), label)));
     const [first, second] = map.explained.map((share) => number(100 * share));
     status.textContent = `${number(map.ids.length)} of ${number(map.items)} items. The two directions show ${first} and ${second} % of what sets items apart. Drag to move, wheel or + and - to zoom, 0 to start over; click a point to open its item.`;
     canvas.setAttribute("aria-label", `The catalogue as ${number(map.ids.length)} points. Arrow keys go from item to item, Enter opens one.`);

@@ -1,8 +1,10 @@
 // Operations: what the service does right now, from its own /metrics, /readyz and jobs.
 
-import { get, metricsText, readyz } from "../api.js";
-import { bytes, date, duration, empty, h, madeAt, moment, number, pageHead, panel, plural, problemBox, skeletons, svg } from "../dom.js";
-import { share } from "../items.js";
+import { get, metricsText, query, readyz } from "../api.js";
+import { lineChart } from "../charts.js";
+import { announce, button, bytes, date, duration, empty, facts, figure, fill, h, hint, madeAt, moment, number, pageHead, panel, problemBox, row, skeletons, table } from "../dom.js";
+import { filterBuilder } from "../filters.js";
+import { barCell } from "../items.js";
 import { currentKey } from "../key.js";
 import { keysPanel } from "../keys.js";
 import { growth, mean, quantile, Reading } from "../metrics.js";
@@ -14,31 +16,25 @@ const OWN = new Set(["/metrics", "/readyz", "/healthz", "/", "none", "/static", 
 const work = ({ route }) => !OWN.has(route);
 const failed = (labels) => work(labels) && labels.status.startsWith("5");
 const refused = (labels) => work(labels) && labels.status === "429";
-const STAGES = {
+const STAGES = { // whose names do not say it
   history: "read the user's history",
   follow: "wait for changes",
   prepare: "plan",
-  filter: "filter",
   queue: "wait in the queue",
-  encode: "encode",
-  search: "search",
-  compute: "compute",
   answer: "make the answer",
-  explain: "explain",
   read: "read the catalogue",
-  write: "write",
 };
 
 const readings = []; // kept while other views are shown, so that coming back shows what was
 
 export async function render(main, { signal }) {
-  const place = h("div", { class: "stack" }, h("div", { class: "tiles" }, skeletons(6, "tile-skeleton")));
-  main.replaceChildren(pageHead("Operations", "Measured by the service itself, read every two seconds.", currentKey() === null && h("a", { class: "button", href: "metrics" }, "Raw metrics")), place);
+  const place = h("div.stack", h("div.tiles", skeletons(6, "tile-skeleton")));
+  main.replaceChildren(pageHead("Operations", "Measured by the service itself, read every two seconds.", currentKey() === null && h("a.button", { href: "metrics" }, "Raw metrics")), place);
   let timer = 0;
   signal.addEventListener("abort", () => clearTimeout(timer));
   await draw();
   if (signal.aborted) return;
-  main.append(keysPanel(signal, (name) => last()?.sum("seqrec_key_requests_total", ({ key }) => key === name)));
+  main.append(recallPanel(signal), keysPanel(signal, (name) => last()?.sum("seqrec_key_requests_total", ({ key }) => key === name)));
   watch();
 
   async function watch() {
@@ -60,7 +56,7 @@ export async function render(main, { signal }) {
       readings.push(new Reading(text, Date.now()));
       readings.splice(0, Math.max(0, readings.length - KEPT));
       const focused = document.activeElement?.closest?.("[data-keep]")?.dataset.keep;
-      place.replaceChildren(ready(state), tiles(), charts(), panel("Checks", checks(state)), h("div", { class: "columns even" }, panel("Latency by stage", stages()), panel("Requests by endpoint", routes())), panel("Search and model", state_(state)), panel("Reindex jobs", jobTable(jobs.jobs)));
+      place.replaceChildren(ready(state), tiles(), charts(), panel("Checks", checks(state)), h("div.columns.even", panel("Latency by stage", stages()), panel("Requests by endpoint", routes())), panel("Search and model", state_(state)), panel("Reindex jobs", jobTable(jobs.jobs)));
       if (focused) place.querySelector(`[data-keep="${focused}"]`)?.focus();
     } catch (problem) {
       if (signal.aborted || problem.name === "AbortError") return;
@@ -76,9 +72,9 @@ const pairs = () => readings.slice(1).map((now, at) => [readings[at], now]);
 function ready(state) {
   const degraded = state.degraded ?? [];
   const warnings = state.durability_warnings ?? [];
-  if (state.status !== "ready") return h("div", { class: "note bad" }, h("b", {}, "Not ready. "), state.detail);
-  if (degraded.length) return h("div", { class: "note warn" }, h("b", {}, "Degraded. "), degraded.join("; "));
-  return h("div", { class: "note good", title: `snapshot ${state.snapshot}` }, h("b", {}, "Ready. "), `Answers come from the snapshot of ${madeAt(state.snapshot)} and every change since. `, warnings.length ? `Weaker guarantees: ${warnings.join("; ")}` : "Acknowledged writes are on disk.");
+  if (state.status !== "ready") return h("div.note.bad", h("b", "Not ready. "), state.detail);
+  if (degraded.length) return h("div.note.warn", h("b", "Degraded. "), degraded.join("; "));
+  return h("div.note.good", { title: `snapshot ${state.snapshot}` }, h("b", "Ready. "), `Answers come from the snapshot of ${madeAt(state.snapshot)} and every change since. `, warnings.length ? `Weaker guarantees: ${warnings.join("; ")}` : "Acknowledged writes are on disk.");
 }
 
 /** The oldest reading that is kept, if anything was asked since. */
@@ -100,10 +96,7 @@ function tiles() {
   const turned = growth(recent, now, "seqrec_requests_total", refused);
   const hits = growth(null, now, "seqrec_cache_lookups_total", ({ result }) => result !== "miss");
   const lookups = growth(null, now, "seqrec_cache_lookups_total");
-  return h(
-    "div",
-    { class: "tiles" },
-    figure("Requests", `${number(rates().at(-1) ?? 0, 1)} /s`, `${number(now.sum("seqrec_requests_total", work))} since the start`),
+  return h("div.tiles", figure("Requests", `${number(rates().at(-1) ?? 0, 1)} /s`, `${number(now.sum("seqrec_requests_total", work))} since the start`),
     figure("Latency", duration(p50), `median, ${since}; p95 ${duration(quantile(recent, now, "seqrec_request_seconds", 0.95, work))}`),
     figure("Errors", number(errors), `server errors, ${since}; ${number(turned)} refused (429)`, errors > 0),
     figure("Queue", number(queue), "tokens waiting for the model"),
@@ -112,14 +105,9 @@ function tiles() {
   );
 }
 
-function figure(name, value, note, bad = false) {
-  return h("section", { class: `figure${bad ? " bad" : ""}`, "aria-label": name }, h("h2", {}, name), h("p", { class: "value" }, value), h("p", { class: "hint" }, note));
-}
-
 function charts() {
   const p95 = pairs().map(([a, b]) => quantile(a, b, "seqrec_request_seconds", 0.95, work));
-  return h("div", { class: "columns even" },
-    panel("Requests per second", spark(rates(), "Requests per second", (value) => number(value, value < 10 ? 1 : 0))),
+  return h("div.columns.even", panel("Requests per second", spark(rates(), "Requests per second", (value) => number(value, value < 10 ? 1 : 0))),
     panel("Latency, 95th percentile", spark(p95, "Latency", duration)));
 }
 
@@ -143,7 +131,7 @@ function checks(state) {
     ["Slowest 1 % of recommendations", duration(slow), !(slow > 1), "Latency by stage shows where the time goes: a queue needs more workers."],
     ["Newest event", newest > 0 ? date(newest) : "none", !(age("seqrec_newest_event_timestamp_seconds") > 86_400), "Does POST /events answer with 200? Imported history, as in the demo, may be old."],
   ];
-  return h("ul", { class: "checklist" }, rows.map(([name, shown, well, action]) => h("li", {}, h("span", { class: `badge ${well ? "quiet-badge" : "warn"}` }, well ? "OK" : "Check"), h("b", {}, name), h("span", { class: "soft" }, shown), !well && h("p", { class: "hint" }, action))));
+  return h("ul.checklist", rows.map(([name, shown, well, action]) => h("li", h("span", { class: `badge ${well ? "quiet-badge" : "warn"}` }, well ? "OK" : "Check"), h("b", name), h("span.soft", shown), !well && hint(action))));
 }
 
 const percent = (share) => `${number(100 * share, 1)} %`;
@@ -151,15 +139,23 @@ const ago = (seconds) => (Number.isFinite(seconds) ? `${duration(Math.max(0, sec
 
 /** A line of at most `KEPT` values, the newest at the right; `write`: a value as text. */
 function spark(values, name, write) {
-  const [width, height] = [600, 120];
-  const known = values.map((value) => (Number.isFinite(value) ? value : 0));
-  const highest = Math.max(...known, 0);
-  const most = highest || 1;
-  const at = (value, row) => [(width * (KEPT - 1 - (known.length - 1 - row))) / (KEPT - 1), height - 2 - (height - 4) * (value / most)].map((one) => one.toFixed(1));
-  const points = known.map((value, row) => at(value, row).join(","));
-  const attributes = { viewBox: `0 0 ${width} ${height}`, class: "spark", preserveAspectRatio: "none", role: "img", "aria-label": `${name} over the last two minutes` };
-  const line = (y) => svg("line", { x1: 0, x2: width, y1: y, y2: y, class: "base" });
-  return h("div", { class: "line-chart" }, h("p", { class: "hint" }, known.length ? `highest ${write(highest)}, now ${write(known.at(-1))}` : "The first values come in two seconds."), svg("svg", attributes, line(1), line(height / 2), line(height - 1), svg("polyline", { points: points.join(" ") })), h("p", { class: "hint row spread", "aria-hidden": "true" }, h("span", {}, "2 minutes ago"), h("span", {}, "now")));
+  const known = values.map((value, at) => [KEPT - values.length + at, Number.isFinite(value) ? value : 0]);
+  const told = known.length ? `highest ${write(Math.max(...known.map(([, value]) => value)))}, now ${write(known.at(-1)[1])}` : "The first values come in two seconds.";
+  return lineChart(`${name} over the last two minutes`, [known], told, { from: 1, to: KEPT - 1, low: 0, ends: ["2 minutes ago", "now"] });
+}
+
+/** How much of what an exact search finds the served one does, among items that pass a filter: on a button, since it costs 100 exact searches. */
+function recallPanel(signal) {
+  let filter = {};
+  const answer = h("div", hint("Finds the ten best for up to 100 items that pass, once as requests are answered and once exactly."));
+  const measured = async () => {
+    const { items, passing, queries, recall, index } = await get(`recall${query({ filter })}`, signal);
+    if (!queries) return empty("Nothing passes the filter", "There is no item to search for.");
+    announce(`Recall@10 ${number(recall, 3)}`);
+    return facts({ "Recall@10": number(recall, 3), "Items that pass": `${number(passing)} of ${number(items)}`, Selectivity: percent(passing / items), "Searches compared": number(queries), "Index": { flat: "flat (exact)" }[index] ?? index });
+  };
+  const measure = button("Measure the recall", () => fill(answer, signal, measured, skeletons(2, "row-skeleton")), { kind: "primary" });
+  return panel("Recall of the search", h("div.columns.even", filterBuilder({ filter, signal, changed: (now) => (filter = now) }), h("div.stack", h("div.row", measure), answer)));
 }
 
 function stages() {
@@ -174,7 +170,7 @@ function stages() {
     .sort((a, b) => b.mean - a.mean);
   if (!rows.length) return empty("No request yet", "Stages appear with the first recommendation.");
   const most = Math.max(...rows.map((row) => row.p95));
-  return h("table", { class: "figures bars" }, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Stage"), h("th", { scope: "col" }, h("span", { class: "hidden" }, "Share")), h("th", { scope: "col" }, "mean"), h("th", { scope: "col" }, "p95"))), h("tbody", {}, rows.map((row) => h("tr", {}, h("th", { scope: "row" }, STAGES[row.stage] ?? row.stage), h("td", { class: "wide" }, h("span", { class: "bar" }, share(h("span", { class: "part part0" }), row.mean / most), share(h("span", { class: "part part2" }), Math.max(0, row.p95 - row.mean) / most))), h("td", {}, duration(row.mean)), h("td", {}, duration(row.p95))))));
+  return table("figures bars", ["Stage", ["Share"], "mean", "p95"], rows.map((one) => row(STAGES[one.stage] ?? one.stage, barCell([0, one.mean / most], [2, Math.max(0, one.p95 - one.mean) / most]), duration(one.mean), duration(one.p95))));
 }
 
 function routes() {
@@ -187,7 +183,7 @@ function routes() {
     .slice(0, 10);
   if (!rows.length) return empty("No request yet", "Recommendations, items and events appear here.");
   const most = Math.max(...rows.map((row) => row.count));
-  return h("table", { class: "figures bars" }, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Endpoint"), h("th", { scope: "col" }, h("span", { class: "hidden" }, "Share")), h("th", { scope: "col" }, "requests"), h("th", { scope: "col" }, "p95"))), h("tbody", {}, rows.map((row) => h("tr", {}, h("th", { scope: "row" }, row.route.replace(":path", "")), h("td", { class: "wide" }, h("span", { class: "bar" }, share(h("span", { class: "part part0" }), row.count / most))), h("td", {}, number(row.count)), h("td", {}, duration(row.p95))))));
+  return table("figures bars", ["Endpoint", ["Share"], "requests", "p95"], rows.map((one) => row(one.route.replace(":path", ""), barCell([0, one.count / most]), number(one.count), duration(one.p95))));
 }
 
 function state_(state) {
@@ -195,7 +191,7 @@ function state_(state) {
   const count = (name) => number(now.gauge(name) ?? 0);
   const when = (name) => (now.gauge(name) > 0 ? moment(now.gauge(name)) : "–");
   const coverage = now.gauge("seqrec_catalogue_coverage");
-  const facts = {
+  return facts({
     "Recommendable items": count("seqrec_answerable_items"),
     "Items in the snapshot": count("seqrec_snapshot_items"),
     "Changes since": count("seqrec_delta_rows"),
@@ -204,6 +200,5 @@ function state_(state) {
     "Model trained": when("seqrec_model_timestamp_seconds"),
     "Compute threads": count("seqrec_threads"),
     "Catalogue id": (state.catalogue ?? "–").slice(0, 12),
-  };
-  return h("dl", { class: "facts-grid" }, Object.entries(facts).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+  });
 }

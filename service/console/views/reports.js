@@ -1,7 +1,7 @@
 // Reports: what became of recommendations, and how the variants of experiments compare.
 
 import { get, post, query } from "../api.js";
-import { announce, button, empty, fill, h, number, pageHead, panel, plural, skeletons, withStyle } from "../dom.js";
+import { announce, button, code, empty, figure, fill, h, hint, number, options, pageHead, panel, plural, row, scrolled, skeletons, table, withStyle } from "../dom.js";
 import { share } from "../items.js";
 import { command, curl } from "../request.js";
 
@@ -9,7 +9,7 @@ const GROUPS = { placement: "placement", variant: "variant", model: "model", pos
 const DAYS = [1, 7, 30, 90, 365];
 const COLUMNS = 10; // positions of the chart
 const ROWS = 200;
-const SOURCES = { model: "the model", similar: "similar items (fallback)", trending: "trending (fallback)", popular: "popular items", pinned: "pinned", explored: "explored", "co-occurrence": "co-occurrence", words: "words", dense: "the dense model", repeat: "repeats" };
+const SOURCES = { model: "the model", similar: "similar items (fallback)", trending: "trending (fallback)", popular: "popular items", dense: "the dense model", repeat: "repeats" };
 const METRICS = { click_through: "click-through", conversion: "conversion", revenue_per_user: "revenue per user" };
 
 export async function render(main, { query: given, signal }) {
@@ -21,13 +21,13 @@ export async function render(main, { query: given, signal }) {
   const placement = select("placement", [["", "All"]]);
   const by = select("by", Object.entries(GROUPS));
   const days = select("days", DAYS.map((count) => [count, count === 1 ? "today" : `the last ${count} days`]));
-  const place = h("div", { class: "stack" });
+  const place = h("div.stack");
   main.replaceChildren(
     pageHead("Reports", "What became of recommendations: what people were shown, and what they clicked and bought."),
-    h("div", { class: "controls" }, field("Placement", placement), field("Answers of", days), field("Group by", by)),
+    h("div.controls", field("Placement", placement), field("Answers of", days), field("Group by", by)),
     place,
   );
-  await draw([h("div", { class: "tiles four" }, skeletons(4, "tile-skeleton")), ...skeletons(2, "panel-skeleton")]);
+  await draw([h("div.tiles.four", skeletons(4, "tile-skeleton")), ...skeletons(2, "panel-skeleton")]);
 
   function select(name, options) {
     const control = h("select", { name, onchange: async () => {
@@ -64,8 +64,8 @@ export async function render(main, { query: given, signal }) {
     return [
       tiles(grouped),
       ...experiments,
-      h("div", { class: "columns reports-columns" }, panel(`By ${GROUPS[chosen.by]}`, table(grouped)), panel("Click-through by position", chart(positions.rows))),
-      h("p", { class: "hint" }, `Answers from ${grouped.since} to ${grouped.until}, days in UTC. The small figures are intervals of 95 %, for one look. From the command line: `, h("code", {}, `seqrec report --by ${chosen.by} --days ${chosen.days}${chosen.placement ? ` --placement ${chosen.placement}` : ""}`)),
+      h("div.columns.reports-columns", panel(`By ${GROUPS[chosen.by]}`, reportTable(grouped)), panel("Click-through by position", chart(positions.rows))),
+      hint(`Answers from ${grouped.since} to ${grouped.until}, days in UTC. The small figures are intervals of 95 %, for one look. From the command line: `, code(`seqrec report --by ${chosen.by} --days ${chosen.days}${chosen.placement ? ` --placement ${chosen.placement}` : ""}`)),
     ];
   }
 
@@ -92,13 +92,13 @@ async function example(signal) {
   return curl("events", `{"events": [\n${events.map((event) => `  ${JSON.stringify(event)}`).join(",\n")}]}`);
 }
 
-const field = (label, control) => h("label", { class: "field" }, label, control);
+const field = (label, control) => h("label.field", label, control);
 const percent = (rate, digits = 2) => `${number(100 * rate, digits)}\u00a0%`;
 const signed = (lift) => (lift > 10 ? "over +1,000\u00a0%" : `${lift < 0 ? "−" : "+"}${number(Math.abs(100 * lift), 1)}\u00a0%`);
 const between = ([low, high]) => `${percent(low)} to ${percent(high)}`;
 
-function setOptions(control, options, value) {
-  control.replaceChildren(...options.map(([key, label]) => h("option", { value: String(key) }, label)));
+function setOptions(control, pairs, value) {
+  control.replaceChildren(...options(pairs));
   control.value = String(value);
 }
 
@@ -114,38 +114,36 @@ function wilson(count, of) {
 function tiles({ rows }) {
   const sum = (name) => rows.reduce((total, row) => total + row[name], 0);
   const [shown, clicks, purchases, revenue] = ["impressions", "clicks", "purchases", "revenue"].map(sum);
-  const tile = (name, value, note) => h("section", { class: "figure", "aria-label": name }, h("h2", {}, name), h("p", { class: "value" }, value), h("p", { class: "hint" }, note));
-  return h("div", { class: "tiles four" },
-    tile("Impressions", number(shown), "items in answers that were shown"),
-    tile("Click-through", percent(clicks / shown), `${plural(clicks, "click")}; ${between(wilson(clicks, shown))}`),
-    tile("Conversion", percent(purchases / shown), `${plural(purchases, "purchase")}; ${between(wilson(purchases, shown))}`),
-    tile("Revenue", number(revenue, 2), `${number(revenue / shown, 4)} per impression`),
+  return h("div.tiles.four", figure("Impressions", number(shown), "items in answers that were shown"),
+    figure("Click-through", percent(clicks / shown), `${plural(clicks, "click")}; ${between(wilson(clicks, shown))}`),
+    figure("Conversion", percent(purchases / shown), `${plural(purchases, "purchase")}; ${between(wilson(purchases, shown))}`),
+    figure("Revenue", number(revenue, 2), `${number(revenue / shown, 4)} per impression`),
   );
 }
 
-function table({ by, rows }) {
+function reportTable({ by, rows }) {
   const heads = ["Placement", ...(by === "placement" ? [] : [{ cold: "Items" }[by] ?? by[0].toUpperCase() + by.slice(1)]), "Impressions", "Click-through", "Conversion", "Revenue", "Per impression"];
   const left = by === "placement" ? 1 : 2;
-  const cell = (value, interval) => h("td", {}, value, interval && [" ", h("small", {}, interval)]);
+  const cell = (value, interval) => [value, interval && [" ", h("small", interval)]];
   return [
-    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Report" }, h("table", { class: `report left${left}` }, h("thead", {}, h("tr", {}, heads.map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, rows.slice(0, ROWS).map((row) => h("tr", {},
-      h("th", { scope: "row", dir: "auto" }, row.placement),
-      by === "placement" ? null : h("td", { dir: "auto" }, groupName(by, row)),
-      cell(number(row.impressions)),
-      cell(percent(row.click_through), between(row.click_through_interval)),
-      cell(percent(row.conversion), between(row.conversion_interval)),
-      cell(number(row.revenue, 2)),
-      cell(number(row.revenue_per_impression, 4), row.revenue_per_impression_interval && row.revenue_per_impression_interval.map((one) => number(one, 4)).join(" to ")),
-    ))))),
-    rows.length > ROWS && h("p", { class: "hint" }, `${number(rows.length - ROWS)} more rows: choose a placement.`),
+    scrolled("Report", table(`report left${left}`, heads, rows.slice(0, ROWS).map((one) => row(
+      one.placement,
+      ...(by === "placement" ? [] : [h("td", { dir: "auto" }, groupName(by, one))]),
+      number(one.impressions),
+      cell(percent(one.click_through), between(one.click_through_interval)),
+      cell(percent(one.conversion), between(one.conversion_interval)),
+      number(one.revenue, 2),
+      cell(number(one.revenue_per_impression, 4), one.revenue_per_impression_interval?.map((bound) => number(bound, 4)).join(" to ")),
+    )))),
+    rows.length > ROWS && hint(`${number(rows.length - ROWS)} more rows: choose a placement.`),
   ].filter(Boolean);
 }
 
 function groupName(by, { group, experiment }) {
-  if (by === "variant") return group ? [group, experiment && [" ", h("small", {}, `of ${experiment}`)]] : "no experiment";
+  if (by === "variant") return group ? [group, experiment && [" ", h("small", `of ${experiment}`)]] : "no experiment";
   if (by === "cold") return group === "1" ? "new: no events yet" : "known: had events";
   if (by === "position") return group === "100" ? "100 and later" : group;
-  if (by === "model") return group ? h("code", {}, group) : "not known";
+  if (by === "model") return group ? code(group) : "not known";
   return SOURCES[group] ?? group;
 }
 
@@ -160,13 +158,12 @@ function chart(rows) {
   // Few impressions have wide intervals: one of them must not flatten all columns.
   const most = Math.max(1e-6, Math.min(Math.max(...places.map(({ interval }) => interval[1])), 2 * Math.max(...places.map(({ rate }) => rate)) || 1));
   return [
-    h("ol", { class: "chart", "aria-label": "Click-through by position" }, places.map(({ position, impressions, rate, interval }) => h("li", {},
-      h("span", { class: "hidden" }, `position ${position}: ${percent(rate)}, ${between(interval)}, of ${plural(impressions, "impression")}`),
-      h("span", { class: "chart-value", "aria-hidden": "true" }, number(100 * rate, 1)),
-      h("span", { class: "chart-column", "aria-hidden": "true" }, share(h("span", { class: "chart-bar" }), rate / most), withStyle(h("span", { class: "chart-interval" }), { "--low": String(interval[0] / most), "--high": String(Math.min(1, interval[1] / most)) })),
-      h("span", { class: "chart-name", "aria-hidden": "true" }, position),
+    h("ol.chart", { "aria-label": "Click-through by position" }, places.map(({ position, impressions, rate, interval }) => h("li", h("span.hidden", `position ${position}: ${percent(rate)}, ${between(interval)}, of ${plural(impressions, "impression")}`),
+      h("span.chart-value", { "aria-hidden": "true" }, number(100 * rate, 1)),
+      h("span.chart-column", { "aria-hidden": "true" }, share(h("span.chart-bar"), rate / most), withStyle(h("span.chart-interval"), { "--low": String(interval[0] / most), "--high": String(Math.min(1, interval[1] / most)) })),
+      h("span.chart-name", { "aria-hidden": "true" }, position),
     ))),
-    h("p", { class: "hint" }, `Clicks in percent of impressions, by place in the answer. ${found.size > COLUMNS ? "Later places: group by position." : "The lines are intervals of 95 %."}`),
+    hint(`Clicks in percent of impressions, by place in the answer. ${found.size > COLUMNS ? "Later places: group by position." : "The lines are intervals of 95 %."}`),
   ];
 }
 
@@ -178,15 +175,15 @@ const WORDS = { ahead: "ahead", behind: "behind", same: "no difference seen yet"
 
 function experimentPanel({ placement, experiment, variants }) {
   const [base, ...others] = variants;
-  const cell = ({ value, interval }, write) => h("td", {}, write(value), interval && [" ", h("small", {}, interval.map((bound) => write(bound)).join(" to "))]);
+  const cell = ({ value, interval }, write) => [write(value), interval && [" ", h("small", interval.map((bound) => write(bound)).join(" to "))]];
   const amount = (value) => number(value, 4);
   return panel(
     `Experiment ${experiment}`,
-    h("p", { class: "lead" }, `of ${placement}, since it began`),
-    h("div", { class: "verdicts" }, others.length ? others.map((other) => verdict(other, base)) : h("p", { class: "note" }, `Only ${base.variant} has outcomes yet, so there is nothing to compare.`)),
-    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Variants of ${experiment}` }, h("table", { class: "report left1" }, h("thead", {}, h("tr", {}, ["Variant", "Users", "Impressions", "Click-through", "Conversion", "Revenue per user"].map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, variants.map((one) => h("tr", {}, h("th", { scope: "row", dir: "auto" }, one.variant), h("td", {}, number(one.users)), h("td", {}, number(one.impressions)), cell(one.click_through, percent), cell(one.conversion, percent), cell(one.revenue_per_user, amount)))))),
+    h("p.lead", `of ${placement}, since it began`),
+    h("div.verdicts", others.length ? others.map((other) => verdict(other, base)) : h("p.note", `Only ${base.variant} has outcomes yet, so there is nothing to compare.`)),
+    scrolled(`Variants of ${experiment}`, table("report left1", ["Variant", "Users", "Impressions", "Click-through", "Conversion", "Revenue per user"], variants.map((one) => row(one.variant, number(one.users), number(one.impressions), cell(one.click_through, percent), cell(one.conversion, percent), cell(one.revenue_per_user, amount))))),
     others.map((other) => comparison(other, base)),
-    others.length > 0 && h("p", { class: "hint" }, "The intervals of lifts are valid however often you look, so you may look every day and stop when a variant is ahead. Choose the line that decides before you begin."),
+    others.length > 0 && hint("The intervals of lifts are valid however often you look, so you may look every day and stop when a variant is ahead. Choose the line that decides before you begin."),
   );
 }
 
@@ -195,14 +192,14 @@ function verdict(other, base) {
   const lifts = Object.entries(METRICS).map(([name, metric]) => ({ metric, lift: other[name].lift, way: direction(other[name].lift) }));
   const differs = lifts.filter(({ way }) => way === "ahead" || way === "behind");
   if (lifts.every(({ way }) => way === null)) {
-    return h("p", { class: "note" }, h("b", {}, "Too little to tell yet. "), `${other.variant} and ${base.variant} need at least 100 users each, and 50 clicks or purchases.`);
+    return h("p.note", h("b", "Too little to tell yet. "), `${other.variant} and ${base.variant} need at least 100 users each, and 50 clicks or purchases.`);
   }
   if (!differs.length) {
-    return h("p", { class: "note" }, h("b", {}, "No difference seen yet "), `between ${other.variant} and ${base.variant}.`);
+    return h("p.note", h("b", "No difference seen yet "), `between ${other.variant} and ${base.variant}.`);
   }
   const behind = differs.some(({ way }) => way === "behind");
   return h("p", { class: `note ${behind ? "warn" : "good"}` }, differs.map(({ metric, lift, way }, row) => [
-    row > 0 && " ", h("b", {}, `${other.variant} is ${way}`), `${way === "ahead" ? " of" : ""} ${base.variant} in ${metric}: ${signed(lift.lift)} (${lift.interval.map(signed).join(" to ")}).`,
+    row > 0 && " ", h("b", `${other.variant} is ${way}`), `${way === "ahead" ? " of" : ""} ${base.variant} in ${metric}: ${signed(lift.lift)} (${lift.interval.map(signed).join(" to ")}).`,
   ]));
 }
 
@@ -212,13 +209,12 @@ function comparison(other, base) {
   const most = Math.min(1, Math.max(0.05, ...rows.flatMap(({ lift }) => (lift ? lift.interval.map(Math.abs) : []))));
   const at = (value) => String((1 + Math.max(-1, Math.min(1, value / most))) / 2);
   return [
-    h("h3", {}, `${other.variant} against ${base.variant}`),
-    h("ul", { class: "lifts" }, rows.map(({ metric, lift }) => {
+    h("h3", `${other.variant} against ${base.variant}`),
+    h("ul.lifts", rows.map(({ metric, lift }) => {
       const way = direction(lift);
-      return h("li", {},
-        h("span", {}, metric),
-        h("span", { class: `lift-line ${way ?? ""}`, "aria-hidden": "true" }, lift && [withStyle(h("span", { class: "lift-interval" }), { "--low": at(lift.interval[0]), "--high": at(lift.interval[1]) }), withStyle(h("span", { class: "lift-point" }), { "--low": at(lift.lift) })]),
-        h("span", {}, lift ? [h("b", {}, signed(lift.lift)), " ", h("small", {}, lift.interval.map(signed).join(" to "))] : "–"),
+      return h("li", h("span", metric),
+        h("span", { class: `lift-line ${way ?? ""}`, "aria-hidden": "true" }, lift && [withStyle(h("span.lift-interval"), { "--low": at(lift.interval[0]), "--high": at(lift.interval[1]) }), withStyle(h("span.lift-point"), { "--low": at(lift.lift) })]),
+        h("span", lift ? [h("b", signed(lift.lift)), " ", h("small", lift.interval.map(signed).join(" to "))] : "–"),
         h("span", { class: way === "ahead" ? "lift-word up" : way === "behind" ? "lift-word down" : "lift-word" }, WORDS[way] ?? "too little to tell yet"),
       );
     })),

@@ -3,10 +3,11 @@
 import { get, post, query, userPath } from "../api.js";
 import { legend, productCard, reasonsOf, scoreBar } from "../cards.js";
 import { columnsOf, mostMoved, movesOf } from "../compare.js";
-import { announce, button, debounce, empty, fill, h, iconButton, madeAt, pageHead, panel, plural, skeletons } from "../dom.js";
+import { announce, button, debounce, empty, fill, h, hint, iconButton, madeAt, options, pageHead, panel, plural, skeletons } from "../dom.js";
 import { filterBuilder } from "../filters.js";
 import { describe, imageOf, imagesAllowed, itemPicker, itemsOf, remember, tile } from "../items.js";
-import { command, curl, requestPanel } from "../request.js";
+import { rulesForm } from "../placements.js";
+import { requestPanel } from "../request.js";
 
 const K = 11; // with the first card twice as wide: 12 places
 const SHOPPERS = 6;
@@ -27,6 +28,12 @@ function bodyOf({ user, history, filter, placement, snapshot }) {
   if (placement) body.placement = placement;
   if (snapshot) body.snapshot = snapshot;
   return { ...body, k: K, explain: true };
+}
+
+/** Why a request failed; what is no answer of the service is an error of this page. */
+function reasonOf(problem) {
+  if (problem.status === undefined && problem.name !== "AbortError") throw problem;
+  return problem.detail ?? problem.title;
 }
 
 async function shopperHistory(user, signal) {
@@ -60,21 +67,21 @@ function addressOf(one, suffix) {
 }
 
 export async function render(main, { query: given, signal }) {
-  const shopperRow = h("ul", { class: "shoppers", "aria-label": "Shoppers" });
-  const strip = h("ol", { class: "strip", "aria-label": "History, oldest first", "aria-description": "The left and right arrow keys go from item to item", onkeydown: roam, onfocusin: (event) => rove(event.target.closest(".entry")) });
-  const historyNote = h("p", { class: "hint" });
-  const results = h("div", { class: "results" });
-  const facts = h("p", { class: "facts" });
-  const answered = h("p", { class: "hint answered" });
+  const shopperRow = h("ul.shoppers", { "aria-label": "Shoppers" });
+  const strip = h("ol.strip", { "aria-label": "History, oldest first", "aria-description": "The left and right arrow keys go from item to item", onkeydown: roam, onfocusin: (event) => rove(event.target.closest(".entry")) });
+  const historyNote = h("p.hint");
+  const results = h("div.results");
+  const facts = h("p.facts");
+  const answered = h("p.hint.answered");
   const legendPlace = h("div");
   const title = h("h2", { id: "results-title" }, "Recommended next");
   const filterPlace = h("div");
   const filterTitle = h("h2", { id: "filter-title" });
-  const placementPlace = h("div", { hidden: true });
+  const placementPlace = h("div");
   const modelPlace = h("div", { hidden: true });
   const request = requestPanel();
-  const tabs = h("div", { class: "segmented", role: "group", "aria-label": "Which side is edited", hidden: true });
-  const images = h("p", { class: "hint", hidden: true });
+  const tabs = h("div.segmented", { role: "group", "aria-label": "Which side is edited", hidden: true });
+  const images = h("p.hint", { hidden: true });
   const compareButton = button("Compare", toggleCompare, { glyph: "compare", "aria-pressed": "false" });
   const head = pageHead(
     "What would a shopper want next?",
@@ -91,12 +98,12 @@ export async function render(main, { query: given, signal }) {
   main.replaceChildren(
     head,
     h("section", { "aria-label": "Shoppers of the data" }, shopperRow),
-    h("section", { class: "history panel", "aria-label": "History" }, h("div", { class: "row spread" }, h("div", { class: "row" }, h("h2", {}, "History"), tabs, historyNote), h("div", { class: "row grow end history-tools" }, add, button("Clear", clear, { kind: "quiet", "aria-label": "Clear the history" }))), strip),
-    h("div", { class: "columns" }, h("section", { class: "main-column", "aria-labelledby": "results-title" }, h("div", { class: "row spread results-head" }, title, facts), legendPlace, images, results), h("aside", { class: "side-column", "aria-label": "Placement, model, filter and request" }, placementPlace, modelPlace, h("section", { class: "panel", "aria-labelledby": "filter-title" }, filterTitle, filterPlace), panel("The request", request, answered))),
+    h("section.history.panel", { "aria-label": "History" }, h("div.row.spread", h("div.row", h("h2", "History"), tabs, historyNote), h("div.row.grow.end.history-tools", add, button("Clear", clear, { kind: "quiet", "aria-label": "Clear the history" }))), strip),
+    h("div.columns", h("section.main-column", { "aria-labelledby": "results-title" }, h("div.row.spread.results-head", title, facts), legendPlace, images, results), h("aside.side-column", { "aria-label": "Filter, placement, model and request" }, h("section.panel", { "aria-labelledby": "filter-title" }, filterTitle, filterPlace), placementPlace, modelPlace, panel("The request", request, answered))),
   );
   shopperRow.replaceChildren(...skeletons(SHOPPERS, "chip-skeleton"));
   strip.replaceChildren(...skeletons(6, "strip-skeleton"));
-  results.replaceChildren(h("ul", { class: "cards" }, skeletons(K, "card-skeleton")));
+  results.replaceChildren(h("ul.cards", skeletons(K, "card-skeleton")));
 
   const afterPause = debounce(recommend, 60);
   const recommendSoon = () => {
@@ -114,14 +121,14 @@ export async function render(main, { query: given, signal }) {
       await itemsOf(users.flatMap(({ events }) => events.map((event) => event.item_id)), signal);
       const chips = await Promise.all(users.map(async ({ user_id: user, events }) => {
         const [last] = await itemsOf([events.at(-1).item_id], signal);
-        return h("li", {}, h("button", { type: "button", class: "shopper", "data-user": user, "aria-pressed": "false", onclick: () => pickShopper(user) }, h("b", { dir: "auto" }, user), h("span", { dir: "auto" }, describe(last).title)));
+        return h("li", h("button", { type: "button", class: "shopper", "data-user": user, "aria-pressed": "false", onclick: () => pickShopper(user) }, h("b", { dir: "auto" }, user), h("span", { dir: "auto" }, describe(last).title)));
       }));
       shopperRow.replaceChildren(...chips);
-      if (!chips.length) shopperRow.replaceChildren(h("li", { class: "hint" }, "No events are stored yet: build a history below, or send events with POST /events."));
+      if (!chips.length) shopperRow.replaceChildren(h("li.hint", "No events are stored yet: build a history below, or send events with POST /events."));
       markShopper();
     } catch (problem) {
-      if (problem.status === undefined && problem.name !== "AbortError") throw problem;
-      if (!signal.aborted) shopperRow.replaceChildren(h("li", { class: "hint" }, `Shoppers could not be read: ${problem.detail ?? problem.title}`));
+      const reason = reasonOf(problem);
+      if (!signal.aborted) shopperRow.replaceChildren(h("li.hint", `Shoppers could not be read: ${reason}`));
     }
   }
 
@@ -135,8 +142,7 @@ export async function render(main, { query: given, signal }) {
       changed();
       announce(`The history of shopper ${user}`);
     } catch (problem) {
-      if (problem.status === undefined && problem.name !== "AbortError") throw problem;
-      historyNote.textContent = problem.detail ?? problem.title;
+      historyNote.textContent = reasonOf(problem);
     }
   }
 
@@ -146,8 +152,7 @@ export async function render(main, { query: given, signal }) {
       if (users.length) await pickShopper(users[0].user_id);
       else historyNote.textContent = "No events are stored yet, so there is nobody to surprise you with.";
     } catch (problem) {
-      if (problem.status === undefined && problem.name !== "AbortError") throw problem;
-      historyNote.textContent = problem.detail ?? problem.title;
+      historyNote.textContent = reasonOf(problem);
     }
   }
 
@@ -213,14 +218,14 @@ export async function render(main, { query: given, signal }) {
         ondragend: () => (dragged = -1),
       },
       tile(item),
-      h("span", { class: "lines" }, h("span", { class: "title", dir: "auto", title: name }, name), h("span", { class: "meta" }, item.item_id === undefined ? "your text" : item.gone ? "not in the catalogue" : item.item_id)),
-      h("span", { class: "entry-tools" }, iconButton(`Move ${name} earlier`, "left", () => move(row, row - 1, ".earlier"), { class: "icon-button earlier", disabled: row === 0 }), iconButton(`Move ${name} later`, "right", () => move(row, row + 1, ".later"), { class: "icon-button later", disabled: row === now().history.length - 1 }), iconButton(`Remove ${name}`, "close", () => drop(row), { class: "icon-button drop" })),
+      h("span.lines", h("span.title", { dir: "auto", title: name }, name), h("span.meta", item.item_id === undefined ? "your text" : item.gone ? "not in the catalogue" : item.item_id)),
+      h("span.entry-tools", iconButton(`Move ${name} earlier`, "left", () => move(row, row - 1, ".earlier"), { class: "icon-button earlier", disabled: row === 0 }), iconButton(`Move ${name} later`, "right", () => move(row, row + 1, ".later"), { class: "icon-button later", disabled: row === now().history.length - 1 }), iconButton(`Remove ${name}`, "close", () => drop(row), { class: "icon-button drop" })),
     );
   }
 
   function drawHistory() {
     const { user, history } = now();
-    strip.replaceChildren(...history.map(entry), h("li", { class: "next", "aria-hidden": "true" }, history.length ? "next?" : "Empty: what is popular comes next"));
+    strip.replaceChildren(...history.map(entry), h("li.next", { "aria-hidden": "true" }, history.length ? "next?" : "Empty: what is popular comes next"));
     historyNote.textContent = user ? `Shopper ${user}, ${history.length === STRIP ? `the newest ${STRIP}` : plural(history.length, "event")}` : history.length ? plural(history.length, "item") : "";
     strip.scrollLeft = strip.scrollWidth;
     rove(strip.querySelector(".entry:nth-last-child(2)"));
@@ -259,39 +264,44 @@ export async function render(main, { query: given, signal }) {
   const snapshots = get("snapshots", signal).then((all) => all.snapshots, () => []); // a key of the shop may not read them
 
   /** Of which side a panel is, while there are two. */
-  const mark = () => (sides.length > 1 ? h("span", { class: "badge side-mark" }, `of ${NAMES[active]}`) : "");
+  const mark = () => (sides.length > 1 ? h("span.badge.side-mark", `of ${NAMES[active]}`) : "");
 
-  /** A choice of a field of the request. `options`: [value, label]. */
-  function choice(label, field, options) {
+  /** A choice of a field of the request. `pairs`: [value, label]. */
+  function choice(label, field, pairs) {
     const one = now();
     const select = h("select", { "aria-label": label, onchange: () => {
       one[field] = select.value;
       remembered();
       recommendSoon();
+      rules.show();
       announce(`${label}: ${select.selectedOptions[0].textContent}`);
-    } }, options.map(([value, text]) => h("option", { value, selected: value === one[field] }, text)));
+    } }, options(pairs, one[field]));
     return select;
   }
+
+  const rules = rulesForm(async () => (await placements).find(({ name }) => name === now().placement), (name) => {
+    now().placement = name;
+    placements = readPlacements();
+    remembered();
+    recommendSoon();
+    return drawPlacement();
+  });
+  placementPlace.replaceChildren(placementPanel([]));
 
   /** Named rules, and the models that are loaded; nothing where there are none to choose from. */
   async function drawPlacement() {
     const names = (await placements).map(({ name }) => name);
     const models = (await snapshots).filter((one) => one.answers && !one.served);
     if (signal.aborted) return;
-    placementPlace.hidden = !names.length && sides.length === 1;
     modelPlace.hidden = !models.length;
     if (!models.length) modelPlace.replaceChildren();
-    else modelPlace.replaceChildren(panel(["Model", mark()], choice("Model", "snapshot", [["", "the served one"], ...models.map((one) => [one.id, `${one.model} ${one.checkpoint.slice(0, 8)} · ${madeAt(one.id)}`])]), h("p", { class: "hint" }, "Snapshots that placements name are loaded beside the served one.")));
-    placementPlace.replaceChildren(names.length ? panel(["Placement", mark()], choice("Placement", "placement", [["", "none: the plain ranking"], ...names.map((name) => [name, name])]), h("p", { class: "hint" }, "Its boosts, pins and filters apply; a filter below replaces its own.")) : sides.length > 1 ? firstPlacement() : "");
+    else modelPlace.replaceChildren(panel(["Model", mark()], choice("Model", "snapshot", [["", "the served one"], ...models.map((one) => [one.id, `${one.model} ${one.checkpoint.slice(0, 8)} · ${madeAt(one.id)}`])]), hint("Snapshots that placements name are loaded beside the served one.")));
+    placementPlace.replaceChildren(placementPanel(names));
+    rules.show();
   }
 
-  /** While two sides are compared and no rules are stored to compare. */
-  function firstPlacement() {
-    const again = button("Look again", () => {
-      placements = readPlacements();
-      drawPlacement();
-    });
-    return panel("Placement", h("p", { class: "hint" }, "None is stored yet. This makes one, whose answers are more varied; then it can be chosen for a side:"), command(curl("placements/varied", '{"diversity": 0.5}', "PUT")), h("div", { class: "row" }, again));
+  function placementPanel(names) {
+    return panel(["Placement", mark()], names.length > 0 && choice("Placement", "placement", [["", "none: the plain ranking"], ...names.map((name) => [name, name])]), hint(names.length ? "Its boosts, pins and filters apply; a filter below replaces its own." : "None is stored yet. A placement is a set of rules that requests name."), rules);
   }
 
   function toggleCompare() {
@@ -349,7 +359,7 @@ export async function render(main, { query: given, signal }) {
     answered.title = `snapshot ${snapshot}`;
     if (unknown?.length) told.push(`Not in the catalogue: ${unknown.slice(0, 3).join(", ")}`);
     facts.dataset.source = source;
-    facts.replaceChildren(...[...told, ...degraded].map((text) => h("span", {}, text)));
+    facts.replaceChildren(...[...told, ...degraded].map((text) => h("span", text)));
   }
 
   async function recommend() {
@@ -374,7 +384,7 @@ export async function render(main, { query: given, signal }) {
       return empty("Nothing is left to recommend", "No item passes the filter, or the history already has all that do.", button("Clear the filter", () => filterPlace.firstChild.clear(), { kind: "primary" }));
     }
     const best = items[0].score;
-    return h("ol", { class: "cards", "aria-labelledby": "results-title" }, items.map((item, row) => productCard(item, { rank: row + 1, best, names, add: addItem, large: row === 0 })));
+    return h("ol.cards", { "aria-labelledby": "results-title" }, items.map((item, row) => productCard(item, { rank: row + 1, best, names, add: addItem, large: row === 0 })));
   }
 
   function offerImages(items) {
@@ -394,7 +404,7 @@ export async function render(main, { query: given, signal }) {
     if (most) told.push(`moved most: ${most.title}, ${most.by > 0 ? "up" : "down"} ${Math.abs(most.by)}`);
     const end = (item, row) => scoreBar(item, [a, b][row].items[0].score);
     const columns = columnsOf([a, b].map(({ items }, row) => ({ title: summary(sides[row]), items })), { names: NAMES, end, dialog: { names, add: addItem } });
-    return [h("p", { class: "moved", role: "status" }, told.join(" · ")), columns];
+    return [h("p.moved", { role: "status" }, told.join(" · ")), columns];
   }
 
   function summary({ user, history, filter, placement, snapshot }) {

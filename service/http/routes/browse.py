@@ -1,8 +1,10 @@
-"""The endpoints for browsing: attributes and their values, users, snapshots, the map; and publishing a snapshot."""
+"""The endpoints for browsing: attributes, users, snapshots, training runs, the map; and publishing a snapshot."""
 
 from __future__ import annotations
 
 import asyncio
+import math
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -14,16 +16,22 @@ from index.catalogue.histories import Event
 from index.snapshot.named import named_by
 from index.snapshot.publication import publish
 from index.snapshot.snapshot import SnapshotStore, read_manifest
+from seqrec.data.items import normalize_id
 from seqrec.errors import SnapshotError, SnapshotNotFound
-from service.engine.browse import MOST_READ, AttributeSummary, project, sample_users, summarize
+from seqrec.training_run import read_curves, read_metadata, read_metrics, run_state
+from service.engine.browse import MOST_READ, AttributeSummary, project, served_recall, some_users, summarize
 from service.http.browse_schemas import (
     AttributesAnswer,
     AttributeView,
     ChangesAnswer,
+    CurveView,
     EvaluationAnswer,
     EventView,
     MapAnswer,
     PublishedAnswer,
+    RecallAnswer,
+    RunsAnswer,
+    RunView,
     SnapshotsAnswer,
     SnapshotView,
     UsersAnswer,
@@ -31,6 +39,7 @@ from service.http.browse_schemas import (
     ValueView,
 )
 from service.http.dependencies import AuditDep, ComponentsDep, FilterDep, TraceDep, problems
+from service.http.problems import without_directories
 from service.jobs import compare_snapshots
 from service.live.side import SideStatus
 
@@ -38,6 +47,9 @@ router = APIRouter(tags=["browse"])
 
 _MOST_CHARACTERS = 100_000
 """Of an evaluation."""
+_MOST_RUNS = 20
+_NO_RUNS = {"snapshots", "checkpoints", "jobs"}
+"""Folders of SEQREC_HOME that have none, and many files."""
 _MOST_COMPARED = 100
 """Users, and items of each."""
 
@@ -75,9 +87,11 @@ async def users(
     trace: TraceDep,
     limit: Annotated[int, Query(ge=1, le=100)] = 10,
     events: Annotated[int, Query(ge=1, le=100, description="how many of each user's newest events")] = 5,
+    prefix: Annotated[str, Query(max_length=256, description="what the ids begin with; empty: any")] = "",
 ) -> UsersAnswer:
-    """A random sample of the users with stored events."""
-    found = await components.recommender.read(sample_users, components.histories, limit, events, trace=trace)
+    """A random sample of the users with stored events, or users whose ids begin with a prefix."""
+    wanted = components.histories, normalize_id(prefix), limit, events
+    found = await components.recommender.read(some_users, *wanted, trace=trace)
     return UsersAnswer(users=[_user(user_id, its_events) for user_id, its_events in found])
 
 
@@ -125,10 +139,77 @@ async def snapshot_changes(
     return ChangesAnswer(**await compare_snapshots(components.settings, since, snapshot_id, users, k))
 
 
+@router.get("/runs", responses=problems(503), response_model_exclude_none=True)
+async def runs(components: ComponentsDep) -> RunsAnswer:
+    """The newest training runs whose directories are in SEQREC_HOME, with their curves."""
+    return RunsAnswer(runs=await asyncio.to_thread(_runs, components.settings.home))
+
+
+@router.get("/recall", responses=problems(422, 429, 503, 504))
+async def recall(components: ComponentsDep, trace: TraceDep, filter: FilterDep) -> RecallAnswer:
+    """Recall@10 of the served search against exact search, among the items that pass the filter.
+
+    It costs up to 100 exact searches. Of a hybrid model it is that of the dense vectors.
+    """
+    found = await components.recommender.inspect(served_recall, filter, trace=trace)
+    state = components.follower.state
+    assert state is not None  # else `inspect` had raised NotReady
+    return RecallAnswer(
+        snapshot=state.snapshot.id,
+        index=state.snapshot.manifest.index,
+        items=found.items,
+        passing=found.passing,
+        queries=found.queries,
+        recall=found.recall if found.queries else None,
+    )
+
+
 @router.get("/evaluation", responses=problems(503))
 async def evaluation(components: ComponentsDep) -> EvaluationAnswer:
     """The figures of the last evaluation that was written to SEQREC_HOME."""
     return EvaluationAnswer(markdown=await asyncio.to_thread(_text_of, components.settings.home / "evaluation.md"))
+
+
+def _runs(home: Path) -> list[RunView]:
+    """Of folders up to three levels below the home: `run`, `runs/NAME`, `retrain/TIME/run`."""
+    tops = (path for path in home.glob("*/") if path.name not in _NO_RUNS)
+    found = [path.parent for top in tops for pattern in ("", "*/", "*/*/") for path in top.glob(f"{pattern}run.json")]
+    newest = sorted(found, key=_updated, reverse=True)[:_MOST_RUNS]
+    return [_run(home, path) for path in newest if read_metadata(path) is not None]
+
+
+def _updated(run: Path) -> float:
+    try:
+        return (run / "metrics.jsonl").stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _run(home: Path, path: Path) -> RunView:
+    metadata = read_metadata(path) or {}
+    view = RunView(
+        path=path.relative_to(home).as_posix(),
+        state=run_state(path, metadata),
+        updated=_updated(path) or None,
+        problem=without_directories(str(metadata["error"]), home) if "error" in metadata else None,
+    )
+    try:
+        config = tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))
+        curves = [
+            CurveView(stage=one.stage, begins=one.begins, ends=one.ends, loss=_finite(one.loss), ndcg=_finite(one.ndcg))
+            for one in read_curves(path / "metrics.jsonl")
+        ]
+        seconds: dict[str, float] = {}
+        for entry in read_metrics(path / "metrics.jsonl"):
+            seconds[entry.get("stage", "")] = entry["seconds"]
+        known = {"curves": curves, "seconds": sum(seconds.values()), "checkpoint": metadata.get("checkpoint_digest")}
+        return view.model_copy(update={**known, "model": config["model"]["name"]})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return view.model_copy(update={"problem": f"its files cannot be read: {error!r}"})
+
+
+def _finite(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    return [point for point in points if math.isfinite(point[1])]
 
 
 def _text_of(path: Path) -> str | None:

@@ -8,11 +8,12 @@ from fastapi import APIRouter, Query
 
 from seqrec.data.items import MAX_ATTRIBUTES
 from service.components import Components
+from service.engine.browse import Place, find_page, read_found, read_items
 from service.engine.browse import find_items as find_items_in
-from service.engine.browse import read_found, read_items
 from service.engine.plan import ONLY_IDS, UNAVAILABLE
 from service.engine.posted_items import ItemPatch
 from service.engine.trace import Trace
+from service.http.cursor import place_cursor, read_place
 from service.http.dependencies import READ, AuditDep, ComponentsDep, FilterDep, TraceDep, problems
 from service.http.schemas import (
     DeleteAnswer,
@@ -77,7 +78,7 @@ async def _patched(components: Components, patches: list[ItemPatch], trace: Trac
     return PatchAnswer(seq=seq, updated=updated, unchanged=unchanged)
 
 
-@router.get("/items", responses=problems(422, 429, 503, 504))
+@router.get("/items", responses=problems(422, 429, 503, 504), response_model_exclude_none=True)
 async def find_items(
     components: ComponentsDep,
     trace: TraceDep,
@@ -92,14 +93,23 @@ async def find_items(
         list[str] | None,
         Query(max_length=MAX_ATTRIBUTES, description="as in POST /recommend; repeat it for several attributes"),
     ] = None,
+    paginate: Annotated[
+        bool, Query(description="answer with `next`, a cursor to the following page; items with most events come first")
+    ] = False,
+    cursor: Annotated[str | None, Query(max_length=1000, description="`next` of the page before")] = None,
 ) -> FoundItems:
     """Items whose attributes contain all the words and pass the filter, the most popular items, or some by their ids.
 
-    With a filter the best 1,000 that have the words are looked at. Ids that are in no catalogue are left out.
+    With a filter or pages 1,000 that have the words are looked at. Ids that are in no catalogue are left out. Pages
+    neither repeat nor leave out an item, whatever comes and goes meanwhile.
     """
     recommender, catalogue = components.recommender, components.catalogue
+    place: Place | None = None
     if id is not None:
         items = await recommender.read(read_items, catalogue, id, trace=trace)
+    elif paginate or cursor is not None:
+        place = None if cursor is None else read_place(cursor)
+        items, place = await recommender.inspect(find_page, catalogue, q or "", filter, limit, place, trace=trace)
     elif q and filter is None:
         items = await recommender.read(read_found, catalogue, q, limit, trace=trace)
     else:
@@ -111,6 +121,7 @@ async def find_items(
             for item in items
         ],
         degraded=degraded,
+        next=None if place is None else place_cursor(place),
     )
 
 

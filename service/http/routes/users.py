@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
+from datetime import date, timedelta
 from typing import Annotated
 from urllib.parse import unquote
 
 from fastapi import APIRouter, Query, Request
 
 from index.catalogue.histories import Event, make_event
-from seqrec.data.items import check_user_id
+from seqrec.data.items import check_item_id, check_user_id
 from seqrec.errors import InputError, UserNotFound
 from service.http.dependencies import WRITE, AuditDep, ComponentsDep, TraceDep, problems
 from service.http.event_schemas import (
+    DayView,
     DeleteUserAnswer,
+    EventDaysAnswer,
     EventsAnswer,
     EventsBody,
     RemoveEventAnswer,
@@ -27,7 +30,8 @@ from service.reports.attribution import attribution
 
 router = APIRouter(tags=["users"])
 
-_AHEAD_SECONDS = 86_400
+_EPOCH, _DAY_SECONDS = date(1970, 1, 1), 86_400
+_AHEAD_SECONDS = _DAY_SECONDS
 """Clocks differ. A timestamp more than a day ahead is a mistake, usually milliseconds."""
 
 
@@ -69,6 +73,27 @@ async def post_events(body: EventsBody, components: ComponentsDep, trace: TraceD
     stored, unknown = await components.recommender.add_events(events, trace)
     components.metrics.outcomes(events)
     return EventsAnswer(stored=stored, known=len(events) - stored, unknown=unknown)
+
+
+@router.get("/events", responses=problems(422, 429, 503, 504))
+async def event_days(
+    components: ComponentsDep,
+    trace: TraceDep,
+    item_id: Annotated[str | None, Query(max_length=256, description="the events of this item alone")] = None,
+) -> EventDaysAnswer:
+    """How many users and events are stored, by day and type. It reads all events: 0.5 s for a million in SQLite."""
+    wanted = None if item_id is None else check_item_id(item_id)
+    found = await components.recommender.read(components.histories.days, wanted, trace=trace)
+    today = time.time() // _DAY_SECONDS
+    return EventDaysAnswer(
+        users=found.users,
+        events=sum(count for *_, count in found.days),
+        today=sum(count for day, _, count in found.days if day == today),
+        days=[
+            DayView(day=(_EPOCH + timedelta(days=day)).isoformat(), type=type or None, events=count)
+            for day, type, count in found.days
+        ],
+    )
 
 
 @router.get("/users/{user_id:path}", responses=problems(404, 422, 429, 503, 504), response_model_exclude_none=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -71,6 +72,7 @@ def service(
         return
     home = tmp_path_factory.mktemp("console")
     build_home(home, online_retail)
+    write_run(home)
     server = Server(home, home / "server.log").start()
     try:
         yield str(server.client.base_url).rstrip("/")
@@ -89,6 +91,22 @@ def build_home(home: Path, online_retail: Path) -> None:
         events.write_text("".join(line for _, line in zip(range(EVENTS), file, strict=False)), encoding="utf-8")
     files = ["--items", str(online_retail / "items.jsonl.gz"), "--interactions", str(events)]
     seqrec(home, "index", "build", "--checkpoint", str(home / "checkpoint"), *files, "--publish")
+
+
+def write_run(home: Path) -> None:
+    """A finished run, as `seqrec train --out` leaves it, without the weights."""
+    run = home / "run"
+    run.mkdir()
+    done = {"state": "done", "data_digest": "d", "checkpoint_digest": "abcdef0123"}
+    (run / "run.json").write_text(json.dumps(done), encoding="utf-8")
+    (run / "config.toml").write_text('[model]\nname = "sasrec"\n', encoding="utf-8")
+    entries: list[dict[str, object]] = [
+        {"kind": "step", "stage": "joint", "step": 20 * n, "loss": 7 - n / 2, "seconds": 2.0 * n} for n in range(1, 6)
+    ]
+    for step, ndcg in ((50, 0.08), (100, 0.12)):
+        entries.append({"kind": "validation", "stage": "joint", "step": step, "ndcg_expected": ndcg, "seconds": 11.0})
+    entries.append({"kind": "validation", "stage": "hybrid", "step": 0, "ndcg_expected": 0.2, "seconds": 3.0})
+    (run / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in entries), encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ import pytest
 from tests.e2e.browser import Browser
 from tests.e2e.console.conftest import Console
 from tests.e2e.console.outcomes import with_reports
-from tests.e2e.console.test_views import intercept
+from tests.e2e.console.test_views import intercept, set_value
 
 READINGS = 12
 DESKTOP, PHONE = (1440, 900), (390, 844)
@@ -45,6 +45,8 @@ PICTURES: dict[str, tuple[str, tuple[int, int], str]] = {
     "console-user-phone": (f"users/{USER}", PHONE, "dark"),
     "console-changes": ("models", DESKTOP, "light"),
     "console-keys": ("operations", DESKTOP, "light"),
+    "console-recall": ("operations", DESKTOP, "light"),
+    "console-runs": ("models", DESKTOP, "light"),
     **{
         f"console-{view}{end}": (route, size, scheme)
         for view, route in VIEWS.items()
@@ -73,11 +75,22 @@ def test_a_picture(name: str, browser: Browser, service: str, folder: Path) -> N
     console.open(route)
     if name == "console-changes":
         browser.click(".pair button")
-        browser.wait(lambda: browser.texts(".changed-user"))
+        browser.wait(lambda: browser.texts(".changes .changed-user"))
         browser.run("document.querySelector('.pair').closest('.panel').scrollIntoView()")
     if name == "console-keys":
         browser.wait(lambda: browser.texts("[aria-label='API keys'] tbody"))
         browser.run("document.querySelector('[aria-label=\"API keys\"]').scrollIntoView({block: 'end'})")
+    if name == "console-recall":
+        recall = "[aria-label='Recall of the search'] "
+        browser.wait(lambda: len(browser.texts(f"{recall}.row select option")) > 1)
+        set_value(console, f"{recall}.filter > .row select", "price")
+        browser.click(f"{recall}.checks .check:nth-child(2) input")
+        browser.wait(lambda: "pass" in browser.texts(f"{recall}.filter > .hint")[0])
+        browser.click(f"{recall}button.primary")
+        browser.wait(lambda: browser.texts(f"{recall}dd"))
+        browser.run("document.querySelector(arguments[0]).scrollIntoView({block: 'center'})", recall)
+    if name == "console-runs":
+        browser.run("document.querySelector('[aria-label=\"Training runs\"]').scrollIntoView()")
     if name.startswith("console-operations"):  # a line needs some readings
         points = "return document.querySelector('.spark polyline').getAttribute('points').split(' ').length"
         while browser.run(points) < READINGS:  # with something to see

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from typing import Any, TypedDict
 from urllib.parse import quote
 
 import httpx
 import pytest
 
-from tests.e2e.console.conftest import Console
-from tests.e2e.console.test_views import intercept
+from tests.e2e.console.conftest import Console, violations
+from tests.e2e.console.test_views import intercept, set_value
 
 TITLES = ".cards .card-title"
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"> שלום"
@@ -275,21 +274,45 @@ def test_two_placements_are_compared(console: Console, service: str) -> None:
             httpx.delete(f"{service}/placements/{name}", trust_env=False)
 
 
-def test_without_placements_a_comparison_says_how_to_make_one(desktop: Console, service: str) -> None:
-    browser = desktop.browser
-    desktop.open("try?history=%5B%2221559%22%5D")
-    assert browser.texts("select[aria-label=Placement]") == []
-    browser.click(".head [aria-pressed]")
-    browser.wait(lambda: browser.texts("[aria-label=Placement] [aria-label='The command']"))
-    command = browser.texts("[aria-label=Placement] [aria-label='The command']")[0]
+def test_the_rules_of_a_placement_are_written_changed_and_deleted(console: Console, service: str) -> None:
+    browser = console.browser
+    panel, options = "[aria-label=Placement] ", "select[aria-label=Placement] option"
+    console.open("try?history=%5B%2221559%22%5D")
+    assert browser.texts(options) == []
+    browser.click(f"{panel}summary")
+    browser.wait(lambda: browser.run("return document.querySelector('textarea').value") == '{\n "diversity": 0.5\n}')
+    assert violations(browser) == []
+    assert "Delete" not in browser.run("return document.querySelector(arguments[0]).innerText", panel)
+    browser.type(f"{panel}input", "front page")
+    set_value(console, "textarea", "{")
+    browser.click(f"{panel}[type=submit]")
+    browser.wait(lambda: "The rules are not JSON" in "".join(browser.texts(f"{panel}.problem")))
+    set_value(console, "textarea", '{"diversity": 5}')
+    browser.click(f"{panel}[type=submit]")
+    browser.wait(lambda: "name" in "".join(browser.texts(f"{panel}.problem")))
+    set_value(console, f"{panel}input", "front")
+    browser.click(f"{panel}[type=submit]")
+    browser.wait(lambda: "less than 1.0, not 5" in "".join(browser.texts(f"{panel}.problem")))
+    assert httpx.get(f"{service}/placements", trust_env=False).json() == {"placements": []}
     try:
-        subprocess.run(["bash", "-ec", command], check=True, capture_output=True)
-        browser.click("[aria-label=Placement] .row > button")
-        options = "select[aria-label=Placement] option"
-        browser.wait(lambda: browser.texts(options) == ["none: the plain ranking", "varied"])
-        assert httpx.get(f"{service}/placements/varied", trust_env=False).json()["rules"] == {"diversity": 0.5}
+        set_value(console, "textarea", '{"filter": {"price": ["1.65 GBP"]}}')
+        browser.click(f"{panel}[type=submit]")
+        browser.wait(lambda: browser.texts(options) == ["none: the plain ranking", "front"])
+        browser.wait(lambda: set(browser.texts(".cards .price")) == {"£1.65"})
+        assert "placement=front" in browser.run("return location.hash"), "it is tried at once"
+        browser.wait(lambda: browser.run("return document.activeElement.tagName") == "SUMMARY")
+        browser.wait(lambda: "1.65" in browser.run("return document.querySelector('textarea').value"))
+        set_value(console, "textarea", '{"filter": {"price": ["0.85 GBP"]}}')
+        browser.click(f"{panel}[type=submit]")
+        browser.wait(lambda: set(browser.texts(".cards .price")) == {"£0.85"})
+        assert console.browser.run("return document.documentElement.scrollWidth <= innerWidth")
+        browser.click(f"{panel}.danger-quiet")
+        browser.click("dialog .danger")
+        browser.wait(lambda: browser.texts(options) == [])
+        assert httpx.get(f"{service}/placements", trust_env=False).json() == {"placements": []}
+        assert "placement" not in browser.run("return location.hash")
     finally:
-        httpx.delete(f"{service}/placements/varied", trust_env=False)
+        httpx.delete(f"{service}/placements/front", trust_env=False)
 
 
 def test_a_model_that_is_loaded_can_be_a_side(desktop: Console, service: str) -> None:

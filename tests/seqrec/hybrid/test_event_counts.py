@@ -85,6 +85,7 @@ def as_read(counts: EventCounts) -> dict[tuple[str, str], float]:
 
 def as_windows(counts: EventCounts, time: float) -> dict[str, float]:
     found = counts.since(time).tolist()
+    assert (counts.since(time) + counts.before(time)).tolist() == counts.since(-np.inf).tolist()
     return {counts.item_id(number): value for number, value in enumerate(found) if value}
 
 
@@ -150,6 +151,7 @@ def test_fading_counts_are_read_in_proportion_to_all_events() -> None:
     assert counts.events_of("c") == pytest.approx(6 * 8 / 11)
     assert EventCounts(settings, counts.compact()).events.tolist() == counts.events.tolist()
     assert counts.since(10).tolist() == [0, 1, 1]  # windows count events
+    assert counts.before(10).tolist() == [1, 0, 0]
 
 
 def test_without_settings_only_events_are_counted() -> None:

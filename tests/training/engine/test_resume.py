@@ -10,10 +10,11 @@ import pytest
 
 from seqrec.checkpoint import load_checkpoint
 from seqrec.errors import CheckpointError, InputError
+from seqrec.training_run import is_running
 from tests.training.engine.killing import train_and_die, train_together
 from training.config.load import load_config
 from training.engine import run
-from training.engine.run_directory import RunDirectory, is_running
+from training.engine.run_directory import RunDirectory
 from training.engine.state import load_state, save_state
 
 CONFIG = """

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from seqrec.errors import InputError
+from seqrec.training_run import read_curves
 from tests.training.engine.killing import train_and_die
 from training.cli import list_runs
 from training.config.load import load_config
-from training.engine import curves
 from training.engine import run_list as runs
 from training.engine.logger import MetricsWriter
 from training.engine.run import train
@@ -103,7 +103,7 @@ def test_where_there_are_no_runs_it_says_so(tmp_path: Path) -> None:
 def test_a_run_trained_in_bfloat16_and_drew_its_curves(folder: Path) -> None:
     assert load_config(folder / "done" / "config.toml").precision == "bfloat16"
     assert (folder / "done" / "curves.png").read_bytes().startswith(b"\x89PNG")
-    [curve] = curves.read_curves(folder / "done" / "metrics.jsonl")
+    [curve] = read_curves(folder / "done" / "metrics.jsonl")
     assert (curve.stage, curve.begins, curve.ends) == ("joint", 0, 3)
     assert [step for step, _ in curve.loss] == [1, 2, 3]
     assert [step for step, _ in curve.ndcg] == [3]
@@ -116,7 +116,7 @@ def test_steps_of_later_stages_follow_those_of_earlier_ones(tmp_path: Path) -> N
         for kind, step in (("step", 2), ("step", 4), ("validation", 4), ("end", 4))
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    joint, stage1 = curves.read_curves(tmp_path / "metrics.jsonl")
+    joint, stage1 = read_curves(tmp_path / "metrics.jsonl")
     assert (joint.begins, joint.ends, stage1.begins, stage1.ends) == (0, 4, 4, 8)
     assert [step for step, _ in stage1.loss] == [6, 8]
 

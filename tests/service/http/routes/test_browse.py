@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -11,7 +14,11 @@ from urllib.parse import quote
 import pytest
 from starlette.testclient import TestClient
 
+from index.build.cli import index
+from seqrec.errors import DeadlineExceeded
+from service.deadline import Deadline
 from service.engine import browse
+from service.live.search import search
 
 pytestmark = pytest.mark.slow
 
@@ -118,6 +125,15 @@ class TestUsers:
         everybody = {user["user_id"] for user in get(client, "/users", limit=100)["users"]}
         assert {f"u{n}" for n in range(5)} <= everybody
 
+    def test_by_the_beginning_of_the_id(self, client: TestClient) -> None:
+        names = ["anna", "annabel", "bob", "é1"]
+        events = [{"user_id": name, "item_id": "mug-1"} for name in names]
+        client.post("/events", json={"events": events}).raise_for_status()
+        assert [one["user_id"] for one in get(client, "/users", prefix="ann")["users"]] == ["anna", "annabel"]
+        assert [one["user_id"] for one in get(client, "/users", prefix="e\u0301")["users"]] == ["é1"]  # as it is stored
+        assert get(client, "/users", prefix="c")["users"] == []
+        assert client.get("/users", params={"prefix": "a" * 300}).status_code == 422
+
     def test_an_unknown_or_impossible_user(self, shared_client: TestClient) -> None:
         response = shared_client.get("/users/nobody")
         assert response.status_code == 404
@@ -208,3 +224,141 @@ def test_the_console_may_load_images_of_other_hosts_only_where_the_address_says_
     assert any("img-src 'self' https: http:;" in policy for policy in allowed)
     for policy in [*plain, *allowed]:
         assert "unsafe" not in policy
+
+
+def all_pages(
+    client: TestClient, between: Callable[[list[str]], object] = lambda shown: None, **params: Any
+) -> list[str]:
+    """Ids of the pages in turn; `between` is called after each with those so far."""
+    ids: list[str] = []
+    cursor = None
+    for _ in range(20):
+        answer = get(client, "/items", paginate=True, **({"cursor": cursor} if cursor else {}), **params)
+        ids += [item["item_id"] for item in answer["items"]]
+        cursor = answer.get("next")
+        if cursor is None:
+            return ids
+        between(ids)
+    raise AssertionError("the pages do not end")
+
+
+class TestPages:
+    def test_all_items_by_their_events_then_by_id(self, shared_client: TestClient) -> None:
+        everything = ["mug-1", "desk-1", "lamp-1", "desk-2", "lamp-2", "mug-2", "pot/1", "ערב"]
+        for limit in (1, 2, 3, 8, 100):
+            assert all_pages(shared_client, limit=limit) == everything
+        assert all_pages(shared_client, limit=1, q="desk") == ["desk-1", "lamp-1", "desk-2"]
+        acme = json.dumps({"brand": "Acme"})
+        assert all_pages(shared_client, limit=1, filter=acme) == all_pages(shared_client, filter=acme)
+        assert all_pages(shared_client, limit=1, q="desk", filter=acme) == ["desk-1", "desk-2"]
+
+    @pytest.mark.parametrize("words", ["", "kite"])
+    def test_none_is_repeated_or_left_out_while_others_come_and_go(self, client: TestClient, words: str) -> None:
+        """Items are put before and behind the place, deleted and hidden, and events make the last one the first."""
+        kites = [f"kite-{n:02}" for n in range(12)]
+        for item_id in kites:
+            add(client, item_id, {"title": "Kite"})
+
+        def change(shown: list[str]) -> None:
+            if shown[-1] == "kite-03":
+                add(client, "kite-00a", {"title": "Kite"})  # before the place: too late for this reader
+                add(client, "kite-10a", {"title": "Kite"})
+                client.delete("/items/kite-03").raise_for_status()  # the last of the page
+                client.delete("/items/kite-08").raise_for_status()
+                events = [{"user_id": "ann", "item_id": "kite-11"}] * 9
+                client.post("/events", json={"events": events}).raise_for_status()
+                add(client, "kite-01", {"title": "Kite", "brand": "Acme"})  # a change of what was shown
+                client.post("/reindex")
+
+        shown = [one for one in all_pages(client, change, limit=2, q=words) if one.startswith("kite")]
+        assert shown == [*kites[:8], *kites[9:11], "kite-10a", "kite-11"]
+        assert all_pages(client, limit=5, q="kite")[0] == "kite-11"
+
+    @pytest.mark.parametrize("cursor", ["", "x", "WzEsMl0", "bnVsbA", "W05hTiwxLCJhIl0", "WzEsMSwiXHUwMDAwIl0", "é"])
+    def test_a_cursor_that_is_none_is_refused(self, shared_client: TestClient, cursor: str) -> None:
+        response = shared_client.get("/items", params={"cursor": cursor})
+        assert (response.status_code, response.json()["field"]) == (422, "cursor")
+
+
+class TestRecall:
+    def test_of_an_exact_search_it_is_one_for_every_filter(self, client: TestClient) -> None:
+        add(client, "mug-9", {"title": "Mug", "brand": "Potter"})  # in the delta
+        add(client, "hidden", {"title": "Mug", "brand": "Potter"}, available=False)
+        answer = get(client, "/recall")
+        assert (answer["items"], answer["passing"], answer["queries"], answer["recall"]) == (9, 9, 9, 1.0)
+        assert answer["index"] == "flat"
+        answer = get(client, "/recall", filter=json.dumps({"brand": "Potter"}))
+        assert (answer["items"], answer["passing"], answer["queries"], answer["recall"]) == (9, 4, 4, 1.0)
+        answer = get(client, "/recall", filter=json.dumps({"brand": "nobody"}))
+        assert (answer["passing"], answer["queries"], answer["recall"]) == (0, 0, None)
+
+    def test_of_an_approximate_index_it_is_what_was_measured_when_it_was_built(
+        self, make_client: Any, tmp_path: Path, home: Path, bag_of_words_checkpoint: Path
+    ) -> None:
+        rng = random.Random(0)
+        words = ["oak", "desk", "lamp", "brass", "mug", "blue", "kettle", "kite", "pot", "plant", "steel", "red"]
+        titles = [" ".join(rng.choices(words, k=6)) for _ in range(1500)]
+        lines = [
+            json.dumps({"item_id": f"i{n:04}", "attributes": {"title": title, "part": n % 10}})
+            for n, title in enumerate(titles)
+        ]
+        (tmp_path / "many.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        files = ["--items", str(tmp_path / "many.jsonl"), "--checkpoint", str(bag_of_words_checkpoint)]
+        index(["build", "--home", str(home), *files, "--index", "HNSW4", "--publish"])
+        client = make_client()
+        served = next(one for one in get(client, "/snapshots")["snapshots"] if one["served"])
+        answer = get(client, "/recall")
+        assert answer["index"] == served["index"] == "HNSW4"
+        assert answer["recall"] == pytest.approx(served["recall"])
+        filtered = get(client, "/recall", filter=json.dumps({"part": 3}))  # a mask is searched exactly
+        assert (filtered["passing"], filtered["recall"]) == (150, 1.0)
+
+    def test_what_the_search_misses_is_missing(self, client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(browse, "search", lambda *given: [hits[:2] for hits in search(*given)])
+        answer = get(client, "/recall", filter=json.dumps({"brand": "Potter"}))
+        assert (answer["passing"], answer["recall"]) == (3, pytest.approx(2 / 3))
+
+    def test_it_ends_at_the_deadline(self, shared_client: TestClient) -> None:
+        app: Any = shared_client.app
+        view = app.state.startup.components.follower.view()
+        with pytest.raises(DeadlineExceeded):
+            browse.served_recall(view, None, Deadline(0.0, time.perf_counter() - 1))
+
+
+class TestRuns:
+    def test_none(self, client: TestClient) -> None:
+        assert get(client, "/runs") == {"runs": []}
+
+    def test_their_curves_and_states_the_newest_first(self, client: TestClient, home: Path) -> None:
+        done, damaged = home / "run", home / "retrain" / "20261130" / "run"
+        failed = home / "runs" / "b"
+        for at, (path, record) in enumerate(
+            [
+                (done, {"state": "done", "checkpoint_digest": "abc"}),
+                (failed, {"state": "failed", "error": f"no file {home}/x"}),
+                (damaged, {"state": "running"}),
+            ]
+        ):
+            path.mkdir(parents=True)
+            (path / "run.json").write_text(json.dumps({"data_digest": "", **record}))
+            (path / "config.toml").write_text('[model]\nname = "sasrec"\n')
+            lines = [
+                {"kind": "step", "stage": "joint", "step": 5, "loss": 2.5, "seconds": 1.0},
+                {"kind": "step", "stage": "joint", "step": 6, "loss": float("nan"), "seconds": 1.0},
+                {"kind": "validation", "stage": "joint", "step": 10, "ndcg_expected": 0.25, "seconds": 3.0},
+                {"kind": "end", "stage": "joint", "steps": 10, "seconds": 4.0},
+                {"kind": "validation", "stage": "hybrid", "step": 0, "ndcg_expected": 0.5, "seconds": 2.0},
+            ]
+            (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+            os.utime(path / "metrics.jsonl", (at, at))
+        (damaged / "metrics.jsonl").write_text("[]\n")
+        (home / "snapshots" / "run.json").write_text('{"data_digest": ""}')  # no place of runs
+        broken, two, one = get(client, "/runs")["runs"]
+        assert (one["path"], one["state"], one["model"], one["checkpoint"]) == ("run", "done", "sasrec", "abc")
+        assert one["seconds"] == 6.0
+        joint, hybrid = one["curves"]
+        assert joint == {"stage": "joint", "begins": 0, "ends": 10, "loss": [[5, 2.5]], "ndcg": [[10, 0.25]]}
+        assert hybrid == {"stage": "hybrid", "begins": 10, "ends": 10, "loss": [], "ndcg": [[10, 0.5]]}
+        assert (two["path"], two["state"], two["problem"]) == ("runs/b", "failed", "no file x")
+        assert (broken["path"], broken["state"]) == ("retrain/20261130/run", "stopped")
+        assert broken["problem"].startswith("its files cannot be read")

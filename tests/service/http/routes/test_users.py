@@ -215,3 +215,23 @@ def test_types_decide_what_counts_and_what_never_comes_back(client: TestClient, 
     while popular["mug-1"] != 3.5 and time.monotonic() < until:  # all is counted again
         popular = {item["item_id"]: item["score"] for item in answered(client, history=[], k=50)["items"]}
     assert (popular["mug-1"], popular["desk-1"]) == (3.5, 2.0)
+
+
+def test_events_by_day_and_type(client: TestClient) -> None:
+    before = client.get("/events").json()
+    assert (before["users"], before["events"], before["today"]) == (1, 6, 0)  # of the home
+    assert before["days"] == [{"day": "1970-01-01", "type": None, "events": 6}]
+    now = time.time()
+    post(client, event("desk-1", now, type="view"), event("desk-1", now, "bob"), event("pot/1", 86_400.0, "bob"))
+    answer = client.get("/events").json()
+    assert (answer["users"], answer["events"], answer["today"]) == (3, 9, 2)
+    assert [(one["type"], one["events"]) for one in answer["days"]] == [(None, 6), (None, 1), (None, 1), ("view", 1)]
+    assert client.get("/events", params={"item_id": "pot/1"}).json() == {
+        "users": 1,
+        "events": 1,
+        "today": 0,
+        "days": [{"day": "1970-01-02", "type": None, "events": 1}],
+    }
+    nothing = {"users": 0, "events": 0, "today": 0, "days": []}
+    assert client.get("/events", params={"item_id": "unknown"}).json() == nothing
+    assert client.get("/events", params={"item_id": "a\nb"}).status_code == 422
