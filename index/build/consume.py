@@ -28,6 +28,9 @@ AT_ONCE = 1000
 WAIT_SECONDS = 1.0
 """That a consumer waits for the next records, at most."""
 
+ANSWER_SECONDS = 20.0
+"""That a server has for one answer."""
+
 S = TypeVar("S")
 Rejected = tuple["Record[S]", str]
 """A record, and why it cannot be read."""
@@ -59,7 +62,8 @@ class Consumed:
 
 
 class StreamConsumer(ABC, Generic[S]):
-    """One consumer of a group. Methods raise CatalogueError where the stream cannot be read or written."""
+    """One consumer of a group. Methods raise CatalogueError where the stream cannot be read or written, within
+    ANSWER_SECONDS where nobody answers."""
 
     rejected_name: str
     """Of the stream that takes what cannot be read."""

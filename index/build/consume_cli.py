@@ -16,12 +16,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import redis
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
 
 from index.arguments import add_common
 from index.build.consume import Consumed, StreamConsumer
-from index.build.consume_redis import RedisConsumer
+from index.build.consume_redis import RedisConsumer, connect
 from index.catalogue.base import Catalogue
 from index.catalogue.open import REDIS_SCHEMES, location_of, open_catalogue, open_histories
 from index.snapshot.publication import published
@@ -36,6 +35,7 @@ log = logging.getLogger(__name__)
 DEFAULT = "seqrec"
 _RETRY_SECONDS = 1.0
 _REPORT_SECONDS = 10.0
+_ONCE_SECONDS = 60.0
 
 
 def consume(argv: list[str]) -> None:
@@ -64,7 +64,13 @@ def consume(argv: list[str]) -> None:
         "others. For items run one consumer only (of Kafka: key messages by item), or an old state of an item may "
         "overwrite a new one",
     )
-    parser.add_argument("--once", action="store_true", help="stop when the stream has been read to its end")
+    parser.add_argument(
+        "--once",
+        action="store_true",
+        help="stop when the stream has been read to its end. Where it cannot be read, because the server does not "
+        "answer, the stream is missing, or nothing arrives and there is no end either, fail within "
+        f"{_ONCE_SECONDS:.0f} s; without --once it keeps trying",
+    )
     parser.add_argument(
         "--metrics",
         type=int,
@@ -86,30 +92,44 @@ def consume(argv: list[str]) -> None:
         model = _ServedModel(arguments.home, catalogue, arguments.device)
         total = reported = Consumed()
         consumer: StreamConsumer[Any] | None = None
-        said = time.monotonic()
-        while True:
-            try:
-                if consumer is None:
-                    consumer = open_consumer()
-                records = consumer.read(wait=not arguments.once)
-                if records:
-                    total += consumer.apply(records, catalogue, histories, model)
-                elif arguments.once and consumer.at_end:
-                    total = replace(total, lag=consumer.lag())
-                    break
-                metrics.set(total)
-            except CatalogueError as error:
-                if arguments.once:
-                    raise CatalogueError(f"{shown_url(arguments.url)}: {error}") from error
-                log.error("trying again: %s", error)
-                if consumer is not None:
-                    consumer.close()
-                    consumer = None
-                time.sleep(_RETRY_SECONDS)
-            if total != reported and time.monotonic() - said >= _REPORT_SECONDS:
-                said, reported = time.monotonic(), total
-                _print(total, arguments.json)
-        consumer.close()
+        said = progress = time.monotonic()
+        trouble = ""  # that was logged, and lasts
+        try:
+            while True:
+                try:
+                    if consumer is None:
+                        consumer = open_consumer()
+                    records = consumer.read(wait=not arguments.once)
+                    if trouble:
+                        log.info("reading again")
+                        trouble = ""
+                    if records:
+                        total += consumer.apply(records, catalogue, histories, model)
+                        progress = time.monotonic()
+                    elif arguments.once and consumer.at_end:
+                        total = replace(total, lag=consumer.lag())
+                        break
+                    elif arguments.once and time.monotonic() - progress > _ONCE_SECONDS:
+                        raise CatalogueError(
+                            f"nothing arrived for {_ONCE_SECONDS:.0f} s, and it is not read to its end"
+                        )
+                    metrics.set(total)
+                except CatalogueError as error:
+                    if arguments.once:
+                        raise CatalogueError(f"{shown_url(arguments.url)}: {error}") from error
+                    if str(error) != trouble:
+                        trouble = str(error)
+                        log.error("%s: %s; trying again until it works", shown_url(arguments.url), trouble)
+                    if consumer is not None:
+                        consumer.close()
+                        consumer = None
+                    time.sleep(_RETRY_SECONDS)
+                if total != reported and time.monotonic() - said >= _REPORT_SECONDS:
+                    said, reported = time.monotonic(), total
+                    _print(total, arguments.json)
+        finally:
+            if consumer is not None:
+                consumer.close()
         _print(total, arguments.json)
 
 
@@ -118,7 +138,8 @@ def _opener(arguments: argparse.Namespace) -> Callable[[], StreamConsumer[Any]]:
     url = arguments.url
     if url.startswith(REDIS_SCHEMES):
         stream, group = arguments.stream or DEFAULT, arguments.group or DEFAULT
-        return lambda: RedisConsumer(redis.Redis.from_url(url), stream, group, arguments.consumer)
+        connect(url).close()
+        return lambda: RedisConsumer(connect(url), stream, group, arguments.consumer, existing=arguments.once)
     if not url.startswith("kafka://"):
         raise InputError(
             f"{shown_url(url)!r} is neither the URL of a Redis, such as redis://localhost:6379/0, nor of a topic of "
@@ -132,7 +153,7 @@ def _opener(arguments: argparse.Namespace) -> Callable[[], StreamConsumer[Any]]:
     except ModuleNotFoundError:
         raise InputError("Kafka needs confluent-kafka; pip install 'seqrec[kafka]'", "URL") from None
     location = parse_url(url)
-    return lambda: KafkaConsumer(location, arguments.consumer)
+    return lambda: KafkaConsumer(location, arguments.consumer, existing=arguments.once)
 
 
 def shown_url(url: str) -> str:

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from index.build.consume import AT_ONCE, WAIT_SECONDS, Record, Rejected, StreamConsumer
+from index.build.consume import ANSWER_SECONDS, AT_ONCE, WAIT_SECONDS, Record, Rejected, StreamConsumer
 from seqrec.errors import CatalogueError, InputError
 
 SCHEME = "kafka://"
@@ -46,15 +46,18 @@ def parse_url(url: str) -> KafkaLocation:
 
 
 class KafkaConsumer(StreamConsumer[Message]):
-    """Raises InputError for settings that librdkafka does not know."""
+    """Raises InputError for settings that librdkafka does not know, CatalogueError if no broker answers, and for a
+    topic that is missing if it must be `existing`."""
 
-    def __init__(self, location: KafkaLocation, name: str) -> None:
+    def __init__(self, location: KafkaLocation, name: str, existing: bool = False) -> None:
         self._topic = location.topic
         self.rejected_name = f"{location.topic}.rejected"
         self._error: KafkaError | None = None
+        self._last = ""
         self._ended: set[int] = set()
         self._assigned: set[int] = set()
-        shared = {"client.id": name, **location.settings, "bootstrap.servers": location.servers}
+        # librdkafka logs each failed attempt to connect; what it fails at is told here once.
+        shared = {"client.id": name, "log_level": 2, **location.settings, "bootstrap.servers": location.servers}
         self._shared: dict[str, Any] = {**shared, "error_cb": self._note}
         own = {"auto.offset.reset": "earliest", **self._shared, "group.id": location.group, "enable.auto.commit": False}
         own |= {"enable.auto.offset.store": False, "enable.partition.eof": True}
@@ -62,7 +65,23 @@ class KafkaConsumer(StreamConsumer[Message]):
             self._consumer = Consumer(own)
         except (KafkaException, ValueError, TypeError) as error:
             raise InputError(f"{_reason(error)}", "URL") from None
+        try:
+            self._check(existing)
+        except BaseException:
+            self.close()
+            raise
         self._consumer.subscribe([self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke)
+
+    def _check(self, existing: bool) -> None:
+        try:
+            found = self._consumer.list_topics(self._topic, timeout=ANSWER_SECONDS)
+        except KafkaException as error:
+            self._consumer.poll(0)  # brings why, by `_note`
+            why = self._last or _reason(error)
+            raise CatalogueError(f"no broker answers within {ANSWER_SECONDS:.0f} s ({why})") from error
+        problem = found.topics[self._topic].error
+        if existing and problem is not None:
+            raise CatalogueError(f"there is no topic {self._topic!r} to read: {problem.str()}")
 
     def read(self, wait: bool) -> list[Record[Message]]:
         # A short wait even where the caller does not want any: joining a group takes a few rounds.
@@ -138,6 +157,8 @@ class KafkaConsumer(StreamConsumer[Message]):
         self._assigned = set()
 
     def _note(self, error: KafkaError) -> None:
+        if error.code() != KafkaError._ALL_BROKERS_DOWN or not self._last:
+            self._last = error.str().partition(" (after ")[0]
         if error.code() in _FATAL:
             self._error = error
 

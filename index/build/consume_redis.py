@@ -8,8 +8,9 @@ from typing import Any, Literal, TypeVar
 
 import redis
 
-from index.build.consume import AT_ONCE, WAIT_SECONDS, Record, Rejected, StreamConsumer
-from seqrec.errors import CatalogueError
+from index.build.consume import ANSWER_SECONDS, AT_ONCE, WAIT_SECONDS, Record, Rejected, StreamConsumer
+from index.catalogue.redis.connection import check_database
+from seqrec.errors import CatalogueError, InputError
 
 CLAIM_SECONDS = 60.0
 """So long after it was delivered, an entry that was not acknowledged goes to another consumer of the group."""
@@ -19,14 +20,19 @@ T = TypeVar("T")
 
 
 class RedisConsumer(StreamConsumer[tuple[str, Fields]]):
-    """The source of a record: the id of its entry, and the fields."""
+    """The source of a record: the id of its entry, and the fields. A stream that is missing is made, unless `existing`:
+    then it raises CatalogueError."""
 
-    def __init__(self, client: redis.Redis, stream: str, group: str, name: str) -> None:
+    def __init__(self, client: redis.Redis, stream: str, group: str, name: str, existing: bool = False) -> None:
         self._redis, self._stream, self._group, self._name = client, stream, group, name
         self.rejected_name = f"{stream}:rejected"
         self._own = True  # first what was delivered to this consumer before, and not acknowledged
         self._claimed = 0.0
         self._at_end = False
+        if existing and not _tried(lambda: client.exists(stream)):
+            raise CatalogueError(
+                f"there is no stream {stream!r}; check --stream and the database, or add an entry first"
+            )
         _tried(self._create)
 
     @property
@@ -103,7 +109,31 @@ def _tried(call: Callable[[], T]) -> T:
     try:
         return call()
     except redis.RedisError as error:
-        raise CatalogueError(str(error)) from error
+        raise CatalogueError(_explained(error)) from error
+
+
+def _explained(error: redis.RedisError) -> str:
+    text = str(error)
+    if "NOAUTH" in text or "already authenticated" in text:
+        return "it wants a password: redis://:PASSWORD@HOST:PORT/DB"
+    if isinstance(error, redis.AuthenticationError):
+        return "it rejects the user and password of the URL"
+    if "WRONGTYPE" in text:
+        return "the key of the stream has a value of another type; check --stream"
+    if isinstance(error, redis.TimeoutError):
+        return f"it does not answer within {ANSWER_SECONDS:.0f} s"
+    if text.startswith(("Protocol Error", "Invalid response")):
+        return f"it does not answer like a Redis ({text})"
+    return text.removesuffix(".")
+
+
+def connect(url: str) -> redis.Redis:
+    """Raises InputError for what is no URL of a Redis."""
+    try:
+        check_database(url)
+        return redis.Redis.from_url(url, socket_connect_timeout=ANSWER_SECONDS, socket_timeout=ANSWER_SECONDS)
+    except ValueError as error:
+        raise InputError(f"not redis://HOST:PORT/DB: {error}", "URL") from None
 
 
 def _text(value: bytes | str) -> str:

@@ -19,7 +19,7 @@ from seqrec.data.items import has_visible_text
 from seqrec.errors import NotReady
 from seqrec.shop.guessing.hints import UNDONE, UNKNOWN, order_state, worth_of
 from seqrec.shop.imported import REPORT
-from seqrec.shop.project import EventType, Project
+from seqrec.shop.project import EventType, Project, toml_key
 
 Level = Literal["stop", "warning", "note"]
 EARLY = 631_152_000
@@ -236,7 +236,9 @@ def _coverage(data: Data) -> Iterator[Finding]:
             "bring them up",
         )
     for name, count in events["left_out"].items():
-        if count > 0.1 * events["read"] and not name.startswith(("repeated", "identical", "of type", "with ")):
+        if count > 0.1 * events["read"] and not name.startswith(
+            ("repeated", "identical", "of type", "with ", "without ")
+        ):
             yield Finding(
                 "warning",
                 f"{count:,} of {events['read']:,} events ({count / events['read']:.0%}) were left out: {name}",
@@ -269,7 +271,8 @@ def _types(data: Data) -> Iterator[Finding]:
         if state == UNDONE and rules[name].counts:
             yield Finding(
                 "warning",
-                f"{counts[name]:,} events of type {name} were taken back, and count like purchases; set {name} = "
+                f"{counts[name]:,} events of type {name} were taken back, and count like purchases; set "
+                f"{toml_key(name)} = "
                 "{ negative = true } in [events.types], or { ignore = true } if they do not show what users dislike",
             )
     if len(counts) > 1 and len(states) == len(counts):
@@ -280,7 +283,7 @@ def _types(data: Data) -> Iterator[Finding]:
             yield Finding(
                 "note",
                 f"{count:,} events of type {name}, an unknown word, are in the histories; if they are no choice of "
-                f"the item, set {name} = {{ ignore = true }} in [events.types]",
+                f"the item, set {toml_key(name)} = {{ ignore = true }} in [events.types]",
             )
     counting = {name: count for name, count in counts.items() if name in config.types and rules[name].counts}
     total = sum(counting.values())
@@ -290,7 +293,7 @@ def _types(data: Data) -> Iterator[Finding]:
             yield Finding(
                 "note",
                 f"{most / total:.0%} of the events that count are {name}, so that is what is learned and tested; with "
-                f"{name} = {{ history = false }} in [events.types] the rarer ones are",
+                f"{toml_key(name)} = {{ history = false }} in [events.types] the rarer ones are",
             )
 
 

@@ -24,7 +24,8 @@ from seqrec.registry import load
 from seqrec.runtime.arguments import Parser
 from seqrec.runtime.progress import redrawn_every
 from seqrec.shop.check import check_data
-from seqrec.shop.guessing.draft import Input, checked, draft_project, find_data_set, preview, render
+from seqrec.shop.guessing.draft import checked, draft_project, find_data_set, preview, render
+from seqrec.shop.guessing.links import Input
 from seqrec.shop.project import FILE, Project, require_project
 from seqrec.shop.stages import STATE, is_fresh, read_state
 from seqrec.shop.up import stages_of

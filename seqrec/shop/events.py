@@ -93,7 +93,7 @@ class Events:
 def read_events(table: Table, config: EventsConfig, rejects: Rejects, progress: Callable[[int], object]) -> Events:
     """Reads all events. Rows without a user, an item or a time, and with ids or times that cannot be read, are
     rejected. `progress` gets the number of rows of each batch. Raises FileFormatError with "raise" in `rejects`."""
-    names = [config.user, config.session, config.item, config.time, config.type, config.value]
+    names = [config.user, config.session, *config.item_columns, config.time, config.type, config.value]
     wanted = list(dict.fromkeys(name for name in names if name is not None))
     reader = _Reader(table, config, rejects)
     for batch in table.batches(wanted, rejects):
@@ -115,7 +115,8 @@ class _Reader:
 
     def add(self, column: dict[str, pa.Array], rows: int) -> None:
         config = self.config
-        user, item = self.actors.encode(column), self.items.encode(column[config.item])
+        item_column = pc.coalesce(*(id_texts(column[name]) for name in config.item_columns))
+        user, item = self.actors.encode(column), self.items.encode(item_column)
         if config.time is None:
             time = np.arange(self.read, self.read + rows, dtype=np.int64)
         else:
@@ -123,7 +124,8 @@ class _Reader:
         good = (user >= 0) & (item >= 0) & (time != NULL)
         if not good.all():
             ids = self.actors.ids, self.items
-            _reject(self.table, config, column, (user, item, time), self.read, self.rejects, ids)
+            shown = {**column, config.item_columns[0]: item_column}
+            _reject(self.table, config, shown, (user, item, time), self.read, self.rejects, ids)
             self.rejected += int((~good).sum())
         kind = np.zeros(rows, dtype=np.int16) if config.type is None else _types(column[config.type], self.types)
         value = np.zeros(0, np.float32) if config.value is None else numbers(column[config.value])[good]
@@ -147,7 +149,7 @@ class _Reader:
             unit,
             kind,
             None if self.config.value is None else value,
-            self.read + self.rejects.count - self.rejected,
+            self.read + self.rejects.count + sum(self.rejects.passed.values()) - self.rejected,
             type_counts=dict(zip(types, counts, strict=True)),
         )
 
@@ -260,16 +262,17 @@ class Actors:
 
     def __init__(self, config: EventsConfig) -> None:
         self._user, self._session = config.user or config.session or "", config.session if config.user else None
+        self._nobody = pa.array(config.nobody, pa.string())
         self.ids = Ids(check_user_id)
         self._sessions = Ids(check_user_id)
         self._owner: dict[int, int] = {}  # user by session
         self._anonymous: dict[int, int] = {}  # session by the user that stands for it
 
     def encode(self, column: dict[str, pa.Array]) -> Codes:
-        codes = self.ids.encode(column[self._user])
+        codes = self.ids.encode(self._named(column[self._user]))
         if self._session is None:
             return codes
-        sessions = self._sessions.encode(column[self._session])
+        sessions = self._sessions.encode(self._named(column[self._session]))
         named = (codes >= 0) & (sessions >= 0)
         for pair in np.unique(np.stack([sessions[named], codes[named]]), axis=1).T.tolist():
             self._owner.setdefault(*pair)
@@ -282,6 +285,11 @@ class Actors:
             codes = codes.copy()
             codes[nameless] = users[np.searchsorted(distinct, sessions[nameless])]
         return codes
+
+    def _named(self, column: pa.Array) -> pa.Array:
+        """Without the values that name nobody."""
+        texts = id_texts(column)
+        return pc.if_else(pc.is_in(texts, self._nobody), None, texts) if len(self._nobody) else texts
 
     def resolved(self, codes: Codes) -> Codes:
         """The same when all events are read: sessions that have an owner somewhere are theirs."""
@@ -330,7 +338,7 @@ def _reject(
 ) -> None:
     """Counts the rejected rows of a batch by reason, with the place of the first."""
     user, item, time = read
-    user_column, item_column = config.user or config.session or "", config.item
+    user_column, item_column = config.user or config.session or "", config.item_columns[0]
     way_out = 'on_error = "skip" in [events] leaves such rows out'
     left = np.ones(len(user), dtype=np.bool_)
 
@@ -345,6 +353,12 @@ def _reject(
             rejects.add(reason, error, found)
             left &= ~mask
 
+    if config.rows is not None:
+        # A record without the list, such as a page view, and a line of something that is no product of the shop.
+        without = item == -1
+        if without.any():
+            rejects.pass_over(f"without {item_column}", int(without.sum()))
+            left &= ~without
     count(user == -1, f"no {user_column}", lambda place: f"{user_column} is empty, so nobody did this")
     count(item == -1, f"no {item_column}", lambda place: f"{item_column} is empty")
     for codes, own, broken in ((user, user_column, ids[0].broken), (item, item_column, ids[1].broken)):

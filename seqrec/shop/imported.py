@@ -51,7 +51,7 @@ def tables_of(project: Project) -> tuple[Table, Table]:
 
 
 def options_of(source: SourceConfig) -> TableOptions:
-    names = ("format", "encoding", "delimiter", "quote", "header", "sheet", "query")
+    names = ("format", "encoding", "delimiter", "quote", "header", "sheet", "query", "records", "rows")
     return TableOptions(**{name: getattr(source, name) for name in names})
 
 
@@ -142,7 +142,7 @@ def write_events(path: Path, events: Events, weights: npt.NDArray[np.float32] | 
 
 
 def items_summary(counts: ItemCounts, rejects: Rejects) -> dict[str, Any]:
-    left_out = {"repeated ids": counts.duplicates, **rejects.counts}
+    left_out = {"repeated ids": counts.duplicates, **rejects.counts, **rejects.passed}
     return {
         "read": counts.read,
         "kept": counts.kept,
@@ -163,7 +163,7 @@ def events_summary(worth: Worth, rejects: Rejects) -> dict[str, Any]:
         "users": len(np.unique(events.user)),
         "items": len(np.unique(events.item)),
         "negatives": len(worth.negatives),
-        "left_out": {**rejects.counts, **events.dropped},
+        "left_out": {**rejects.counts, **rejects.passed, **events.dropped},
         "types": events.type_counts,
         "unit": events.unit,
         "first": int(events.time.min(initial=0)) if not len(events) else int(events.time.min()),
@@ -205,7 +205,7 @@ def _check_left(events_table: Table, items_table: Table, project: Project, worth
     if unknown:
         example, other = worth.events.items[0], next(iter(known))
         raise InputError(
-            f"none of {unknown:,} events has an item of {items_table.name}: {config.events.item} is such as "
+            f"none of {unknown:,} events has an item of {items_table.name}: {config.events.item_columns[0]} is such as "
             f"{example!r}, {config.items.id} such as {other!r}; choose columns in shop.toml that name the same thing",
             events_table.name,
         )

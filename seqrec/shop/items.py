@@ -15,7 +15,7 @@ from seqrec.data.sources.base import fit
 from seqrec.data.tables.base import Rejects, Table
 from seqrec.errors import InputError
 from seqrec.shop.project import ColumnConfig, ItemsConfig
-from seqrec.shop.values import id_texts, is_available, parse_amount, plain_text, split_list
+from seqrec.shop.values import id_texts, is_available, is_total, parse_amount, plain_text, split_list
 
 Convert = Callable[[Any], AttributeValue | None]
 
@@ -41,9 +41,9 @@ def read_shop_items(
     last = None if config.duplicates == "first" else _last_rows(table, config)
     wanted = [name for name, column in config.columns.items() if column.kind != "drop"]
     converters = {name: _converter(config.columns[name], config.html) for name in wanted if name != config.id}
-    stock = next((name for name in converters if config.columns[name].kind == "available"), None)
-    without_stock = stock is None or is_available(None, config.columns[stock].yes)
-    texts, attributes_of = set(config.texts), [name for name in converters if name != stock]
+    stocks = [name for name in converters if config.columns[name].kind == "available"]
+    without_stock = all(is_available(None, config.columns[name].yes) for name in stocks)
+    texts, attributes_of = set(config.texts), [name for name in converters if name not in stocks]
     seen: set[str] = set()
     begun: dict[str, tuple[dict[str, AttributeValue], bool | None]] = {}  # with "merge": of the rows so far
     row = -1
@@ -57,13 +57,16 @@ def read_shop_items(
         for place, item_id in enumerate(ids):
             row += 1
             counts.read += 1
+            if item_id is not None and is_total(item_id):
+                rejects.pass_over("rows of totals", 1)
+                continue
             further = item_id is not None and (item_id in seen or (last is not None and last.get(item_id, row) != row))
             counts.duplicates += further
             if further and config.duplicates != "merge":
                 continue
             attributes = {name: value for name in attributes_of if (value := columns[name][place]) is not None}
-            available = None if stock is None else columns[stock][place]
-            shown = None if available is None else bool(available)
+            known = [columns[name][place] for name in stocks if columns[name][place] is not None]
+            shown = all(known) if known else None
             if config.duplicates == "merge" and item_id is not None:
                 attributes, shown = _merged(begun.pop(item_id, None), attributes, shown, attributes_of)
                 if further:

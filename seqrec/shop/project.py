@@ -46,11 +46,12 @@ class Section(BaseModel):
 
 
 class ColumnConfig(Section):
-    """`as`: what the column is. `separator`: of a list in one field. `decimal`: "," or "." of numbers. `yes`: the
-    values that mean available; without it, the usual words and numbers above 0."""
+    """`as`: what the column is. `separator`: of a list in one field, or several. `decimal`: "," or "." of numbers.
+    `yes`: the values that mean available; without it, the usual words and numbers above 0. Of several columns of kind
+    "available" all must say so."""
 
     kind: Kind = Field(alias="as")
-    separator: str | None = None
+    separator: str | tuple[str, ...] | None = None
     decimal: Literal[".", ","] | None = None
     yes: tuple[str, ...] | None = None
 
@@ -63,7 +64,9 @@ Column = Annotated[ColumnConfig, BeforeValidator(_column)]
 
 
 class SourceConfig(Section):
-    """Where a table is, and how to read it; what is not given is found out."""
+    """Where a table is, and how to read it; what is not given is found out. Of JSON and Parquet, `rows` is the list of
+    each record that has a row for each of its elements, such as the lines of an order; fields of nested objects have
+    names with dots. `records`: which list of a JSON document is read."""
 
     path: str
     format: str | None = None
@@ -73,6 +76,8 @@ class SourceConfig(Section):
     header: bool | None = None
     sheet: str | None = None
     query: str | None = None
+    records: str | None = None
+    rows: str | None = None
     on_error: OnError = "raise"
 
     @property
@@ -129,11 +134,14 @@ class EventsConfig(SourceConfig):
     """`item_numbers`: 00123, 123 and 123.0 are one item, spelled as in the items. `time_format`: s, ms, us, ns since
     1970; order (a running number); excel (days since 1900); iso; datetime (typed columns); dayfirst or monthfirst (any
     spelling); or a strptime format. `zone`: of times without one. `value` and `min_value`: events of a lower value are
-    `low_value`. `session`: where `user` is empty, the user of the session acted, or the session itself. `repeats`: the
-    same user and item again: keep all, one a session, the first, or the last; identical events are always one."""
+    `low_value`. `item`: a column, or several of which the first that is filled counts. `nobody`: values of `user` that
+    name nobody, such as 0 for guests. `session`: where `user` is empty, the user of the session acted, or the session
+    itself. `repeats`: the same user and item again: keep all, one a session, the first, or the last; identical events
+    are always one."""
 
     user: str | None = None
-    item: str
+    nobody: tuple[str, ...] = ()
+    item: str | Annotated[tuple[str, ...], Field(min_length=1)]
     item_numbers: bool = False
     time: str | None = None
     time_format: str = "order"
@@ -146,6 +154,10 @@ class EventsConfig(SourceConfig):
     session: str | None = None
     session_gap: Duration = 1800.0
     repeats: Literal["keep", "session", "first", "last"] = "keep"
+
+    @property
+    def item_columns(self) -> tuple[str, ...]:
+        return (self.item,) if isinstance(self.item, str) else self.item
 
     @model_validator(mode="after")
     def _somebody(self) -> EventsConfig:
@@ -352,6 +364,11 @@ def toml_value(value: Any) -> str:
 def toml_string(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\t", "\\t")
     return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped) + '"'
+
+
+def toml_key(name: str) -> str:
+    bare = name.isascii() and name and all(letter.isalnum() or letter in "-_" for letter in name)
+    return name if bare else toml_string(name)
 
 
 _SECTIONS = (ShopConfig, ItemsConfig, EventsConfig, EventType, TrainConfig, EvaluateConfig, RetrainConfig)

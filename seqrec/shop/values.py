@@ -69,13 +69,28 @@ def parse_amount(text: str, decimal: str | None) -> float | int | None:
         return None
 
 
-def split_list(text: str, separator: str | None) -> list[str]:
-    """The parts of a list in one field, without the brackets and quotes of JSON or Python lists."""
+def split_list(text: str, separator: str | Sequence[str] | None) -> list[str]:
+    """The different parts of a list in one field, without the brackets and quotes of JSON or Python lists.
+
+    >>> split_list("Home > Decor, Home > Kitchen", [",", ">"])
+    ['Home', 'Decor', 'Kitchen']
+    """
     text = text.strip()
     if text[:1] in "[{(" and text[-1:] in "]})":
         text, separator = text[1:-1], separator or ","
-    parts = text.split(separator) if separator else [text]
-    return [part for raw in parts if (part := raw.strip().strip("'\"").strip())]
+    parts = [text]
+    for sign in (separator,) if isinstance(separator, str) else separator or ():
+        parts = [part for whole in parts for part in whole.split(sign)]
+    return list(dict.fromkeys(part for raw in parts if (part := raw.strip().strip("'\"").strip())))
+
+
+TOTALS = frozenset(["total", "totals", "grand total", "subtotal", "sum", "summe", "gesamt", "gesamtsumme",
+                    "gesamtergebnis", "total général", "totale", "totaal", "suma"])  # fmt: skip
+"""What the row of totals at the end of a report has in place of an id, in lower case."""
+
+
+def is_total(item_id: str) -> bool:
+    return item_id.lower().rstrip(": ") in TOTALS
 
 
 def is_available(value: object, yes: Sequence[str] | None) -> bool:

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import redis
 
+from index.catalogue.redis.connection import check_database
 from seqrec.encoder import Encoder
 from seqrec.errors import InputError
 from seqrec.text.item_text import TokenizedHistory
@@ -71,6 +72,7 @@ class VectorCache:
         self.bytes = 0
         if url is not None:
             try:
+                check_database(url)
                 self._shared = redis.Redis.from_url(url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT)
             except ValueError as error:
                 raise InputError(f"{error}; such as redis://localhost:6379/1", "SEQREC_CACHE_URL") from None

@@ -45,6 +45,7 @@ class RedisConnections:
         prefix = options.get("prefix") or "seqrec"
         self._fresh: WeakSet[redis.Connection] = WeakSet()  # connected, durability not checked yet
         try:
+            check_database(address)
             self.timeout = float(options.get("timeout") or TIMEOUT)
             self._pool = redis.ConnectionPool.from_url(
                 address,
@@ -209,6 +210,10 @@ class RedisConnections:
                 return self.error(advice)
         if isinstance(error, redis.ConnectionError | redis.TimeoutError):
             return self.error(f"it cannot be reached ({error}); check that it runs, and SEQREC_REDIS_URL")
+        if "WRONGTYPE" in str(error):
+            return self.error(
+                "its keys of this prefix are another program's; name another database, or add ?prefix=NAME"
+            )
         return self.error(str(error))
 
 
@@ -238,6 +243,14 @@ def _split(url: str) -> tuple[str, dict[str, str]]:
     options = dict(parse_qsl(query))
     own: dict[str, str] = {name: options.pop(name) for name in ("prefix", "timeout") if name in options}
     return f"{address}?{urlencode(options)}" if options else address, own
+
+
+def check_database(url: str) -> None:
+    """Raises ValueError for a database that is no number, which redis-py takes for 0."""
+    parts = urlsplit(url)
+    database = parts.path.strip("/")
+    if parts.scheme != "unix" and database and not database.isdecimal():
+        raise ValueError(f"the database after the host is a number, not {database!r}")
 
 
 def _without_password(url: str) -> str:

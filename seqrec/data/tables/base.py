@@ -22,7 +22,8 @@ OnError = Literal["raise", "skip"]
 
 @dataclass(frozen=True)
 class TableOptions:
-    """How to read a table. None, and an empty text, mean: find out."""
+    """How to read a table. None, and an empty text, mean: find out. Of nested files, `records` is the list of a
+    document whose objects are read, and `rows` the list within each of them that makes the rows."""
 
     format: str | None = None
     encoding: str | None = None
@@ -31,14 +32,18 @@ class TableOptions:
     header: bool | None = None
     sheet: str | None = None
     query: str | None = None
+    records: str | None = None
+    rows: str | None = None
 
 
 @dataclass
 class Rejects:
-    """Rows that are left out, by reason, with the first of each. With "raise" the first raises FileFormatError."""
+    """Rows that are left out, by reason, with the first of each. With "raise" the first raises FileFormatError.
+    `passed`: rows that are no faults and not of use, by reason."""
 
     on_error: OnError = "skip"
     counts: dict[str, int] = field(default_factory=dict)
+    passed: dict[str, int] = field(default_factory=dict)
     examples: list[FileFormatError] = field(default_factory=list)
 
     def add(self, reason: str, error: FileFormatError | None = None, count: int = 1) -> None:
@@ -48,6 +53,10 @@ class Rejects:
         self.counts[reason] = self.counts.get(reason, 0) + count
         if error is not None:
             self.examples.append(error)
+
+    def pass_over(self, reason: str, count: int) -> None:
+        """Rows that are not of use, such as a page view in a log of what is done to products."""
+        self.passed[reason] = self.passed.get(reason, 0) + count
 
     def wants_example(self, reason: str) -> bool:
         """Whether an error with the place of the row is of use: finding the place may need another reading."""
@@ -59,10 +68,12 @@ class Rejects:
 
 
 class Table(Protocol):
-    """`name`: the file, for messages. `columns`: their names, in order. `notes`: what was detected of the format."""
+    """`name`: the file, for messages. `columns`: their names, in order. `lists`: names of the lists of its records,
+    each of which could make the rows. `notes`: what was detected of the format."""
 
     name: str
     columns: Sequence[str]
+    lists: Sequence[str]
     notes: dict[str, Any]
 
     def batches(self, columns: Sequence[str] | None, rejects: Rejects) -> Iterator[pa.RecordBatch]:

@@ -23,7 +23,7 @@ _WIDTH = "rows with another number of columns"
 
 
 class CsvTable:
-    """One file. Every column is text; an empty field is null."""
+    """One file. Every column is text; a field that is empty, or NULL as databases write it, is null."""
 
     def __init__(self, path: Path, options: TableOptions) -> None:
         self.path, self.name = path, str(path)
@@ -32,6 +32,7 @@ class CsvTable:
         delimiter = options.delimiter or ("\t" if ".tsv" in path.suffixes else None)
         self.dialect = find_dialect(path, sample, delimiter, options.quote, options.header, more)
         self.columns: Sequence[str] = self.dialect.columns
+        self.lists: Sequence[str] = ()
         self.notes: dict[str, Any] = {"format": "csv", "encoding": self.encoding, "dialect": self.dialect}
         self._rejected: list[int] = []  # records, counted from 0 without the header
 
@@ -101,7 +102,7 @@ class CsvTable:
                 include_columns=list(wanted),
                 column_types=dict.fromkeys(self.columns, pa.string()),
                 strings_can_be_null=True,
-                null_values=[""],
+                null_values=["", "\\N", "NULL"],
                 quoted_strings_can_be_null=True,
             ),
         )

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from seqrec.data.tables.base import BATCH_ROWS, Rejects, check_columns, text_or_values
+from seqrec.data.tables.sniff import names_below
 from seqrec.errors import FileFormatError
 
 _HEAD = 20
@@ -27,6 +28,7 @@ class ExcelTable:
         self.columns: Sequence[str] = tuple(
             str(name).strip() if name is not None else f"column {place}" for place, name in enumerate(first, 1)
         )
+        self.lists: Sequence[str] = ()
         self.notes: dict[str, Any] = {"format": "excel", "sheet": self._title}
 
     def batches(self, columns: Sequence[str] | None, rejects: Rejects) -> Iterator[pa.RecordBatch]:
@@ -80,7 +82,8 @@ def _names_row(head: Sequence[tuple[int, tuple[Any, ...]]]) -> tuple[int, tuple[
     filled = [sum(value is not None for value in row) for _, row in head]
     if max(filled) < 3:
         return head[0]
-    return next(one for one, count in zip(head, filled, strict=True) if count > 1)
+    place = next(place for place, count in enumerate(filled) if count > 1)
+    return head[place + names_below([row for _, row in head[place:]])]
 
 
 def _batch(rows: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> pa.RecordBatch:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 
-from seqrec.data.tables.base import Rejects, Table, TableOptions
+from seqrec.data.tables.base import Rejects, Table, TableOptions, check_columns
 from seqrec.data.tables.csv_table import CsvTable
 from seqrec.data.tables.excel_table import ExcelTable
 from seqrec.data.tables.json_table import JsonTable
@@ -41,7 +42,11 @@ def open_table(path: str, options: TableOptions, what: Literal["items", "events"
         return SourceTable(base / path, str(options.format), what)
     files = files_of(path, base)
     tables = [_open_file(file, options) for file in files]
-    return tables[0] if len(tables) == 1 else FolderTable(tables)
+    table = tables[0] if len(tables) == 1 else FolderTable(tables)
+    if options.rows is not None and options.rows not in table.lists:
+        found = f"its lists are {', '.join(table.lists)[:400]}" if table.lists else "its records have no lists"
+        raise InputError(f"rows = {options.rows!r} is no list in its records; {found}", table.name)
+    return table
 
 
 def files_of(path: str, base: Path = Path()) -> list[Path]:
@@ -84,9 +89,9 @@ def _open_file(path: Path, options: TableOptions) -> Table:
     if kind in ("csv", "tsv"):
         return CsvTable(path, options)
     if kind in ("jsonl", "json"):
-        return JsonTable(path, kind == "jsonl")
+        return JsonTable(path, options if options.format else replace(options, format=kind))
     if kind == "parquet":
-        return ParquetTable(path)
+        return ParquetTable(path, options.rows)
     if kind == "excel":
         return ExcelTable(path, options.sheet)
     if kind is not None:
@@ -103,28 +108,35 @@ def _open_file(path: Path, options: TableOptions) -> Table:
 
 
 class FolderTable:
-    """Several files with the same columns, one after the other."""
+    """Several files with the same columns, one after the other. Of JSON, where a record leaves out what it lacks, a
+    file may lack columns of others."""
 
     def __init__(self, tables: Sequence[Table]) -> None:
         self._tables = tables
         first = tables[0]
         self.name = f"{first.name} and {len(tables) - 1} others"
-        self.columns = first.columns
+        self._may_lack = first.notes["format"] in ("json", "jsonl")
+        every = tables if self._may_lack else tables[:1]
+        self.columns: Sequence[str] = tuple(dict.fromkeys(name for table in every for name in table.columns))
+        self.lists: Sequence[str] = tuple(dict.fromkeys(name for table in every for name in table.lists))
         self.notes: dict[str, Any] = {**first.notes, "files": len(tables)}
         self._begins: list[int] = []
 
     def batches(self, columns: Sequence[str] | None, rejects: Rejects) -> Iterator[pa.RecordBatch]:
         wanted = self.columns if columns is None else columns
+        check_columns(Path(self.name), None, self.columns, wanted)
         self._begins, rows = [], 0
         for table in self._tables:
-            missing = [name for name in wanted if name not in table.columns]
-            if missing:
-                reason = f"no column {missing[0]!r}, which {self._tables[0].name} has; all files need the same columns"
+            there = [name for name in wanted if name in table.columns]
+            if len(there) < len(wanted) and not self._may_lack:
+                missing = next(name for name in wanted if name not in there)
+                reason = f"no column {missing!r}, which {self._tables[0].name} has; all files need the same columns"
                 raise FileFormatError(Path(table.name), None, reason)
             self._begins.append(rows)
-            for batch in table.batches(wanted, rejects):
+            for batch in table.batches(there or table.columns[:1], rejects):
                 rows += len(batch)
-                yield batch
+                given = {name: batch.column(name) if name in there else pa.nulls(len(batch)) for name in wanted}
+                yield pa.RecordBatch.from_pydict(given)
 
     def error(self, row: int, reason: str) -> FileFormatError:
         place = max(place for place, begin in enumerate(self._begins) if begin <= row)

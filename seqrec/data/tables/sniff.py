@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from charset_normalizer import from_bytes
 
@@ -189,8 +189,10 @@ def find_dialect(
         sample = sample[: sample.rfind("\n") + 1] or sample
     if not sample.strip():
         raise FileFormatError(path, None, "empty")
-    if re.match(r"\s*<(!doctype|html|\?xml)\b", sample, re.IGNORECASE):
-        raise FileFormatError(path, 1, "a page of HTML or XML, not a table; was a login page saved in its place?")
+    if re.match(r"\s*<(\?xml|rss|feed)\b", sample, re.IGNORECASE):
+        raise FileFormatError(path, 1, "XML, not a table; export it as CSV, TSV or JSON (a product feed can be TSV)")
+    if re.match(r"\s*<(!doctype|html)\b", sample, re.IGNORECASE):
+        raise FileFormatError(path, 1, "a page of HTML, not a table; was a login page saved in its place?")
     named = _SEPARATOR_LINE.match(sample)
     if delimiter is None and named:
         delimiter = named[1]
@@ -204,6 +206,8 @@ def find_dialect(
     rows = [row for row in _rows(sample, delimiter, quote, escape) if row][:200]
     if not rows:
         raise FileFormatError(path, 1, "no row can be read; name its delimiter and quote in shop.toml")
+    if header is None and names_below(rows):
+        skip, rows = skip + 1, rows[1:]
     names = [name.strip() for name in rows[0]]
     if header is None:
         header = _is_header(names, rows[1:])
@@ -271,6 +275,22 @@ def _is_header(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     if not rows or len(set(filled)) < len(filled) or not filled:
         return bool(filled) and not any(_NUMBER.fullmatch(name) for name in filled)
     return not any(_NUMBER.fullmatch(name) for name in filled)
+
+
+def names_below(rows: Sequence[Sequence[Any]]) -> bool:
+    """Whether the first row has names of groups of columns, and the second the names of the columns: in a column that
+    the first leaves empty, the second has a word and all others numbers or dates."""
+    if len(rows) < 3 or len(rows[0]) != len(rows[1]):
+        return False
+    for place, (group, name) in enumerate(zip(rows[0], rows[1], strict=True)):
+        below = [row[place] for row in rows[2:] if place < len(row) and row[place] not in (None, "")]
+        if group in (None, "") and _is_word(name) and below and not any(_is_word(value) for value in below):
+            return all(_is_word(value) for value in rows[1] if value not in (None, ""))
+    return False
+
+
+def _is_word(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and not _NUMBER.match(value.strip())
 
 
 def _unique(names: Sequence[str]) -> list[str]:

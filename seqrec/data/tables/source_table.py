@@ -62,6 +62,7 @@ class SourceTable:
             if value is not None
         )
         self.columns: Sequence[str] = tuple(names)
+        self.lists: Sequence[str] = ()
         self.notes: dict[str, Any] = {"format": name}
 
     def batches(self, columns: Sequence[str] | None, rejects: Rejects) -> Iterator[pa.RecordBatch]:

@@ -14,6 +14,10 @@ from seqrec.errors import FileFormatError, InputError
 
 _URL = re.compile(r"[a-z][a-z0-9+]*://")
 
+_CONNECT_SECONDS = 20
+_READ_SECONDS = 600
+_PACKAGES = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+
 
 def is_url(path: str) -> bool:
     return _URL.match(path) is not None
@@ -32,20 +36,39 @@ class SqlTable:
             raise InputError("reading a database needs SQLAlchemy: pip install 'seqrec[sql]'", url[:20]) from None
         self._sql = sqlalchemy
         try:
-            parsed = sqlalchemy.make_url(url)
-            self.name = parsed.render_as_string(hide_password=True)
+            parsed = self._parsed(url)
             if parsed.get_backend_name() == "sqlite":
                 file = base / (parsed.database or "")
                 if not file.is_file():
                     raise InputError("no such SQLite file; the URL of a relative path is sqlite:///shop.db", self.name)
                 parsed = parsed.set(database=str(file))
-            self._engine = sqlalchemy.create_engine(parsed)
+            self._engine = sqlalchemy.create_engine(parsed, connect_args=_connect_args(parsed))
             self._query = query or self._only_table()
             with self._connection() as connection:
                 self.columns: Sequence[str] = tuple(connection.execute(sqlalchemy.text(self._query)).keys())
         except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
-            raise InputError(self._reason(error), getattr(self, "name", "the URL")) from None
+            raise InputError(self._reason(error), self.name) from None
+        self.lists: Sequence[str] = ()
         self.notes: dict[str, Any] = {"format": "sql", "query": self._query}
+
+    def _parsed(self, url: str) -> Any:
+        scheme = url.partition("://")[0]
+        self.name = f"{scheme}://..."  # until it is known where the password is
+        try:
+            parsed = self._sql.make_url(url)
+            self.name = parsed.render_as_string(hide_password=True)
+            parsed.get_dialect()
+        except self._sql.exc.NoSuchModuleError:
+            known = "postgresql://USER:PASSWORD@HOST/DB, mysql+pymysql://..., sqlite:///FILE"
+            way_out = (
+                "download the file first" if scheme in ("http", "https", "s3", "gs", "ftp") else f"such as {known}"
+            )
+            raise InputError(
+                f"{scheme} is not the URL of a database that SQLAlchemy knows; {way_out}", self.name
+            ) from None
+        except (ValueError, self._sql.exc.ArgumentError) as error:
+            raise InputError(f"not the URL of a database: {error}", self.name) from None
+        return parsed
 
     def batches(self, columns: Sequence[str] | None, rejects: Rejects) -> Iterator[pa.RecordBatch]:
         wanted = self.columns if columns is None else columns
@@ -77,8 +100,21 @@ class SqlTable:
         return f'SELECT * FROM "{names[0]}"'
 
     def _reason(self, error: Exception) -> str:
+        if isinstance(error, ModuleNotFoundError):
+            return f"its driver is not installed: pip install {_PACKAGES.get(error.name or '', error.name)}"
         original = getattr(error, "orig", None) or error
         return f"{original}".split("\n", 1)[0]
+
+
+def _connect_args(url: Any) -> dict[str, Any]:
+    """A server that does not answer must not stop a command for ever. The drivers that know it call it the same."""
+    driver = url.get_driver_name()
+    waits = {"connect_timeout": _CONNECT_SECONDS}
+    if driver == "pymysql":  # waits for the greeting of the server as for rows
+        waits["read_timeout"] = _READ_SECONDS
+    if driver not in ("psycopg", "psycopg2", "pymysql", "mysqldb", "mysqlconnector"):
+        return {}
+    return {name: seconds for name, seconds in waits.items() if name not in url.query}
 
 
 def _plain(value: Any) -> Any:

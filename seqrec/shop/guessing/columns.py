@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from seqrec.data.tables.base import Rejects, Table
 from seqrec.errors import InputError
-from seqrec.shop.guessing.hints import has_hint, worth_of
-from seqrec.shop.guessing.profile import ColumnProfile, values_of
+from seqrec.shop.guessing.hints import UNKNOWN, has_hint, is_late, words_of, worth_of
+from seqrec.shop.guessing.links import Link, Side
+from seqrec.shop.guessing.profile import ColumnProfile
 from seqrec.shop.times import TimeFormat, find_format
-from seqrec.shop.values import id_texts, is_available, number_of
+from seqrec.shop.values import id_texts, is_available
 
 
 @dataclass(frozen=True)
@@ -38,104 +41,16 @@ class EventsGuess:
         self.settings[name], self.why[name] = value, why
 
 
-@dataclass(frozen=True)
-class Link:
-    """The column of the items and that of the events that name the same things. `known`: share of the events' values
-    that items have. `numbers`: they are the same as numbers, not as texts."""
-
-    item_id: str
-    event_item: str
-    known: float
-    numbers: bool = False
-
-
-def find_link(items: Table, item_columns: Sequence[ColumnProfile], events: Sequence[ColumnProfile]) -> Link:
-    """Raises InputError if no column of the events has values of a column of the items."""
-    ids = sorted((c for c in item_columns if _may_be_id(c)), key=lambda c: -_id_score(c))[:4]
-    if not ids:
-        names = ", ".join(column.name for column in item_columns)
-        raise InputError(f"no column has a different value in every row, as an id has; there are {names}", items.name)
-    whole = _all_values(items, [column.name for column in ids])
-    best: tuple[float, Link] | None = None
-    for column in ids:
-        for other in events:
-            values = values_of(other)
-            if not values or other.distinct < 2:
-                continue
-            known = len(values & whole[column.name]) / len(values)
-            alike = _known_as_numbers(values, whole[column.name]) if known < 1 else 0.0
-            numbers = alike > known + 0.05
-            known = alike if numbers else known
-            score = (
-                known
-                + 0.2 * has_hint(other.name, "item")
-                + 0.1 * _id_score(column)
-                - 0.5 * has_hint(other.name, "user")
-            )
-            score -= 0.3 * has_hint(other.name, "value")
-            if known > 0 and (best is None or score > best[0]):
-                best = score, Link(column.name, other.name, known, numbers)
-    if best is None:
-        examples = "; ".join(f"{c.name}: {', '.join(c.examples[:2])}" for c in (*ids[:2], *events[:4]))
-        lists = [column.name for column in events if column.is_list]
-        rows = f"; {lists[0]} has lists: events need a row for each item" if lists else ""
-        raise InputError(
-            f"no column of the events has ids of the items ({examples}); are these files of one shop?{rows}", items.name
-        )
-    link = best[1]
-    _check_not_swapped(items, events, item_columns, link)
-    return link
-
-
-def _check_not_swapped(
-    items: Table, events: Sequence[ColumnProfile], item_columns: Sequence[ColumnProfile], link: Link
-) -> None:
-    """Raises InputError if the items repeat what the events have once, and only they say who acted."""
-    item_id = next(column for column in item_columns if column.name == link.item_id)
-    event_item = next(column for column in events if column.name == link.event_item)
-    if item_id.unique > 0.5 or event_item.unique < 1 or event_item.filled < 2:
-        return
-    names_user = any(has_hint(column.name, "user") for column in item_columns)
-    if names_user and not any(has_hint(column.name, "user") for column in events):
-        raise InputError(
-            f"each {link.item_id} occurs {item_id.filled / max(1, item_id.distinct):.0f} times in it, and once in the "
-            "events: the files seem swapped. --items names the products, --events what people did",
-            items.name,
-        )
-
-
-def _known_as_numbers(values: set[str], ids: set[str]) -> float:
-    """The share of the values that are the same number as one id; 0 if most ids are no numbers of their own."""
-    numbers = {number for one in ids if (number := number_of(one)) is not None}
-    if len(numbers) < 0.9 * len(ids):
-        return 0.0
-    return sum(number_of(one) in numbers for one in values) / len(values)
-
-
-def _may_be_id(column: ColumnProfile) -> bool:
-    if pa.types.is_nested(column.type) or pa.types.is_temporal(column.type) or pa.types.is_boolean(column.type):
-        return False
-    # Where a product has a row for each variant, its id repeats.
-    unique = column.unique > 0.5 or (column.unique > 0.05 and has_hint(column.name, "item"))
-    return column.filled >= 0.9 * column.rows and unique and column.words < 4 and column.urls < 0.5
-
-
-def _id_score(column: ColumnProfile) -> float:
-    return (
-        column.unique + 0.5 * has_hint(column.name, "item") + 0.5 * has_hint(column.name, "code") - 0.3 * column.blanks
-    )
-
-
-def _all_values(table: Table, names: Sequence[str]) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {name: set() for name in names}
-    for batch in table.batches(names, Rejects("skip")):
-        for place, name in enumerate(names):
-            found[name].update(id_texts(batch.column(place)).drop_null().to_pylist())
-    return found
-
-
-def guess_items(columns: Sequence[ColumnProfile], link: Link) -> list[ColumnGuess]:
+def guess_items(side: Side, link: Link) -> list[ColumnGuess]:
     """In the order in which models read them; the id first, what they do not read last."""
+    columns = side.columns
+    if side.rows is not None and side.own(link.item_id):
+        # What a record has itself is repeated in each of its rows.
+        records = next(column.distinct for column in columns if column.name == link.item_id)
+        columns = [
+            replace(column, rows=records, filled=min(column.filled, records)) if side.own(column.name) else column
+            for column in columns
+        ]
     guesses = [
         ColumnGuess(
             column.name,
@@ -147,12 +62,35 @@ def guess_items(columns: Sequence[ColumnProfile], link: Link) -> list[ColumnGues
         else _guess_column(column)
         for column in columns
     ]
-    by_name = {column.name: column for column in columns}
+    if side.own(link.item_id):  # the rows of an item are its variants
+        guesses = [guess if side.own(guess.name) else _of_variant(guess) for guess in guesses]
+    by_name = {column.name: column for column in side.columns}
     available = [guess for guess in guesses if guess.setting["as"] == "available"]
     available.sort(key=lambda guess: _decides(by_name[guess.name]), reverse=True)
     for extra in available[1:]:
-        guesses[guesses.index(extra)] = ColumnGuess(extra.name, {"as": "stored"}, f"{extra.why}; one column decides")
-    return sorted(guesses, key=lambda guess: guess.order)
+        column = by_name[extra.name]
+        tells_apart, flags, _ = _decides(column)
+        amounts = column.numbers > 0.5 and not {*column.examples} <= {"0", "1", "-1"}
+        if not (tells_apart and flags) or amounts:  # published and in stock both count, not how many there are
+            guesses[guesses.index(extra)] = ColumnGuess(extra.name, {"as": "stored"}, f"{extra.why}; another decides")
+    return _with_title(sorted(guesses, key=lambda guess: guess.order), by_name)
+
+
+def _with_title(guesses: list[ColumnGuess], columns: Mapping[str, ColumnProfile]) -> list[ColumnGuess]:
+    """Where no column is a title, a short description of its own for each item is read as one."""
+    texts = [guess for guess in guesses if guess.setting["as"] == "text"]
+    for guess in texts:
+        column = columns[guess.name]
+        if 3 <= guess.order < 4 and column.words < 12 and column.unique > 0.5 and texts[0].order >= 1:
+            title = replace(guess, why=f"{guess.why}; the only title there is", order=0)
+            return sorted([title if one is guess else one for one in guesses], key=lambda one: one.order)
+    return guesses
+
+
+def _of_variant(guess: ColumnGuess) -> ColumnGuess:
+    if guess.setting["as"] not in ("text", "list"):
+        return guess
+    return ColumnGuess(guess.name, {"as": "stored"}, f"{guess.why}; of the first of several in a record", 12)
 
 
 def _decides(column: ColumnProfile) -> tuple[bool, bool, float]:
@@ -162,8 +100,11 @@ def _decides(column: ColumnProfile) -> tuple[bool, bool, float]:
     return (_available_share(column) or 0.0) < 1.0, flags, column.filled / max(1, column.rows)
 
 
-def repeats_for_variants(columns: Sequence[ColumnProfile], guesses: Sequence[ColumnGuess]) -> bool:
+def repeats_for_variants(side: Side, link: Link, guesses: Sequence[ColumnGuess]) -> bool:
     """Whether rows that repeat an id leave most of its texts empty, or have a code each, as rows of variants do."""
+    if side.rows is not None and side.own(link.item_id):
+        return True
+    columns = side.columns
     by_name = {column.name: column for column in columns}
     item_id = next(by_name[guess.name] for guess in guesses if guess.setting["as"] == "id")
     text = next((by_name[guess.name] for guess in guesses if guess.setting["as"] in ("text", "list")), None)
@@ -188,6 +129,8 @@ def _guess_column(column: ColumnProfile) -> ColumnGuess:
             return ColumnGuess(column.name, {"as": "available"}, f"{shares:.1%} are available by it, {such}", 8)
     if pa.types.is_struct(column.type) or pa.types.is_map(column.type):
         return ColumnGuess(column.name, {"as": "stored"}, "nested values: kept with the item, not read as text", 12)
+    if column.is_list and all(text.startswith("{") for text in column.examples):
+        return ColumnGuess(column.name, {"as": "stored"}, "objects without a name: kept, not read as text", 15)
     if pa.types.is_temporal(column.type) or pa.types.is_boolean(column.type):
         return ColumnGuess(column.name, {"as": "stored"}, f"{_typed(column.type)}{few}", 12)
     if column.urls > 0.5:
@@ -217,10 +160,19 @@ def _guess_column(column: ColumnProfile) -> ColumnGuess:
     words = f"{what}, {column.words:.1f} words on average{tags}{few}"
     if column.is_list:
         return ColumnGuess(column.name, {"as": "list"}, words, order)
-    if column.separator and (has_hint(column.name, "category") or column.separator not in (",", "/")):
-        setting = {"as": "list", "separator": column.separator.strip() or column.separator}
+    named = has_hint(column.name, "category") or _are_pairs(column)
+    if column.separators and (named or column.separators[-1] not in (",", "/")):
+        signs = column.separators
+        setting = {"as": "list", "separator": signs[0] if len(signs) == 1 else list(signs)}
         return ColumnGuess(column.name, setting, words, order)
     return ColumnGuess(column.name, {"as": "text"}, words, order)
+
+
+def _are_pairs(column: ColumnProfile) -> bool:
+    """Whether a field has several attributes, such as color=red,size=XL."""
+    return all(
+        "=" in part for text in column.examples for sign in column.separators[:1] for part in text.split(sign)[:-1]
+    ) and all("=" in text for text in column.examples)
 
 
 def _empty(column: ColumnProfile) -> str:
@@ -229,11 +181,12 @@ def _empty(column: ColumnProfile) -> str:
 
 
 def _text_order(column: ColumnProfile) -> tuple[float, str]:
-    for order, (role, what) in enumerate(
-        (("title", "a title"), ("brand", "a brand"), ("category", "a category"), ("description", "a description"))
-    ):
-        if has_hint(column.name, role):
-            return order + min(column.words, 99) / 100, what
+    roles = (("title", "a title"), ("brand", "a brand"), ("category", "a category"), ("description", "a description"))
+    found = [(order, what) for order, (role, what) in enumerate(roles) if has_hint(column.name, role)]
+    if len(found) > 1 and found[0][0] == 0 and has_hint(column.name, "brand"):  # manufacturer_name
+        del found[0]
+    for order, what in found[:1]:
+        return order + min(column.words, 99) / 100, what
     return (2.5 if column.words < 8 else 3.5), "text"
 
 
@@ -247,16 +200,18 @@ def _available_share(column: ColumnProfile) -> float | None:
     return share if share > 0 else None
 
 
-def guess_events(table: Table, columns: Sequence[ColumnProfile], link: Link) -> EventsGuess:
+def guess_events(side: Side, link: Link) -> EventsGuess:
     """Raises InputError if no column says who acted."""
-    guess = EventsGuess()
-    left = {column.name: column for column in columns if column.name != link.event_item}
-    guess.set("item", link.event_item, f"{link.known:.1%} of its values are ids of items")
+    guess, table, columns = EventsGuess(), side.table, side.columns
+    left = {column.name: column for column in columns if column.name not in (link.event_item, *link.others)}
+    item = [link.event_item, *link.others] if link.others else link.event_item
+    first = "; the first that is filled counts" if link.others else ""
+    guess.set("item", item, f"{link.known:.1%} of its values are ids of items{first}")
     if link.numbers:
         guess.set(
             "item_numbers", True, "ids are written differently, such as 00123, 123 or 123.0: numbers are compared"
         )
-    time, found = _time_column(table, left.values())
+    time, found = _time_column(table, left.values(), side.rows or "")
     if time is not None:
         del left[time.name]
     _session(left, guess)
@@ -268,7 +223,9 @@ def guess_events(table: Table, columns: Sequence[ColumnProfile], link: Link) -> 
         del left[user.name]
         empty = _empty(user)
         guess.set("user", user.name, f"{user.filled / max(1, user.distinct):.1f} events each in the first rows{empty}")
-        if empty and "session" not in guess.settings:
+        if nobody := _nobody(user):
+            guess.set("nobody", nobody, "these values of user name nobody: guests")
+        if (empty or nobody) and "session" not in guess.settings:
             _anonymous(left, guess)
     if time is None or found is None:
         guess.set("time_format", "order", "no column has times: the order of the rows is used")
@@ -282,7 +239,9 @@ def guess_events(table: Table, columns: Sequence[ColumnProfile], link: Link) -> 
     return guess
 
 
-def _time_column(table: Table, columns: Iterable[ColumnProfile]) -> tuple[ColumnProfile | None, TimeFormat | None]:
+def _time_column(
+    table: Table, columns: Iterable[ColumnProfile], rows: str
+) -> tuple[ColumnProfile | None, TimeFormat | None]:
     best: tuple[float, ColumnProfile, TimeFormat] | None = None
     for column in columns:
         if not column.filled:
@@ -294,7 +253,16 @@ def _time_column(table: Table, columns: Iterable[ColumnProfile]) -> tuple[Column
         found = find_format(column.values, rest)
         if found is None or (found.name == "order" and not has_hint(column.name, "time")):
             continue
-        score = (found.name != "order") + 0.5 * has_hint(column.name, "time") + column.unique * 0.1
+        score = (
+            (found.name != "order")
+            + 0.5 * has_hint(column.name, "time")
+            + 0.1 * column.unique
+            + 0.3 * column.filled / column.rows
+            - 0.1 * column.name.count(".")
+            + 0.2 * (column.name.startswith(f"{rows}.") and has_hint(column.name, "time"))
+            - 0.3 * is_late(column.name)
+            + 0.05 * any(word in words_of(column.name) for word in ("gmt", "utc"))
+        )
         if best is None or score > best[0]:
             best = score, column, found
     return (None, None) if best is None else best[1:]
@@ -312,11 +280,41 @@ def _anonymous(left: dict[str, ColumnProfile], guess: EventsGuess) -> None:
     if found is not None:
         del left[found.name]
         guess.set("session", found.name, "where the user is empty: whose device it is, or the device itself")
+        return
+    mail = next((c for name, c in left.items() if c.distinct > 1 and any("@" in one for one in c.examples)), None)
+    if mail is not None:
+        del left[mail.name]
+        guess.set("session", mail.name, "where the user is empty: whose address it is, or the address itself")
+
+
+_NOBODY = frozenset(["guest", "gast", "null", "none", "nan", "n/a", "na", "-", "-1", "anonymous", "undefined",
+                     "unknown", "(not set)", "(none)", "00000000-0000-0000-0000-000000000000"])  # fmt: skip
+
+
+def _nobody(column: ColumnProfile) -> list[str]:
+    """Values that stand for guests: words for nobody, and a 0 that is far more frequent than others."""
+    counts = Counter[str]()
+    for part in column.values:
+        counted = pc.value_counts(id_texts(part).drop_null())
+        counts.update(dict(zip(counted.field(0).to_pylist(), counted.field(1).to_pylist(), strict=True)))
+    often = max(0.02 * column.filled, 10 * column.filled / max(1, len(counts)))
+    return [
+        value
+        for value, count in counts.most_common(1000)
+        if value.lower() in _NOBODY or (value == "0" and count > often)
+    ]
 
 
 def _user_column(columns: Iterable[ColumnProfile]) -> ColumnProfile | None:
     def score(column: ColumnProfile) -> float:
-        return 2.0 * has_hint(column.name, "user") + (column.unique < 0.9) + 0.5 * (column.distinct > 50)
+        return (
+            2.0 * has_hint(column.name, "user")
+            + (column.unique < 0.9)
+            + 0.5 * (column.distinct > 50)
+            + 0.2 * ("id" in words_of(column.name))
+            - 0.6 * has_hint(column.name, "anonymous")
+            - 0.1 * column.name.count(".")
+        )
 
     able = [
         column
@@ -345,11 +343,16 @@ def _type_and_value(left: dict[str, ColumnProfile], guess: EventsGuess) -> None:
         and column.letters > 0.9
         and (column.distinct > 1 or has_hint(column.name, "type"))
     ]
-    known = [
-        c for c in kinds if has_hint(c.name, "type") or any("unknown" not in worth_of(one)[1] for one in c.examples)
-    ]
+    known = [c for c in kinds if has_hint(c.name, "type") or any(worth_of(one)[1] != UNKNOWN for one in c.examples)]
     if known:
-        found = max(known, key=lambda column: 2 * has_hint(column.name, "type") + has_hint(column.name, "status"))
+        found = max(
+            known,
+            key=lambda column: (
+                2 * has_hint(column.name, "type") + has_hint(column.name, "status"),
+                sum(worth_of(one)[1] != UNKNOWN for one in column.examples) / len(column.examples),
+                round(column.filled / column.rows, 1),
+            ),
+        )
         del left[found.name]
         guess.set("type", found.name, f"{found.distinct} types in the first rows")
     values = [column for column in left.values() if has_hint(column.name, "value") and column.numbers > 0.9]

@@ -13,7 +13,6 @@ import numpy as np
 
 from seqrec.data.items import Item, attribute_text
 from seqrec.data.tables.base import Rejects, Table, TableOptions
-from seqrec.data.tables.open import open_table
 from seqrec.data.tables.source_table import recognize
 from seqrec.data.tables.sql_table import is_url
 from seqrec.errors import InputError
@@ -21,28 +20,29 @@ from seqrec.shop.events import UNTYPED, Events, Worth, read_events, weigh
 from seqrec.shop.guessing.columns import (
     ColumnGuess,
     EventsGuess,
-    find_link,
     guess_events,
     guess_items,
     repeats_for_variants,
 )
 from seqrec.shop.guessing.hints import worth_of
-from seqrec.shop.guessing.profile import profile_table
+from seqrec.shop.guessing.links import Input, find_sides
 from seqrec.shop.imported import Report, events_summary, items_summary, summary_lines
 from seqrec.shop.items import ItemCounts, read_shop_items
-from seqrec.shop.project import EventsConfig, EventType, ItemsConfig, Project, ShopConfig, toml_string, toml_value
+from seqrec.shop.project import (
+    EventsConfig,
+    EventType,
+    ItemsConfig,
+    Project,
+    ShopConfig,
+    toml_key,
+    toml_string,
+    toml_value,
+)
 
 MAX_REJECTED = 0.5
 """Share of the rows that may be unreadable; with more, the guesses are wrong or the file is not a table."""
 SHOWN_ITEMS, SHOWN_EVENTS = 5, 8
-
-
-@dataclass(frozen=True)
-class Input:
-    """A table as the command line names it."""
-
-    path: str
-    options: TableOptions = field(default_factory=TableOptions)
+_SHOWN_UNUSED = 40
 
 
 @dataclass(eq=False)
@@ -64,15 +64,10 @@ class Draft:
 
 def draft_project(items: Input, events: Input, progress: Callable[[int], object] = lambda rows: None) -> Draft:
     """Reads both tables twice: their first rows to guess, all rows to count. Raises FileFormatError or InputError."""
-    tables = open_table(items.path, items.options, "items"), open_table(events.path, events.options, "events")
-    item_columns, event_columns = profile_table(tables[0]), profile_table(tables[1])
-    for table, profiles in zip(tables, (item_columns, event_columns), strict=True):
-        if not profiles or not profiles[0].rows:
-            raise InputError("there is no row in it", table.name)
-    link = find_link(tables[0], item_columns, event_columns)
-    columns = guess_items(item_columns, link)
-    draft = Draft(items, events, tables, columns, guess_events(tables[1], event_columns, link))
-    draft.duplicates = "merge" if repeats_for_variants(item_columns, columns) else "last"
+    shop, log, link = find_sides(items, events)
+    columns = guess_items(shop, link)
+    draft = Draft(shop.source, log.source, (shop.table, log.table), columns, guess_events(log, link))
+    draft.duplicates = "merge" if repeats_for_variants(shop, link, columns) else "last"
     _try(draft, progress)
     return draft
 
@@ -94,6 +89,7 @@ def _try(draft: Draft, progress: Callable[[int], object]) -> None:
             "path": draft.items.path,
             "columns": {guess.name: guess.setting for guess in draft.columns},
             "duplicates": draft.duplicates,
+            "rows": draft.items.options.rows,
         }
     )
     rejects, counts, known = Rejects(), ItemCounts(), {}
@@ -104,7 +100,9 @@ def _try(draft: Draft, progress: Callable[[int], object]) -> None:
     _check_rejected(items_table, rejects, counts.read)
     draft.rejects["items"] = rejects
     draft.report.items = items_summary(counts, rejects)
-    events_config = EventsConfig.model_validate({"path": draft.events.path, **draft.guess.settings})
+    events_config = EventsConfig.model_validate(
+        {"path": draft.events.path, "rows": draft.events.options.rows, **draft.guess.settings}
+    )
     rejects = Rejects()
     events = read_events(events_table, events_config, rejects, progress)
     _check_rejected(events_table, rejects, events.read)
@@ -197,7 +195,7 @@ def render(draft: Draft, out: Path) -> str:
         "",
         "[items.columns]  # id; text and list: models read them, in this order; number; stored: kept, not read;",
         "                 # available: sold or not; drop",
-        *(_commented(f"{_key(guess.name)} = {_inline(guess.setting)}", guess.why) for guess in draft.columns),
+        *(_commented(f"{toml_key(guess.name)} = {_inline(guess.setting)}", guess.why) for guess in draft.columns),
         "",
         "[events]",
         *_source(draft.events, draft.tables[1], draft.rejects["events"], report.events, base),
@@ -208,7 +206,9 @@ def render(draft: Draft, out: Path) -> str:
         *_repeats(draft),
     ]
     if draft.guess.unused:
-        lines.append(f"# not used: {', '.join(_shown_name(name) for name in draft.guess.unused)}")
+        more = len(draft.guess.unused) - _SHOWN_UNUSED
+        names = ", ".join(_shown_name(name) for name in draft.guess.unused[:_SHOWN_UNUSED])
+        lines.append(f"# not used: {names}{f' and {more:,} more' if more > 0 else ''}")
     lines += _types(draft)
     lines += [
         "",
@@ -252,6 +252,11 @@ def _source(source: Input, table: Table, rejects: Rejects, summary: Mapping[str,
             lines.append(_commented("header = false", f"no names in the first row: {', '.join(dialect.columns)}"))
     if source.options.query is not None:
         lines.append(f"query = {toml_string(source.options.query)}")
+    if "of" in notes:
+        lines.append(_commented(f"records = {toml_string(notes['records'])}", f"of its lists {notes['of']}"))
+    if source.options.rows is not None:
+        why = "a row for each element of this list, with the fields of its record"
+        lines.append(_commented(f"rows = {toml_string(source.options.rows)}", why))
     if source.options.sheet is not None:
         lines.append(f"sheet = {toml_string(source.options.sheet)}")
     if rejects.count:
@@ -287,7 +292,7 @@ def _types(draft: Draft) -> list[str]:
             setting = {"negative": True}
         elif rule.ignore:
             setting = {"ignore": True}
-        lines.append(_commented(f"{_key(name)} = {_inline(setting)}", f"{counts.get(name, 0):,}; {why}"))
+        lines.append(_commented(f"{toml_key(name)} = {_inline(setting)}", f"{counts.get(name, 0):,}; {why}"))
     return lines
 
 
@@ -295,11 +300,6 @@ def _inline(setting: Mapping[str, Any]) -> str:
     if set(setting) == {"as"}:
         return toml_string(setting["as"])
     return "{ " + ", ".join(f"{name} = {toml_value(value)}" for name, value in setting.items()) + " }"
-
-
-def _key(name: str) -> str:
-    bare = name.isascii() and name and all(letter.isalnum() or letter in "-_" for letter in name)
-    return name if bare else toml_string(name)
 
 
 def _shown_name(name: str) -> str:

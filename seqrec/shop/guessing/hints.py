@@ -27,7 +27,8 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
               "artikelbezeichnung", "libelle", "label", "headline"),
     "brand": ("brand", "manufacturer", "vendor", "marke", "hersteller", "marque", "author", "artist", "autor", "marca"),
     "category": ("category", "categories", "kategorie", "kategorien", "genre", "genres", "department", "collection",
-                 "warengruppe", "categorie", "producttype", "type", "tags", "tag", "keywords", "schlagworte", "sparte"),
+                 "warengruppe", "categorie", "producttype", "type", "tags", "tag", "keywords", "schlagworte", "sparte",
+                 "group", "gruppe", "family"),
     "description": ("description", "beschreibung", "details", "body", "text", "features", "summary", "langtext",
                     "kurztext", "kurzbeschreibung", "descripcion", "bullets"),
     "price": ("price", "preis", "prix", "precio", "cost", "msrp", "uvp", "listprice", "amount", "betrag", "unitprice",
@@ -57,7 +58,8 @@ EVENT_TYPES: tuple[tuple[EventType, str, tuple[str, ...]], ...] = (
         "pending", "draft", "entwurf", "fail", "fehlgeschlagen", "offen", "ausstehend", "unpaid", "unbezahlt",
         "awaiting", "wartend", "expired", "enattente", "pendiente", "inattesa", "openstaand")),
     (_IGNORE, "only shown, not chosen", (
-        "impression", "shown", "exposure", "display", "search", "login", "logout", "session", "render", "served",
+        "itemlist", "productlist", "promotion", "impression",
+        "shown", "exposure", "display", "search", "login", "logout", "session", "render", "served",
         "listview", "error", "pageload", "scroll", "hover", "heartbeat", "ping", "resize")),
     (_HISTORY, DONE, (
         "paid", "complete", "abgeschlossen", "processing", "bearbeitung", "onhold", "wartestellung", "ship", "shipped",
@@ -65,7 +67,8 @@ EVENT_TYPES: tuple[tuple[EventType, str, tuple[str, ...]], ...] = (
         "payé", "expédié", "livré", "pagado", "enviado", "betaald")),
     (_HISTORY, "bought or put aside", (
         "purchase", "order", "buy", "transaction", "checkout", "sale", "kauf", "bestellung", "achat", "conversion",
-        "cart", "addtocart", "basket", "warenkorb", "wishlist", "favorite", "favourite", "like", "save", "bookmark",
+        "cart", "addtocart", "productadded",
+        "basket", "warenkorb", "wishlist", "favorite", "favourite", "like", "save", "bookmark",
         "merkzettel", "rent", "subscribe", "pay", "compra", "panier")),
     (_HISTORY, "looked at", (
         "view", "click", "detail", "pageview", "visit", "open", "ansicht", "klick", "play", "watch", "read", "listen",
@@ -81,8 +84,27 @@ def words_of(name: str) -> list[str]:
     return [*words, "".join(words)]
 
 
+_VAGUE = frozenset(
+    ["id", "ids", "name", "title", "label", "key", "code", "value", "number", "nr", "handle", "uuid", "slug"]
+)
+_LATE = frozenset(["updated", "update", "modified", "changed", "edited", "cancelled", "canceled", "closed", "completed",
+                   "shipped", "delivered", "due", "expires", "expiry", "deleted", "birth", "birthday", "geändert",
+                   "first", "last", "previous"])  # fmt: skip
+
+
+def telling_part(name: str) -> str:
+    """Of the name of a nested field what says what it is: `customer.id`, but `quantity` of `line_items.quantity`."""
+    parts = re.split(r"(?<=\w)\.(?=\w)", name)
+    return ".".join(parts[-2:]) if parts[-1].lower() in _VAGUE else parts[-1]
+
+
+def is_late(name: str) -> bool:
+    """Whether a time is one of what happens to a record after it was made."""
+    return not _LATE.isdisjoint(words_of(telling_part(name)))
+
+
 def has_hint(name: str, role: str) -> bool:
-    words = words_of(name)
+    words = words_of(telling_part(name))
     if role == "time" and any(word.endswith(("datum", "date", "zeitpunkt", "timestamp")) for word in words):
         return True
     return any(word in COLUMNS[role] or (role in _COMPOUND and _names_part(word, role)) for word in words)

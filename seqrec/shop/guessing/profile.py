@@ -41,7 +41,7 @@ class ColumnProfile:
     urls: float
     html: float
     blanks: float
-    separator: str | None
+    separators: tuple[str, ...]
     examples: tuple[str, ...]
     values: Sequence[pa.Array]
 
@@ -102,7 +102,7 @@ def _profile(name: str, parts: Sequence[pa.Array]) -> ColumnProfile:
         sum(_URL.fullmatch(text.strip()) is not None for text in texts) / n,
         sum(has_html(text) for text in texts) / n,
         sum(" " in text.strip() for text in texts) / n,
-        _separator(texts),
+        _separators(texts),
         tuple(dict.fromkeys(text[:60] for text in texts[:20]))[:3],
         parts,
     )
@@ -129,6 +129,19 @@ def values_of(profile: ColumnProfile) -> set[str]:
         if not pa.types.is_nested(part.type) and not pa.types.is_temporal(part.type):
             found.update(id_texts(part).drop_null().unique().to_pylist())
     return found
+
+
+def _separators(texts: Sequence[str]) -> tuple[str, ...]:
+    """What separates the parts of a list in one field; of paths such as "Home > Decor, Toys > Games" both signs."""
+    found = _separator(texts)
+    if found not in (" > ", ">", "/"):
+        return () if found is None else (found,)
+    for outer in ("|", ";", ","):
+        roots = {text.split(outer)[0].split(found)[0].strip() for text in texts}
+        further = [path.split(found)[0].strip() for text in texts for path in text.split(outer)[1:]]
+        if len(further) >= 0.02 * len(texts) and sum(root in roots for root in further) >= 0.5 * len(further) > 0:
+            return outer, found.strip()
+    return (found.strip(),)
 
 
 def _separator(texts: Sequence[str]) -> str | None:

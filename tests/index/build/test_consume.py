@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
+import socketserver
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,7 +17,7 @@ import redis
 
 from benchmarks.tools.redis_server import RedisServer
 from index.build import consume_redis as module
-from index.build.consume import Consumed, parsed
+from index.build.consume import Consumed, Record, StreamConsumer, parsed
 from index.build.consume_cli import consume
 from index.build.consume_redis import RedisConsumer
 from index.catalogue.histories import HistoryStore
@@ -159,3 +162,114 @@ def test_the_command_reads_to_the_end_and_continues(
         consume(["redis://127.0.0.1:1", *argv[1:]])
     with pytest.raises(InputError, match="neither the URL of a Redis"):
         consume(["amqp://x"])
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """The port of a server that accepts and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.fixture
+def refusing() -> Iterator[str]:
+    """The address of a Redis that knows another password."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            while self.request.recv(4096):
+                self.request.sendall(b"-WRONGPASS invalid username-password pair or user is disabled.\r\n")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def test_once_ends_with_one_line_where_nothing_can_be_read(
+    stream: tuple[redis.Redis, str],
+    redis_server: RedisServer,
+    silent: int,
+    refusing: str,
+    home: Path,
+    build: Build,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.5)
+    build()
+    client, name = stream
+    client.rpush(f"{name}-list", 1)
+    address = redis_server.url.removeprefix("redis://").removesuffix("/0")
+    for url, key, reason in (
+        (redis_server.url, name, f"there is no stream '{name}'"),
+        (redis_server.url, f"{name}-list", "the key of the stream has a value of another type; check --stream"),
+        (f"redis://:secret@{refusing}/0", name, r"redis://:\.\.\.@.*: it rejects the user and password of the URL"),
+        (f"redis://127.0.0.1:{silent}/0", name, "it does not answer within 0 s"),
+        (f"redis://{address}/shop", name, "the database after the host is a number, not 'shop'"),
+        ("redis://127.0.0.1:port/0", name, "not redis://HOST:PORT/DB: Port could not be cast"),
+    ):
+        with pytest.raises((CatalogueError, InputError), match=reason) as caught:
+            consume([url, "--stream", key, "--home", str(home), "--once"])
+        assert "secret" not in str(caught.value)
+    assert not client.exists(name)  # a misspelt name leaves nothing behind
+
+
+def test_a_server_that_is_away_is_logged_once(
+    home: Path, build: Build, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it is back, or something else goes wrong."""
+    build()
+    troubles = iter(["refused", "refused", "refused", "timeout", None, "refused"])
+
+    class Flapping(StreamConsumer[Any]):
+        rejected_name = ""
+        at_end = False
+
+        def read(self, wait: bool) -> list[Record[Any]]:
+            trouble = next(troubles, "stop")
+            if trouble == "stop":
+                raise KeyboardInterrupt
+            if trouble is not None:
+                raise CatalogueError(trouble)
+            return []
+
+        def lag(self) -> int | None:
+            return None
+
+        def close(self) -> None: ...
+
+        def _acknowledge(self, records: object, rejected: object) -> None: ...
+
+    monkeypatch.setattr("index.build.consume_cli._RETRY_SECONDS", 0)
+    monkeypatch.setattr("index.build.consume_cli._opener", lambda arguments: Flapping)
+    with caplog.at_level("INFO", "index.build.consume_cli"), pytest.raises(KeyboardInterrupt):
+        consume(["redis://x", "--home", str(home)])
+    said = [record.getMessage().partition("; trying")[0] for record in caplog.records]
+    assert said == ["redis://x: refused", "redis://x: timeout", "reading again", "redis://x: refused"]
+
+
+def test_once_ends_where_nothing_comes_and_there_is_no_end(
+    home: Path, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build()
+
+    class Endless(StreamConsumer[Any]):
+        rejected_name = ""
+        at_end = False
+
+        def read(self, wait: bool) -> list[Record[Any]]:
+            return []
+
+        def lag(self) -> int | None:
+            return None
+
+        def close(self) -> None: ...
+
+        def _acknowledge(self, records: object, rejected: object) -> None: ...
+
+    monkeypatch.setattr("index.build.consume_cli._ONCE_SECONDS", 0.2)
+    monkeypatch.setattr("index.build.consume_cli._opener", lambda arguments: Endless)
+    with pytest.raises(CatalogueError, match="redis://x: nothing arrived for 0 s, and it is not read to its end"):
+        consume(["redis://x", "--home", str(home), "--once"])

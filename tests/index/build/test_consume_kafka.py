@@ -9,6 +9,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -214,10 +215,26 @@ def test_a_killed_process_loses_nothing_and_counts_nothing_twice(topic: Topic, h
         process.communicate()
 
 
-def test_a_server_that_is_away_is_one_line(home: Path, build: Build) -> None:
+def test_a_server_that_is_away_is_one_line(
+    home: Path, build: Build, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("index.build.consume_kafka.ANSWER_SECONDS", 1.0)
     build()
-    with pytest.raises(CatalogueError, match=r"kafka://127\.0\.0\.1:1/shop\?sasl\.password=\.\.\.: "):
+    shown = r"kafka://127\.0\.0\.1:1/shop\?sasl\.password=\.\.\.: no broker answers within 1 s \(.*Connection refused\)"
+    with pytest.raises(CatalogueError, match=shown):
         consume(["kafka://127.0.0.1:1/shop?sasl.password=secret", "--home", str(home), "--once"])
+    assert "FAIL" not in capfd.readouterr().err  # librdkafka's own lines, one for each attempt
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        pytest.raises(CatalogueError, match="no broker answers within 1 s"),
+    ):
+        consume([f"kafka://127.0.0.1:{silent.getsockname()[1]}/shop", "--home", str(home), "--once"])
+
+
+def test_a_topic_that_is_missing(topic: Topic, home: Path, build: Build) -> None:
+    build()
+    with pytest.raises(CatalogueError, match=f"there is no topic '{topic.name}' to read: .*Unknown topic"):
+        consume([topic.url, "--home", str(home), "--once"])
 
 
 @pytest.mark.parametrize(

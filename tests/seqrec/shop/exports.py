@@ -6,7 +6,7 @@ import csv
 import gzip
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -15,6 +15,10 @@ import pyarrow.parquet as pq
 
 DATA = Path(__file__).parents[3] / "data" / "online-retail"
 GROUPS = ["Küche > Töpfe", "Küche > Gläser", "Garten", "Büro > Stifte", "Café"]
+
+
+CATEGORIES = ["Home & Garden > Decor", "Home & Garden > Kitchen, Sale", "Toys > Party, Gifts > Cards", "Gifts > Wrap"]
+Args = list[str]
 
 
 def purchases(users: int) -> tuple[list[tuple[str, str]], list[tuple[str, str, int]]]:
@@ -27,6 +31,23 @@ def purchases(users: int) -> tuple[list[tuple[str, str]], list[tuple[str, str, i
     with gzip.open(DATA / "items.jsonl.gz", "rt", encoding="utf-8") as file:
         items = [(item["item_id"], item["attributes"]["title"]) for item in map(json.loads, file)]
     return [item for item in items if item[0] in bought], rows
+
+
+def when(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def baskets(rows: Sequence[tuple[str, str, int]]) -> Iterator[tuple[int, str, int, list[str]]]:
+    """Number, user, second and items of each order."""
+    orders: dict[tuple[str, int], list[str]] = {}
+    for user, item_id, seconds in rows:
+        orders.setdefault((user, seconds), []).append(item_id)
+    for number, ((user, seconds), items) in enumerate(sorted(orders.items(), key=lambda one: one[0][1])):
+        yield number, user, seconds, items
+
+
+def arguments(items: str, events: str) -> Args:
+    return ["--items", items, "--events", events]
 
 
 def semicolons(folder: Path, users: int = 60) -> None:

@@ -156,7 +156,7 @@ def test_shopify_with_a_row_for_each_variant_and_visitors_that_log_in_later(fold
     items, events = project.config.items, project.config.events
     assert (items.id, items.duplicates) == ("Handle", "merge")
     assert [name for name, kind in kinds(project).items() if kind == "available"] == ["Status"]
-    assert (events.user, events.session, events.item) == ("user_id", "anonymous_id", "product_id")
+    assert (events.user, events.session, events.item) == ("user_id", "anonymous_id", "properties.product_id")
     report = import_shop(project)
     made = list(read_items(project.items))
     assert all(item.attributes["Title"] and "every day." in str(item.attributes["Body (HTML)"]) for item in made)
@@ -333,7 +333,7 @@ def test_ids_that_are_numbers_in_one_file_and_padded_texts_in_the_other(folder: 
     init(["--items", "films.parquet", "--events", "plays.parquet"])
     project = read_project(folder / "shop.toml")
     assert project.config.events.item_numbers
-    assert project.config.items.columns["dims"].kind == "stored"
+    assert {project.config.items.columns[name].kind for name in ("dims.w", "dims.h")} == {"number"}
     report = import_shop(project)
     assert report.events["left_out"] == {"no viewer": 1}
     assert set(read_interactions(project.interactions).item_ids) <= {f"{number:05d}" for number in range(1, 41)}

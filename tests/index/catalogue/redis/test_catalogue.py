@@ -352,6 +352,17 @@ def test_through_a_unix_socket(server: Server, tmp_path: Path) -> None:
 # Leases
 
 
+def test_keys_of_another_program_and_a_database_that_is_no_number(redis_url: str) -> None:
+    url, _, prefix = redis_url.partition("?prefix=")
+    with redis.Redis.from_url(url) as client:
+        for name in ("log", "items", "meta", "seq", "info"):
+            client.rpush(f"{{{prefix.partition('&')[0]}}}:{name}", 1)
+    with pytest.raises(CatalogueError, match=r"its keys of this prefix are another program's; .*add \?prefix=NAME"):
+        RedisCatalogue(redis_url, create=False)
+    with pytest.raises(InputError, match=r"SEQREC_REDIS_URL: .*the database after the host is a number, not 'shop'"):
+        RedisConnections("redis://localhost:6379/shop")
+
+
 def test_a_lease_has_one_holder(catalogue: RedisCatalogue, redis_url: str) -> None:
     other = open_or_create(redis_url)
     with catalogue.lease("reindex") as lease:

@@ -134,7 +134,7 @@ def test_json_lines_and_json(tmp_path: Path) -> None:
     assert rows_of(tmp_path / "a.jsonl") == wanted
     assert rows_of(tmp_path / "a.json") == wanted
     table = open_table(str(tmp_path / "a.jsonl"), TableOptions(), "items")
-    assert list(table.columns) == ["id", "title", "tags", "name", "brand.id"]
+    assert list(table.columns) == ["id", "title", "tags", "brand.name", "brand.id"]
 
 
 def test_broken_json_is_named_by_its_line(tmp_path: Path) -> None:
@@ -145,8 +145,8 @@ def test_broken_json_is_named_by_its_line(tmp_path: Path) -> None:
     rejects = Rejects("skip")
     assert rows_of(path, rejects) == [(1,), (3,)]
     assert rejects.count == 1
-    (tmp_path / "b.json").write_text('{"id": 1}\n{"id": 2}\n')
-    with pytest.raises(FileFormatError, match=r"b\.json, line 2: not JSON.*name the file \.jsonl"):
+    (tmp_path / "b.json").write_text('{\n"id": 1}\n{"id": 2}\n')
+    with pytest.raises(FileFormatError, match=r"b\.json, line 3: not JSON.*name the file \.jsonl"):
         rows_of(tmp_path / "b.json")
 
 
@@ -207,7 +207,16 @@ def test_folders_and_patterns(tmp_path: Path) -> None:
         ("a.json", b"[1, 2]", "not a list of objects"),
         ("a.jsonl", b"\n", "no objects in it"),
         ("a.json", b'[{"id": 1}, {"id', r"line 1: not JSON: .*; it is damaged or cut off"),
-        ("a.csv", b"<!DOCTYPE html>\n<title>Log in</title>\n", "line 1: a page of HTML or XML, not a table"),
+        ("a.csv", b"<!DOCTYPE html>\n<title>Log in</title>\n", "line 1: a page of HTML, not a table"),
+        (
+            "a.csv",
+            b"<?xml version='1.0'?>\n<rss><channel>\n",
+            "line 1: XML, not a table; export it as CSV, TSV or JSON",
+        ),
+        ("a.json", b'{"a": 1}', "not a list of objects, nor an object with one"),
+        ("a.json", b'[{"id": 1}, 2]', "line 1: a number in a list of objects"),
+        ("a.json", b'[\n{"id": 1},\n{"id": 1 "x": 2}]', "line 3: not JSON: Expecting '.' delimiter"),
+        ("a.json", b'{"id": "open', "line 1: not JSON: Unterminated string"),
     ],
 )
 def test_files_that_are_something_else(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
@@ -277,6 +286,22 @@ def test_lines_before_the_names_are_no_part_of_the_table(tmp_path: Path, before:
     assert f"line {line}: 4 columns; the first line has 3" in str(rejects.examples[0])
 
 
+def test_null_as_databases_write_it(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('id,title\n1,NULL\n\\N,"\\N"\n3,Null and void\n')
+    assert rows_of(tmp_path / "a.csv") == [("1", None), (None, None), ("3", "Null and void")]
+
+
+def test_names_of_groups_over_the_names_of_the_columns(tmp_path: Path) -> None:
+    """Only where numbers stand below a name: a first column without a name is that of a running number."""
+    (tmp_path / "a.csv").write_text("Article,,Sales,\nNo.,Name,Net,Gross\nA1,Lamp,1.5,2\nA2,Desk,3,4\n")
+    assert rows_of(tmp_path / "a.csv") == [("A1", "Lamp", "1.5", "2"), ("A2", "Desk", "3", "4")]
+    table = open_table(str(tmp_path / "a.csv"), TableOptions(), "items")
+    assert list(table.columns) == ["No.", "Name", "Net", "Gross"]
+    assert str(table.error(1, "no")).endswith("a.csv, line 4: no")
+    (tmp_path / "b.csv").write_text("id,,title\nA1,red,Lamp\nA2,blue,Desk\n")
+    assert len(rows_of(tmp_path / "b.csv")) == 2
+
+
 def test_a_table_whose_first_name_is_empty_keeps_its_first_line(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(",title\n0,a\n1,b\n")
     assert rows_of(tmp_path / "a.csv") == [("0", "a"), ("1", "b")]
@@ -311,3 +336,33 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, name: str, monkeypatch: pyt
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(FileFormatError, match=rf"{name}: cannot be read: Permission denied"):
         rows_of(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("nosuch://u:secret@h/db", "nosuch is not the URL of a database that SQLAlchemy knows; such as postgresql://"),
+        ("https://h/items.csv", "https is not the URL of a database .*; download the file first"),
+        ("postgresql://u:secret@h:port/db", "not the URL of a database: "),
+        ("postgresql+absent://u:secret@h/db", "is not the URL of a database"),
+    ],
+)
+def test_urls_that_are_of_no_database(url: str, reason: str) -> None:
+    pytest.importorskip("sqlalchemy")
+    with pytest.raises(InputError, match=reason) as caught:
+        rows_of(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_driver_that_is_missing_and_a_server_that_may_be_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    sqlalchemy = pytest.importorskip("sqlalchemy")
+    asked: dict[str, Any] = {}
+
+    def create(url: Any, connect_args: dict[str, Any]) -> None:
+        asked.update(connect_args)
+        raise ModuleNotFoundError("No module named 'pymysql'", name="pymysql")
+
+    monkeypatch.setattr(sqlalchemy, "create_engine", create)
+    with pytest.raises(InputError, match="its driver is not installed: pip install pymysql"):
+        rows_of("mysql+pymysql://h/db?read_timeout=9")
+    assert asked == {"connect_timeout": 20}  # what the URL sets stays
