@@ -14,6 +14,7 @@ SeqrecError
 │   ├── OutcomeUnknown       a write may or may not have succeeded; repeating it is safe
 │   └── CatalogueReplaced    the catalogue was emptied or restored
 ├── EngineUnavailable        the external vector engine does not answer
+├── ClusterError             the Ray cluster of a batch job does not answer, or its processes fail
 ├── NotReady                 no snapshot is loaded yet
 ├── Overloaded               too many requests are queued; retry after `retry_after`
 └── DeadlineExceeded         the deadline of a request has passed
@@ -109,6 +110,10 @@ class CatalogueReplaced(CatalogueError):
 
 
 class EngineUnavailable(SeqrecError):
+    pass
+
+
+class ClusterError(SeqrecError):
     pass
 
 

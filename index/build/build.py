@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
+from itertools import tee
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from index.build.import_items import Progress, reject_textless
 from index.catalogue.base import Catalogue, CatalogueItem
 from index.catalogue.batches import batches
+from index.cluster.workers import Count, ThisProcess, Workers
 from index.snapshot.manifest import Manifest
 from index.snapshot.snapshot import Snapshot, SnapshotStore
 from index.snapshot.writer import write_snapshot
@@ -33,6 +35,7 @@ def build_snapshot(
     progress: Progress = lambda done, total: None,
     index: str | None = None,
     event_counts: BaseCounts | None = None,
+    workers: Workers | None = None,
 ) -> Manifest:
     """Write a snapshot of the catalogue at its head; returns its manifest.
 
@@ -41,13 +44,13 @@ def build_snapshot(
     have; None: those that `previous` carries. Items that the model cannot read stay in the catalogue and are left out
     of the snapshot; for a model that reads text they raise InputError unless `on_error` is "skip". Items may be added
     meanwhile: they come after the snapshot in the log. `index`: flat, auto or a FAISS factory string; None: the one
-    requested for `previous`.
+    requested for `previous`. `workers`: encode; None: this process.
     """
     index = index or ("flat" if previous is None else previous.manifest.index_requested)
     seq = catalogue.head()
     if previous is not None and previous.manifest.catalogue_id != catalogue.catalogue_id:
         previous = None
-    source = _Source(encoder, previous)
+    source = _Source(encoder, previous, workers or ThisProcess(encoder))
     total, unreadable = source.survey(catalogue.scan(through=seq))
     if encoder.cold_items:
         reject_textless(encoder, unreadable, on_error)
@@ -79,8 +82,8 @@ def build_snapshot(
 class _Source:
     """Provides token ids and vectors of items: from the log, from the previous snapshot, or from the encoder."""
 
-    def __init__(self, encoder: Encoder, previous: Snapshot | None) -> None:
-        self._encoder = encoder
+    def __init__(self, encoder: Encoder, previous: Snapshot | None, workers: Workers) -> None:
+        self._encoder, self._workers = encoder, workers
         self._tower = encoder.item_tower
         self._previous = None
         if previous is not None:
@@ -108,6 +111,18 @@ class _Source:
             done += more
             progress(done, total)
 
+        # Workers may read batches ahead of the one whose vectors come next.
+        ahead, prepared = tee(self._prepared(rows, count))
+        wanted = ([tokens for _, tokens in missing] for _, missing in ahead)
+        for (made, missing), vectors in zip(prepared, self._workers.encode(wanted, count), strict=True):
+            for (item, tokens), vector in zip(missing, vectors, strict=True):
+                made[item.item_id] = CatalogueItem(item, tokens, vector, self._tower)
+            yield [entry for entry in made.values() if entry is not None]
+
+    def _prepared(
+        self, rows: Iterator[tuple[int, CatalogueItem]], count: Count
+    ) -> Iterator[tuple[dict[str, CatalogueItem | None], list[tuple[Item, TokenizedItem]]]]:
+        """Batches of the items by id, None where the vector is unknown, and those that are to be encoded."""
         for batch in batches(rows):
             made = {entry.item.item_id: self._known(seq, entry) for seq, entry in batch}
             unknown = [entry.item for _, entry in batch if made[entry.item.item_id] is None]
@@ -120,10 +135,7 @@ class _Source:
                 elif has_model_input(tokens):
                     missing.append((item, tokens))
             count(len(batch) - len(missing))
-            vectors = self._encoder.encode_item_tokens([tokens for _, tokens in missing], count)
-            for (item, tokens), vector in zip(missing, vectors, strict=True):
-                made[item.item_id] = CatalogueItem(item, tokens, vector, self._tower)
-            yield [entry for entry in made.values() if entry is not None]
+            yield made, missing
 
     def _known(self, seq: int, entry: CatalogueItem) -> CatalogueItem | None:
         if entry.vector is not None and entry.tokens is not None and entry.item_tower == self._tower:

@@ -13,6 +13,7 @@ from index.arguments import add_common
 from index.build.import_items import MAX_DELETE, Imported, shown
 from index.build.reindex import JobFile, Request, Result, make_snapshot
 from index.catalogue.open import location_of, open_catalogue
+from index.cluster.on_ray import Cluster
 from index.engines.milvus import open_engine
 from index.snapshot.engine_rows import engine_recall
 from index.snapshot.named import named_by
@@ -20,7 +21,7 @@ from index.snapshot.publication import KEEP, check_servable, publish, remove, ro
 from index.snapshot.snapshot import SnapshotStore, read_manifest
 from seqrec.data.items import read_items
 from seqrec.encoder import Precision
-from seqrec.errors import SnapshotError
+from seqrec.errors import InputError, SnapshotError
 from seqrec.runtime.arguments import Parser
 from seqrec.runtime.progress import StageBars
 from seqrec.runtime.threads import choose, use
@@ -50,7 +51,8 @@ def index(argv: list[str]) -> None:
         "--items",
         type=Path,
         metavar="FILE",
-        help="JSON Lines, .gz too; default: the imported items of shop.toml, without it the catalogue as it is",
+        help="JSON Lines, .gz too, or Parquet with item_id and attributes as columns, a directory of such files too; "
+        "default: the imported items of shop.toml, without it the catalogue as it is",
     )
     build.add_argument(
         "--replace",
@@ -153,6 +155,21 @@ def _add_making(parser: argparse.ArgumentParser) -> None:
         "--keep", type=_positive, default=KEEP, metavar="N", help=f"published snapshots to keep; default: {KEEP}"
     )
     parser.add_argument("--force", action="store_true", help="write a snapshot even if nothing has changed")
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="encode and count on a Ray cluster: HOST:PORT of one that this machine belongs to, or local to start one "
+        "here; the same command continues a job that was killed",
+    )
+    parser.add_argument(
+        "--actors", type=_positive, metavar="N", help="with --ray: processes that encode; default: as there is room"
+    )
+    parser.add_argument(
+        "--gpus-per-actor",
+        type=_gpus,
+        metavar="X",
+        help="with --ray: encode on GPUs; a fraction such as 0.5 shares one; default: on CPUs",
+    )
 
 
 def _build(arguments: argparse.Namespace) -> None:
@@ -182,6 +199,7 @@ def _make(arguments: argparse.Namespace, job: JobFile) -> Result:
             replace=replace,
             max_delete=getattr(arguments, "max_delete", MAX_DELETE),
             force=arguments.force,
+            cluster=_cluster(arguments),
         )
         result = make_snapshot(arguments.home, request, progress, location_of(arguments.home))
     manifest, imported = result.manifest, result.imported
@@ -339,6 +357,25 @@ def _share(text: str) -> float:
         value = -1.0
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"a share from 0 to 1, not {text!r}")
+    return value
+
+
+def _cluster(arguments: argparse.Namespace) -> Cluster | None:
+    if arguments.ray is not None:
+        return Cluster(arguments.ray, arguments.actors, arguments.gpus_per_actor or 0)
+    for name in ("actors", "gpus_per_actor"):
+        if getattr(arguments, name) is not None:
+            raise InputError("it needs --ray, which names the cluster", f"--{name.replace('_', '-')}")
+    return None
+
+
+def _gpus(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1 and not (value >= 1 and value.is_integer()):
+        raise argparse.ArgumentTypeError(f"a whole number from 1, or a fraction of a GPU such as 0.5, not {text!r}")
     return value
 
 

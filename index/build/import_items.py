@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import tee
 
 from index.catalogue.base import Catalogue, CatalogueItem
 from index.catalogue.batches import batches
+from index.cluster.workers import ThisProcess, Workers
 from seqrec.data.items import Item, OnError
 from seqrec.encoder import Encoder
 from seqrec.errors import InputError, ItemNotFound, LogTruncated
@@ -42,11 +44,13 @@ def import_items(
     items: Sequence[Item],
     on_error: OnError = "raise",
     progress: Progress = lambda done, total: None,
+    workers: Workers | None = None,
 ) -> Imported:
     """Upsert the items that are new, changed or encoded by another item tower. Items that `items` lacks stay.
 
     Each batch of 1,000 is durable once it is written, so an interrupted import continues where it stopped. Raises
     InputError, before anything is written, for items without text; with `on_error="skip"` they are left out.
+    `workers`: encode; None: this process.
     """
     tower = encoder.item_tower
     pending: list[Item] = []
@@ -70,16 +74,32 @@ def import_items(
                 fresh.append((item, tokens))
     reject_textless(encoder, textless, on_error)
     created = updated = reencoded = done = 0
-    for pairs in batches(fresh):
-        entries = with_known_vectors(catalogue, [CatalogueItem(item, tokens, None, tower) for item, tokens in pairs])
-        # A model that only knows ids has no token, and so no vector, for an item that was not in training.
-        missing = [row for row, entry in enumerate(entries) if entry.vector is None and has_model_input(pairs[row][1])]
-        vectors = encoder.encode_item_tokens([pairs[row][1] for row in missing])
+
+    def prepared() -> Iterator[tuple[list[CatalogueItem], dict[int, TokenizedItem]]]:
+        """Batches of entries, and the tokens of those that are to be encoded, by row."""
+        for pairs in batches(fresh):
+            entries = with_known_vectors(
+                catalogue, [CatalogueItem(item, tokens, None, tower) for item, tokens in pairs]
+            )
+            # A model that only knows ids has no token, and so no vector, for an item that was not in training.
+            yield (
+                entries,
+                {
+                    row: tokens
+                    for row, (entry, (_, tokens)) in enumerate(zip(entries, pairs, strict=True))
+                    if entry.vector is None and has_model_input(tokens)
+                },
+            )
+
+    # Workers may read batches ahead of the one whose vectors come next.
+    ahead, own = tee(prepared())
+    wanted = (list(missing.values()) for _, missing in ahead)
+    for (entries, missing), vectors in zip(own, (workers or ThisProcess(encoder)).encode(wanted), strict=True):
         for row, vector in zip(missing, vectors, strict=True):
             entries[row] = replace(entries[row], vector=vector)
         result = catalogue.put(entries)
-        again = sum(item.item_id in stale for item, _ in pairs)
-        created, reencoded, done = created + result.created, reencoded + again, done + len(pairs)
+        again = sum(entry.item.item_id in stale for entry in entries)
+        created, reencoded, done = created + result.created, reencoded + again, done + len(entries)
         updated += max(0, result.updated - again)
         progress(done, len(fresh))
     return Imported(created, updated, len(items) - len(pending) + reencoded, reencoded, len(textless))

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self, cast
@@ -26,6 +26,8 @@ from index.catalogue.base import Catalogue
 from index.catalogue.event_types import EventTypes
 from index.catalogue.histories import HistoryStore
 from index.catalogue.open import Location, open_catalogue, open_histories
+from index.cluster.on_ray import Cluster, ray_workers
+from index.cluster.workers import ThisProcess, Workers
 from index.events.counting import current_counts
 from index.events.import_events import import_interactions
 from index.snapshot.carried import forget_popularity, kept_popularity
@@ -66,6 +68,7 @@ class Request:
     max_delete: float = MAX_DELETE  # share of the stored items that `replace` may delete
     force: bool = False  # a new snapshot even if nothing has changed
     wait: bool = False  # while another snapshot is made
+    cluster: Cluster | None = None  # Ray encodes and counts; None: this process
     instead_of: str | None = None  # digest of the checkpoint that must be served; otherwise nothing is made
 
 
@@ -93,6 +96,7 @@ def make_snapshot(
     location = home if location is None else location
     store = SnapshotStore(home)
     with (
+        ExitStack() as stack,
         closing(open_catalogue(location, create=bool(request.items))) as catalogue,
         catalogue.lease("reindex", request.wait),
         store.writing(),
@@ -117,7 +121,10 @@ def make_snapshot(
         encoder = load_model(checkpoint, request.device, precision or "float32")
         if request.index is not None:
             check_index(request.index, encoder.dim, encoder.metric)
-        imported = _import(store, catalogue, encoder, request, progress)
+        workers: Workers = ThisProcess(encoder)
+        if request.cluster is not None:
+            workers = stack.enter_context(ray_workers(request.cluster, encoder, home / "shards"))
+        imported = _import(store, catalogue, encoder, workers, request, progress)
         if interactions is not None:
             import_interactions(histories, interactions, lambda done, of: progress("events", done, of))
         settings = None if encoder.hybrid is None else encoder.hybrid.cooccurrence
@@ -130,7 +137,7 @@ def make_snapshot(
             return Result(current, imported, request.publish, created=False)
         lock = keep_checkpoint(home, encoder.checkpoint)
         counted = None if previous is None else _reusable_counts(previous, settings)
-        event_counts = current_counts(histories, settings, counted)
+        event_counts = current_counts(histories, settings, counted, workers.count_blocks)
         manifest = build_snapshot(
             store,
             catalogue,
@@ -141,7 +148,9 @@ def make_snapshot(
             lambda done, of: progress("index", done, of),
             request.index,
             event_counts,
+            workers,
         )
+        workers.finish()
         previous = None  # its files may be removed from here on
         del lock  # the snapshot names the checkpoint now
         removed: Sequence[str] = ()
@@ -156,7 +165,12 @@ def make_snapshot(
 
 
 def _import(
-    store: SnapshotStore, catalogue: Catalogue, encoder: Encoder, request: Request, progress: StageProgress
+    store: SnapshotStore,
+    catalogue: Catalogue,
+    encoder: Encoder,
+    workers: Workers,
+    request: Request,
+    progress: StageProgress,
 ) -> Imported:
     """Upsert the items of the request; with `replace`, delete the stored items that it lacks."""
     if not request.items:
@@ -171,7 +185,7 @@ def _import(
     new = {item.item_id for item in request.items} - catalogue.ids()
     recreated = deleted_before(catalogue, new, _oldest_seq(store, catalogue)) if new and catalogue.head() else []
     imported = import_items(
-        catalogue, encoder, request.items, request.on_error, lambda done, of: progress("import", done, of)
+        catalogue, encoder, request.items, request.on_error, lambda done, of: progress("import", done, of), workers
     )
     deleted = 0
     if request.replace:

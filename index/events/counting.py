@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from index.catalogue.histories import HistoryStore
 from seqrec.errors import LogTruncated
-from seqrec.hybrid.cooccurrence import CooccurrenceSettings
+from seqrec.hybrid.cooccurrence import Blocks, CooccurrenceSettings
 from seqrec.hybrid.event_counts import BaseCounts, EventChanges, EventCounts, count_sequences
 
 log = logging.getLogger(__name__)
@@ -19,13 +19,21 @@ COUNT_AGAIN = 200_000
 """Further behind the log than this, counting a million events from scratch is faster than following."""
 
 
-def count_events(store: HistoryStore, settings: CooccurrenceSettings | None) -> BaseCounts:
-    """Count all events of the log from scratch: about 7 s and 1 GB per million events."""
-    return count_sequences(settings, store.log_id, store.event_sequences())
+def count_events(
+    store: HistoryStore, settings: CooccurrenceSettings | None, compute: Blocks | None = None
+) -> BaseCounts:
+    """Count all events of the log from scratch: about 7 s and 1 GB per million events.
+
+    compute: as in `seqrec.hybrid.cooccurrence.count`.
+    """
+    return count_sequences(settings, store.log_id, store.event_sequences(), compute)
 
 
 def start_counts(
-    store: HistoryStore, settings: CooccurrenceSettings | None, base: BaseCounts | None = None
+    store: HistoryStore,
+    settings: CooccurrenceSettings | None,
+    base: BaseCounts | None = None,
+    compute: Blocks | None = None,
 ) -> EventCounts:
     """Counts that `follow` can bring up to the head: `base` if it was counted from this log, else counted from scratch.
 
@@ -33,7 +41,7 @@ def start_counts(
     """
     if base is not None and _leads_on(store, base):
         return EventCounts(settings, base)
-    return EventCounts(settings, count_events(store, settings))
+    return EventCounts(settings, count_events(store, settings, compute))
 
 
 def follow(
@@ -54,10 +62,13 @@ def follow(
 
 
 def current_counts(
-    store: HistoryStore, settings: CooccurrenceSettings | None, base: BaseCounts | None = None
+    store: HistoryStore,
+    settings: CooccurrenceSettings | None,
+    base: BaseCounts | None = None,
+    compute: Blocks | None = None,
 ) -> BaseCounts:
     """Counts as of the log's head, for a new snapshot. `base`: those of the previous one, if the settings are equal."""
-    counts = start_counts(store, settings, base)
+    counts = start_counts(store, settings, base, compute)
     follow(store, counts)
     return counts.compact()
 

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from seqrec.data.csv_records import CsvRecord, CsvRecordError, csv_records, hidden_rows
-from seqrec.data.jsonl import BrokenLines, json_object, kind_of, numbered_lines
+from seqrec.data.item_records import item_records
+from seqrec.data.jsonl import BrokenLines, kind_of, numbered_lines
 from seqrec.data.jsonl import OnError as OnError
 from seqrec.data.timestamps import Timestamps as Timestamps
 from seqrec.data.timestamps import (
@@ -210,33 +211,31 @@ def make_item(item_id: object, attributes: object, available: object = True, fie
 
 
 def read_items(path: str | Path, on_error: OnError = "raise") -> list[Item]:
-    """All items of a JSON Lines file (`.gz` too), in file order.
+    """All items of a JSON Lines file (`.gz` too), or of a Parquet file or a directory of them, in file order.
 
-    A broken line raises FileFormatError with its number, or is skipped and counted with `on_error="skip"`. The same
-    id twice is an error of the second line.
+    A broken line raises FileFormatError with its number (for Parquet the row, counted from 1), or is skipped and
+    counted with `on_error="skip"`. The same id twice is an error of the second line.
     """
     path = Path(path)
     items: list[Item] = []
-    line_of: dict[str, int] = {}
+    place_of: dict[str, tuple[Path, int]] = {}
     skipped = BrokenLines(path, on_error)
-    for number, line in numbered_lines(path):
-        if not line.strip():
-            continue
+    for file, number, record in item_records(path):
         try:
-            record = json_object(line)
-            unknown = record.keys() - {"item_id", "attributes", "available"}
-            if unknown:
-                raise InputError(f"unknown field {sorted(unknown)[0]!r}; put it into attributes")
-            if "item_id" not in record or "attributes" not in record:
-                raise InputError('a line is {"item_id": "...", "attributes": {...}}; item_id or attributes is missing')
+            if isinstance(record, InputError):
+                raise record
             item = make_item(record["item_id"], record["attributes"], record.get("available", True))
-            if item.item_id in line_of:
-                raise InputError(f"item {item.item_id!r} occurs already in line {line_of[item.item_id]}")
+            if item.item_id in place_of:
+                other, first = place_of[item.item_id]
+                elsewhere = "" if other == file else f" of {other.name}"
+                raise InputError(f"item {item.item_id!r} occurs already in line {first}{elsewhere}")
         except InputError as error:
+            skipped.path = file
             skipped.add(number, str(error))
             continue
-        line_of[item.item_id] = number
+        place_of[item.item_id] = file, number
         items.append(item)
+    skipped.path = path
     skipped.report()
     if not items:
         raise FileFormatError(path, None, "no items in it")

@@ -25,7 +25,7 @@ sums are exact below 2^32, which 4 million events reach at 10 half-lives after t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -191,16 +191,17 @@ def count(
     items: int,
     timestamps: Times | None = None,
     event_weights: Floats | None = None,
+    compute: Blocks | None = None,
 ) -> Counts:
     """Count from scratch: user u has rows[offsets[u]:offsets[u + 1]], oldest first, each below `items`.
 
     timestamps: [m], read only with a half-life. event_weights: [m], factors of each event and of its
-    pairs with earlier ones; None: 1.
+    pairs with earlier ones; None: 1. compute: computes the blocks elsewhere; None: here, one after the other.
     """
     weights = _event_weights(settings, rows, timestamps, event_weights)
-    pairs = _Pairs(settings, rows.astype(np.int32), offsets, weights, items)
+    pairs = Pairs(settings, rows.astype(np.int32), offsets, weights, items)
     lengths, columns, values = [np.zeros(1, np.int64)], np.zeros(0, np.int32), np.zeros(0)
-    for block in pairs.blocks():
+    for block in pairs.blocks() if compute is None else compute(pairs):
         lengths.append(np.diff(block.indptr))
         # The C library lets a large array grow without a copy of it, so that all counts are held once.
         columns.resize(len(columns) + block.nnz, refcheck=False)
@@ -213,8 +214,11 @@ def count(
     return Counts(csr_array((values, *index), shape=(items, items)), events)
 
 
-class _Pairs:
-    """The pairs of all events, summed by the item that they start from: a range of items after the other."""
+class Pairs:
+    """The pairs of all events, summed by the item that they start from: a range of items after the other.
+
+    A block, the rows of C of one range, depends on no other block. Its bits depend on its bounds.
+    """
 
     def __init__(
         self, settings: CooccurrenceSettings, rows: Columns, offsets: Rows, weights: Floats, items: int
@@ -224,22 +228,32 @@ class _Pairs:
         self.before = (places - np.repeat(offsets[:-1], lengths)).astype(np.int32)  # events of the user
         self.after = (np.repeat(offsets[1:], lengths) - 1 - places).astype(np.int32)
         self.by_distance = settings.distance_weights()[: max(int(lengths.max(initial=0)) - 1, 0)]
+        self.events_at_once = max(1, PAIRS_AT_ONCE // (2 * max(1, len(self.by_distance))))
         self.by_item = np.argsort(rows, kind="stable")
         self.begins = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=items))])  # in by_item
 
-    def blocks(self) -> Iterator[csr_array]:
-        """The rows of C in their order, sorted by column, without zeros."""
-        at_once = max(1, PAIRS_AT_ONCE // (2 * max(1, len(self.by_distance))))  # events
+    def bounds(self) -> Iterator[tuple[int, int]]:
+        """The first item of each block, and the one after its last: together all items, in their order."""
         begin = 0
         while begin < self.items:
-            end = int(np.searchsorted(self.begins, self.begins[begin] + at_once, side="right")) - 1
+            end = int(np.searchsorted(self.begins, self.begins[begin] + self.events_at_once, side="right")) - 1
             end = min(max(end, begin + 1), self.items)
-            block = csr_array((end - begin, self.items))
-            for first in range(self.begins[begin], self.begins[end], at_once):
-                block = block + self._summed(self.by_item[first : min(first + at_once, self.begins[end])], begin, end)
-            block.sort_indices()
-            yield block
+            yield begin, end
             begin = end
+
+    def block(self, begin: int, end: int) -> csr_array:
+        """[end - begin, items] Rows of C, sorted by column, without zeros. The bounds are one pair of `bounds`."""
+        at_once = self.events_at_once
+        block = csr_array((end - begin, self.items))
+        for first in range(self.begins[begin], self.begins[end], at_once):
+            block = block + self._summed(self.by_item[first : min(first + at_once, self.begins[end])], begin, end)
+        block.sort_indices()
+        return block
+
+    def blocks(self) -> Iterator[csr_array]:
+        """All rows of C in their order."""
+        for begin, end in self.bounds():
+            yield self.block(begin, end)
 
     def _summed(self, at: Rows, begin: int, end: int) -> csr_array:
         """The pairs from the events at these positions, whose items are in the range."""
@@ -261,6 +275,10 @@ class _Pairs:
             return csr_array((end - begin, self.items))
         there, source, target = np.concatenate(values), np.concatenate(sources), np.concatenate(targets)
         return coo_array((there, (source, target)), shape=(end - begin, self.items)).tocsr()
+
+
+Blocks = Callable[[Pairs], Iterable[csr_array]]
+"""Computes the blocks of C elsewhere, equal to `Pairs.blocks` and in its order."""
 
 
 def slice_changes(

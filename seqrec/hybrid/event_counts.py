@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from seqrec.errors import CatalogueError
 from seqrec.hybrid.cooccurrence import (
+    Blocks,
     Changes,
     CooccurrenceSettings,
     Floats,
@@ -292,8 +293,13 @@ class EventCounts:
         return place if place < len(ids) and ids[place] == item_id else None
 
 
-def count_sequences(settings: CooccurrenceSettings | None, log_id: str, sequences: EventChanges) -> BaseCounts:
-    """Count from scratch: `sequences` are all there are, whole. Equal to `EventCounts.apply`, in less time."""
+def count_sequences(
+    settings: CooccurrenceSettings | None, log_id: str, sequences: EventChanges, compute: Blocks | None = None
+) -> BaseCounts:
+    """Count from scratch: `sequences` are all there are, whole. Equal to `EventCounts.apply`, in less time.
+
+    compute: as in `cooccurrence.count`.
+    """
     item_ids = sorted(set(sequences.items))
     number = {item_id: place for place, item_id in enumerate(item_ids)}
     rows = np.array([number[item_id] for item_id in sequences.items], dtype=np.int64)
@@ -303,9 +309,7 @@ def count_sequences(settings: CooccurrenceSettings | None, log_id: str, sequence
         events = np.bincount(rows, sequences.weights, len(item_ids)).astype(np.float64)
         offsets = np.zeros(len(item_ids) + 1, np.int64)
         return BaseCounts(item_ids, events, offsets, none.columns, none.values, sequences.seq, log_id, times)
-    counts = count(
-        settings, rows, sequences.offsets, len(item_ids), sequences.timestamps, event_weights=sequences.weights
-    )
+    counts = count(settings, rows, sequences.offsets, len(item_ids), sequences.timestamps, sequences.weights, compute)
     pairs = counts.pairs
     return BaseCounts(
         item_ids,

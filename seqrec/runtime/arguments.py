@@ -87,8 +87,9 @@ class Parser(argparse.ArgumentParser):
 
 def did_you_mean(given: str, choices: Sequence[str]) -> str:
     """`, did you mean 'train'?` for the nearest choice, or nothing."""
-    near = get_close_matches(given, choices, n=1, cutoff=0.6)
-    return f", did you mean {near[0]!r}?" if near else ""
+    names = {choice.lstrip("-"): choice for choice in choices}  # the dashes, which all have, are no likeness
+    near = get_close_matches(given.lstrip("-"), names, n=1, cutoff=0.6)
+    return f", did you mean {names[near[0]]!r}?" if near else ""
 
 
 def subcommands(parser: argparse.ArgumentParser) -> dict[str, Parser]:

@@ -57,7 +57,11 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "seqrec index rollback": ("seqrec index rollback",),
     "seqrec index remove": ("seqrec index remove 20261129T110203-000813-1a2b3c",),
     "seqrec index list": ("seqrec index list --json",),
-    "seqrec reindex": ("seqrec reindex", "seqrec reindex --checkpoint runs/second/checkpoint"),
+    "seqrec reindex": (
+        "seqrec reindex",
+        "seqrec reindex --checkpoint runs/second/checkpoint",
+        "seqrec reindex --checkpoint runs/second/checkpoint --ray 10.0.0.5:6379 --actors 16",
+    ),
     "seqrec sync": ("seqrec sync products.csv", "seqrec sync export.csv --allow-gone"),
     "seqrec consume": (
         "seqrec consume redis://localhost:6379/0 --stream shop --once",

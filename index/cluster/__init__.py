@@ -1,0 +1,1 @@
+"""Encoding and counting for the batch job, in its own process or in those of a Ray cluster."""
