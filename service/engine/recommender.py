@@ -19,7 +19,7 @@ from index.catalogue.base import Catalogue, CatalogueItem, PutResult
 from index.catalogue.histories import Event, HistoryStore
 from index.snapshot.publication import place
 from seqrec.data.items import Item, check_item_id, check_user_id
-from seqrec.errors import CatalogueError, InputError, ItemChanged, ItemNotFound, NotReady
+from seqrec.errors import CatalogueError, DeadlineExceeded, InputError, ItemChanged, ItemNotFound, NotReady
 from service.deadline import Deadline
 from service.engine.attributes import AttributeBudget, unknown_fields
 from service.engine.batcher import Batcher, BatchRecord, Lane
@@ -56,8 +56,6 @@ Answered = Callable[[Sequence[Plan], Mapping[str, UserHistory], Sequence[Answer]
 RECOMMEND, ITEMS = "recommend", "items"
 _THREADS = 8
 _HEAVY_THREADS = 2
-_PATCH_ATTEMPTS = 20
-"""Of a patch whose items others change at the same time."""
 _FAILURE_SECONDS = 60.0
 """How long a failed call shows, unless one succeeds."""
 _HEAVY_STAGES = ("filter", "explain", "prepare_many", "answer_many")
@@ -190,24 +188,28 @@ class Recommender:
     async def patch(self, patches: Sequence[ItemPatch], trace: Trace) -> tuple[int, int, int]:
         """Change attributes and availability of items, all or none: seq, and how many were updated and unchanged.
 
-        Raises ItemNotFound, and as `put`.
+        Where others change the same items, again until the deadline. Raises ItemNotFound, ItemChanged, and as `put`.
         """
         if len(patches) > self._settings.max_items:
             raise InputError(f"at most {self._settings.max_items} items in one call, not {len(patches)}", "items")
-        result: PutResult | ItemChanged | None = None
-        for _ in range(_PATCH_ATTEMPTS):
-            async with self._write_deadline(trace) as deadline:
-                view = await self._view(0, trace, deadline)
-                question = (self._catalogue, view.towers, patches)
-                found = await self._on_threads("read", trace, patched_entries, *question, units=len(patches))
-                found = replace(found, entries=await self._encoded(view, found.entries, trace, deadline))
+        changed: ItemChanged | None = None
+        while True:
+            try:
+                async with self._write_deadline(trace) as deadline:
+                    view = await self._view(0, trace, deadline)
+                    question = (self._catalogue, view.towers, patches)
+                    found = await self._on_threads("read", trace, patched_entries, *question, units=len(patches))
+                    found = replace(found, entries=await self._encoded(view, found.entries, trace, deadline))
+            except DeadlineExceeded:
+                if changed is not None:
+                    raise changed from None
+                raise
             arguments = (self._catalogue, found)
             result = await self._on_threads("write", trace, put_unless_changed, *arguments, units=len(patches))
             if isinstance(result, PutResult):
                 await self._wait_until_searched(result.seq, trace)
                 return result.seq, result.updated, found.unchanged
-        assert isinstance(result, ItemChanged)
-        raise result
+            changed = result
 
     async def _encoded(
         self, view: View, entries: Sequence[CatalogueItem], trace: Trace, deadline: Deadline

@@ -10,7 +10,8 @@ from seqrec.errors import InputError
 from service.settings import Settings, is_loopback, load_settings
 
 
-def test_defaults_are_those_of_the_design() -> None:
+def test_defaults_are_those_of_the_design(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SEQREC_DEADLINE")
     settings = load_settings()
     assert (settings.home, settings.host, settings.port) == (Path("var"), "127.0.0.1", 8000)
     assert settings.max_body_bytes == 4 * 1024 * 1024

@@ -172,7 +172,7 @@ def test_reports_tell_the_two_models_apart(client: TestClient, first: str, other
 def test_what_a_placement_names_is_loaded_reported_and_let_go(
     make_client: MakeClient, home: Path, first: str, other: str
 ) -> None:
-    client = make_client(deadline=1.0)
+    client = make_client(deadline=4.0)
     refused = client.post("/recommend", json={"history": HISTORY, "snapshot": other})
     assert (refused.status_code, refused.json()["field"]) == (422, "snapshot")
     assert "no placement names it: name it as the snapshot of a variant" in refused.json()["detail"]

@@ -12,10 +12,12 @@ from urllib.parse import quote
 import pytest
 from starlette.testclient import TestClient
 
-from index.catalogue.base import CatalogueItem
+from index.catalogue.base import Catalogue, CatalogueItem, PutResult
 from index.catalogue.sqlite.catalogue import SqliteCatalogue
 from seqrec.data.items import make_item
 from seqrec.encoder import Encoder
+from seqrec.errors import ItemChanged
+from service.engine.posted_items import Patched, put_unless_changed
 
 MakeClient = Callable[..., TestClient]
 
@@ -181,6 +183,26 @@ def test_patches_at_the_same_time_lose_nothing(client: TestClient) -> None:
         answers = list(pool.map(lambda body: client.patch("/items/kite", json=body).status_code, patches))
     assert answers == [200] * 24
     assert len(client.get("/items/kite").json()["attributes"]) == 25
+
+
+def test_a_patch_whose_item_others_keep_changing(make_client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is tried again until its deadline, and says then why nothing was written."""
+    attempts = 0
+
+    def changed_meanwhile(catalogue: Catalogue, patched: Patched) -> PutResult | ItemChanged:
+        nonlocal attempts
+        attempts += 1
+        return put_unless_changed(catalogue, patched) if attempts == 40 else ItemChanged("kite")
+
+    client = make_client(write_deadline=5.0)
+    put(client, {"item_id": "kite", "attributes": {"title": "Paper kite"}})
+    monkeypatch.setattr("service.engine.recommender.put_unless_changed", changed_meanwhile)
+    assert client.patch("/items/kite", json={"attributes": {"shelf": 1}}).status_code == 200
+    client = make_client(write_deadline=0.5)
+    refused = client.patch("/items/kite", json={"attributes": {"shelf": 2}})
+    assert refused.status_code == 503
+    assert "item 'kite' was changed by another request at the same time" in refused.json()["detail"]
+    assert client.get("/items/kite").json()["attributes"]["shelf"] == 1
 
 
 @pytest.mark.slow
