@@ -9,12 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from seqrec.encoder import Encoder
-from seqrec.hybrid.cooccurrence import count
 from seqrec.hybrid.scoring import HybridScorer
 from seqrec.hybrid.settings import HybridSettings
 from training.data.dataset import Cases, Dataset, Rows
 from training.evaluation.comparison import Evaluation, Figure, Model, PairedTest, evaluate
-from training.evaluation.evaluate import EncodedItems, encode_cases, top_k
+from training.evaluation.evaluate import EncodedItems, encode_cases, known_counts, top_k
 from training.evaluation.ranking import PESSIMISTIC, CandidateMode, case_ranks
 
 SERVED, CANDIDATE = "served", "candidate"
@@ -106,10 +105,7 @@ def _parts(model: Model, dataset: Dataset, cases: Cases, mode: CandidateMode) ->
     settings = model.encoder.hybrid
     if settings is None:
         return {}
-    rows, offsets = dataset.known_events("test")
-    counts = count(
-        settings.cooccurrence, rows, offsets, len(dataset.items), event_weights=dataset.known_weights("test")
-    )
+    counts = known_counts(settings.cooccurrence, dataset, "test")
     terms = model.encoder.term_vectors(list(model.items.tokens))
     queries = encode_cases(model.encoder, model.items.tokens, dataset, cases)
     found = {}

@@ -37,7 +37,6 @@ from retraining.comparison import FIGURE
 from retraining.retrain import Options, retrain
 from seqrec.data.items import Interactions, read_interactions, read_items
 from seqrec.encoder import Encoder, load_model
-from seqrec.hybrid.cooccurrence import count
 from seqrec.hybrid.scoring import HybridScorer
 from seqrec.runtime.arguments import Parser
 from training.config.load import load_config, preset_path
@@ -45,7 +44,7 @@ from training.config.schema import RunConfig
 from training.data.dataset import Dataset, join
 from training.data.splits import SplitConfig
 from training.engine.run import train
-from training.evaluation.evaluate import EncodedItems, encode_cases, model_scorer
+from training.evaluation.evaluate import EncodedItems, encode_cases, hybrid_scorer, known_counts, model_scorer
 from training.evaluation.ranking import case_ranks
 from training.evaluation.significance import interval, resampled_means
 from training.hybrid.recipe import recipe_for
@@ -175,19 +174,9 @@ class _Simulation:
         scorer = model_scorer(encoder, encoded, dataset, cases, "test")
         settings = encoder.hybrid
         if counted is not None and settings is not None:
-            rows, offsets = counted.known_events("test")
-            counts = count(settings.cooccurrence, rows, offsets, len(dataset.items))
+            counts = known_counts(settings.cooccurrence, counted, "test")
             hybrid = HybridScorer.of(settings, counts, encoder.term_vectors(list(encoded.tokens)))
-            queries = encode_cases(encoder, encoded.tokens, dataset, cases)
-
-            def scorer(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-                histories = [cases.histories[number] for number in numbers]
-                found = hybrid.scores(histories, encoded.scores(queries[numbers]))
-                if settings.exclude_seen:
-                    for row, history in zip(found, histories, strict=True):
-                        row[history] = -np.inf
-                return found
-
+            scorer = hybrid_scorer(hybrid, encoded, encode_cases(encoder, encoded.tokens, dataset, cases), cases)
         ranks = case_ranks(scorer, cases, len(dataset.items), ("all items",))
         values: Values = ranks["all items"].figures([10])[FIGURE]
         return values

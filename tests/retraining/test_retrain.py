@@ -91,6 +91,14 @@ def test_a_good_candidate_is_published_and_can_be_rolled_back(home: Path) -> Non
     assert (last["result"], last["report"]) == ("published", outcome.report.name)
 
 
+def test_models_whose_events_fade_are_compared_part_by_part(home: Path) -> None:
+    add_day(home, 10)
+    outcome = retrain(home, home, Options(overrides=["hybrid.half_life_days=20"]))
+    record = report_of(outcome.report)
+    assert record["result"] in ("published", "not published")
+    assert 0 < record["parts"]["candidate"]["co-occurrence"] <= 1
+
+
 def test_a_worse_candidate_is_kept_and_not_served(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = served(home)
     add_day(home, 10)

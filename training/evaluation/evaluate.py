@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from seqrec.encoder import Encoder, Vectors
 from seqrec.errors import InputError
-from seqrec.hybrid.cooccurrence import count
+from seqrec.hybrid.cooccurrence import CooccurrenceSettings, Counts, count
 from seqrec.hybrid.scoring import HybridScorer
 from seqrec.hybrid.settings import HybridSettings
 from seqrec.metric import TIE, Metric, ranked
@@ -118,21 +118,8 @@ def model_scorers(
     terms = encoder.term_vectors(list(encoded.tokens))
 
     def scorer(settings: HybridSettings, counts_from: Split) -> Scorer:
-        rows, offsets = dataset.known_events(counts_from)
-        times = dataset.known_times(counts_from) if settings.cooccurrence.half_life else None
-        weights = dataset.known_weights(counts_from)
-        counts = count(settings.cooccurrence, rows, offsets, len(dataset.items), times, event_weights=weights)
-        hybrid = HybridScorer.of(settings, counts.as_read(settings.cooccurrence), terms)
-
-        def scores(numbers: Rows) -> npt.NDArray[np.float32]:
-            histories = [cases.histories[number] for number in numbers]
-            found = hybrid.scores(histories, encoded.scores(queries[numbers]))
-            if settings.exclude_seen:
-                for row, history in zip(found, histories, strict=True):
-                    row[history] = -np.inf
-            return found
-
-        return scores
+        hybrid = HybridScorer.of(settings, known_counts(settings.cooccurrence, dataset, counts_from), terms)
+        return hybrid_scorer(hybrid, encoded, queries, cases)
 
     found = {"": scorer(settings, split)}
     if variants:
@@ -140,6 +127,28 @@ def model_scorers(
         if split == "test":
             found[TRAINING_COUNTS] = scorer(settings, "valid")
     return found
+
+
+def known_counts(settings: CooccurrenceSettings, dataset: Dataset, split: Split) -> Counts:
+    """Of the events before those that `split` holds out, as scores read them."""
+    rows, offsets = dataset.known_events(split)
+    times = dataset.known_times(split) if settings.half_life else None
+    counts = count(settings, rows, offsets, len(dataset.items), times, event_weights=dataset.known_weights(split))
+    return counts.as_read(settings)
+
+
+def hybrid_scorer(hybrid: HybridScorer, encoded: EncodedItems, queries: Vectors, cases: Cases) -> Scorer:
+    """queries: float32 [cases, dim], the vectors of their histories."""
+
+    def scores(numbers: Rows) -> npt.NDArray[np.float32]:
+        histories = [cases.histories[number] for number in numbers]
+        found = hybrid.scores(histories, encoded.scores(queries[numbers]))
+        if hybrid.settings.exclude_seen:
+            for row, history in zip(found, histories, strict=True):
+                row[history] = -np.inf
+        return found
+
+    return scores
 
 
 def validation_metrics(encoder: Encoder, dataset: Dataset, cases: Cases, tokens: ItemTokens | None = None) -> Metrics:
