@@ -42,7 +42,7 @@ def test_two_days_of_a_small_shop(tmp_path: Path, capsys: pytest.CaptureFixture[
     rng = np.random.default_rng(1)
     events = [event for number in range(10) for event in day(number, rng)]
     data = ["--items", str(write_items(tmp_path)), "--interactions", str(write_events(tmp_path / "e.csv", events))]
-    settings = {"stages": ["joint", "hybrid"], "hybrid.half_life_days": 20, **flat(tomllib.loads(CONFIG))}
+    settings = {"stages": ["joint", "hybrid"], "hybrid.half_life_days": 300, **flat(tomllib.loads(CONFIG))}
     changes = [word for key, value in settings.items() for word in ("--set", f"{key}={json.dumps(value)}")]
     out = tmp_path / "out.json"
     retraining.main(
