@@ -84,7 +84,7 @@ def test_from_gorse(page: str, shop: Any, tmp_path: Path, monkeypatch: pytest.Mo
     imported = [json.loads(line) for line in Path("var/data/items.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(imported) == len(items)
     assert sum(not item.get("available", True) for item in imported) == len(range(0, len(items), 50))
-    assert "title" in imported[0]["attributes"]
+    assert "Labels.title" in imported[0]["attributes"]
     assert "Comment" not in imported[0]["attributes"]
 
 

@@ -18,7 +18,14 @@ Record = tuple[Path, int, Mapping[str, Any] | InputError]
 
 def item_records(path: Path) -> Iterator[Record]:
     """Of a JSON Lines file (`.gz` too), a Parquet file or a directory of them. Raises FileFormatError."""
-    return _parquet_records(path) if path.suffix == ".parquet" or path.is_dir() else _json_records(path)
+    return _parquet_records(path) if path.suffix == ".parquet" or _is_directory(path) else _json_records(path)
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # its name is too long; whoever opens it says so
+        return False
 
 
 def _json_records(path: Path) -> Iterator[Record]:
