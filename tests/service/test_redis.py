@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 from benchmarks.tools.redis_server import RedisServer, server_program
 from index.build.reindex import Request, make_snapshot
 from index.catalogue.open import open_catalogue
+from index.catalogue.redis import connection
 from index.keys.base import make_key
 from index.keys.open import open_keys
 from seqrec.data.items import Item
@@ -344,12 +345,15 @@ def test_an_unknown_outcome_does_not_advise_to_store_events_twice(
     make_service: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = make_service()
+    exchange = connection.exchange
 
-    def broken(connection: object, commands: object) -> None:
-        raise redis.TimeoutError("Timeout reading from socket")
+    def broken(link: Any, commands: Any) -> Any:
+        if "lost-user" in repr(commands):  # not what the follower reads meanwhile: it would report Redis as away
+            raise redis.TimeoutError("Timeout reading from socket")
+        return exchange(link, commands)
 
-    monkeypatch.setattr("index.catalogue.redis.connection.exchange", broken)
-    answer = service.post("/events", json={"events": [{"user_id": "u", "item_id": "mug-1"}]})
+    monkeypatch.setattr(connection, "exchange", broken)
+    answer = service.post("/events", json={"events": [{"user_id": "lost-user", "item_id": "mug-1"}]})
     assert answer.status_code == 503
     assert "safe to repeat" not in answer.text
     assert "only with an event_id" in answer.json()["advice"]
