@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from index.snapshot.columns import IdLines, NpyWriter, map_npy
+from index.snapshot.columns import NpyWriter, map_npy
 from seqrec.hybrid.event_counts import BaseCounts
 from seqrec.hybrid.event_times import EventTimes
 from seqrec.text.item_text import TokenizedItem
@@ -145,7 +145,8 @@ def read_terms(read: Read, items: int) -> Terms:
 
 def read_counts(path: Path, read: Read, seq: int, log_id: str, times: bool = True) -> BaseCounts:
     """`times` False: a version before wrote them, without the times of events."""
-    item_ids = IdLines(path / "event_items.txt")
+    # In memory: a request looks up each item of its history here, by bisection.
+    item_ids = (path / "event_items.txt").read_text(encoding="utf-8").split("\n")[:-1]
     offsets = read("pair_offsets.npy", np.int64, (len(item_ids) + 1,))
     size = int(offsets[-1])
     return BaseCounts(
