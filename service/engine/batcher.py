@@ -169,6 +169,11 @@ class Batcher:
     def waiting_tokens(self, lane: str) -> int:
         return self._queues[lane].tokens
 
+    def others_ask(self, client: str) -> bool:
+        """Whether another client than this one submitted anything within `RESERVED_SECONDS`."""
+        with self._wake:
+            return self._askers.others_since(client, time.monotonic() - RESERVED_SECONDS)
+
     async def submit(
         self,
         lane: str,
@@ -298,7 +303,7 @@ class Batcher:
 
     def _cores_for(self, client: str) -> int:
         """How many cores may compute for a client: all but one where another client asked lately."""
-        others = client and self._askers.others_since(client, time.monotonic() - RESERVED_SECONDS)
+        others = client and self.others_ask(client)
         return max(1, self._cores - 1) if others else self._cores
 
     def _resting(self) -> set[str]:

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -42,6 +42,7 @@ from service.engine.requests import (
     own_views,
 )
 from service.engine.trace import Trace
+from service.engine.turns import WriteTurns
 from service.engine.user_history import UserHistory, load_histories, with_showings
 from service.engine.vector_cache import VectorCache
 from service.live.follower import Follower
@@ -60,8 +61,7 @@ _FAILURE_SECONDS = 60.0
 """How long a failed call shows, unless one succeeds."""
 _HEAVY_STAGES = ("filter", "explain", "prepare_many", "answer_many")
 _MANY = 8
-"""Batches of at least so many requests are planned and answered on the pool for heavy work, and as many items or
-more are read and written on a thread of their own."""
+"""Batches of at least so many requests use the pool for heavy work, and as many items a thread of their own."""
 _STORE_STAGES = ("read", "write", "history")
 
 
@@ -96,7 +96,7 @@ class Recommender:
         self._heavy_threads = ThreadPoolExecutor(_HEAVY_THREADS, "heavy")
         # A separate pool: when a store does not answer, requests that need none are still answered.
         self._store_threads = ThreadPoolExecutor(_THREADS, "store")
-        # One thread: several that prepare posted items would hold up the compute threads at each of their operations.
+        # One thread: several that prepare items would hold up the compute threads at each of their operations.
         self._bulk_thread = ThreadPoolExecutor(1, "bulk")
         self._views = Views(catalogue, follower, sides, settings, self._threads)
         lanes = [
@@ -104,6 +104,7 @@ class Recommender:
             Lane(ITEMS, encode_posted, batch_tokens, settings.item_queue_tokens),
         ]
         self.batcher = Batcher(lanes, observe, cores)
+        self._write_turns = WriteTurns(self.batcher.others_ask)
 
     @property
     def degraded(self) -> list[str]:
@@ -119,10 +120,8 @@ class Recommender:
     def close(self) -> None:
         self.batcher.close()
         self.cache.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        self._heavy_threads.shutdown(wait=False, cancel_futures=True)
-        self._store_threads.shutdown(wait=False, cancel_futures=True)
-        self._bulk_thread.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._threads, self._heavy_threads, self._store_threads, self._bulk_thread):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     async def recommend(self, requests: Sequence[RecommendRequest], min_seq: int, trace: Trace) -> list[Answer]:
         """One answer for each request, those of one snapshot from one view.
@@ -172,16 +171,15 @@ class Recommender:
         not know, and those that are not available.
         Raises InputError, NotReady, Overloaded, DeadlineExceeded (nothing was written then), CatalogueError.
         """
-        if len(posted) > self._settings.max_items:
-            raise InputError(f"at most {self._settings.max_items} items in one call, not {len(posted)}", "items")
-        async with self._write_deadline(trace) as deadline:
-            view = await self._view(0, trace, deadline)
-            question = (self._catalogue, view.towers, posted)
-            entries = await self._on_threads("read", trace, read_posted, *question, units=len(posted))
-            entries = await self._encoded(view, entries, trace, deadline)
-        # Outside of the deadline: after a 504 nothing must have been written.
-        result = await self._on_threads("write", trace, self._catalogue.put, entries, units=len(entries))
-        await self._wait_until_searched(result.seq, trace)
+        async with self._write_turn(len(posted), trace):
+            async with self._write_deadline(trace) as deadline:
+                view = await self._view(0, trace, deadline)
+                question = (self._catalogue, view.towers, posted)
+                entries = await self._on_threads("read", trace, read_posted, *question, units=len(posted))
+                entries = await self._encoded(view, entries, trace, deadline)
+            # Outside of the deadline: after a 504 nothing must have been written.
+            result = await self._on_threads("write", trace, self._catalogue.put, entries, units=len(entries))
+            await self._wait_until_searched(result.seq, trace)
         unknown = [entry.item.item_id for entry in entries if not has_input(entry)]
         return result, unknown, [entry.item.item_id for entry in entries if not entry.item.available]
 
@@ -190,8 +188,10 @@ class Recommender:
 
         Where others change the same items, again until the deadline. Raises ItemNotFound, ItemChanged, and as `put`.
         """
-        if len(patches) > self._settings.max_items:
-            raise InputError(f"at most {self._settings.max_items} items in one call, not {len(patches)}", "items")
+        async with self._write_turn(len(patches), trace):
+            return await self._patch(patches, trace)
+
+    async def _patch(self, patches: Sequence[ItemPatch], trace: Trace) -> tuple[int, int, int]:
         changed: ItemChanged | None = None
         while True:
             try:
@@ -204,8 +204,9 @@ class Recommender:
                 if changed is not None:
                     raise changed from None
                 raise
-            arguments = (self._catalogue, found)
-            result = await self._on_threads("write", trace, put_unless_changed, *arguments, units=len(patches))
+            result = await self._on_threads(
+                "write", trace, put_unless_changed, self._catalogue, found, units=len(patches)
+            )
             if isinstance(result, PutResult):
                 await self._wait_until_searched(result.seq, trace)
                 return result.seq, result.updated, found.unchanged
@@ -280,11 +281,8 @@ class Recommender:
         It is durable by then; where counting takes very long, the call returns all the same.
         """
         head = await self._on_threads("write", trace, self._histories.events_head)
-        began = time.perf_counter()
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.deadline):
-                await self._follower.reach_events(head)
-        trace.add("follow", time.perf_counter() - began)
+            await self._timed(trace, asyncio.wait_for(self._follower.reach_events(head), self._settings.deadline))
 
     async def current_view(self) -> View:
         """The view that a request would get now. Raises NotReady, CatalogueReplaced, DeadlineExceeded."""
@@ -324,8 +322,8 @@ class Recommender:
         Raises NotReady, DeadlineExceeded, and what the function raises.
         """
         async with self._deadline(trace) as deadline:
-            view = await self._view(0, trace, deadline)
-            return await self._on_threads("filter", trace, function, view, *arguments, deadline)
+            arguments = (await self._view(0, trace, deadline), *arguments, deadline)
+            return await self._on_threads("filter", trace, function, *arguments)
 
     async def limited(
         self, items: Sequence[Item], fields: Sequence[str] | None, trace: Trace
@@ -345,6 +343,11 @@ class Recommender:
 
     def _write_deadline(self, trace: Trace) -> Deadline:
         return Deadline(self._settings.write_deadline, trace.arrived)
+
+    def _write_turn(self, items: int, trace: Trace) -> AbstractAsyncContextManager[None]:
+        if items > (most := self._settings.max_items):
+            raise InputError(f"at most {most} items in one call, not {items}", "items")
+        return self._write_turns.turn(trace.client if items >= _MANY else "", self._write_deadline(trace))
 
     async def _load_users(self, requests: Sequence[RecommendRequest], trace: Trace) -> Mapping[str, UserHistory]:
         user_ids = {request.user_id for request in requests if request.user_id is not None}
@@ -402,10 +405,7 @@ class Recommender:
             "explain" if any(plan.explain for plan in plans) else "answer" if len(plans) < _MANY else "answer_many",
             trace,
             answers,
-            plans,
-            found,
-            AttributeBudget(self._settings.max_answer_bytes),
-            deadline,
+            *(plans, found, AttributeBudget(self._settings.max_answer_bytes), deadline),
         )
 
     def _remember(self, plans: Sequence[Plan], results: Sequence[Result]) -> None:

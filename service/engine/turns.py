@@ -1,14 +1,27 @@
-"""The waiting work of a lane: clients take turns, and so do the requests of a client, unit by unit."""
+"""Who is next. In a lane of the batcher, clients take turns, and so do the requests of a client, unit by unit.
+
+The bulk writes of a client wait for each other and rest in between, as long as other clients ask.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
+
+from seqrec.errors import Overloaded
+from service.deadline import Deadline
+
+WRITE_SHARE = 0.2
+"""Of the time, for the bulk writes of a client while other clients ask."""
+_LOOK_AGAIN_SECONDS = 0.25
+"""How often a resting client looks whether the others are still there."""
 
 
 @dataclass(eq=False)
@@ -136,3 +149,77 @@ def _in_turn(requests: Mapping[Ticket, deque[Unit]]) -> Iterator[Unit]:
                 going.append(units)
                 yield unit
         rest = going
+
+
+@dataclass(eq=False)
+class _Writer:
+    """A client that writes in bulk; `seconds` of one write on average, `rests_until` by time.monotonic."""
+
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    waiting: int = 0
+    seconds: float = 0.0
+    rests_until: float = -math.inf
+
+
+class WriteTurns:
+    """Applying a bulk write is work in Python that no thread shares with answers, so a flood of them slows all answers.
+
+    For one event loop.
+    """
+
+    def __init__(self, others_ask: Callable[[str], bool]) -> None:
+        """`others_ask`: whether any client but this one has asked for something lately."""
+        self._others_ask = others_ask
+        self._writers: dict[str, _Writer] = {}
+
+    @asynccontextmanager
+    async def turn(self, client: str, deadline: Deadline) -> AsyncIterator[None]:
+        """Around one bulk write; "" is nobody in particular, who does not wait.
+
+        Raises Overloaded where the turn would come after the deadline, DeadlineExceeded where it did not come.
+        """
+        if not client or not self._others_ask(client):
+            yield
+            return
+        writer = self._writers.setdefault(client, _Writer())
+        self._check(writer, deadline)
+        writer.waiting += 1
+        try:
+            async with deadline:
+                await writer.turn.acquire()
+                try:
+                    await self._rest(client, writer)
+                except BaseException:
+                    writer.turn.release()
+                    raise
+            began = time.monotonic()
+            try:
+                yield
+            finally:
+                took = time.monotonic() - began
+                writer.seconds += (took - writer.seconds) * (0.2 if writer.seconds else 1)
+                writer.rests_until = time.monotonic() + took * (1 / WRITE_SHARE - 1)
+                writer.turn.release()
+        finally:
+            writer.waiting -= 1
+            self._forget_rested()
+
+    def _check(self, writer: _Writer, deadline: Deadline) -> None:
+        rest = max(0.0, writer.rests_until - time.monotonic())
+        wait = rest + writer.waiting * writer.seconds / WRITE_SHARE
+        if wait > deadline.remaining:
+            raise Overloaded(
+                f"{writer.waiting} bulk writes of this client come first, which take about {wait:.1f} s while other "
+                f"clients ask; it may wait {max(0.0, deadline.remaining):.2g} s",
+                retry_after=max(1, math.ceil(wait - deadline.remaining)),
+            )
+
+    async def _rest(self, client: str, writer: _Writer) -> None:
+        while (rest := writer.rests_until - time.monotonic()) > 0 and self._others_ask(client):
+            await asyncio.sleep(min(rest, _LOOK_AGAIN_SECONDS))
+
+    def _forget_rested(self) -> None:
+        now = time.monotonic()
+        rested = [client for client, one in self._writers.items() if not one.waiting and one.rests_until < now]
+        for client in rested:
+            del self._writers[client]
