@@ -5,7 +5,8 @@
 
 The environment is that of `seqrec bench recbole-parity`. RecBole's defaults, except for the length of histories and the
 split; its early stopping, on NDCG@10. The last item is the test, the last but one the validation, and all items are
-ranked, including those of the history: the mode "all items" of `seqrec evaluate`.
+ranked, including those of the history: the mode "all items" of `seqrec evaluate`. Minutes are processor time of training
+and validation.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import sys
 import tempfile
 import time
@@ -38,15 +40,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     load = torch.load
     torch.load = lambda *args, **more: load(*args, **{"weights_only": False} | more)
     results = []
-    print("model       NDCG@10  Recall@10  MRR@10  epochs  minutes", flush=True)
+    print("model       NDCG@10  Recall@10  MRR@10  epochs    best  minutes  stopped by", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         data = with_words(arguments.data, Path(folder) / "data", arguments.words)
         for name in arguments.models:
             one = trained(MODELS[name], data, Path(folder), arguments)
             results.append({"model": name} | one)
             ndcg, recall, mrr = (one[metric] for metric in METRICS)
-            line = f"{name:10} {ndcg:8.4f} {recall:10.4f} {mrr:7.4f} {one['epochs']:7} {one['seconds'] / 60:8.1f}"
-            print(line, flush=True)
+            line = f"{name:10} {ndcg:8.4f} {recall:10.4f} {mrr:7.4f} {one['epochs']:7} {one['best_epoch']:7}"
+            print(f"{line} {one['seconds'] / 60:8.1f}  {one['stopped_by']}", flush=True)
             if arguments.json:
                 arguments.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
 
@@ -63,6 +65,10 @@ def with_words(source: Path, target: Path, words: Sequence[str]) -> Path:
             text = "\t".join(columns) + "\n" + rest
         (folder / path.name).write_text(text, encoding="utf-8")
     return folder
+
+
+class _TimeIsUp(Exception):
+    pass
 
 
 def trained(model: str, data: Path, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -102,12 +108,32 @@ def trained(model: str, data: Path, folder: Path, arguments: argparse.Namespace)
     train, valid, test = data_preparation(config, dataset)
     net = get_model(model)(config, train.dataset)
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, net)
-    begin = time.monotonic()
-    best, _ = trainer.fit(train, valid, saved=True, show_progress=False)
-    seconds = time.monotonic() - begin
+    scores: list[float] = []
+    begin = time.process_time()
+
+    def validated(epoch: int, score: float) -> None:  # RecBole has saved the weights by then, if they are the best
+        scores.append(score)
+        if time.process_time() - begin > 60 * arguments.minutes:
+            raise _TimeIsUp
+
+    stopped_by = "validation"
+    try:
+        trainer.fit(train, valid, saved=True, show_progress=False, callback_fn=validated)
+    except _TimeIsUp:
+        stopped_by = "time"
+    seconds = time.process_time() - begin
     found = trainer.evaluate(test, load_best_model=True, show_progress=False)
     epochs = len(trainer.train_loss_dict)
-    return {"validation": best, "epochs": epochs, "seconds": seconds} | {metric: found[metric] for metric in METRICS}
+    if epochs == arguments.epochs:
+        stopped_by = "epochs"
+    best = max(scores)
+    return {
+        "validation": best,
+        "epochs": epochs,
+        "best_epoch": scores.index(best) + 1,
+        "seconds": seconds,
+        "stopped_by": stopped_by,
+    } | {metric: found[metric] for metric in METRICS}
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -119,6 +145,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--max-length", type=int, default=50, help="maximum items of a history")
     parser.add_argument("--batch-size", type=int, default=2048, help="of training; RecBole's default")
     parser.add_argument("--epochs", type=int, default=300, help="maximum number of epochs")
+    help_minutes = "processor time after which no further epoch begins (default: no limit)"
+    parser.add_argument("--minutes", type=float, default=math.inf, help=help_minutes)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seed", type=int, default=2020)
     parser.add_argument("--verbose", action="store_true", help="also print RecBole's log")

@@ -79,9 +79,10 @@ def alternately(timed: Timed, args: argparse.Namespace) -> list[tuple[list[float
 
 
 @contextmanager
-def busy_processes(count: int) -> Iterator[None]:
+def busy_processes(count: int, nice: int = 0) -> Iterator[None]:
     """`count` processes that compute without end."""
-    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    endless = f"import os; os.nice({nice})\nwhile True: pass"
+    processes = [subprocess.Popen([sys.executable, "-c", endless]) for _ in range(count)]
     try:
         time.sleep(0.3)
         yield

@@ -104,7 +104,7 @@ class Recommender:
             Lane(ITEMS, encode_posted, batch_tokens, settings.item_queue_tokens),
         ]
         self.batcher = Batcher(lanes, observe, cores)
-        self._write_turns = WriteTurns(self.batcher.others_ask)
+        self.write_turns = WriteTurns(self.batcher.others_ask)
 
     @property
     def degraded(self) -> list[str]:
@@ -347,7 +347,7 @@ class Recommender:
     def _write_turn(self, items: int, trace: Trace) -> AbstractAsyncContextManager[None]:
         if items > (most := self._settings.max_items):
             raise InputError(f"at most {most} items in one call, not {items}", "items")
-        return self._write_turns.turn(trace.client if items >= _MANY else "", self._write_deadline(trace))
+        return self.write_turns.turn(trace.client if items >= _MANY else "", self._write_deadline(trace))
 
     async def _load_users(self, requests: Sequence[RecommendRequest], trace: Trace) -> Mapping[str, UserHistory]:
         user_ids = {request.user_id for request in requests if request.user_id is not None}

@@ -153,7 +153,7 @@ def _in_turn(requests: Mapping[Ticket, deque[Unit]]) -> Iterator[Unit]:
 
 @dataclass(eq=False)
 class _Writer:
-    """A client that writes in bulk; `seconds` of one write on average, `rests_until` by time.monotonic."""
+    """A client that writes in bulk; `seconds` of one write and its rest on average, `rests_until` by time.monotonic."""
 
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     waiting: int = 0
@@ -173,8 +173,8 @@ class WriteTurns:
         self._writers: dict[str, _Writer] = {}
 
     @asynccontextmanager
-    async def turn(self, client: str, deadline: Deadline) -> AsyncIterator[None]:
-        """Around one bulk write; "" is nobody in particular, who does not wait.
+    async def turn(self, client: str, deadline: Deadline, least_rest: float = 0.0) -> AsyncIterator[None]:
+        """Around one bulk write; "" is nobody in particular, who does not wait. `least_rest` in seconds.
 
         Raises Overloaded where the turn would come after the deadline, DeadlineExceeded where it did not come.
         """
@@ -197,8 +197,9 @@ class WriteTurns:
                 yield
             finally:
                 took = time.monotonic() - began
-                writer.seconds += (took - writer.seconds) * (0.2 if writer.seconds else 1)
-                writer.rests_until = time.monotonic() + took * (1 / WRITE_SHARE - 1)
+                rest = max(least_rest, took * (1 / WRITE_SHARE - 1))
+                writer.seconds += (took + rest - writer.seconds) * (0.2 if writer.seconds else 1)
+                writer.rests_until = time.monotonic() + rest
                 writer.turn.release()
         finally:
             writer.waiting -= 1
@@ -206,7 +207,7 @@ class WriteTurns:
 
     def _check(self, writer: _Writer, deadline: Deadline) -> None:
         rest = max(0.0, writer.rests_until - time.monotonic())
-        wait = rest + writer.waiting * writer.seconds / WRITE_SHARE
+        wait = rest + writer.waiting * writer.seconds
         if wait > deadline.remaining:
             raise Overloaded(
                 f"{writer.waiting} bulk writes of this client come first, which take about {wait:.1f} s while other "

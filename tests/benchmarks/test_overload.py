@@ -19,7 +19,7 @@ def test_a_modest_key_is_answered_beside_floods(
         ["--layers", "1", "--hidden", "32", "--threads", "1", "--flood-seconds", "1", "--rounds", "1"]
     )
     found = overload.measure_floods(tmp_path, args)
-    assert list(found) == ["quiet", "items", "batches"]
+    assert list(found) == ["quiet", "items", "batches", "a process"]
     assert all(one.modest.statuses == {200: len(one.modest.seconds)} for one in found.values())
     assert all(found[name].statuses[200] for name in ("items", "batches"))
     overload.report_floods(found)

@@ -13,13 +13,16 @@ from fastapi.responses import FileResponse, PlainTextResponse
 from index.keys.base import SCOPES, ApiKey
 from seqrec.errors import CatalogueReplaced, DeadlineExceeded, NotReady
 from service.components import Components
+from service.deadline import Deadline
 from service.http.browse_schemas import JobsAnswer
-from service.http.dependencies import AuditDep, ComponentsDep, StartupDep, problems
+from service.http.dependencies import AuditDep, ComponentsDep, StartupDep, TraceDep, problems
 from service.http.operation_schemas import Health, JobView, KeyView, Readiness
 from service.http.problems import without_directories
 from service.keys.key_ring import KeyRing
 from service.metrics import Metrics
 
+_REINDEX_REST = 1.0
+"""Seconds between two requests of a client to reindex, while other clients ask."""
 CONSOLE = Path(__file__).parents[2] / "console"
 
 _CONSOLE_POLICY = (
@@ -30,10 +33,12 @@ _CONSOLE_POLICY = (
 router = APIRouter(tags=["operation"])
 
 
-@router.post("/reindex", status_code=202, responses=problems(413, 415, 429, 503))
-async def reindex(components: ComponentsDep, audit: AuditDep) -> JobView:
+@router.post("/reindex", status_code=202, responses=problems(413, 415, 429, 503, 504))
+async def reindex(components: ComponentsDep, trace: TraceDep, audit: AuditDep) -> JobView:
     """Make a new snapshot of the catalogue in the background and serve it. If a job is running, returns that one."""
-    job = await asyncio.to_thread(components.reindexer.start)
+    deadline = Deadline(components.settings.write_deadline, trace.arrived)
+    async with components.recommender.write_turns.turn(trace.client, deadline, _REINDEX_REST):
+        job = await asyncio.to_thread(components.reindexer.start)
     audit["job"] = job.id
     return JobView(**asdict(job))
 

@@ -22,8 +22,10 @@ def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(asyncio.wait_for(test(), 20))
 
 
-async def write(turns: WriteTurns, client: str, spans: list[tuple[float, float]], seconds: float = 10.0) -> None:
-    async with turns.turn(client, Deadline(seconds)):
+async def write(
+    turns: WriteTurns, client: str, spans: list[tuple[float, float]], seconds: float = 10.0, least_rest: float = 0.0
+) -> None:
+    async with turns.turn(client, Deadline(seconds), least_rest):
         began = time.monotonic()
         await asyncio.sleep(WORK)
         spans.append((began, time.monotonic()))
@@ -44,6 +46,16 @@ def test_while_others_ask_a_clients_writes_come_one_by_one_and_rest_in_between()
         await asyncio.gather(*(write(turns, "a", spans) for _ in range(4)))
         for (began, ended), (after, _) in itertools.pairwise(spans):
             assert after - ended >= 0.9 * (ended - began) * (1 / WRITE_SHARE - 1)
+
+    run(test)
+
+
+def test_a_rest_may_have_a_least_length() -> None:
+    async def test() -> None:
+        turns, spans = WriteTurns(lambda client: True), list[tuple[float, float]]()
+        for _ in range(2):
+            await write(turns, "a", spans, least_rest=0.5)
+        assert spans[1][0] - spans[0][1] >= 0.45
 
     run(test)
 
