@@ -5,8 +5,8 @@
 
 The environment is that of `seqrec bench recbole-parity`. RecBole's defaults, except for the length of histories and the
 split; its early stopping, on NDCG@10. The last item is the test, the last but one the validation, and all items are
-ranked, including those of the history: the mode "all items" of `seqrec evaluate`. Minutes are processor time of training
-and validation.
+ranked, including those of the history: the mode "all items" of `seqrec evaluate`. Minutes are those of the
+processor, for training and validation.
 """
 
 from __future__ import annotations
