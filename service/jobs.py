@@ -24,6 +24,7 @@ from prometheus_client import Counter
 from index.catalogue.locks import one_at_a_time
 from seqrec.data.files import write_text
 from seqrec.errors import DeadlineExceeded, Overloaded, SeqrecError, SnapshotError
+from seqrec.hybrid.event_counts import PAIR_BYTES
 from seqrec.runtime.threads import variables
 from service.live.state import LiveState
 from service.settings import Settings
@@ -178,7 +179,8 @@ class AutoReindexer:
     """Starts a reindex when much has changed since the snapshot.
 
     The delta is searched by brute force, and the log has every change, also those that later ones replaced, until a
-    newer snapshot lets it be compacted. Both the number of changes and their bytes count.
+    newer snapshot lets it be compacted. Pairs of events since the snapshot are in the memory of each worker. Both the
+    number of changes of items and the bytes of all count.
     """
 
     def __init__(self, reindexer: JobRunner, share: float, minimum: int) -> None:
@@ -193,7 +195,8 @@ class AutoReindexer:
         manifest = state.snapshot.manifest
         size = sum(record.size for record in manifest.files.values())
         many = state.changes >= max(self._minimum, self._share * len(state.snapshot.item_ids))
-        large = state.changed_bytes >= max(CHANGED_BYTES, self._share * size)
+        changed_bytes = state.changed_bytes + PAIR_BYTES * state.counts.changed_pairs
+        large = changed_bytes >= max(CHANGED_BYTES, self._share * size)
         if not self._share or not (many or large):
             return
         if time.monotonic() < self._next:
@@ -201,9 +204,9 @@ class AutoReindexer:
         # A failed job is tried again; after a successful one there are few changes left.
         self._next = time.monotonic() + _AGAIN_SECONDS
         log.info(
-            "%d changes, %.0f MB, since snapshot %s: starting a reindex",
+            "%d changes of items, %.0f MB with pairs of events, since snapshot %s: starting a reindex",
             state.changes,
-            state.changed_bytes / 1e6,
+            changed_bytes / 1e6,
             state.snapshot.id,
         )
         self._reindexer.start("automatic")

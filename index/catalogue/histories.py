@@ -71,7 +71,7 @@ def make_event(
         check_user_id(user_id, f"{field}user_id"),
         check_item_id(item_id, f"{field}item_id"),
         float(timestamp),  # type: ignore[arg-type]
-        None if event_id is None else check_item_id(event_id, f"{field}event_id"),
+        None if event_id is None else check_item_id(event_id, f"{field}event_id", "an event id"),
         "" if type is None else check_event_type(type, f"{field}type"),
         None if value is None else float(value),  # type: ignore[arg-type]
         attribution,

@@ -94,19 +94,19 @@ class Interactions:
         return len(self.user_ids)
 
 
-def check_item_id(item_id: object, field: str = "item_id") -> str:
-    """The id, if it is 1-256 bytes of UTF-8 without control characters. Raises InputError."""
+def check_item_id(item_id: object, field: str = "item_id", what: str = "an item id") -> str:
+    """The id, if it is 1-256 bytes of UTF-8 without control characters; `what` names it. Raises InputError."""
     if not isinstance(item_id, str):
-        raise InputError(f"an item id is a string, not {kind_of(item_id)}", field)
+        raise InputError(f"{what} is a string, not {kind_of(item_id)}", field)
     try:
         size = len(item_id.encode())
     except UnicodeEncodeError:
         raise InputError("not valid Unicode (a lone surrogate)", field) from None
     if not 1 <= size <= MAX_ITEM_ID_BYTES:
-        raise InputError(f"an item id has 1 to {MAX_ITEM_ID_BYTES} bytes of UTF-8, this one has {size}", field)
+        raise InputError(f"{what} has 1 to {MAX_ITEM_ID_BYTES} bytes of UTF-8, this one has {size}", field)
     control = _CONTROL.search(item_id)
     if control:
-        raise InputError(f"an item id has no control characters, this one has U+{ord(control[0]):04X}", field)
+        raise InputError(f"{what} has no control characters, this one has U+{ord(control[0]):04X}", field)
     return item_id
 
 
@@ -115,17 +115,17 @@ def check_user_id(user_id: object, field: str = "user_id") -> str:
 
     Some systems write é as one character, others as e and an accent: that is one user. No blanks at either end.
     """
-    checked = normalize_id(check_item_id(user_id, field))
+    checked = normalize_id(check_item_id(user_id, field, "a user id"))
     if checked != checked.strip():
         raise InputError(f"a user id neither begins nor ends with a blank, this one is {checked!r}", field)
-    return check_item_id(checked, field)  # it may have grown
+    return check_item_id(checked, field, "a user id")  # it may have grown
 
 
 def check_event_type(name: object, field: str = "type") -> str:
     """The type of an event, if it is 1 to 64 bytes of UTF-8 without control characters. Raises InputError."""
     if not isinstance(name, str) or not name:
         raise InputError(f"a type is a string such as view or purchase, not {name!r}", field)
-    if len(name) > MAX_TYPE_BYTES or len(check_item_id(name, field).encode()) > MAX_TYPE_BYTES:
+    if len(name) > MAX_TYPE_BYTES or len(check_item_id(name, field, "a type").encode()) > MAX_TYPE_BYTES:
         raise InputError(f"a type has at most {MAX_TYPE_BYTES} bytes", field)
     return name
 

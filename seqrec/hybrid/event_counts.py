@@ -32,6 +32,8 @@ from seqrec.hybrid.event_times import EventTimes
 Columns = npt.NDArray[np.int32]
 Flags = npt.NDArray[np.bool_]
 
+PAIR_BYTES = 16
+"""Memory of a pair that changed since the base: a key and a value."""
 LEVEL_RATIO = 4
 """A level is merged into the one below unless that is so many times larger: each number moves log4 n times."""
 
@@ -247,7 +249,7 @@ class EventCounts:
 
     @property
     def changed_pairs(self) -> int:
-        """Numbers of pairs held in memory on top of the base; 16 bytes each."""
+        """Numbers of pairs held in memory on top of the base, of `PAIR_BYTES` each."""
         return sum(map(len, self._state.levels))
 
     def _times(self, state: _State) -> Sequence[EventTimes]:

@@ -270,7 +270,7 @@ class Recommender:
     async def remove_event(self, user_id: str, event_id: str, trace: Trace) -> bool:
         """Take one event back; False if there is none of this id. Raises InputError, NotReady, CatalogueError."""
         self._follower.view()
-        user_id, event_id = check_user_id(user_id), check_item_id(event_id, "event_id")
+        user_id, event_id = check_user_id(user_id), check_item_id(event_id, "event_id", "an event id")
         removed = await self._on_threads("write", trace, self._histories.remove, user_id, event_id)
         await self._counted(trace)
         return removed

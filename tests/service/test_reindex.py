@@ -92,22 +92,26 @@ class Counting:
 
 
 @pytest.mark.parametrize(
-    ("items", "changes", "mebibytes", "share", "starts"),
+    ("items", "changes", "mebibytes", "pairs", "share", "starts"),
     [
-        (1000, 250, 0, 0.2, 1),
-        (1000, 199, 0, 0.2, 0),
-        (1000, 50, 300, 0.2, 1),  # few that are large
-        (1000, 50, 200, 0.2, 0),
-        (100, 90, 0, 0.2, 0),  # fewer than the minimum
-        (1000, 999, 999, 0, 0),
+        (1000, 250, 0, 0, 0.2, 1),
+        (1000, 199, 0, 0, 0.2, 0),
+        (1000, 50, 300, 0, 0.2, 1),  # few that are large
+        (1000, 50, 200, 0, 0.2, 0),
+        (1000, 0, 0, 17_000_000, 0.2, 1),  # of events alone
+        (1000, 0, 0, 16_000_000, 0.2, 0),
+        (1000, 50, 200, 4_000_000, 0.2, 1),
+        (100, 90, 0, 0, 0.2, 0),  # fewer than the minimum
+        (1000, 999, 999, 99_000_000, 0, 0),
     ],
 )
-def test_when_it_starts(items: int, changes: int, mebibytes: int, share: float, starts: int) -> None:
+def test_when_it_starts(items: int, changes: int, mebibytes: int, pairs: int, share: float, starts: int) -> None:
     reindexer = Counting()
     manifest = SimpleNamespace(files={"vectors.npy": SimpleNamespace(size=1000)})
     state = SimpleNamespace(
         changes=changes,
         changed_bytes=mebibytes * 2**20,
+        counts=SimpleNamespace(changed_pairs=pairs),
         snapshot=SimpleNamespace(id="s", item_ids=range(items), manifest=manifest),
     )
     by_itself = AutoReindexer(reindexer, share, 100)  # type: ignore[arg-type]

@@ -277,7 +277,7 @@ BROKEN_EVENTS = {
     "u,a,nan": "timestamp: nan is not a finite number",
     "u,a,inf": "timestamp: inf is not a finite number",
     "u,a,99999999999999999999": "timestamp: 99999999999999999999 does not fit 64 bits",
-    ",a,1": "user_id: an item id has 1 to 256 bytes",
+    ",a,1": "user_id: a user id has 1 to 256 bytes",
     "u,,1": "item_id: an item id has 1 to 256 bytes",
     "u,a\x07b,1": "item_id: an item id has no control characters, this one has U+0007",
     "u," + "x" * 257 + ",1": "item_id: an item id has 1 to 256 bytes of UTF-8, this one has 257",
@@ -510,14 +510,14 @@ def test_parquet_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("column", "values", "reason"),
     [
-        ("user_id", ["u", None], "user_id: an item id is a string, not null"),
+        ("user_id", ["u", None], "user_id: a user id is a string, not null"),
         ("item_id", ["a", None], "item_id: an item id is a string, not null"),
         ("item_id", ["a", "b"], "item 'b' is not in the items file"),
         ("timestamp", [1.0, float("nan")], "timestamp: nan is not a finite number"),
         ("timestamp", [1, None], "timestamp: None is not a finite number"),
         ("timestamp", [True, False], "timestamp: True is not a finite number"),
         ("timestamp", [datetime(2020, 1, 1), None], "timestamp: 2020-01-01 00:00:00 is a date; write it as a number"),
-        ("user_id", [True, False], "user_id: an item id is a string, not true or false"),
+        ("user_id", [True, False], "user_id: a user id is a string, not true or false"),
     ],
 )
 def test_a_broken_row_of_parquet(tmp_path: Path, column: str, values: list[Any], reason: str) -> None:

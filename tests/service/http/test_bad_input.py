@@ -49,7 +49,7 @@ def refused(client: TestClient, path: str, body: Any, status: int = 422) -> dict
     [
         ({}, "history", "history: give a history, or a user_id whose history is stored, or both"),
         ({"history": None}, "history", "history: give a history, or a user_id whose history is stored, or both"),
-        ({"user_id": ""}, "user_id", "user_id: an item id has 1 to 256 bytes"),
+        ({"user_id": ""}, "user_id", "user_id: a user id has 1 to 256 bytes"),
         ({"user_id": 7}, "user_id", "user_id: expected a string, not 7"),
         ({"history": "desk-1"}, "history", 'history: expected a list, not "desk-1"'),
         ({"history": [None]}, "history[0]", 'history[0]: an entry is an item id or {"attributes": {...}}'),
