@@ -49,7 +49,7 @@ def recipe_of(
         config = load_config(stored, overrides) if overrides else load_stored_config(stored)
         source = "the served model's"
     else:
-        chosen = recipe_for(read_items(items_file), events)
+        chosen = recipe_for(read_items(items_file), events, overrides)
         config = load_config(preset_path(chosen.preset), [*chosen.overrides, *overrides])
         source = f"the default for these data (preset {chosen.preset}): the served model has none"
     if other := _NEED_OTHER_DATA.intersection(config.stages):

@@ -62,7 +62,7 @@ def _config(arguments: argparse.Namespace) -> RunConfig:
         arguments.overrides = [*settings, *arguments.overrides]
     if arguments.config is not None or arguments.preset is not None:
         return run_config(arguments)
-    recipe = choose_recipe(arguments.items, arguments.interactions, arguments.on_error)
+    recipe = choose_recipe(arguments.items, arguments.interactions, arguments.on_error, arguments.overrides)
     if rank() == 0:
         for reason in recipe.reasons:
             log.info("%s", reason)

@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _config(options: argparse.Namespace, items: Sequence[Any], events: int) -> RunConfig:
     if options.preset:
         return load_config(preset_path(options.preset), options.overrides)
-    chosen = recipe_for(items, events)
+    chosen = recipe_for(items, events, options.overrides)
     return load_config(preset_path(chosen.preset), [*chosen.overrides, *options.overrides])
 
 

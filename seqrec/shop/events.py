@@ -19,7 +19,7 @@ from seqrec.data.tables.base import Rejects, Table
 from seqrec.errors import InputError
 from seqrec.shop.project import LOW_VALUE, EventsConfig, EventType
 from seqrec.shop.times import NULL, TimeReader, coarsest
-from seqrec.shop.values import id_texts, number_of, parse_amount, take
+from seqrec.shop.values import TOTALS, TOTALS_ROWS, id_texts, number_of, parse_amount, take
 
 Codes = npt.NDArray[np.int32]
 UNTYPED = ""
@@ -154,6 +154,7 @@ class _Reader:
         )
 
 
+_NOTHING = "without user, item and time, as sums and blank rows are"
 _NO_ROWS = tuple(np.zeros(0, kind) for kind in (np.int32, np.int32, np.int64, np.int16, np.float32))
 
 
@@ -359,6 +360,14 @@ def _reject(
         if without.any():
             rejects.pass_over(f"without {item_column}", int(without.sum()))
             left &= ~without
+    names = [name for name in (config.user, config.session, item_column, config.time) if name is not None]
+    missing = np.stack([_is_null(column[name]) for name in names])
+    totals = np.stack([_names_total(column[name]) for name in names]).any(axis=0) & missing.any(axis=0)
+    for mask, reason in ((totals, TOTALS_ROWS), (missing.all(axis=0), _NOTHING)):
+        # The sums and blank rows at the end of a report.
+        if (mask := mask & left).any():
+            rejects.pass_over(reason, int(mask.sum()))
+            left &= ~mask
     count(user == -1, f"no {user_column}", lambda place: f"{user_column} is empty, so nobody did this")
     count(item == -1, f"no {item_column}", lambda place: f"{item_column} is empty")
     for codes, own, broken in ((user, user_column, ids[0].broken), (item, item_column, ids[1].broken)):
@@ -378,6 +387,19 @@ def _reject(
             f"{name} cannot be read",
             lambda place: f"{name} {_shown(column, name, place)} does not fit {kind}",
         )
+
+
+def _is_null(column: pa.Array) -> npt.NDArray[np.bool_]:
+    found: npt.NDArray[np.bool_] = column.is_null().to_numpy(zero_copy_only=False)
+    return found
+
+
+def _names_total(column: pa.Array) -> npt.NDArray[np.bool_]:
+    if not pa.types.is_string(column.type):
+        return np.zeros(len(column), dtype=np.bool_)
+    words = pc.utf8_rtrim(pc.utf8_lower(pc.utf8_trim_whitespace(column)), ": ")
+    found: npt.NDArray[np.bool_] = pc.fill_null(pc.is_in(words, pa.array(TOTALS)), False).to_numpy(zero_copy_only=False)
+    return found
 
 
 def _shown(column: dict[str, pa.Array], name: str, place: int) -> str:

@@ -15,7 +15,16 @@ from seqrec.data.sources.base import fit
 from seqrec.data.tables.base import Rejects, Table
 from seqrec.errors import InputError
 from seqrec.shop.project import ColumnConfig, ItemsConfig
-from seqrec.shop.values import id_texts, is_available, is_total, parse_amount, plain_text, split_list
+from seqrec.shop.values import (
+    EMPTY_ROWS,
+    TOTALS_ROWS,
+    id_texts,
+    is_available,
+    is_total,
+    parse_amount,
+    plain_text,
+    split_list,
+)
 
 Convert = Callable[[Any], AttributeValue | None]
 
@@ -57,8 +66,8 @@ def read_shop_items(
         for place, item_id in enumerate(ids):
             row += 1
             counts.read += 1
-            if item_id is not None and is_total(item_id):
-                rejects.pass_over("rows of totals", 1)
+            if no_item := _no_item(item_id, [column[place] for column in columns.values()]):
+                rejects.pass_over(no_item, 1)
                 continue
             further = item_id is not None and (item_id in seen or (last is not None and last.get(item_id, row) != row))
             counts.duplicates += further
@@ -87,6 +96,16 @@ def read_shop_items(
             counts.unavailable += not item.available
             yield item
         progress(len(batch))
+
+
+def _no_item(item_id: str | None, values: Sequence[AttributeValue | None]) -> str | None:
+    """Why a row is none of the catalogue: its sums, or an empty one, as reports have at their end."""
+    if item_id is not None:
+        return TOTALS_ROWS if is_total(item_id) else None
+    filled = [value for value in values if value is not None]
+    if not filled:
+        return EMPTY_ROWS
+    return TOTALS_ROWS if any(isinstance(value, str) and is_total(value) for value in filled) else None
 
 
 def _merged(

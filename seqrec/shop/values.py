@@ -85,8 +85,10 @@ def split_list(text: str, separator: str | Sequence[str] | None) -> list[str]:
 
 
 TOTALS = frozenset(["total", "totals", "grand total", "subtotal", "sum", "summe", "gesamt", "gesamtsumme",
-                    "gesamtergebnis", "total général", "totale", "totaal", "suma"])  # fmt: skip
+                    "gesamtergebnis", "total général", "sous-total", "totaux", "totale", "totale generale", "totaal",
+                    "suma", "total general", "zwischensumme", "razem", "soma", "summa"])  # fmt: skip
 """What the row of totals at the end of a report has in place of an id, in lower case."""
+TOTALS_ROWS, EMPTY_ROWS = "rows of totals", "empty rows"
 
 
 def is_total(item_id: str) -> bool:

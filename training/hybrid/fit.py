@@ -19,7 +19,7 @@ from seqrec.data.timestamps import FIRST_SECOND
 from seqrec.errors import InputError
 from seqrec.hybrid.cooccurrence import CooccurrenceSettings, with_half_life
 from seqrec.hybrid.settings import HybridSettings
-from training.data.dataset import Dataset
+from training.data.dataset import Cases, Dataset
 from training.hybrid.search import LEAST_SPAN, Dense, Search, Table
 
 log = logging.getLogger(__name__)
@@ -68,11 +68,11 @@ def fit_hybrid(
 
     half_life: seconds after which an event counts half as much, 0: all count alike, None: what validation prefers.
     known: settings that were good before, tried first.
-    Raises InputError where nobody validates, or where events without timestamps are to fade.
+    Raises InputError where nobody validates or has a second item, or where events without timestamps are to fade.
     """
     cases = dataset.cases("valid")
     unseen = [target not in history for target, history in zip(cases.targets, cases.histories, strict=True)]
-    cases = cases.of(np.flatnonzero(unseen)).sample(USERS, seed)
+    cases = (cases.of(np.flatnonzero(unseen)) if any(unseen) else _as_if_unseen(cases)).sample(USERS, seed)
     rows, offsets = dataset.known_events("valid")
     pairs = CooccurrenceSettings()
     times = dataset.known_times("valid")
@@ -125,6 +125,19 @@ def fit_hybrid(
         ["co-occurrence", *kept],
         [part for part in parts if part not in kept],
     )
+
+
+def _as_if_unseen(cases: Cases) -> Cases:
+    """Where everybody had before what is held out, as where all buy the same again: as if they had not had it."""
+    histories = [history[history != target] for target, history in zip(cases.targets, cases.histories, strict=True)]
+    left = np.flatnonzero([len(history) for history in histories])
+    if not len(left):
+        raise InputError(
+            "every user has one item, again and again, so there is nothing that follows another; is this the right "
+            "column of items?",
+            "interactions",
+        )
+    return replace(cases, histories=histories).of(left)
 
 
 def _out_of_fold(table: Table, names: Sequence[str], more: Sequence[str], costly: bool) -> float:

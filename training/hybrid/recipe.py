@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tomllib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,26 +34,43 @@ class Recipe:
     reasons: Sequence[str]
 
 
-def choose_recipe(items: Path, interactions: Path, on_error: OnError = "raise") -> Recipe:
-    """Reads both files. Raises FileFormatError for what they cannot be."""
+def choose_recipe(
+    items: Path, interactions: Path, on_error: OnError = "raise", overrides: Sequence[str] = ()
+) -> Recipe:
+    """Reads both files. `overrides`: the user's, which decide. Raises FileFormatError for what the files cannot be."""
     catalogue = read_items(items, on_error)
     events = len(read_interactions(interactions, {item.item_id for item in catalogue}, on_error))
-    return recipe_for(catalogue, events)
+    return recipe_for(catalogue, events, overrides)
 
 
-def recipe_for(items: Sequence[Item], events: int) -> Recipe:
+def recipe_for(items: Sequence[Item], events: int, overrides: Sequence[str] = ()) -> Recipe:
     per_item = events / max(1, len(items))
     found = f"{len(items):,} items, {events:,} events, {per_item:.0f} an item"
-    names = text_attributes(items)
-    texts = ", ".join(names) or "none"
+    wanted, most = _value_of("text.attributes", overrides), _value_of("text.max_attr_num", overrides)
+    wanted = [str(name) for name in wanted] if isinstance(wanted, list) else []
+    names = wanted or text_attributes(items)
+    texts, dense = ", ".join(names) or "none", ", ".join(names[: most if isinstance(most, int) else LONGEST])
+    attributes = ", ".join(f'"{name}"' for name in names)
+    chosen = () if wanted or not names else (f"text.attributes=[{attributes}]",)
     if per_item >= DENSE_LOG or not names:
         why = "a dense log" if names else "items have no texts"
         minutes = f"some {math.ceil(MINUTES * events / 1e6)} minutes of one core"
         reason = f"{found}: {why}, so the dense model is a SASRec over ids, {minutes}; words from: {texts}"
-        return Recipe("hybrid_sequence", (), (reason,))
-    attributes = ", ".join(f'"{name}"' for name in names)
-    reason = f"{found}: the dense model is a compact Recformer over {texts}; some 2 to 5 minutes on 2 cores in all"
-    return Recipe("hybrid", (f"text.attributes=[{attributes}]",), (reason,))
+        return Recipe("hybrid_sequence", chosen, (reason,))
+    more = f", words from {texts}" if dense != texts else ""
+    reason = (
+        f"{found}: the dense model is a compact Recformer over {dense}{more}; some 2 to 5 minutes on 2 cores in all"
+    )
+    return Recipe("hybrid", chosen, (reason,))
+
+
+def _value_of(name: str, overrides: Sequence[str]) -> Any:
+    """What the last of the overrides sets; None without one, and for what the configuration will refuse."""
+    found = [text.partition("=")[2] for text in overrides if text.partition("=")[0].strip() == name]
+    try:
+        return tomllib.loads(f"value = {found[-1]}")["value"] if found else None
+    except tomllib.TOMLDecodeError:
+        return None
 
 
 def text_attributes(items: Sequence[Item]) -> list[str]:

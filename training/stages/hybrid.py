@@ -47,7 +47,8 @@ class HybridStage(Stage):
         [data] = context.data[:1]
         dataset, towers = data.dataset, context.towers
         recipe = None if towers.item_model.item_text is None else towers.item_model.item_text.recipe
-        names = None if recipe is None or recipe.attributes is None else recipe.attributes
+        # A model of ids has no texts of its own; the words are those that the configuration names all the same.
+        names = recipe.attributes if recipe is not None else context.config.text.attributes or None
         texts = [read_attributes(item, names) for item in dataset.items]
         vocabulary = Vocabulary.of(
             Item(item.item_id, text, item.available) for item, text in zip(dataset.items, texts, strict=True)

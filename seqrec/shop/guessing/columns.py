@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,9 @@ from seqrec.shop.guessing.links import Link, Side
 from seqrec.shop.guessing.profile import ColumnProfile
 from seqrec.shop.times import TimeFormat, find_format
 from seqrec.shop.values import id_texts, is_available
+
+_UNNAMED = re.compile(r"column \d+|unnamed(: ?\d+)?|index|idx|row(_?(id|num|number))?|rownum|level_0|#", re.IGNORECASE)
+"""Names of a column that a tool adds for the number of the row."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ def guess_items(side: Side, link: Link) -> list[ColumnGuess]:
             replace(column, rows=records, filled=min(column.filled, records)) if side.own(column.name) else column
             for column in columns
         ]
+    decimals = [column.decimal for column in columns]
+    decimal = "," if decimals.count(",") > decimals.count(".") else None  # of numbers such as 7,635
     guesses = [
         ColumnGuess(
             column.name,
@@ -59,7 +65,7 @@ def guess_items(side: Side, link: Link) -> list[ColumnGuess]:
             -1,
         )
         if column.name == link.item_id
-        else _guess_column(column)
+        else _guess_column(column, decimal)
         for column in columns
     ]
     if side.own(link.item_id):  # the rows of an item are its variants
@@ -118,11 +124,13 @@ def repeats_for_variants(side: Side, link: Link, guesses: Sequence[ColumnGuess])
     return text is not None and repeated > 0 and text.rows - text.filled >= 0.5 * repeated
 
 
-def _guess_column(column: ColumnProfile) -> ColumnGuess:
+def _guess_column(column: ColumnProfile, decimal: str | None) -> ColumnGuess:
     such = f"such as {column.examples[0]!r}" if column.examples else "it is empty"
     few = _empty(column)
     if not column.examples:
         return ColumnGuess(column.name, {"as": "drop"}, "it is empty in the first rows", 20)
+    if _UNNAMED.fullmatch(column.name) and column.counts_rows:
+        return ColumnGuess(column.name, {"as": "drop"}, "it counts the rows", 20)
     if has_hint(column.name, "available") and (column.distinct <= 20 or column.numbers > 0.95):
         shares = _available_share(column)
         if shares is not None:
@@ -139,9 +147,10 @@ def _guess_column(column: ColumnProfile) -> ColumnGuess:
     amounts = column.letters < 0.05 or column.money > 0.95 or has_hint(column.name, "price")  # "Film 2" is none
     if column.numbers > 0.95 and amounts and not code and not column.is_list:
         setting: dict[str, Any] = {"as": "number"}
-        if column.decimal:
+        comma = ""
+        if (column.decimal or decimal) == "," and column.has_separators:
             setting["decimal"] = ","
-        comma = ", with a decimal comma" if column.decimal else ""
+            comma = ", with a decimal comma" if column.decimal else ", with a decimal comma as in the other columns"
         return ColumnGuess(column.name, setting, f"numbers{comma}, {such}{few}", 10)
     if (column.numbers < 0.5 or has_hint(column.name, "time")) and find_format(column.values[:1], list) is not None:
         return ColumnGuess(column.name, {"as": "stored"}, f"times, {such}", 12)
@@ -269,19 +278,26 @@ def _time_column(
 
 
 def _session(left: dict[str, ColumnProfile], guess: EventsGuess) -> None:
-    found = next((column for name, column in left.items() if has_hint(name, "session")), None)
+    found = next((column for name, column in left.items() if has_hint(name, "session") and _recurs(column)), None)
     if found is not None:
         del left[found.name]
         guess.set("session", found.name, "where the user is empty: whose session it is, or the session itself")
 
 
+def _recurs(column: ColumnProfile) -> bool:
+    """Whether several rows share values: what differs in every row is the id of an event, and joins nothing."""
+    return column.filled < 20 or column.unique < 0.99
+
+
 def _anonymous(left: dict[str, ColumnProfile], guess: EventsGuess) -> None:
-    found = next((c for name, c in left.items() if has_hint(name, "anonymous") and c.distinct > 1), None)
+    found = next((c for name, c in left.items() if has_hint(name, "anonymous") and c.distinct > 1 and _recurs(c)), None)
     if found is not None:
         del left[found.name]
         guess.set("session", found.name, "where the user is empty: whose device it is, or the device itself")
         return
-    mail = next((c for name, c in left.items() if c.distinct > 1 and any("@" in one for one in c.examples)), None)
+    mail = next(
+        (c for name, c in left.items() if c.distinct > 1 and _recurs(c) and any("@" in one for one in c.examples)), None
+    )
     if mail is not None:
         del left[mail.name]
         guess.set("session", mail.name, "where the user is empty: whose address it is, or the address itself")

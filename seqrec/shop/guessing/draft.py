@@ -292,7 +292,8 @@ def _types(draft: Draft) -> list[str]:
             setting = {"negative": True}
         elif rule.ignore:
             setting = {"ignore": True}
-        lines.append(_commented(f"{toml_key(name)} = {_inline(setting)}", f"{counts.get(name, 0):,}; {why}"))
+        count = f"{counts[name]:,}" if counts.get(name) else "no row of it has user, item and time"
+        lines.append(_commented(f"{toml_key(name)} = {_inline(setting)}", f"{count}; {why}"))
     return lines
 
 

@@ -3,41 +3,49 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 
 from seqrec.shop.project import EventType
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "item": ("item", "product", "sku", "asin", "article", "artikel", "artikelnummer", "artnr", "produkt", "produit",
-             "producto", "prodotto", "stockcode", "variant", "movie", "book", "track", "handle", "itemid", "productid"),
+             "producto", "prodotto", "produto", "articulo", "articolo", "stockcode", "variant", "movie", "book",
+             "track", "handle", "itemid", "productid"),
     "user": ("user", "customer", "visitor", "client", "account", "member", "kunde", "kundennummer", "kundennr",
-             "nutzer", "besucher", "utilisateur", "cliente", "usuario", "buyer", "shopper", "userid",
-             "customerid", "visitorid", "email", "uid", "person"),
-    "time": ("time", "timestamp", "date", "datetime", "created", "datum", "zeit", "zeitpunkt", "uhrzeit", "when", "ts",
-             "at", "occurred", "fecha", "horodatage", "unixtime"),
+             "nutzer", "besucher", "utilisateur", "cliente", "usuario", "acheteur", "utente", "klant", "klient",
+             "buyer", "shopper", "userid", "customerid", "visitorid", "email", "uid", "person"),
+    "time": ("time", "timestamp", "date", "datetime", "created", "datum", "zeit", "zeitpunkt", "uhrzeit", "when",
+             "ts", "at", "occurred", "fecha", "horodatage", "unixtime", "créé"),
     "type": ("event", "type", "action", "kind", "activity", "ereignis", "aktion", "behavior", "behaviour", "typ",
              "interaction", "eventtype"),
     "status": ("status", "state", "bestellstatus", "orderstatus", "statut", "estado", "stato"),
-    "value": ("rating", "stars", "score", "quantity", "qty", "menge", "anzahl", "stück", "stueck", "stückzahl", "count",
-              "value", "wert", "units", "quantité", "cantidad", "quantità", "aantal"),
+    "value": ("rating", "stars", "score", "quantity", "qty", "menge", "anzahl", "stück", "stueck", "stückzahl",
+              "count", "value", "wert", "units", "quantité", "cantidad", "quantità", "quantidade", "aantal", "ilość"),
     "session": ("session", "visit", "sessionid", "sitzung", "sid"),
     "anonymous": ("anonymous", "anonymousid", "pseudo", "cookie", "cookieid", "device", "deviceid", "guest",
                   "fingerprint", "browser", "gast"),
-    "title": ("title", "name", "titel", "bezeichnung", "productname", "produktname", "nom", "nombre", "titre", "titolo",
-              "artikelbezeichnung", "libelle", "label", "headline"),
-    "brand": ("brand", "manufacturer", "vendor", "marke", "hersteller", "marque", "author", "artist", "autor", "marca"),
+    "title": ("title", "name", "titel", "bezeichnung", "productname", "produktname", "nom", "nombre", "titre",
+              "titolo", "artikelbezeichnung", "libellé", "label", "headline", "désignation", "intitulé", "título",
+              "naam", "nome", "nazwa", "denominazione", "denominación"),
+    "brand": ("brand", "manufacturer", "vendor", "marke", "hersteller", "marque", "author", "artist", "autor",
+              "marca", "fabricant", "fabricante", "merk", "éditeur", "auteur"),
     "category": ("category", "categories", "kategorie", "kategorien", "genre", "genres", "department", "collection",
-                 "warengruppe", "categorie", "producttype", "type", "tags", "tag", "keywords", "schlagworte", "sparte",
-                 "group", "gruppe", "family"),
+                 "warengruppe", "categorie", "catégorie", "catégories", "categoría", "categoria", "kategoria",
+                 "rayon", "producttype", "type", "tags", "tag", "keywords", "schlagworte", "sparte", "group",
+                 "gruppe", "family"),
     "description": ("description", "beschreibung", "details", "body", "text", "features", "summary", "langtext",
-                    "kurztext", "kurzbeschreibung", "descripcion", "bullets"),
+                    "kurztext", "kurzbeschreibung", "descripción", "bullets", "descriptif", "descrizione",
+                    "descrição", "omschrijving", "opis"),
     "price": ("price", "preis", "prix", "precio", "cost", "msrp", "uvp", "listprice", "amount", "betrag", "unitprice",
-              "vk", "brutto", "netto", "verkaufspreis", "einzelpreis", "bruttopreis", "nettopreis", "stückpreis"),
-    "code": ("ean", "gtin", "upc", "isbn", "barcode", "code", "nr", "nummer", "number", "no", "id", "mpn", "hs", "sku",
-             "plu", "zip", "uuid", "guid"),
-    "available": ("available", "availability", "instock", "stock", "verfügbar", "verfuegbar", "verfügbarkeit", "active",
-                  "aktiv", "published", "status", "lagerbestand", "bestand", "inventory", "lager", "disponible",
-                  "enabled", "lieferbar", "vorrätig", "vorraetig", "veröffentlicht"),
+              "vk", "brutto", "netto", "verkaufspreis", "einzelpreis", "bruttopreis", "nettopreis", "stückpreis",
+              "montant", "tarif", "prezzo", "preço", "prijs", "cena", "importe"),
+    "code": ("ean", "gtin", "upc", "isbn", "barcode", "code", "nr", "nummer", "number", "no", "id", "mpn", "hs",
+             "sku", "plu", "zip", "uuid", "guid", "réf", "référence", "referencia", "codice"),
+    "available": ("available", "availability", "instock", "stock", "verfügbar", "verfuegbar", "verfügbarkeit",
+                  "active", "aktiv", "published", "status", "lagerbestand", "bestand", "inventory", "lager",
+                  "disponible", "enabled", "lieferbar", "vorrätig", "vorraetig", "veröffentlicht", "disponibilité",
+                  "disponibilidad", "disponibilità", "existencias", "giacenza", "voorraad"),
 }  # fmt: skip
 
 _COMPOUND = ("title", "brand", "category", "description", "price", "code", "available")
@@ -77,9 +85,19 @@ EVENT_TYPES: tuple[tuple[EventType, str, tuple[str, ...]], ...] = (
 """What events are worth, by words in the name of their type; the first that fits."""
 
 
+def _plain(text: str) -> str:
+    """Without accents, as many shops write names: Quantite."""
+    return "".join(sign for sign in unicodedata.normalize("NFKD", text) if not unicodedata.combining(sign))
+
+
+_PLAIN = {role: frozenset(map(_plain, words)) for role, words in COLUMNS.items()}
+_PLAIN_TYPES = tuple((rule, why, tuple(map(_plain, words))) for rule, why, words in EVENT_TYPES)
+
+
 def words_of(name: str) -> list[str]:
-    """The words of a column's name, and the whole name without separators. `ProductID` has product, id, productid."""
-    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
+    """The words of a column's name without accents, and the whole name without separators. `ProductID` has product,
+    id, productid."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", _plain(name))
     words = [word for word in re.split(r"[^\w]+|_", spaced.lower()) if word]
     return [*words, "".join(words)]
 
@@ -88,7 +106,7 @@ _VAGUE = frozenset(
     ["id", "ids", "name", "title", "label", "key", "code", "value", "number", "nr", "handle", "uuid", "slug"]
 )
 _LATE = frozenset(["updated", "update", "modified", "changed", "edited", "cancelled", "canceled", "closed", "completed",
-                   "shipped", "delivered", "due", "expires", "expiry", "deleted", "birth", "birthday", "geändert",
+                   "shipped", "delivered", "due", "expires", "expiry", "deleted", "birth", "birthday", "geandert",
                    "first", "last", "previous"])  # fmt: skip
 
 
@@ -107,19 +125,19 @@ def has_hint(name: str, role: str) -> bool:
     words = words_of(telling_part(name))
     if role == "time" and any(word.endswith(("datum", "date", "zeitpunkt", "timestamp")) for word in words):
         return True
-    return any(word in COLUMNS[role] or (role in _COMPOUND and _names_part(word, role)) for word in words)
+    return any(word in _PLAIN[role] or (role in _COMPOUND and _names_part(word, role)) for word in words)
 
 
 def _names_part(word: str, role: str) -> bool:
     """Whether a word is one of an item and one of the role, as `Artikelname` is."""
-    return any(word.startswith(item) and word[len(item) :] in COLUMNS[role] for item in COLUMNS["item"])
+    return any(word.startswith(item) and word[len(item) :] in _PLAIN[role] for item in _PLAIN["item"])
 
 
 def worth_of(type_name: str) -> tuple[EventType, str]:
     """What an event type is worth, and why."""
     words = words_of(type_name)
     joined = words[-1] if words else ""
-    for rule, why, known in EVENT_TYPES:
+    for rule, why, known in _PLAIN_TYPES:
         if any(word in known or word.removesuffix("s") in known or word.removesuffix("ed") in known for word in words):
             return rule, why
         if any(len(word) > 4 and word in joined for word in known):

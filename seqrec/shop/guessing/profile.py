@@ -55,10 +55,28 @@ class ColumnProfile:
 
     @property
     def decimal(self) -> str | None:
-        """ "," if numbers are written with a decimal comma."""
-        commas = sum(1 for one in self._numbers() if re.search(r",\d{1,2}$|,\d{4,}$", one))
-        points = sum(1 for one in self._numbers() if re.search(r"\.\d{1,2}$|\.\d{4,}$", one))
-        return "," if commas > points else None
+        """ "," if numbers are written with a decimal comma, "." if with a point. None if neither is certain: 7,635 may
+        be 7.635 and 7635."""
+        commas = sum(1 for one in self._numbers() if re.search(r",\d{1,2}$|,\d{4,}$|^0,", one))
+        points = sum(1 for one in self._numbers() if re.search(r"\.\d{1,2}$|\.\d{4,}$|^0\.", one))
+        if commas == points:
+            return None
+        return "," if commas > points else "."
+
+    @property
+    def has_separators(self) -> bool:
+        """Whether numbers have a comma or a point."""
+        return any("," in one or "." in one for one in self._numbers())
+
+    @property
+    def counts_rows(self) -> bool:
+        """Whether the values are 0, 1, 2 ... or 1, 2, 3 ... as in an index that a tool adds."""
+        texts = [text for part in self.values for text in id_texts(part).drop_null().to_pylist()]
+        return (
+            bool(texts)
+            and texts[0] in ("0", "1")
+            and all(text == str(number) for number, text in enumerate(texts, int(texts[0])))
+        )
 
     def _numbers(self) -> Iterator[str]:
         for part in self.values:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqrec.data.items import Interactions, Item
+from seqrec.errors import InputError
 from seqrec.hybrid.cooccurrence import CooccurrenceSettings
 from seqrec.hybrid.lexical import Vocabulary
 from seqrec.hybrid.scoring import HybridScorer
@@ -154,3 +155,16 @@ def test_the_columns_of_words_do_not_depend_on_the_weights_so_far() -> None:
         joined = 0.7 * table.columns["last_text"] + 0.2 * table.columns["recent_text"]
         targets = scorer.text(search.histories, np.zeros((1, 1), np.float32))[np.arange(40), search.targets]
         np.testing.assert_allclose(joined[:, 0], targets, rtol=1e-5, atol=1e-6)
+
+
+def test_users_who_only_repeat_what_they_had_are_learned_from() -> None:
+    sequences = [[user % 4, 4 + user % 3] * 4 for user in range(12)]
+    dataset = dataset_of(sequences, [f"word{row % 3} item" for row in range(7)])
+    terms = Vocabulary.of(dataset.items).vectors(dataset.items)
+    assert not fit_hybrid(dataset, terms, None).settings.exclude_seen
+
+
+def test_users_of_one_item_each_are_refused_with_the_reason() -> None:
+    dataset = dataset_of([[user % 4] * 4 for user in range(12)], [f"word{row} item" for row in range(7)])
+    with pytest.raises(InputError, match="every user has one item, again and again"):
+        fit_hybrid(dataset, Vocabulary.of(dataset.items).vectors(dataset.items), None)
