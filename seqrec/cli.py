@@ -94,7 +94,8 @@ def run(command: str, argv: Sequence[str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point. Exit codes: 0 done, 1 an error that the message explains, 2 wrong usage, 130 interrupted."""
+    """Entry point. Exit codes: 0 done, 1 an error that the message explains, 2 wrong usage, 130 interrupted,
+    141 where the reader of the output is gone (`| head`)."""
     argv = sys.argv[1:] if argv is None else list(argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
@@ -120,6 +121,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         if argv[0] in PROJECT_COMMANDS and Path(PROJECT_FILE).is_file():
             load("seqrec.shop.project:use_project")()
         run(argv[0], argv[1:])
+        sys.stdout.flush()  # a reader that is gone is found here, not when the interpreter ends
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered is written at exit
+        sys.exit(128 + signal.SIGPIPE)
     except SeqrecError as error:
         print(f"seqrec {argv[0]}: {error}", file=sys.stderr)
         sys.exit(1)

@@ -25,11 +25,14 @@ from service.live.search import SearchSpec, answerable, best_hits, search
 from service.live.state import View
 
 MOST_READ = 20_000
-"""Items whose attributes are read for a summary or a map: some 200 ms. Of more items, evenly spaced ones are read."""
+"""Items whose attributes are read for a summary: some 200 ms. Of more items, evenly spaced ones are read."""
+MOST_POINTS = 100_000
+"""Of the map; of more items, evenly spaced ones are drawn. A browser redraws as many without a pause."""
 MOST_FOUND = 1_000
 """Items found by words among which a filter chooses."""
 _CHECK_ROWS = 256
 _SEARCHED_AT_ONCE = 10
+_PROJECTED_AT_ONCE = 8_192
 _DISTINCT = 10_000
 """Values of one attribute that are counted apart; more are text, of which none is frequent."""
 
@@ -201,19 +204,29 @@ def some_users(histories: HistoryStore, prefix: str, limit: int, events: int) ->
     return [(user_id, histories.recent(user_id, events)) for user_id in users]
 
 
-def project(view: View, attribute: str | None, limit: int, deadline: Deadline) -> CatalogueMap:
+def project(view: View, attribute: str | None, limit: int, item_id: str | None, deadline: Deadline) -> CatalogueMap:
     """The items that answers may contain as points, evenly spaced ones if there are more than `limit`.
 
-    The principal components of mean-free vectors; of lengths that differ (metric dot) the direction alone counts.
+    The item `item_id` is always among them, if answers may contain it. The principal components are those of at most
+    MOST_READ mean-free vectors; of lengths that differ (metric dot) the direction alone counts.
     """
     positions = _passing(view, None, deadline)
     shown = _spaced(positions, limit)
-    vectors = view.vectors(shown.tolist())  # [n, dim]
-    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    vectors -= vectors.mean(axis=0) if len(vectors) else 0
+    asked = None if item_id is None else view.position_of(item_id)
+    if asked is not None and asked in positions and asked not in shown:
+        shown[-1] = asked  # the newest items are the last positions
+        shown.sort()
+    vectors = _directions_of(view, _spaced(shown))  # [n, dim]
+    mean = vectors.mean(axis=0) if len(vectors) else np.float32(0)
+    vectors -= mean
     deadline.check()
     variances, directions = np.linalg.eigh(vectors.T @ vectors)  # rising
-    places = vectors @ directions[:, -2:][:, ::-1]
+    axes = directions[:, -2:][:, ::-1]  # [dim, 2]
+    places = np.empty((len(shown), 2), np.float32)
+    for begin in range(0, len(shown), _PROJECTED_AT_ONCE):  # all vectors of a large catalogue would be gigabytes
+        deadline.check()
+        some = slice(begin, begin + _PROJECTED_AT_ONCE)
+        places[some] = (_directions_of(view, shown[some]) - mean) @ axes
     places /= max(float(np.abs(places).max(initial=0.0)), 1e-12)
     total = max(float(variances.sum()), 1e-12)
     first, second = (float(max(variances[-at], 0.0)) / total for at in (1, 2))
@@ -223,7 +236,14 @@ def project(view: View, attribute: str | None, limit: int, deadline: Deadline) -
             value = item.attributes.get(attribute)
             values.append(next(iter(value), None) if isinstance(value, tuple) else value)
     item_ids = [view.item_id(position) for position in shown.tolist()]
-    return CatalogueMap(item_ids, places.astype(np.float32), (first, second), values, len(positions))
+    return CatalogueMap(item_ids, places, (first, second), values, len(positions))
+
+
+def _directions_of(view: View, positions: npt.NDArray[np.int64]) -> Vectors:
+    """-> [n, dim], of length 1"""
+    vectors = view.vectors(positions.tolist())
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return vectors
 
 
 @dataclass(frozen=True)

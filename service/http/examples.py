@@ -152,7 +152,7 @@ EXAMPLES: dict[str, Example] = {
     ),
     "catalogue_map": Example(
         {"items": 3145, "explained": [0.21, 0.08], "ids": ["desk-1"], "x": [0.12], "y": [-0.4], "values": ["Acme"]},
-        parameters={"attribute": "brand", "limit": 20000},
+        parameters={"attribute": "brand", "limit": 20000, "item": "desk-1"},
     ),
     "users": Example({"users": [_USER]}, parameters={"limit": 10, "events": 5, "prefix": "customer-1"}),
     "get_user": Example(_USER, parameters={"user_id": "customer-17850", "limit": 100, "cursor": "17@1795000000.0"}),

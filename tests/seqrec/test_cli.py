@@ -163,3 +163,23 @@ def test_a_signal_is_answered_in_one_line(number: signal.Signals) -> None:
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert err == "\nseqrec train: interrupted; nothing half-written is left\n"
+
+
+@pytest.mark.parametrize("lines", [1, 100_000], ids=["buffered", "more than a pipe"])
+def test_a_reader_that_is_gone_ends_a_command_without_a_traceback(lines: int) -> None:
+    """As `seqrec completion bash | head -3` does."""
+    code = (
+        "import sys\nfrom seqrec import cli\n"
+        f"cli.run = lambda command, argv: (sys.stdin.read(), [print('a line') for _ in range({lines})])\n"
+        "cli.main(['train'])"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141

@@ -14,6 +14,8 @@ const NEXT = 6;
 const USUAL = 8; // attributes that the form of a new item begins with
 const DEEP = 200; // places that are looked through for a new item
 
+const mapLink = (item) => h("a.button", { href: `#/map${query({ item: item.item_id })}` }, "Map");
+
 export async function render(main, { rest, query: given, signal }) {
   if (rest[0] === "new" && rest.length === 1 && given.has("add")) return addPage(main, signal);
   if (rest.length) return itemPage(main, rest.join("/"), signal);
@@ -133,7 +135,7 @@ async function itemPage(main, id, signal) {
     const next = h("div");
     const events = h("div");
     const body = [
-      h("div.head.item-head", tile(item), h("div", h("h1", { tabindex: "-1", dir: "auto" }, title), h("p.lead", code(item.item_id))), h("div.row", h("a.button", { href: tryHref([item.item_id]) }, icon("try"), h("span", "Try it as a history")), button(item.available ? "Hide" : "Show again", () => save({ ...item, available: !item.available })), button("Delete", deleteItem, { kind: "danger-quiet" }))),
+      h("div.head.item-head", tile(item), h("div", h("h1", { tabindex: "-1", dir: "auto" }, title), h("p.lead", code(item.item_id))), h("div.row", h("a.button", { href: tryHref([item.item_id]) }, icon("try"), h("span", "Try it as a history")), mapLink(item), button(item.available ? "Hide" : "Show again", () => save({ ...item, available: !item.available })), button("Delete", deleteItem, { kind: "danger-quiet" }))),
       searchable(item),
       h("div.columns.wide-side", h("section.main-column", { "aria-label": "The item" }, panel("Attributes", attributeForm({ item, submit: save, label: "Save changes" })), panel("Events over time", events), panel("Recommended after it", next)), h("aside.side-column", panel("Similar items", similar))),
     ];
@@ -219,7 +221,7 @@ async function addPage(main, signal) {
     announce(`${verb} ${item.item_id}`);
     const similar = h("div");
     const place = h("div");
-    done.replaceChildren(panel(`${verb}: ${describe(item).title}`, h("div.stack", !answer.searchable && h("p.note.warn", answer.detail), h("div.row", h("a.button.primary", { href: itemHref(item.item_id) }, "Open it"), h("a.button", { href: tryHref([item.item_id]) }, "Try it as a history")), place, h("section", h("h3", "Most similar"), similar))));
+    done.replaceChildren(panel(`${verb}: ${describe(item).title}`, h("div.stack", !answer.searchable && h("p.note.warn", answer.detail), h("div.row", h("a.button.primary", { href: itemHref(item.item_id) }, "Open it"), h("a.button", { href: tryHref([item.item_id]) }, "Try it as a history"), mapLink(item)), place, h("section", h("h3", "Most similar"), similar))));
     await fill(similar, signal, () => similarTo({ attributes: item.attributes, exclude: [item.item_id] }, signal), skeletons(4, "row-skeleton"));
     await fill(place, signal, () => placeAfter(item, signal));
   }

@@ -14,7 +14,7 @@ const STORED = 50; // newest events of the shopper
 /** "0.85 GBP" and 0.85 as 0.85; NaN of what does not begin with a number. */
 const leadingNumber = (value) => (typeof value === "number" ? value : Number.parseFloat(value));
 
-export async function render(main, { signal }) {
+export async function render(main, { query: given, signal }) {
   const canvas = h("canvas.map", { tabindex: "0", role: "img", "aria-label": "The catalogue as points" });
   const hover = h("div.map-hover", { "aria-live": "polite" });
   const choice = h("select", { "aria-label": "Colour by", onchange: () => load(choice.value) }, h("option", { value: "" }, "one colour"));
@@ -25,6 +25,7 @@ export async function render(main, { signal }) {
     pageHead("Map", "Items that lie close together have similar vectors.", h("label.row.tight", h("span.soft", "Colour by"), choice), button("Draw a shopper in", drawShopper, { glyph: "users" })),
     panel("The catalogue", h("div.map-frame", canvas, hover), key, status, dots),
   );
+  const item = given.get("item");
   let map = null;
   let colours = [];
   let shopper = null; // {user, history: rows, answers: rows}
@@ -43,22 +44,19 @@ export async function render(main, { signal }) {
     scheme.removeEventListener("change", draw);
   });
 
-  const place = (row) => {
-    const [wide, high] = [canvas.clientWidth / 2, canvas.clientHeight / 2];
-    return [wide + view.x + map.x[row] * (wide - 14) * view.scale, high + view.y - map.y[row] * (high - 14) * view.scale];
-  };
-
-  // --- drawing ---
+  let wide, high; // half of the canvas, as `draw` found it
+  const place = (row) => [wide + view.x + map.x[row] * (wide - 14) * view.scale, high + view.y - map.y[row] * (high - 14) * view.scale];
 
   function draw() {
     if (!map || !canvas.clientWidth) return;
     const ratio = devicePixelRatio || 1;
-    canvas.width = canvas.clientWidth * ratio;
-    canvas.height = canvas.clientHeight * ratio;
+    [wide, high] = [canvas.clientWidth / 2, canvas.clientHeight / 2];
+    canvas.width = 2 * wide * ratio;
+    canvas.height = 2 * high * ratio;
     const context = canvas.getContext("2d");
     context.scale(ratio, ratio);
     const palette = dots.map((dot) => getComputedStyle(dot).backgroundColor);
-    const size = map.ids.length > 5000 ? 2.4 : 4;
+    const many = map.ids.length > 5000; // squares are drawn faster than discs
     context.globalAlpha = shopper ? 0.28 : 0.8;
     for (let colour = COLOURS + BANDS - 1; colour >= 0; colour -= 1) {
       context.fillStyle = palette[colour];
@@ -66,8 +64,11 @@ export async function render(main, { signal }) {
       for (let row = 0; row < map.ids.length; row += 1) {
         if (colours[row] !== colour) continue;
         const [x, y] = place(row);
-        context.moveTo(x + size / 2, y);
-        context.arc(x, y, size / 2, 0, 7);
+        if (many) context.fillRect(x - 1, y - 1, 2, 2);
+        else {
+          context.moveTo(x + 2, y);
+          context.arc(x, y, 2, 0, 7);
+        }
       }
       context.fill();
     }
@@ -106,8 +107,6 @@ export async function render(main, { signal }) {
     context.arc(x, y, radius, 0, 7);
     context.stroke();
   }
-
-  // --- pointer and keyboard ---
 
   /** The point under the pointer; -1 for none. */
   function nearest(event) {
@@ -181,8 +180,6 @@ export async function render(main, { signal }) {
     draw();
   }
 
-  // --- data ---
-
   /** [label, count] of each colour; `colours` gets the colour of each point. */
   function coloured() {
     const numbers = map.values.map(leadingNumber);
@@ -204,7 +201,8 @@ export async function render(main, { signal }) {
 
   async function load(attribute) {
     choice.value = attribute;
-    map = await get(`map${query({ attribute })}`, signal);
+    const read = (limit) => get(`map${query({ attribute, item, limit })}`, signal);
+    map = await read().catch(() => read(20000)); // all of a large catalogue may take too long
     chosen = -1;
     hover.replaceChildren();
     colours = map.ids.map(() => 0);
@@ -214,6 +212,9 @@ export async function render(main, { signal }) {
     status.textContent = `${number(map.ids.length)} of ${number(map.items)} items. The two directions show ${first} and ${second} % of what sets items apart. Drag to move, wheel or + and - to zoom, 0 to start over; click a point to open its item.`;
     canvas.setAttribute("aria-label", `The catalogue as ${number(map.ids.length)} points. Arrow keys go from item to item, Enter opens one.`);
     draw();
+    if (!item) return;
+    point(map.ids.indexOf(item));
+    if (chosen < 0) status.prepend(`${item} is hidden or deleted. `);
   }
 
   async function drawShopper() {

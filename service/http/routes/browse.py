@@ -19,7 +19,7 @@ from index.snapshot.snapshot import SnapshotStore, read_manifest
 from seqrec.data.items import normalize_id
 from seqrec.errors import SnapshotError, SnapshotNotFound
 from seqrec.training_run import read_curves, read_metadata, read_metrics, run_state
-from service.engine.browse import MOST_READ, AttributeSummary, project, served_recall, some_users, summarize
+from service.engine.browse import MOST_POINTS, AttributeSummary, project, served_recall, some_users, summarize
 from service.http.browse_schemas import (
     AttributesAnswer,
     AttributeView,
@@ -73,10 +73,12 @@ async def catalogue_map(
     components: ComponentsDep,
     trace: TraceDep,
     attribute: Annotated[str | None, Query(description="whose values come with the points")] = None,
-    limit: Annotated[int, Query(ge=1, le=MOST_READ)] = MOST_READ,
+    limit: Annotated[int, Query(ge=1, le=MOST_POINTS)] = MOST_POINTS,
+    item: Annotated[str | None, Query(description="an item that is among the points, however many there are")] = None,
 ) -> MapAnswer:
     """The catalogue in two dimensions: the first two principal components of the items' vectors."""
-    made = await components.recommender.inspect(project, attribute, limit, trace=trace)
+    asked = None if item is None else normalize_id(item)
+    made = await components.recommender.inspect(project, attribute, limit, asked, trace=trace)
     x, y = ([round(float(value), 4) for value in made.places[:, axis]] for axis in (0, 1))
     return MapAnswer(items=made.items, explained=list(made.explained), ids=made.item_ids, x=x, y=y, values=made.values)
 

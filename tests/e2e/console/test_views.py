@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 from pathlib import Path
 from urllib.parse import quote
 
@@ -241,6 +243,44 @@ def test_the_map_shows_the_catalogue_and_a_shopper(console: Console) -> None:
     browser.wait(lambda: browser.texts("h1") == [title])
 
 
+def test_a_hundred_thousand_points_are_moved_smoothly(desktop: Console) -> None:
+    points = 100_000
+    x, y = ([round(math.cos(n * step), 4) for n in range(points)] for step in (1.0, 0.37))
+    ids, values = [str(n) for n in range(points)], [n % 50 for n in range(points)]
+    large = {"items": points, "explained": [0.1, 0.1], "ids": ids, "x": x, "y": y, "values": values}
+    intercept(desktop, {"map?attribute=price": [{"status": 200, **large}]})
+    desktop.open("map")
+    browser = desktop.browser
+    browser.wait(lambda: "100,000 of 100,000" in "".join(browser.texts("main [role=status]")))
+    assert browser.run(COLOURS) > 5
+    frames = [browser.run(ZOOM) for _ in range(5)]
+    if os.getloadavg()[0] > 2 * (os.cpu_count() or 1):
+        pytest.skip("the machine is too busy to measure")
+    assert min(frames) < 100, frames
+
+
+def test_a_map_that_takes_too_long_is_drawn_of_fewer_items(desktop: Console) -> None:
+    few = {"items": 100_000, "explained": [0.1, 0.1], "ids": ["1"], "x": [0], "y": [0], "values": [1]}
+    paths = "map?attribute=price", "map?attribute=price&limit=20000"
+    intercept(desktop, {paths[0]: [{"status": 504, "title": "too late"}], paths[1]: [{"status": 200, **few}]})
+    desktop.open("map")
+    desktop.browser.wait(lambda: desktop.browser.texts("main [role=status]")[0].startswith("1 of 100,000 items"))
+
+
+def test_a_new_item_is_drawn_into_the_map(desktop: Console, service: str) -> None:
+    item = {"item_id": "on-the-map", "attributes": {"title": "Lunch bag with a compass"}}
+    httpx.post(f"{service}/items", json={"items": [item]}, trust_env=False).raise_for_status()
+    browser = desktop.browser
+    try:
+        desktop.open("items/on-the-map")
+        browser.run("[...document.querySelectorAll('.head a')].find((a) => a.textContent === 'Map').click()")
+        browser.wait(lambda: browser.texts(".map-hover b") == ["Lunch bag with a compass"])
+    finally:
+        httpx.delete(f"{service}/items/on-the-map", trust_env=False).raise_for_status()
+    desktop.open("map?item=on-the-map")
+    browser.wait(lambda: browser.texts("main [role=status]")[0].startswith("on-the-map is hidden or deleted."))
+
+
 def test_an_address_that_names_nothing_has_a_way_out(desktop: Console) -> None:
     desktop.open("nothing")
     assert desktop.browser.texts("h1") == ["There is no such page"]
@@ -309,6 +349,14 @@ for (let at = 0; at < data.length; at += 4) {
   if (data[at + 3] > 200) colours.add((data[at] << 16) | (data[at + 1] << 8) | data[at + 2]);
 }
 return colours.size;
+"""
+# Milliseconds to draw all points anew; reading a pixel waits until they are.
+ZOOM = """
+const canvas = document.querySelector("canvas");
+const begin = performance.now();
+canvas.dispatchEvent(new WheelEvent("wheel", { deltaY: -1, cancelable: true }));
+canvas.getContext("2d").getImageData(0, 0, 1, 1);
+return performance.now() - begin;
 """
 # What stands between the page and the service: the first answers to these paths are taken from a list.
 INTERCEPT = """

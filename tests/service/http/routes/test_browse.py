@@ -204,6 +204,17 @@ def test_the_map_puts_items_that_read_alike_close_together(client: TestClient) -
     some = get(client, "/map", limit=3)
     assert len(some["ids"]) == 3
     assert some["values"] == []
+    for item_id in answer["ids"]:
+        assert item_id in get(client, "/map", limit=2, item=item_id)["ids"]
+    assert len(get(client, "/map", limit=2, item="hidden")["ids"]) == 2
+
+
+def test_a_new_item_is_on_the_map_of_a_large_catalogue(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = get(client, "/map")
+    monkeypatch.setattr(browse, "_PROJECTED_AT_ONCE", 3)
+    assert get(client, "/map") == before
+    add(client, "zither", {"title": "A zither"})
+    assert "zither" in get(client, "/map", limit=4, item="zither")["ids"]
 
 
 def test_what_the_catalogue_can_answer_needs_no_model(make_client: Any, tmp_path: Path, home: Path) -> None:
