@@ -1,18 +1,23 @@
 """The pictures of docs/images.
 
 While `make demo` runs, `pytest tests/e2e/console/test_pictures.py --console http://127.0.0.1:8000 --pictures` makes
-them; without --pictures they are thrown away.
+them. Without --pictures each must look like the one in the documents: as brightness on a coarse grid, which neither
+other data, fonts nor another version of the browser change much, and most like it of all of them.
 """
 
 from __future__ import annotations
 
+import io
 import random
 import struct
 import time
 from pathlib import Path
 
 import httpx
+import numpy as np
+import numpy.typing as npt
 import pytest
+from PIL import Image
 
 from tests.e2e.browser import Browser
 from tests.e2e.console.conftest import Console
@@ -20,6 +25,9 @@ from tests.e2e.console.outcomes import with_reports
 from tests.e2e.console.test_views import intercept, set_value
 
 READINGS = 12
+GRID = (36, 24)
+MOST_DIFFERENCE = 8.0
+"""Of the mean brightness, 0 to 255; other data made 0 to 5 of it, another view 4 to 15."""
 DESKTOP, PHONE = (1440, 900), (390, 844)
 USER = "12347"
 VIEWS = {
@@ -61,7 +69,7 @@ def folder(request: pytest.FixtureRequest, root: Path, tmp_path_factory: pytest.
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_a_picture(name: str, browser: Browser, service: str, folder: Path) -> None:
+def test_a_picture(name: str, browser: Browser, service: str, folder: Path, root: Path) -> None:
     route, (width, height), scheme = PICTURES[name]
     browser.size(width, height, phone=width < 500)
     browser.scheme(scheme)
@@ -102,6 +110,20 @@ def test_a_picture(name: str, browser: Browser, service: str, folder: Path) -> N
     assert struct.unpack(">II", picture[16:24]) == (width, height)
     assert len(picture) > 20_000, "almost nothing is on it"
     (folder / f"{name}.png").write_bytes(picture)
+    if folder != root / "docs" / "images":
+        seen = brightness(io.BytesIO(picture))
+        differences = {
+            path.stem: float(np.abs(seen - brightness(path)).mean())
+            for path in (root / "docs" / "images").glob("console*.png")
+        }
+        assert differences[name] < MOST_DIFFERENCE
+        assert min(differences, key=lambda other: differences[other]) == name
+
+
+def brightness(picture: Path | io.BytesIO) -> npt.NDArray[np.float64]:
+    """[24, 36] of a coarse grid."""
+    with Image.open(picture) as image:
+        return np.asarray(image.convert("L").resize(GRID, Image.Resampling.BOX), dtype=np.float64)
 
 
 def with_two_models(console: Console) -> None:
