@@ -35,7 +35,7 @@ _NO_TEXT = (
     (rb"PAR1", "a Parquet file; it is read as events (name it .parquet), and as items next to a shop.toml"),
     (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel or Word document; save it as CSV UTF-8"),
     (rb"SQLite format 3\x00", "an SQLite database; export its tables as text"),
-    (rb"%PDF-", "a PDF document"),
+    (rb"%PDF-", "a PDF document; export the table as CSV"),
 )
 
 
@@ -55,7 +55,7 @@ def open_text(path: Path) -> Iterator[IO[str]]:
                 return
             if head and not head.startswith(b"\x1f\x8b"):
                 _check_head(path, head)
-                reason = f"its name ends in .gz but it is not compressed; rename it: mv {_quoted(path, path.stem)}"
+                reason = f"its name ends in .gz but it is not compressed; rename it: mv {quoted(path, path.stem)}"
                 raise FileFormatError(path, None, reason)
             with gzip.GzipFile(fileobj=raw) as unpacked:
                 _check_head(path, unpacked.peek(_HEAD_BYTES)[:_HEAD_BYTES])
@@ -135,7 +135,7 @@ def check_packed(path: Path, head: bytes) -> None:
     """Raises FileFormatError if a file begins like something that is not text in any encoding."""
     packed = "compressed twice" if path.suffix == ".gz" else "compressed with gzip, but its name does not end in .gz"
     if head.startswith(b"\x1f\x8b"):
-        way_out = f"gunzip -c {_quoted(path, path.stem, '>')}" if path.suffix == ".gz" else f"mv {_gz_name(path)}"
+        way_out = f"gunzip -c {quoted(path, path.stem, '>')}" if path.suffix == ".gz" else f"mv {_gz_name(path)}"
         raise FileFormatError(path, None, f"{packed}: {way_out}")
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         if path.suffix.lower() in (".xlsx", ".xlsm", ".ods") or b"[Content_Types].xml" in head or b"xl/" in head[:64]:
@@ -145,7 +145,7 @@ def check_packed(path: Path, head: bytes) -> None:
         raise FileFormatError(path, None, f"a tar archive; unpack it first: tar -xf {shlex.quote(str(path))}")
     for magic, kind, tool in _COMPRESSED:
         if re.match(magic, head):
-            raise FileFormatError(path, None, f"{kind}; unpack it first: {tool} -dc {_quoted(path, _plain(path), '>')}")
+            raise FileFormatError(path, None, f"{kind}; unpack it first: {tool} -dc {quoted(path, _plain(path), '>')}")
     for magic, reason in _NO_TEXT:
         if re.match(magic, head):
             raise FileFormatError(path, None, f"this is {reason}")
@@ -194,10 +194,10 @@ def _plain(path: Path) -> str:
 
 
 def _gz_name(path: Path) -> str:
-    return _quoted(path, f"{path.name}.gz")
+    return quoted(path, f"{path.name}.gz")
 
 
-def _quoted(path: Path, name: str, between: str = "") -> str:
+def quoted(path: Path, name: str, between: str = "") -> str:
     """The path and another file in its directory, for a shell."""
     parts = (shlex.quote(str(path)), between, shlex.quote(str(path.with_name(name))))
     return " ".join(part for part in parts if part)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -54,8 +55,10 @@ def find_format(sample: Sequence[pa.Array], rest: Callable[[], Iterable[pa.Array
     texts = [text for text in texts if text][:5000]
     if not texts:
         return None
-    if all(re.fullmatch(r"-?\d+(\.\d+)?", text) for text in texts):
-        return _of_numbers(np.array([float(text) for text in texts]))
+    numbers = [float(text) for text in texts if re.fullmatch(r"-?\d+(\.\d+)?", text)]
+    if len(numbers) >= 0.9 * len(texts):  # the others are rejected with their place
+        found = _of_numbers(np.array(numbers))
+        return None if found is not None and found.name == "order" and len(numbers) < len(texts) else found
     iso = [_ISO.fullmatch(text) for text in texts]
     if sum(one is not None for one in iso) >= 0.9 * len(texts):
         zones = sum(1 for one in iso if one and one["zone"])
@@ -66,19 +69,26 @@ def find_format(sample: Sequence[pa.Array], rest: Callable[[], Iterable[pa.Array
         return _of_dates(texts, rest)
     if sum(text.isdigit() and len(text) != 8 for text in texts) > 0.1 * len(texts):
         return None  # a lone number is the day of a date to dateutil
-    read = sum(_dateutil(text, False, ZoneInfo("UTC")) is not None for text in texts[:200])
-    if read >= 0.9 * min(200, len(texts)):
-        return TimeFormat("dayfirst", f"written out, such as {texts[0]}", "they have no zone")
+    moments = [moment for text in texts[:200] if (moment := _moment(text, False)) is not None]
+    if len(moments) >= 0.9 * min(200, len(texts)):
+        zones = sum(moment.tzinfo is not None for moment in moments)
+        doubt = "" if zones == len(moments) else "some have no zone" if zones else "they have no zone"
+        return TimeFormat("dayfirst", f"written out, such as {texts[0]}", doubt)
     return None
 
 
 def _of_numbers(values: npt.NDArray[Any]) -> TimeFormat | None:
-    if not len(values) or not np.isfinite(values).all():
+    finite = values[np.isfinite(values)]
+    if len(finite) < 0.9 * len(values) or not len(finite):
         return None
+    values = finite
     counts = count_units(np.asarray(values, dtype=np.float64))
-    for short, unit in SHORT.items():
-        if counts.get(unit, 0) >= 0.9 * len(values):
-            return TimeFormat(short, f"numbers of the size of {unit} since 1970, such as {values[0]:.0f}")
+    most = max(SHORT, key=lambda short: counts.get(SHORT[short], 0))
+    if sum(counts.get(unit, 0) for unit in SHORT.values()) >= 0.9 * len(values):
+        found = counts[SHORT[most]]
+        why = f"numbers of the size of {SHORT[most]} since 1970, such as {values[0]:.0f}"
+        others = ", ".join(f"{counts[unit]:,} of {unit}" for unit in SHORT.values() if counts.get(unit, 0))
+        return TimeFormat(most, why if found == len(values) else f"{why}; of the first numbers {others}")
     if ((values > 20_000) & (values < 80_000)).all() and (values != np.floor(values)).any():
         return TimeFormat("excel", f"days since 1900, as Excel counts, such as {values[0]}", "they have no zone")
     if (values == np.floor(values)).all() and (values >= 0).all():
@@ -232,10 +242,33 @@ class TimeReader:
         return whole
 
 
-def _dateutil(text: str, day_first: bool, zone: ZoneInfo) -> int | None:
+_ZONES = {"WET": 0, "WEST": 1, "BST": 1, "CET": 1, "CEST": 2, "MEZ": 1, "MESZ": 2, "EET": 2, "EEST": 3, "MSK": 3,
+          "JST": 9, "KST": 9, "AEST": 10, "AEDT": 11, "EST": -5, "EDT": -4, "CST": -6, "CDT": -5, "MST": -7, "MDT": -6,
+          "PST": -8, "PDT": -7}  # fmt: skip
+"""Hours ahead of UTC. Those of America as in e-mails (RFC 2822)."""
+
+
+def _zone_of(name: str | None, offset: int | None) -> tzinfo | None:
+    if offset is None and name is not None and name not in _ZONES:
+        raise ValueError(f"unknown zone {name}")
+    if offset is None and name is None:
+        return None
+    return timezone(timedelta(hours=_ZONES[name or ""]) if offset is None else timedelta(seconds=offset))
+
+
+def _moment(text: str, day_first: bool) -> datetime | None:
+    """With its zone, if it names one. None for what is no time, or has a zone that nobody knows."""
+    year_first = re.match(r"\s*\d{4}[^\d:]", text)  # 2021-01-02 is no second of a month in any country
     try:
-        moment = dateutil_parser.parse(text, dayfirst=day_first)
+        moment: datetime = dateutil_parser.parse(text, dayfirst=day_first and not year_first, tzinfos=_zone_of)
     except (ValueError, OverflowError):
+        return None
+    return moment
+
+
+def _dateutil(text: str, day_first: bool, zone: ZoneInfo) -> int | None:
+    moment = _moment(text, day_first)
+    if moment is None:
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=zone)

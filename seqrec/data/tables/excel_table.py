@@ -63,7 +63,9 @@ class ExcelTable:
         except FileNotFoundError:
             raise FileFormatError(self.path, None, "no such file") from None
         except Exception as error:  # openpyxl raises what its parsers raise
-            raise FileFormatError(self.path, None, f"not an Excel workbook: {error}") from None
+            raise FileFormatError(
+                self.path, None, f"not an Excel workbook ({error}); if it is text, rename it to .csv"
+            ) from None
         try:
             if self._sheet is not None and self._sheet not in book.sheetnames:
                 reason = f"no sheet {self._sheet!r}; there are {', '.join(book.sheetnames)}"

@@ -101,7 +101,9 @@ def _open_file(path: Path, options: TableOptions) -> Table:
         way_out = (
             "name it as sqlite:///FILE with a query"
             if "sq" in path.suffix or "db" in path.suffix
-            else "unpack it, or save it as CSV"
+            else "unpack it"
+            if "z" in path.suffix
+            else "save it as .xlsx or CSV"
         )
         raise FileFormatError(path, None, f"files of the kind {path.suffix} are not read; {way_out}")
     return CsvTable(path, options)

@@ -14,6 +14,10 @@ from seqrec.data.tables.nested import arrow_lists, flat_table
 from seqrec.errors import FileFormatError
 
 
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0].split(". ")[0].rstrip(".")
+
+
 class ParquetTable:
     def __init__(self, path: Path, rows: str | None) -> None:
         self.path, self.name, self._rows = path, str(path), rows
@@ -22,7 +26,9 @@ class ParquetTable:
         except FileNotFoundError:
             raise FileFormatError(path, None, "no such file") from None
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-            raise FileFormatError(path, None, f"not a Parquet file: {error}") from None
+            raise FileFormatError(
+                path, None, f"not a Parquet file, or cut off ({_first_line(error)}); export it again"
+            ) from None
         self._own = [name for name in self._schema.names if not name.startswith("__index_level")]
         self.lists: Sequence[str] = arrow_lists(self._schema)
         self.columns: Sequence[str] = flat_table(self._schema.empty_table().select(self._own), rows).column_names

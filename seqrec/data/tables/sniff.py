@@ -16,12 +16,15 @@ from typing import IO, Any, cast
 
 from charset_normalizer import from_bytes
 
-from seqrec.data.encoding import check_packed, is_western, unicode_encoding
+from seqrec.data.encoding import check_packed, is_western, quoted, unicode_encoding
 from seqrec.errors import FileFormatError
 
 SAMPLE_BYTES = 262_144
 _CHUNK = 1 << 20
 _DELIMITERS = (",", ";", "\t", "|")
+_CODE_PAGES = ["cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp932", "euc_jp",
+               "gb18030", "big5", "cp949", "koi8_r", "cp866", "cp874", "mac_roman", "cp850", "iso8859_2"]  # fmt: skip
+"""What exports are written in; they come before others that fit a few words as well."""
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[ \t]*(?:\r|\n|$)')
 _MAX_BEFORE = 20
 _NUMBER = re.compile(r"[+-]?[\d.,]+")
@@ -63,9 +66,15 @@ def open_bytes(path: Path) -> IO[bytes]:
         if not head:
             raise FileFormatError(path, None, "empty")
         check_packed(path, head)
+    except gzip.BadGzipFile:
+        file.close()
+        with path.open("rb") as raw:
+            check_packed(path, raw.read(1024))
+        reason = f"its name ends in .gz but it is not compressed; rename it: mv {quoted(path, path.stem)}"
+        raise FileFormatError(path, None, reason) from None
     except (EOFError, OSError, zlib.error) as error:
         file.close()
-        raise FileFormatError(path, 1, f"cannot be decompressed: {error}") from None
+        raise FileFormatError(path, 1, f"cannot be decompressed: {error}; export it again") from None
     except FileFormatError:
         file.close()
         raise
@@ -93,7 +102,9 @@ def _utf8(path: Path, file: IO[bytes], why: str) -> Encoding:
     except UnicodeDecodeError:
         return _other(path)
     except (EOFError, OSError, zlib.error) as error:
-        raise FileFormatError(path, None, f"cannot be decompressed: {error}; it is probably cut off") from None
+        raise FileFormatError(
+            path, None, f"cannot be decompressed: {error}; it is probably cut off; export it again"
+        ) from None
     return Encoding("utf-8", why)
 
 
@@ -114,12 +125,12 @@ def _other(path: Path) -> Encoding:
                 first = first or number
                 if len(sample) < SAMPLE_BYTES:
                     sample += line
-    if invalid < valid:
+    if invalid <= valid:  # other encodings do not look like UTF-8 by chance
         return Encoding("utf-8", f"{valid:,} lines beyond ASCII are valid UTF-8", invalid, first)
     if is_western(bytes(sample)):
         name = "cp1252" if _decodes(path, "cp1252") else "latin-1"
         return Encoding(name, f"not UTF-8 from line {first}; accents stand alone, as in Western European text")
-    best = from_bytes(bytes(sample)).best()
+    best = from_bytes(bytes(sample), cp_isolation=_CODE_PAGES).best() or from_bytes(bytes(sample)).best()
     if best is None or not _decodes(path, best.encoding):
         raise FileFormatError(path, first, 'in an unknown encoding; name it: encoding = "..." in shop.toml')
     return Encoding(best.encoding, f"not UTF-8 from line {first}; charset-normalizer finds {best.language} text")
@@ -193,13 +204,16 @@ def find_dialect(
         raise FileFormatError(path, 1, "XML, not a table; export it as CSV, TSV or JSON (a product feed can be TSV)")
     if re.match(r"\s*<(!doctype|html)\b", sample, re.IGNORECASE):
         raise FileFormatError(path, 1, "a page of HTML, not a table; was a login page saved in its place?")
+    if re.match(r"\s*(\[\s*)?\{\s*\"", sample):
+        reason = f"JSON, not a table: rename it: mv {quoted(path, _json_name(path, sample))}"
+        raise FileFormatError(path, 1, reason)
     named = _SEPARATOR_LINE.match(sample)
     if delimiter is None and named:
         delimiter = named[1]
     if delimiter is None:
         delimiter = max(_DELIMITERS, key=lambda one: _fit(sample, one))
     if quote is None:
-        quote = '"' if _quoted(sample, delimiter) else ""
+        quote = "'" if _single_quotes(sample, delimiter) else '"' if _quoted(sample, delimiter) else ""
     skip = _lines_before(sample, delimiter, quote)
     sample = "".join(sample.splitlines(keepends=True)[skip:])
     escape = bool(quote) and sample.count('\\"') > sample.count('""')
@@ -259,6 +273,19 @@ def _lines_before(sample: str, delimiter: str, quote: str) -> int:
         if not (_SEPARATOR_LINE.match(line) or title or (line.startswith("#") and len(row) != width)):
             return number
     return 0
+
+
+def _json_name(path: Path, sample: str) -> str:
+    packed = ".gz" if path.suffix == ".gz" else ""
+    kind = ".json" if sample.lstrip()[0] == "[" or "\n" not in sample.strip() else ".jsonl"
+    return Path(path.name.removesuffix(packed)).stem + kind + packed
+
+
+def _single_quotes(sample: str, delimiter: str) -> bool:
+    """Whether each of the first lines has all its fields in single quotes, as exports of databases have."""
+    separator = re.escape(delimiter)
+    lines = sample.splitlines()[:3]
+    return bool(lines) and all(re.fullmatch(rf"'[^']*'(?:{separator}'[^']*')+\s*", line) for line in lines)
 
 
 def _quoted(sample: str, delimiter: str) -> bool:

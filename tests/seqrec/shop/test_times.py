@@ -36,6 +36,8 @@ def guess(*values: object, rest: tuple[object, ...] = ()) -> TimeFormat | None:
         ("02-01-21 10:30", "%d-%m-%y %H:%M"),
         ("2 Jan 2021 10:30", "dayfirst"),
         ("Sat, 2 Jan 2021 10:30:00 +0000", "dayfirst"),
+        ("2021-01-02 11:30:00 CET", "dayfirst"),
+        ("2 Jan 2021 05:30 EST", "dayfirst"),
     ],
 )
 def test_every_spelling_of_one_moment(text: str, format: str) -> None:
@@ -129,3 +131,32 @@ def test_days_as_excel_counts_them() -> None:
     noon = int(datetime(2020, 6, 18, 12, tzinfo=UTC).timestamp()) * 10**9
     assert TimeReader("excel", "UTC").read(texts).tolist() == [noon, noon + 43_200 * 10**9, NULL, NULL]
     assert TimeReader("excel", "Europe/Berlin").read(pa.array([44000.5])).tolist() == [noon - 7_200 * 10**9]
+
+
+def test_a_few_values_that_are_no_numbers_do_not_lose_the_times() -> None:
+    texts = [str(MOMENT + n) for n in range(50)]
+    for odd in ("nan", "N/A", "inf", "-"):
+        found = guess(*texts, odd)
+        assert found is not None
+        assert found.name == "s"
+        assert TimeReader("s", "UTC").read(pa.array([odd])).tolist() == [NULL]
+    found = guess(*[float(text) for text in texts], float("nan"))
+    assert found is not None
+    assert found.name == "s"
+
+
+def test_seconds_and_milliseconds_in_one_column_are_named() -> None:
+    found = guess(*[str(MOMENT + n) for n in range(30)], *[str((MOMENT + n) * 1000) for n in range(20)])
+    assert found is not None
+    assert (found.name, found.why.partition("; ")[2]) == ("s", "of the first numbers 30 of seconds, 20 of milliseconds")
+    assert TimeReader("s", "UTC").read(pa.array([str(MOMENT * 1000)])).tolist() == [NULL]
+
+
+def test_a_zone_that_nobody_knows_is_no_zone() -> None:
+    assert TimeReader("dayfirst", "UTC").read(pa.array(["2 Jan 2021 10:30 XYZT"])).tolist() == [NULL]
+    named = guess("2 Jan 2021 10:30 CET", "3 Jan 2021 10:30 UTC")
+    assert named is not None
+    assert not named.doubt
+    mixed = guess("2 Jan 2021 10:30 CET", "3 Jan 2021 10:30")
+    assert mixed is not None
+    assert mixed.doubt == "some have no zone"
