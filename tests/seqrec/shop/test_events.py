@@ -117,7 +117,7 @@ def test_broken_rows_are_named_or_counted(tmp_path: Path) -> None:
     assert rejects.counts == {"no u": 1, "no i": 1, "u is not an id": 1, "no t": 1, "t cannot be read": 1}
     found = "\n".join(str(error) for error in rejects.examples)
     assert "line 7: u 'aaa" in found
-    assert "an item id has 1 to 256 bytes of UTF-8, this one has 300" in found
+    assert "a user id has 1 to 256 bytes of UTF-8, this one has 300" in found
     assert "line 6: t 'yesterday' does not fit time_format = 's'" in found
 
 
