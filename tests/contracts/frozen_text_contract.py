@@ -42,7 +42,9 @@ class FrozenTextContract(ModelContract):
 
     def score(self, model: Any, texts: torch.Tensor, history: list[int], item: int) -> float:
         """The paper's formula from the weights: text vectors of all items [n, text dim]; rows, oldest first."""
-        raise AssertionError("a subclass says this")
+        raise NotImplementedError(
+            f"define `score` in {type(self).__name__}: the formula of the paper, from the weights"
+        )
 
     def kind(self) -> type[FrozenTextModel]:
         kind = model_class(self.name)

@@ -32,13 +32,20 @@ class IdModelContract(ModelContract):
     """Subclass as `TestX`, set `name` and `settings`, and give `score`."""
 
     settings: ClassVar[dict[str, Any]] = {}
-    """Of a small model."""
+    """Of a small model. Without dropout the planted pattern is learned in fewer epochs."""
     epochs: ClassVar[int] = 40
+    """Of the training that has to learn the planted pattern: item n is followed by item n + 1."""
     learning_rate: ClassVar[float] = 2e-2
 
     def score(self, model: Any, history: list[int], user: int | None, item: int) -> float:
-        """The paper's formula, one item at a time, from the model's weights: rows of items, oldest first."""
-        raise AssertionError("a subclass says this")
+        """The paper's formula, one item at a time, from the model's weights; a higher score is better.
+
+        `history`: rows of items, oldest first. `user`: their row; None for a user that training did not see. A constant
+        that is the same for all items may be left out.
+        """
+        raise NotImplementedError(
+            f"define `score` in {type(self).__name__}: the formula of the paper, from the weights"
+        )
 
     def kind(self) -> type[IdModel]:
         kind = model_class(self.name)
@@ -103,7 +110,12 @@ class IdModelContract(ModelContract):
                     expected = np.array([self.score(model, history, row, item) for item in range(len(items))])
                 scores = encoder.metric.scores(query, vectors)[0]
                 # Equal but for a constant of the query: it orders nothing.
-                np.testing.assert_allclose(scores - scores.mean(), expected - expected.mean(), atol=1e-5)
+                np.testing.assert_allclose(
+                    scores - scores.mean(),
+                    expected - expected.mean(),
+                    atol=1e-5,
+                    err_msg=f"not the scores (actual) of `score` (desired): history {history}, user {row}",
+                )
                 rows, _ = index.search(query, 5)
                 best = np.sort(expected)[::-1][:5]
                 np.testing.assert_allclose(expected[rows[0]], best, atol=1e-5)

@@ -21,6 +21,8 @@ from seqrec.text.item_text import TokenizedHistory
 
 KINDS = ("desk", "lamp", "mug", "pot", "chair", "clock")
 COLOURS = ("red", "blue", "green", "white")
+INT8_ERROR = 0.05
+"""Of all vectors together, relative to their norm."""
 
 
 class ModelContract:
@@ -28,17 +30,17 @@ class ModelContract:
 
     name: ClassVar[str]
     reads_order: ClassVar[bool] = True
-    """Whether the order of a history's items matters."""
+    """False if two items in either order are the same history to the model."""
     longest: ClassVar[int] = 60
-    """With more than this many items of `items()`, the oldest are not read any more."""
+    """The model reads at most this many items of `items()`, so its `max_length` is no larger here."""
 
     def make(self) -> SequenceModel:
         """A model; the same weights at each call."""
-        raise AssertionError("a subclass says this")
+        raise NotImplementedError(f"define `make` in {type(self).__name__}: a small model")
 
     def planted(self) -> tuple[SequenceModel, list[tuple[list[Item], Item]]]:
         """A model, trained where it must be, and histories with the item of `items()` it has to rank first."""
-        raise AssertionError("a subclass says this")
+        raise NotImplementedError(f"define `planted` in {type(self).__name__}")
 
     def items(self) -> list[Item]:
         """Items the model can encode, of different lengths."""
@@ -103,7 +105,12 @@ class ModelContract:
     def test_a_history_is_the_same_alone_and_in_a_batch(self, encoder: Encoder, token_budget: int) -> None:
         alone = np.concatenate([encoder.encode_histories([history]) for history in self.histories()])
         encoder.token_budget = token_budget
-        np.testing.assert_allclose(encoder.encode_histories(self.histories()), alone, atol=1e-5)
+        np.testing.assert_allclose(
+            encoder.encode_histories(self.histories()),
+            alone,
+            atol=1e-5,
+            err_msg="a history depends on the rest of its batch: does the model read padding?",
+        )
 
     def test_rows_come_in_the_order_of_the_inputs(self, encoder: Encoder) -> None:
         order = np.random.default_rng(0).permutation(len(self.items()))
@@ -118,6 +125,23 @@ class ModelContract:
         second = save_checkpoint(tmp_path / "second", self.name, encoder.checkpoint.history_model)
         assert second == encoder.checkpoint.digest
 
+    def test_its_int8_form_gives_nearly_the_same_vectors(self, path: Path, encoder: Encoder) -> None:
+        """Each plain `nn.Linear` is replaced for `--precision int8`, on any processor; only VNNI makes it fast."""
+        needs = (
+            "int8 replaces each nn.Linear: call it with inputs of two dimensions [rows, features], and do not read its "
+            "weight (a matrix that is read is an nn.Parameter)"
+        )
+        try:
+            rounded = load_model(path, device="cpu", precision="int8")
+            pairs = [
+                (encoder.encode_items(self.items()), rounded.encode_items(self.items())),
+                (encoder.encode_histories(self.histories()), rounded.encode_histories(self.histories())),
+            ]
+        except (RuntimeError, IndexError, AttributeError) as error:
+            raise AssertionError(needs) from error
+        for exact, near in pairs:
+            assert np.linalg.norm(near - exact) <= INT8_ERROR * np.linalg.norm(exact), needs
+
     def test_an_empty_history_is_always_the_same(self, encoder: Encoder) -> None:
         empty = encoder.encode_histories([[]])
         assert np.isfinite(empty).all()
@@ -127,13 +151,23 @@ class ModelContract:
     def test_a_history_is_read_oldest_first(self, encoder: Encoder) -> None:
         first, second = self.items()[0], self.items()[9]
         a, b = encoder.encode_histories([[first, second], [second, first]])
-        assert np.allclose(a, b, atol=1e-6) != self.reads_order
+        same = np.allclose(a, b, atol=1e-6)
+        assert same != self.reads_order, (
+            f"two items in either order are {'the same' if same else 'different'} histories; if that is meant, set "
+            f"`reads_order = {not same}` in {type(self).__name__}"
+        )
 
     def test_the_newest_that_fit_are_read(self, encoder: Encoder) -> None:
         items = self.items()
         newest = [items[i % len(items)] for i in range(self.longest)]
         short, long = encoder.encode_histories([newest, items[:7] * 20 + newest])
-        np.testing.assert_allclose(short, long, atol=1e-5)
+        np.testing.assert_allclose(
+            short,
+            long,
+            atol=1e-5,
+            err_msg=f"items before the newest {self.longest} are read: lower `max_length` in the test's `settings`, or "
+            f"raise `longest` in {type(self).__name__}",
+        )
 
     def test_a_user_id_alone_does_no_harm(self, encoder: Encoder) -> None:
         known = encoder.encode_histories([History(tuple(self.items()[:3]), user_id="nobody has met this user")])
@@ -156,7 +190,9 @@ class ModelContract:
             encoder.encode_histories([history for history, _ in cases]), encoder.encode_items(items)
         )
         best = [items[row].item_id for row in scores.argmax(1)]
-        assert best == [expected.item_id for _, expected in cases]
+        first = [expected.item_id for _, expected in cases]
+        found = sum(one == other for one, other in zip(best, first, strict=True))
+        assert best == first, f"{found} of {len(first)} planted items come first: too short a training, or a wrong loss"
 
     def test_an_item_never_seen(self, encoder: Encoder) -> None:
         """From its text, where the model reads text; where it only knows ids, it makes no tokens of it: no guessing."""
