@@ -7,11 +7,16 @@ import shlex
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 
 from seqrec import cli
-from seqrec.shop.project import read_project
+from seqrec.shop.project import Project, read_project
 from seqrec.shop.stages import STATE, read_state
+from seqrec.shop.up import example_history
+from service.app import create_app
+from service.settings import Settings
 from tests.seqrec.shop import exports
+from tests.service.conftest import wait_until_ready
 
 
 @pytest.fixture
@@ -65,7 +70,7 @@ def test_the_page_shows_what_its_commands_print(page: str, folder: Path, capsys:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("export", ["semicolons", "event_log", "parquet"])
-def test_from_an_export_to_an_index(
+def test_from_an_export_to_a_page_with_recommendations(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], export: str
 ) -> None:
     """Trains for a few steps; quality is not looked at."""
@@ -92,3 +97,21 @@ def test_from_an_export_to_an_index(
     assert shown.count("up to date") == 4
     assert "published: " in shown
     assert "hybrid" in shown
+    _ask_the_service(project)
+
+
+def _ask_the_service(project: Project) -> None:
+    """The page and the request that `seqrec up` shows when it serves: a user's next items, with their names."""
+    history = example_history(project)
+    with TestClient(create_app(Settings(home=project.home))) as client:
+        wait_until_ready(client)
+        page = client.get("/", headers={"Accept": "text/html"})
+        assert (page.status_code, page.headers["content-type"].split(";")[0]) == (200, "text/html")
+        answer = client.post("/recommend", json={"history": list(history), "k": 5})
+    assert answer.status_code == 200, answer.text
+    items = answer.json()["items"]
+    assert len(items) == 5
+    title = project.config.items.texts[0]
+    assert all(item["attributes"].get(title) for item in items)
+    assert history
+    assert all(history.values())

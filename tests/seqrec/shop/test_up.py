@@ -1,4 +1,4 @@
-"""`seqrec up` and `seqrec demo` with commands that take no time; a real run is in tests/e2e/test_shop.py."""
+"""`seqrec up` and `seqrec demo` with commands that take no time; a real run is in test_tutorial.py."""
 
 from __future__ import annotations
 
