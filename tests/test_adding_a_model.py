@@ -16,9 +16,14 @@ from pathlib import Path
 
 import pytest
 
+from seqrec.errors import InputError
+from tests.contracts.id_model_contract import IdModelContract
 from tests.training.conftest import write_world
+from training.config.load import load_config
+from training.config.schema import RunConfig
 
 PAGE = Path("docs") / "adding-a-model.md"
+PYTEST = re.compile(r"^\.venv/bin/python -m pytest (.+)$", re.MULTILINE)
 BLOCK = re.compile(r'```\w+ title="([\w/.]+)"\n(.*?)```', re.DOTALL)
 TABLE = "seqrec/models/__init__.py"
 FOLDERS = ("seqrec", "training", "index", "service", "retraining", "benchmarks", "tests")
@@ -38,6 +43,7 @@ def copy(root: Path, blocks: dict[str, str], tmp_path_factory: pytest.TempPathFa
     for folder in FOLDERS:
         shutil.copytree(root / folder, copy / folder, ignore=ignored)
     shutil.copy(root / "pyproject.toml", copy)
+    (copy / "data").symlink_to(root / "data")
     for path, text in blocks.items():
         if path == TABLE:
             table = (copy / path).read_text(encoding="utf-8")
@@ -75,11 +81,56 @@ def test_a_model_is_four_files(root: Path, copy: Path, blocks: dict[str, str]) -
     assert len(table) == len(before) + 1
 
 
+@pytest.fixture(scope="module")
+def commands(root: Path) -> list[list[str]]:
+    """What the page gives to pytest: the contract's test, and the one that serves the model."""
+    return [command.split() for command in PYTEST.findall((root / PAGE).read_text(encoding="utf-8"))]
+
+
 @pytest.mark.slow
-def test_it_meets_the_contract(copy: Path, blocks: dict[str, str]) -> None:
-    [test] = [path for path in blocks if path.startswith("tests/")]
-    out = run(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", test)
+def test_it_meets_the_contract(copy: Path, commands: list[list[str]], blocks: dict[str, str]) -> None:
+    contract, _ = commands
+    assert contract == [path for path in blocks if path.startswith("tests/")]
+    out = run(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", *contract)
     assert re.search(r"^\d\d passed", out, re.MULTILINE), out
+
+
+@pytest.mark.slow
+def test_it_is_served(copy: Path, commands: list[list[str]]) -> None:
+    _, served = commands
+    out = run(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", *served)
+    assert re.search(r"^1 passed", out, re.MULTILINE), out
+
+
+def test_the_page_names_what_the_contract_lets_a_test_set(root: Path) -> None:
+    """With their defaults."""
+    text = (root / PAGE).read_text(encoding="utf-8")
+    contract = IdModelContract
+    for row in (
+        f"`epochs`, `learning_rate` | {contract.epochs}, {contract.learning_rate} |",
+        f"`reads_order` | {contract.reads_order} |",
+        f"`longest` | {contract.longest} |",
+    ):
+        assert row in text
+    stated = {name for owner in contract.__mro__ for name in vars(owner).get("__annotations__", {})}
+    assert {name for name in stated - {"name"} if f"`{name}`" not in text} == set()
+
+
+def test_three_keys_of_a_preset_are_required(tmp_path: Path) -> None:
+    """Without a stage or a name the run is another one, without a limit there is none."""
+    required = ('stages = ["sequence"]', '[model]\nname = "markov"', "[optimizer]\nmax_epochs = 20")
+    path = tmp_path / "preset.toml"
+
+    def config_without(left_out: str) -> RunConfig:
+        path.write_text("\n".join(part for part in required if part != left_out), encoding="utf-8")
+        return load_config(path)
+
+    config = config_without("")
+    assert (config.stages, config.model.name, config.optimizer.max_epochs) == (("sequence",), "markov", 20)
+    assert config_without(required[0]).stages == ("joint",)
+    assert config_without(required[1]).model.name != "markov"
+    with pytest.raises(InputError, match="set at least one of max_epochs, max_steps, max_minutes"):
+        config_without(required[2])
 
 
 @pytest.mark.slow

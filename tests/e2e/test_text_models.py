@@ -69,7 +69,7 @@ def test_from_events_to_answers(
         changes.append(f"model.start_from={text_model}")
     else:
         changes += ["text.vocab_size=500", 'stages=["joint"]']
-    changes += [f"model.settings.{one}" for one in SMALL.get(name, ["dim=16"])]
+    changes += [f"model.settings.{one}" for one in test_id_models.small(name, SMALL)]
     train(["--preset", PRESET.get(name, name), *words(changes), *data, "--out", str(tmp_path / "run")])
     checkpoint = tmp_path / "run" / "checkpoint"
 

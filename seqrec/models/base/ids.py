@@ -75,7 +75,7 @@ class IdModel(SequenceModel):
     """Whether users have weights of their own."""
 
     def __init__(self, settings: Any, known: VocabSizes) -> None:
-        """Fresh weights. A subclass creates its own after calling this."""
+        """Fresh weights. A subclass sets `dim` and creates its own after calling this."""
         super().__init__()
         self.settings, self.known = settings, known
         self.read_items: int = settings.max_length

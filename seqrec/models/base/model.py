@@ -91,7 +91,9 @@ class SequenceModel(nn.Module, ABC):
     """
 
     metric: Metric
+    """How a query is compared with items: a higher score is better, whichever it is."""
     dim: int
+    """The length of the vectors of items and histories, set when the model is made."""
     cold_items: bool
     """Whether it can encode an item that training did not see."""
     item_text: ItemText | None = None
