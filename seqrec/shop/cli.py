@@ -144,7 +144,7 @@ def _status(project: Project) -> dict[str, Any]:
             fresh = False
         state = "up to date" if fresh else "never run" if stage.name not in done else "stale"
         stale = stale or not fresh
-        stages.append({"name": stage.name, "state": state, "made": _when(stage.outputs[0])})
+        stages.append({"name": stage.name, "state": state, "made": _when(stage.outputs[-1])})
     return {"project": str(project.path), "home": str(project.home), "stages": stages, **_served(project)}
 
 

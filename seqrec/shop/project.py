@@ -287,12 +287,21 @@ class Project:
         return ["--split-by", config.split, *gap]
 
     def explained(self, error: InputError) -> InputError:
-        """An error of a setting of the service, with its line if it is one of [serve]."""
-        name = (error.field or "").removeprefix("SEQREC_").lower()
-        if name not in self.config.serve.settings:
+        """An error of a setting of the service, of training or of [events], with its line if the file has it."""
+        field = error.field or ""
+        name = field.removeprefix("SEQREC_").lower()
+        if name in self.config.serve.settings:
+            place = ["serve", name]
+        elif field in ("events.zone", "events.time_format"):
+            place = field.split(".")
+        elif field == "preset" and self.config.train.preset:
+            place = ["train", "preset"]
+        elif field in dict(flat(self.config.train.settings)):
+            place = ["train", "settings"]
+        else:
             return error
-        line = _line_of(read_text(self.path), ("serve", name))
-        return FileFormatError(self.path, line, f"serve.{name}: {error.reason}")
+        shown = f"train.settings.{field}" if place[1] == "settings" else ".".join(place)
+        return FileFormatError(self.path, _line_of(read_text(self.path), place), f"{shown}: {error.reason}")
 
     def set_environment(self) -> None:
         """The service's settings from [serve] and [retrain], where the environment does not have them."""

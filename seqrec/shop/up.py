@@ -67,7 +67,10 @@ def stages_of(project: Project, fresh: bool = False) -> list[Stage]:
 
     def import_() -> None:
         with tqdm(desc="reading", unit=" rows", unit_scale=True, mininterval=redrawn_every()) as bar:
-            report = import_shop(project, bar.update)
+            try:
+                report = import_shop(project, bar.update)
+            except InputError as error:
+                raise project.explained(error) from None
         _print("\n".join(summary_lines(report)))
         show_findings(project)
 
@@ -166,7 +169,10 @@ def _train(project: Project, paths: Sequence[str], begun: str, fresh: bool) -> N
     if state != "done":
         write_text(note, json.dumps({"inputs": begun}) + "\n")
         resumed = [] if state == "running" else ["--overwrite"]
-        cli.run("train", [*paths, *project.train_options(), "--out", str(run), *resumed])
+        try:
+            cli.run("train", [*paths, *project.train_options(), "--out", str(run), *resumed])
+        except InputError as error:
+            raise project.explained(error) from None
     # A copy, so that an interrupted training does not change what is served.
     with new_directory(project.checkpoint, replace=True) as directory:
         shutil.copytree(run / "checkpoint", directory, dirs_exist_ok=True)

@@ -237,6 +237,40 @@ def test_status_says_what_is_stale(
     assert out.count("stale: `seqrec up` repeats it") == 3
 
 
+def test_the_time_of_the_index_is_that_of_its_snapshot_not_of_the_newest_event(
+    commands: list[list[str]], shop: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SEQREC_HOME")
+    go()
+    os.utime(shop / "var" / "snapshots", (1_700_000_000, 1_700_000_000))
+    (shop / "var" / "catalogue.sqlite3").unlink()  # an empty one, which no status can read
+    capsys.readouterr()
+    status(["--json"])
+    [index] = [one for one in json.loads(capsys.readouterr().out)["stages"] if one["name"] == "index"]
+    assert index["made"].startswith("2023-11-14")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "reason"),
+    [
+        (
+            'time_format = "s"',
+            'time_format = "iso"\nzone = "Berlin"',
+            r"line 17: events\.zone: 'Berlin' is not a time zone",
+        ),
+        ('time_format = "s"', 'time_format = "german"', r"line 16: events\.time_format: 'german' is none of"),
+        ('preset = "demo"', 'preset = "nosuch"', r"line 19: train\.preset: no preset 'nosuch'"),
+        ("max_steps", "max_stepz", r"line 20: train\.settings\.optimizer\.max_stepz: unknown setting"),
+        ("max_steps = 3", "max_steps = 'x'", r"line 20: train\.settings\.optimizer\.max_steps: a whole number"),
+    ],
+)
+def test_a_setting_that_is_none_is_named_with_its_line(shop: Path, before: str, after: str, reason: str) -> None:
+    text = (shop / "shop.toml").read_text()
+    (shop / "shop.toml").write_text(text.replace(before, after))
+    with pytest.raises(FileFormatError, match=rf"shop\.toml, {reason}"):
+        up(["--until", "train"])
+
+
 def test_what_a_killed_run_left_is_removed(commands: list[list[str]], shop: Path) -> None:
     left = shop / "var" / ".tmp-run-0123abcd"
     left.mkdir(parents=True)
