@@ -74,8 +74,9 @@ async function show() {
   main.removeAttribute("aria-busy");
   if (!first) {
     window.scrollTo(0, 0);
-    main.querySelector("h1")?.focus({ preventScroll: true });
-    announce(main.querySelector("h1")?.textContent ?? "");
+    const title = main.querySelector("h1");
+    if (!main.querySelector(":focus")) title.focus({ preventScroll: true });
+    announce(title.textContent);
   }
   first = false;
 }

@@ -1,4 +1,4 @@
-// Map: the catalogue in two dimensions, on a canvas, coloured by an attribute, with a shopper drawn in.
+// Map: the catalogue in two dimensions, on a canvas, coloured by an attribute.
 
 import { get, post, query, userPath } from "../api.js";
 import { announce, button, h, number, pageHead, panel, plural } from "../dom.js";

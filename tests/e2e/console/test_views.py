@@ -98,6 +98,14 @@ def test_an_item_is_added_changed_hidden_shown_and_deleted(console: Console, ser
     assert httpx.get(f"{service}/items/a/b c", trust_env=False).status_code == 404
 
 
+def test_the_form_of_a_new_item_can_be_typed_into_at_once(desktop: Console) -> None:
+    desktop.open("items")
+    desktop.browser.click(".head .primary")
+    desktop.browser.wait(lambda: desktop.browser.texts("h1") == ["Add an item"])
+    desktop.settled()
+    assert desktop.browser.run("return document.activeElement.id") == "item-id"
+
+
 def test_a_refused_item_is_explained_at_its_field(desktop: Console) -> None:
     desktop.open("items/new?add")
     browser = desktop.browser
