@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from seqrec.runtime.arguments import did_you_mean
 
 _EXPECTED = {
     "string_type": "a string",
@@ -22,12 +27,19 @@ _EXPECTED = {
     "model_attributes_type": "an object",
 }
 
+_LIKENESS = 0.7
+"""`user` is like `user_id` and `avail` like `available`; `count` is not meant to be `context`."""
 
-def reason(error: Any) -> str:
-    """One of the errors of a pydantic ValidationError in plain words: what was expected, and what came."""
+
+def reason(error: Any, body: Any = None) -> str:
+    """One of the errors of a pydantic ValidationError in plain words: what was expected, and what came.
+
+    `body`: the type that was to be read, whose fields are suggested for an unknown one.
+    """
     kind, context = error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":
-        return "unknown field; GET /docs lists the fields"
+        near = did_you_mean(str(error["loc"][-1])[:64], fields_at(body, error["loc"][1:-1]), _LIKENESS)
+        return f"unknown field{near or '; GET /docs lists the fields'}"
     if kind == "missing":
         return "the body is missing; send a JSON object" if len(error["loc"]) == 1 else "this field is required"
     if kind == "string_unicode":
@@ -59,3 +71,21 @@ def reason(error: Any) -> str:
         return f"expected {expected}"
     shown = json.dumps(value[:60] if isinstance(value, str) else value)
     return f"expected {expected}, not {shown if len(shown) <= 60 else shown[:57] + '...'}"
+
+
+def fields_at(body: Any, path: Sequence[str | int]) -> list[str]:
+    """Names of the fields of what lies at a path, such as ("events", 3), in bodies of the type `body`."""
+    models = list(_models(body))
+    for part in path:
+        fields = [model.model_fields[part] for model in models if part in model.model_fields]
+        if fields:  # the number of an entry and the tag of a union are no fields
+            models = [model for field in fields for model in _models(field.annotation)]
+    return sorted({name for model in models for name in model.model_fields})
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Every model that a type such as `list[PostedItem] | None` has."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)

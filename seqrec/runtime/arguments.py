@@ -85,10 +85,10 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: no {what} {name!r}{hint}; `{self.prog} --help` shows its options\n")
 
 
-def did_you_mean(given: str, choices: Sequence[str]) -> str:
-    """`, did you mean 'train'?` for the nearest choice, or nothing."""
+def did_you_mean(given: str, choices: Sequence[str], likeness: float = 0.6) -> str:
+    """`, did you mean 'train'?` for the nearest choice, or nothing. `likeness`: at least, from 0 to 1."""
     names = {choice.lstrip("-"): choice for choice in choices}  # the dashes, which all have, are no likeness
-    near = get_close_matches(given.lstrip("-"), names, n=1, cutoff=0.6)
+    near = get_close_matches(given.lstrip("-"), names, n=1, cutoff=likeness)
     return f", did you mean {names[near[0]]!r}?" if near else ""
 
 

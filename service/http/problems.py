@@ -218,7 +218,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def on_validation_error(request: Request, error: RequestValidationError) -> Response:
-        return of_validation(error.errors())
+        field = getattr(request.scope.get("route"), "body_field", None)
+        return of_validation(error.errors(), None if field is None else field.field_info.annotation)
 
     @app.exception_handler(HTTPException)
     async def on_http_exception(request: Request, error: HTTPException) -> Response:
@@ -247,14 +248,17 @@ def _allowed(request: Request) -> list[str]:
     return sorted(methods | ({"HEAD"} if "GET" in methods else set()))
 
 
-def of_validation(errors: Sequence[Any]) -> Response:
-    """The errors that pydantic found: the first as `detail` and `field`, the first `MAX_ERRORS` as `errors`."""
+def of_validation(errors: Sequence[Any], body: Any = None) -> Response:
+    """The errors that pydantic found: the first as `detail` and `field`, the first `MAX_ERRORS` as `errors`.
+
+    `body`: the type that was to be read.
+    """
     first = errors[0]
     if first["type"] == "json_invalid":
         return problem(BAD_JSON, f"not JSON at character {first['loc'][-1]}: {first['ctx']['error']}")
     if isinstance(first.get("input"), bytes):
         return problem(NOT_JSON, "The body was not read, since its Content-Type is not application/json.")
-    found = [{"field": field_path(error["loc"]), "detail": reason(error)} for error in errors[:MAX_ERRORS]]
+    found = [{"field": field_path(error["loc"]), "detail": reason(error, body)} for error in errors[:MAX_ERRORS]]
     field, detail = found[0]["field"], found[0]["detail"]
     return problem(INVALID, f"{field}: {detail}" if field else detail, field or None, errors=found)
 

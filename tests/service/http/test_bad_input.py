@@ -75,7 +75,9 @@ def refused(client: TestClient, path: str, body: Any, status: int = 422) -> dict
         ({"history": [], "exclude": ["x"] * 10_001}, "exclude", "at most 10000 ids, not 10001"),
         ({"history": [], "candidates": ["\u0007"]}, "candidates[0]", "this one has U+0007"),
         ({"history": [], "min_seq": -1}, "min_seq", "at least 0"),
-        ({"history": [], "count": 5}, "count", "count: unknown field"),
+        ({"history": [], "count": 5}, "count", "count: unknown field; GET /docs lists the fields"),
+        ({"histroy": ["desk-1"]}, "histroy", "histroy: unknown field, did you mean 'history'?"),
+        ({"history": [], "context": {"card": []}}, "context.card", "unknown field, did you mean 'cart'?"),
         ({"history": [{"attributes": OK, "item_id": "x"}]}, "history[0].item_id", "unknown field"),
         ([], None, "an object"),
     ],
@@ -96,6 +98,7 @@ def test_recommend_refuses(client: TestClient, body: Any, field: str | None, mes
         ([{"item_id": "a\nb", "attributes": OK}], "items[0].item_id", "this one has U+000A"),
         ([{"item_id": "a", "attributes": [1]}], "items[0].attributes", "an object"),
         ([{"item_id": "a", "attributes": OK, "title": "b"}], "items[0].title", "unknown field"),
+        ([{"item_id": "a", "attributes": OK, "avail": 1}], "items[0].avail", "did you mean 'available'?"),
         ([{"item_id": "a", "attributes": OK, "available": None}], "items[0].available", "true or false, not null"),
         ([{"item_id": "a", "attributes": {"price": float("nan")}}], "items[0].attributes.price", "nan is not a number"),
         ([{"item_id": "a", "attributes": {"n": float("inf")}}], "items[0].attributes.n", "inf is not a number"),
@@ -264,3 +267,12 @@ def test_no_message_about_a_query_is_in_the_words_of_pydantic(shared_client: Tes
     answer = shared_client.get(f"/items?q=x&limit={limit}")
     assert answer.status_code == 422
     assert not re.search("should|Input|validation|valid string|parse", answer.json()["detail"]), answer.text
+
+
+def test_an_unknown_field_of_a_stored_rule_gets_what_was_meant(client: TestClient) -> None:
+    variant = {"name": "a", "rules": {"diversty": 0.5, "boost": [{"filter": {}, "multiplier": 2}]}}
+    answer = client.put("/placements/home", json={"experiment": {"name": "e", "variants": [variant]}})
+    assert [error["detail"] for error in answer.json()["errors"]] == [
+        "unknown field, did you mean 'multiply'?",
+        "unknown field, did you mean 'diversity'?",
+    ]
