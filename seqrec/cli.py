@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from seqrec.errors import SeqrecError
+from seqrec.errors import SeqrecError, did_you_mean
 from seqrec.registry import load
-from seqrec.runtime.arguments import did_you_mean
 from seqrec.runtime.malloc import tune_malloc
 from seqrec.runtime.threads import use_passive_waits
 

@@ -24,6 +24,8 @@ A message names the wrong value and how to correct it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 
@@ -131,3 +133,15 @@ class Overloaded(SeqrecError):
 
 class DeadlineExceeded(SeqrecError):
     pass
+
+
+def did_you_mean(given: str, choices: Sequence[str], likeness: float = 0.6) -> str:
+    """`, did you mean 'train'?` for the nearest choice, or nothing. `likeness`: at least, from 0 to 1."""
+    names = {choice.lstrip("-"): choice for choice in choices}  # the dashes, which all have, are no likeness
+    near = get_close_matches(given.lstrip("-"), names, n=1, cutoff=likeness)
+    return f", did you mean {names[near[0]]!r}?" if near else ""
+
+
+def there_are(given: str, choices: Sequence[str]) -> str:
+    """The end of a message about an unknown name: the nearest choice and all choices."""
+    return f"{did_you_mean(given, choices)}; there are {', '.join(choices)}"

@@ -15,8 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from seqrec.data.durations import parse_duration
 from seqrec.data.items import MAX_ITEM_BYTES
-from seqrec.errors import InputError
-from seqrec.runtime.arguments import did_you_mean
+from seqrec.errors import InputError, there_are
 from service.validation import reason
 
 PREFIX = "SEQREC_"
@@ -221,7 +220,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _unknown(name: str, known: Sequence[str]) -> InputError:
-    return InputError(f"no such setting{did_you_mean(name, known)}; there are {', '.join(known)}", name)
+    return InputError(f"no such setting{there_are(name, known)}", name)
 
 
 def load_settings(given: Mapping[str, object] | None = None) -> Settings:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from seqrec.runtime.arguments import did_you_mean
+from seqrec.errors import did_you_mean
 
 _EXPECTED = {
     "string_type": "a string",

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from seqrec.data.durations import parse_duration
-from seqrec.errors import InputError
+from seqrec.errors import InputError, there_are
 
 Scope = Literal["recommend", "write", "admin", "metrics"]
 SCOPES: dict[Scope, str] = {
@@ -107,7 +107,7 @@ def make_key(
     if not granted:
         raise InputError(f"at least one of {', '.join(SCOPES)} is needed", "scope")
     if unknown := sorted(granted - SCOPES.keys()):
-        raise InputError(f"no scope {unknown[0]!r}; there are {', '.join(SCOPES)}", "scope")
+        raise InputError(f"no scope {unknown[0]!r}{there_are(unknown[0], list(SCOPES))}", "scope")
     secret = SECRET_PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
     now = time.time()
     expires = None if expires_in is None else now + expires_in

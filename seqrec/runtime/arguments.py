@@ -8,9 +8,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from difflib import get_close_matches
 from typing import Any, NoReturn
 
+from seqrec.errors import did_you_mean
 from seqrec.runtime.examples import EXAMPLES
 
 _collecting: ContextVar[bool] = ContextVar("collecting", default=False)
@@ -83,13 +83,6 @@ class Parser(argparse.ArgumentParser):
         options = [option for option in self._option_string_actions if option.startswith("--")]
         hint = did_you_mean(name, options) if what == "option" else ""
         self.exit(2, f"{self.prog}: no {what} {name!r}{hint}; `{self.prog} --help` shows its options\n")
-
-
-def did_you_mean(given: str, choices: Sequence[str], likeness: float = 0.6) -> str:
-    """`, did you mean 'train'?` for the nearest choice, or nothing. `likeness`: at least, from 0 to 1."""
-    names = {choice.lstrip("-"): choice for choice in choices}  # the dashes, which all have, are no likeness
-    near = get_close_matches(given.lstrip("-"), names, n=1, cutoff=likeness)
-    return f", did you mean {names[near[0]]!r}?" if near else ""
 
 
 def subcommands(parser: argparse.ArgumentParser) -> dict[str, Parser]:

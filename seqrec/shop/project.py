@@ -17,8 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from seqrec.data.durations import parse_duration
 from seqrec.data.encoding import read_text
-from seqrec.errors import FileFormatError, InputError
-from seqrec.runtime.arguments import did_you_mean
+from seqrec.errors import FileFormatError, InputError, did_you_mean
 
 FILE = "shop.toml"
 FORMAT = 1

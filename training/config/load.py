@@ -11,7 +11,7 @@ from typing import Any
 import tomli_w
 
 from seqrec.data.encoding import read_text
-from seqrec.errors import FileFormatError, InputError
+from seqrec.errors import FileFormatError, InputError, there_are
 from training.config import hardware
 from training.config.schema import RunConfig
 from training.config.validation import RENAMED, build
@@ -23,7 +23,7 @@ def preset_path(name: str) -> Path:
     """The file of a preset. Raises InputError for an unknown name."""
     names = sorted(path.stem for path in PRESETS.glob("*.toml"))
     if name not in names:
-        raise InputError(f"no preset {name!r}; there are {', '.join(names)}", "preset")
+        raise InputError(f"no preset {name!r}{there_are(name, names)}", "preset")
     return PRESETS / f"{name}.toml"
 
 

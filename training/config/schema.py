@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from seqrec.errors import InputError
+from seqrec.errors import InputError, there_are
 from training.config.validation import STRICT, Table, build
 from training.data.splits import SplitConfig
 
@@ -204,7 +204,7 @@ class RunConfig:
             raise InputError("'residual' comes last, or before 'hybrid': it freezes the text model", "stages")
         for number, stage in enumerate(self.stages):
             if stage not in known:
-                raise InputError(f"no stage {stage!r}; there are {', '.join(known)}", "stages")
+                raise InputError(f"no stage {stage!r}{there_are(stage, known)}", "stages")
             if stage in self.stages[:number]:
                 raise InputError(f"{stage!r} is listed twice", "stages")
             self.validation_of(stage)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_type_hints
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass, is_pydantic_dataclass
 
-from seqrec.errors import InputError
+from seqrec.errors import InputError, there_are
 
 Config = TypeVar("Config")
 Table = Mapping[str, int | float | str | bool]
@@ -72,7 +72,7 @@ def _input_error(kind: type[Any], error: ValidationError, path: str) -> InputErr
             full = path + ".".join(names)
             if full in RENAMED:
                 return InputError(f"this setting is now called {RENAMED[full]}", full)
-            return InputError(f"unknown setting; there are {', '.join(sorted(known))}", full)
+            return InputError(f"unknown setting{there_are(name, sorted(known))}", full)
         hint = known[name]
     if hint == Table and location:
         names.append(str(location[0]))

@@ -21,7 +21,7 @@ from seqrec.data.jsonl import OnError
 from seqrec.data.sources.base import Event, Source, check_replaceable
 from seqrec.data.sources.staging import Repeated, Staging, TimeCounts, staging
 from seqrec.data.timestamps import mixed_units
-from seqrec.errors import InputError
+from seqrec.errors import InputError, there_are
 from seqrec.runtime.progress import redrawn_every
 
 log = logging.getLogger(__name__)
@@ -157,7 +157,7 @@ def _selected(items: Iterator[Item], names: tuple[str, ...] | None) -> Iterator[
         yield item
     missing = [name for name in names or () if name not in seen]
     if missing and seen:
-        raise InputError(f"no item has {missing[0]!r}; there are {', '.join(sorted(seen))}", "--attributes")
+        raise InputError(f"no item has {missing[0]!r}{there_are(missing[0], sorted(seen))}", "--attributes")
 
 
 def _rated(events: Iterator[Event], least: float | None) -> Iterator[Event]:

@@ -29,7 +29,7 @@ from seqrec.data.sources.base import (
     present,
 )
 from seqrec.data.timestamps import parse_number
-from seqrec.errors import FileFormatError, InputError
+from seqrec.errors import FileFormatError, InputError, there_are
 
 log = logging.getLogger(__name__)
 
@@ -237,7 +237,7 @@ def _kinds(items: Sequence[Item], chosen: Sequence[str] | None) -> dict[str, str
             types.setdefault(name, set()).add(type(value))
     for name in chosen or ():
         if name not in types:
-            raise InputError(f"no item has {name!r}; there are {', '.join(types)}", "--attributes")
+            raise InputError(f"no item has {name!r}{there_are(name, list(types))}", "--attributes")
     kinds = {}
     for name in types if chosen is None else chosen:
         if name == "item_id" or name.startswith('"') or any(c in name for c in ":\t\r\n"):

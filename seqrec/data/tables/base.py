@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 
-from seqrec.errors import FileFormatError
+from seqrec.errors import FileFormatError, there_are
 
 BATCH_ROWS = 65_536
 
@@ -113,4 +113,4 @@ def check_columns(path: Path, line: int | None, found: Sequence[str], wanted: Se
     """Raises FileFormatError for a column that the table lacks."""
     for name in wanted:
         if name not in found:
-            raise FileFormatError(path, line, f"no column {name!r}; there are {', '.join(found)[:400]}")
+            raise FileFormatError(path, line, f"no column {name!r}{there_are(name, found)[:400]}")

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from seqrec.data.tables.base import BATCH_ROWS, Rejects, check_columns, text_or_values
 from seqrec.data.tables.sniff import names_below
-from seqrec.errors import FileFormatError
+from seqrec.errors import FileFormatError, there_are
 
 _HEAD = 20
 """Rows among which the names of the columns are."""
@@ -68,7 +68,7 @@ class ExcelTable:
             ) from None
         try:
             if self._sheet is not None and self._sheet not in book.sheetnames:
-                reason = f"no sheet {self._sheet!r}; there are {', '.join(book.sheetnames)}"
+                reason = f"no sheet {self._sheet!r}{there_are(self._sheet, book.sheetnames)}"
                 raise FileFormatError(self.path, None, reason)
             sheet = book[self._sheet or book.sheetnames[0]]
             self._title = sheet.title

@@ -9,7 +9,7 @@ import { command } from "../request.js";
 
 const POLL = 700;
 const USERS = 10;
-const SECOND = "seqrec train --preset sasrec --items ITEMS --interactions EVENTS --out runs/sasrec\nseqrec index build --checkpoint runs/sasrec/checkpoint";
+const SECOND = "seqrec train --preset sasrec --items ITEMS --interactions EVENTS --out runs/sasrec\nSEQREC_HOME=HOME seqrec index build --checkpoint runs/sasrec/checkpoint";
 const K = 10;
 const INDEXES = { flat: "exact" };
 
@@ -70,13 +70,13 @@ export async function render(main, { signal }) {
   /** Which two are compared; at first the served one and the newest of another model, or else the newest other one. */
   function drawPair(all) {
     if (all.length < 2) {
-      pair.replaceChildren(h("div", hint("There is one snapshot. With a second one, this shows what both recommend to the same users. ", code("seqrec retrain"), " makes one after new events. Or train another model, and index it without serving it:"), command(SECOND)));
+      pair.replaceChildren(h("div", hint("With a second snapshot, this shows what both recommend to the same users. ", code("seqrec retrain"), " makes one after new events. Or train another model, and index it without serving it:"), command(SECOND)));
       return;
     }
     const after = all.find((one) => one.served) ?? all[0];
     const others = all.filter((one) => one !== after);
     const before = others.find((one) => one.checkpoint !== after.checkpoint) ?? others[0];
-    const select = (chosen) => h("select", options(all.map((one) => [one.id, `${moment(one.created)} · ${one.model} ${one.checkpoint.slice(0, 8)}${one.served ? " · served" : ""}`]), chosen.id));
+    const select = (chosen) => h("select", options(all.map((one) => [one.id, `${one.model} ${one.checkpoint.slice(0, 8)} · ${moment(one.created)}${one.served ? " · served" : ""}`]), chosen.id));
     const [from, to] = [select(before), select(after)];
     const run = button(`Compare for ${USERS} users`, () => fill(changes, signal, () => compared(from.value, to.value), [hint("Both models are loaded beside the service and asked; this takes some seconds."), ...skeletons(3, "row-skeleton")]), { glyph: "compare" });
     pair.replaceChildren(h("label.field", "Before", from), h("label.field", "After", to), run);

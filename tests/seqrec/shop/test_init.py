@@ -248,7 +248,7 @@ def test_an_import_that_fails_keeps_the_one_before(folder: Path) -> None:
     assert project.items.read_bytes() == before
     assert not list(project.home.glob(".tmp-*"))
     (folder / "shop.toml").write_text(text.replace('title = "text"', 'titel = "text"'), encoding="utf-8")
-    with pytest.raises(FileFormatError, match="no column 'titel'; there are movie_id, title"):
+    with pytest.raises(FileFormatError, match=r"no column 'titel', did you mean 'title'\?; there are movie_id, title"):
         import_shop(read_project(folder / "shop.toml"))
 
 

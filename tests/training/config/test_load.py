@@ -83,8 +83,11 @@ def test_a_stage_changes_what_is_common_to_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sed = 1\n" + ENOUGH, "sed: unknown setting; there are adversarial, data, device"),
-        (ENOUGH + "max_step = 1\n", r"optimizer\.max_step: unknown setting; there are .*max_steps"),
+        ("sed = 1\n" + ENOUGH, "sed: unknown setting, did you mean 'seed'\\?; there are adversarial, data, device"),
+        (
+            ENOUGH + "max_step = 1\n",
+            r"optimizer\.max_step: unknown setting, did you mean 'max_steps'\?; there are .*max_steps",
+        ),
         (ENOUGH + "[train]\n", "train: unknown setting"),
         ('seed = "one"\n' + ENOUGH, "seed: a whole number is needed, not 'one'"),
         ("seed = true\n" + ENOUGH, "seed: a whole number is needed, not True"),
@@ -98,7 +101,7 @@ def test_a_stage_changes_what_is_common_to_all(tmp_path: Path) -> None:
         ("joint = 3\n" + ENOUGH, r"joint\.: a table is needed|joint: a table is needed"),
         ("", "optimizer: set at least one of max_epochs, max_steps, max_minutes: nothing would end stage joint"),
         ("stages = []\n" + ENOUGH, "stages: name at least one; there are .*joint"),
-        ('stages = ["jont"]\n' + ENOUGH, "stages: no stage 'jont'; there are .*joint"),
+        ('stages = ["jont"]\n' + ENOUGH, "stages: no stage 'jont', did you mean 'joint'\\?; there are .*joint"),
         ('stages = ["joint", "joint"]\n' + ENOUGH, "stages: 'joint' is listed twice"),
         ('stages = ["residual", "joint"]\n' + ENOUGH, "stages: 'residual' comes last, or before 'hybrid': it freezes"),
         (
@@ -126,7 +129,7 @@ def test_a_wrong_override_is_refused() -> None:
         load_config(preset_path("demo"), ["optimizer.max_steps"])
     with pytest.raises(InputError, match=r"'seed' of 'seed\.x' is a setting, not a table"):
         load_config(preset_path("demo"), ["seed.x=1"])
-    with pytest.raises(InputError, match=r"no preset 'dmeo'; there are .*demo, "):
+    with pytest.raises(InputError, match=r"no preset 'dmeo', did you mean 'demo'\?; there are .*demo, "):
         preset_path("dmeo")
 
 

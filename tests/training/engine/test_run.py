@@ -210,8 +210,11 @@ def test_training_goes_on_from_a_checkpoint(
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.name=recfromer", "model: no model 'recfromer'; there are"),
-        ("model.settings.hiden_size=3", r"model\.settings\.hiden_size: unknown setting; there are .*hidden_size"),
+        ("model.name=recfromer", r"model: no model 'recfromer', did you mean 'recformer'\?; there are"),
+        (
+            "model.settings.hiden_size=3",
+            r"hiden_size: unknown setting, did you mean 'hidden_size'\?; there are ",
+        ),
         (
             "model.settings.vocab_size=3",
             r"model\.settings\.vocab_size: follows from the tokenizer; set text",

@@ -80,7 +80,7 @@ def test_sharded_weights_are_refused(world: Dataset) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"dims": 3}, r"model\.settings\.dims: unknown setting; there are dim, dropout, .*loss"),
+        ({"dims": 3}, r"model\.settings\.dims: unknown setting, did you mean 'dim'\?; there are dim, dropout, .*loss"),
         ({"dim": "large"}, r"model\.settings\.dim: a whole number is needed, not 'large'"),
         ({"loss": "hinge"}, r"model\.settings\.loss: 'hinge' is not one of bce, ce, gbce"),
     ],
