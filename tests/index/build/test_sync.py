@@ -177,13 +177,13 @@ def test_a_shops_export_is_read_as_its_project_says(
     (shop / "shop.toml").write_text(SHOP, encoding="utf-8")
     rows = [f'{item.item_id};"{item.attributes["title"]}";1,50;3' for item in tiny_items]
     (shop / "produkte.csv").write_text(
-        "\n".join(["Art.-Nr.;title;Preis;Bestand", *rows, "kite;Kite;2,00;0", "Summe;;;24"]) + "\n"
+        "\n".join(["Art.-Nr.;title;Preis;Bestand", *rows, "kite;Kite;2,00;0", "blank;;1,00;1", "Summe;;;24"]) + "\n"
     )
     for argv in (["produkte.csv"], []):
         sync_items([*argv, "--json"])
     created, unchanged = map(json.loads, capsys.readouterr().out.splitlines())
     assert (created["created"], created["updated"], unchanged["unchanged"]) == (1, 8, 9)
-    assert created["left_out"] == 1  # the sum
+    assert created["left_out"] == 1  # without a text; the sum is no row
     with pytest.raises(InputError, match="1 items have nothing that the model can read"):
         sync_items(["produkte.csv", "--on-error", "raise"])
     with closing(open_catalogue(home)) as catalogue:
