@@ -177,7 +177,7 @@ def test_a_shops_export_is_read_as_its_project_says(
     (shop / "shop.toml").write_text(SHOP, encoding="utf-8")
     rows = [f'{item.item_id};"{item.attributes["title"]}";1,50;3' for item in tiny_items]
     (shop / "produkte.csv").write_text(
-        "\n".join(["Art.-Nr.;title;Preis;Bestand", *rows, "kite;Kite;2,00;0", "blank;;1,00;1", "Summe;;;24"]) + "\n"
+        "\n".join(["Art.-Nr.;title;Preis;Bestand", *rows, "kite;Kite;2,00;0", "blank;;;1", "Summe;;;24"]) + "\n"
     )
     for argv in (["produkte.csv"], []):
         sync_items([*argv, "--json"])
