@@ -126,8 +126,28 @@ class BoostBody(Body):
     add: float = Field(default=0.0, ge=-1e6, le=1e6, description="in units of the score, negative lowers")
 
 
+_PIN: dict[str, Any] = {
+    "allOf": [
+        {
+            "oneOf": [
+                {"required": ["position"], "properties": {"position": {"type": "integer"}, "every": {"type": "null"}}},
+                {"required": ["every"], "properties": {"every": {"type": "integer"}, "position": {"type": "null"}}},
+            ]
+        },
+        {
+            "anyOf": [
+                {"required": ["item_ids"], "properties": {"item_ids": {"type": "array"}}},
+                {"required": ["filter"], "properties": {"filter": {"type": "object"}}},
+            ]
+        },
+    ]
+}
+
+
 class PinBody(Body):
     """Fills a place: `position` or `every`, and `item_ids` or `filter`."""
+
+    model_config = ConfigDict(json_schema_extra=_PIN)
 
     position: int | None = Field(default=None, ge=1, le=10_000, description="1 is the first place")
     every: int | None = Field(default=None, ge=1, le=10_000, description="every n-th place: 5 is one place of five")
