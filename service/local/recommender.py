@@ -17,7 +17,6 @@ from seqrec.errors import InputError
 from seqrec.runtime.threads import choose, use
 from service.components import Components, open_components
 from service.engine.trace import Trace
-from service.http.problems import field_path
 from service.http.routes.items import delete_item, put_items
 from service.http.routes.recommend import recommend, similar
 from service.http.schemas import ItemsBody, RecommendBody, SimilarBody
@@ -26,7 +25,7 @@ from service.local.opening import open_path
 from service.local.tables import history_entries, item_body, records
 from service.metrics import Metrics
 from service.rules.body import Body
-from service.validation import reason
+from service.validation import field_path, reason
 
 T = TypeVar("T")
 B = TypeVar("B", bound=Body)

@@ -375,9 +375,17 @@ class PlacementRules(NamedTuple):
     experiment: Experiment | None
 
 
-def check_placement(body: PlacementBody) -> None:
+def check_placement(body: PlacementBody, settings: Settings) -> None:
     """Raises InputError that names the field."""
     _check_unicode(body.model_dump(exclude_unset=True), "")
+    variants = body.experiment.variants if body.experiment else []
+    parts = [("", body), *((f"experiment.variants[{i}].rules.", one.rules) for i, one in enumerate(variants))]
+    for field, one in parts:
+        if one.k is not None and one.k > settings.max_k:
+            raise InputError(f"from 1 to {settings.max_k}, not {one.k}", f"{field}k")
+        for name, ids in (("exclude", one.exclude), ("candidates", one.candidates)):
+            if ids is not None and len(ids) > settings.max_ids:
+                raise InputError(f"at most {settings.max_ids} ids, not {len(ids)}", f"{field}{name}")
     body.values("", MAX_FILTER_VALUES)
     body.read_experiment(MAX_FILTER_VALUES)
 
