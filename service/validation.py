@@ -73,6 +73,17 @@ def reason(error: Any, body: Any = None) -> str:
     return f"expected {expected}, not {shown if len(shown) <= 60 else shown[:57] + '...'}"
 
 
+def field_path(loc: Sequence[str | int]) -> str:
+    """("body", "history", 3, "<entry>", "attributes") -> "history[3].attributes"; a tag of a union is no field."""
+    path = ""
+    for part in loc[1:]:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif not (part.startswith("<") and part.endswith(">")):
+            path += f".{part}" if path else part
+    return path
+
+
 def fields_at(body: Any, path: Sequence[str | int]) -> list[str]:
     """Names of the fields of what lies at a path, such as ("events", 3), in bodies of the type `body`."""
     models = list(_models(body))

@@ -79,7 +79,7 @@ class AsyncClient:
         history: Sequence[HistoryEntry] | None = None,
         *,
         user_id: str | None = None,
-        k: int = 10,
+        k: int | None = None,
         exclude_seen: bool | None = None,
         exclude: Sequence[str] = (),
         candidates: Sequence[str] | None = None,
@@ -132,25 +132,40 @@ class AsyncClient:
         item_id: str | None = None,
         *,
         attributes: Mapping[str, Any] | None = None,
-        k: int = 10,
+        k: int | None = None,
         filter: Mapping[str, Any] | None = None,
+        placement: str | None = None,
         min_seq: int = 0,
+        fields: Sequence[str] | None = None,
+        session_id: str | None = None,
+        extra: Mapping[str, Any] | None = None,
     ) -> Similar:
-        """Items like one of the catalogue, or like the attributes of one that need not be in it."""
-        return await self._send(requests.similar(item_id, attributes, k, filter, min_seq))
+        """Items like one of the catalogue, or like the attributes of one that need not be in it.
+
+        The other parameters are those of `Query`.
+        """
+        common = requests.common(k, filter, placement, min_seq, fields, session_id, extra)
+        return await self._send(requests.similar(item_id, attributes, common))
 
     async def popular(
         self,
         window: str | int | None = None,
         *,
         user_id: str | None = None,
-        k: int = 10,
+        k: int | None = None,
         filter: Mapping[str, Any] | None = None,
         placement: str | None = None,
         min_seq: int = 0,
+        fields: Sequence[str] | None = None,
+        session_id: str | None = None,
+        extra: Mapping[str, Any] | None = None,
     ) -> Popular:
-        """The items with most events, or of a `window` ("7d", or seconds) those that are trending."""
-        return await self._send(requests.popular(window, user_id, k, filter, placement, min_seq))
+        """The items with most events, or of a `window` ("7d", or seconds) those that are trending.
+
+        The other parameters are those of `Query`.
+        """
+        common = requests.common(k, filter, placement, min_seq, fields, session_id, extra)
+        return await self._send(requests.popular(window, user_id, common))
 
     async def find_items(self, words: str, *, limit: int = 20) -> list[FoundItem]:
         """Items whose attributes have all the words; the last may be the beginning of one."""

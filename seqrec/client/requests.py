@@ -43,14 +43,14 @@ BATCH_BYTES = 3 * 1024 * 1024
 class Query:
     """One request of `recommend_batch`. `extra`: fields of the body that have no parameter here, such as rules.
 
-    `fields`: attributes of the answer. `placement`: named rules. `session_id`: who is not known by a `user_id`, for
-    experiments. `snapshot`: which one answers, of those that placements name. `cursor`: `next` of the page before;
-    `paginate`: answer with one.
+    `k`: by default that of the placement, or 10. `fields`: attributes of the answer. `placement`: named rules.
+    `session_id`: who is not known by a `user_id`, for experiments. `snapshot`: which one answers, of those that
+    placements name. `cursor`: `next` of the page before; `paginate`: answer with one.
     """
 
     history: Sequence[HistoryEntry] | None = None
     user_id: str | None = None
-    k: int = 10
+    k: int | None = None
     exclude_seen: bool | None = None
     exclude: Sequence[str] = ()
     candidates: Sequence[str] | None = None
@@ -68,6 +68,7 @@ class Query:
     def body(self) -> dict[str, Any]:
         history = None if self.history is None else [_entry(entry) for entry in self.history]
         optional = {
+            "k": self.k,
             "history": history,
             "user_id": self.user_id,
             "exclude_seen": self.exclude_seen,
@@ -83,7 +84,7 @@ class Query:
             "paginate": self.paginate or None,
             "cursor": self.cursor,
         }
-        return {"k": self.k, **_given(optional), **self.extra}
+        return {**_given(optional), **self.extra}
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,29 +150,35 @@ def recommend_batch(queries: Sequence[Query]) -> Call[list[Recommendation]]:
     return Call("POST", "/recommend/batch", read, {"requests": [query.body() for query in queries]})
 
 
-def similar(
-    item_id: str | None, attributes: Mapping[str, Any] | None, k: int, filter: Mapping[str, Any] | None, min_seq: int
-) -> Call[Similar]:
-    optional = {"item_id": item_id, "attributes": attributes, "filter": filter, "min_seq": min_seq or None}
-    return Call("POST", "/similar", lambda answer: results.read_similar(answer.json()), {"k": k, **_given(optional)})
-
-
-def popular(
-    window: str | int | None,
-    user_id: str | None,
-    k: int,
+def common(
+    k: int | None,
     filter: Mapping[str, Any] | None,
     placement: str | None,
     min_seq: int,
-) -> Call[Popular]:
+    fields: Sequence[str] | None,
+    session_id: str | None,
+    extra: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """What the bodies of `/similar` and `/popular` have in common."""
     optional = {
-        "window": window,
-        "user_id": user_id,
+        "k": k,
         "filter": filter,
         "placement": placement,
         "min_seq": min_seq or None,
+        "fields": None if fields is None else list(fields),
+        "session_id": session_id,
     }
-    return Call("POST", "/popular", lambda answer: results.read_popular(answer.json()), {"k": k, **_given(optional)})
+    return {**_given(optional), **(extra or {})}
+
+
+def similar(item_id: str | None, attributes: Mapping[str, Any] | None, common: Mapping[str, Any]) -> Call[Similar]:
+    body = {**_given({"item_id": item_id, "attributes": attributes}), **common}
+    return Call("POST", "/similar", lambda answer: results.read_similar(answer.json()), body)
+
+
+def popular(window: str | int | None, user_id: str | None, common: Mapping[str, Any]) -> Call[Popular]:
+    body = {**_given({"window": window, "user_id": user_id}), **common}
+    return Call("POST", "/popular", lambda answer: results.read_popular(answer.json()), body)
 
 
 def find_items(words: str, limit: int) -> Call[list[FoundItem]]:

@@ -21,13 +21,20 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class RecommendedItem:
-    """`score` compares items within one answer only. `because` and `parts` only with `explain`."""
+    """`score` compares items within one answer only. `because` and `parts` only with `explain`.
+
+    `source`, `pinned`, `explored`: how it came into an answer with rules, and `propensity` how likely that was.
+    """
 
     item_id: str
     score: float
     attributes: Mapping[str, Any]
     because: tuple[Reason, ...] = ()
     parts: Mapping[str, float] | None = None
+    source: str | None = None
+    pinned: bool = False
+    explored: bool = False
+    propensity: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +42,8 @@ class Similar:
     """Items, best first, and the state that answered: every change up to `seq` was searched.
 
     `recommendation_id`: to be sent with events of what becomes of the items, for reports. `next`: the `cursor` of the
-    following page, if pages were asked for and there may be one.
+    following page, if pages were asked for and there may be one. `experiment` and `variant`: of the placement, where
+    the user or session is in one; the variant "holdout" gets the most popular items.
     """
 
     items: tuple[RecommendedItem, ...]
@@ -46,6 +54,8 @@ class Similar:
     degraded: tuple[str, ...] = ()
     recommendation_id: str | None = None
     next: str | None = None
+    experiment: str | None = None
+    variant: str | None = None
 
     @property
     def item_ids(self) -> list[str]:
@@ -62,7 +72,10 @@ class Recommendation(Similar):
 
 @dataclass(frozen=True, slots=True)
 class Popular:
-    """Items with most events first; `score` is how many. `since`: Unix seconds where the window begins."""
+    """Items with most events first; `score` is how many. `since`: Unix seconds where the window begins.
+
+    `recommendation_id`, `experiment`, `variant`: as of `Similar`.
+    """
 
     items: tuple[RecommendedItem, ...]
     snapshot: str
@@ -70,6 +83,9 @@ class Popular:
     since: float | None = None
     next: str | None = None
     degraded: tuple[str, ...] = ()
+    recommendation_id: str | None = None
+    experiment: str | None = None
+    variant: str | None = None
 
     @property
     def item_ids(self) -> list[str]:

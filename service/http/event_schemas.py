@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
+from index.catalogue.outcomes import OUTCOMES
 from seqrec.data.items import MAX_TYPE_BYTES
 from service.http.schemas import Answer, UserId
 from service.reports.receipts import MAX_CHARACTERS
@@ -16,7 +17,17 @@ EventTypeName = Annotated[
 ]
 
 
+_TYPE_OF_AN_OUTCOME: dict[str, Any] = {
+    "anyOf": [
+        {"properties": {"recommendation_id": {"type": "null"}}},
+        {"required": ["type"], "properties": {"type": {"enum": list(OUTCOMES)}}},
+    ]
+}
+
+
 class PostedEvent(Body):
+    model_config = ConfigDict(json_schema_extra=_TYPE_OF_AN_OUTCOME)
+
     user_id: UserId
     item_id: ItemId
     timestamp: float | None = Field(

@@ -34,7 +34,11 @@ class NewKey(Body):
     """A key to create. Keys with the scope `admin` are made by the command only."""
 
     name: str = Field(description="who uses it: 1 to 64 letters, digits, `.`, `_`, `-`", examples=["shop"])
-    scopes: list[Scope] = Field(min_length=1, max_length=8, description="of `recommend`, `write`, `metrics`")
+    scopes: list[Scope] = Field(
+        min_length=1,
+        max_length=8,
+        json_schema_extra={"items": {"type": "string", "enum": ["recommend", "write", "metrics"]}},
+    )
     expires: str | None = Field(default=None, max_length=32, description="in how long; null: never", examples=["90d"])
     rate: str | None = Field(default=None, max_length=32, examples=["100/s"])
     quota: str | None = Field(default=None, max_length=32, examples=["1000000/day"])

@@ -39,7 +39,7 @@ from seqrec.errors import (
     UserNotFound,
 )
 from service.jobs import JobNotFound
-from service.validation import reason
+from service.validation import field_path, reason
 
 log = logging.getLogger(__name__)
 
@@ -261,14 +261,3 @@ def of_validation(errors: Sequence[Any], body: Any = None) -> Response:
     found = [{"field": field_path(error["loc"]), "detail": reason(error, body)} for error in errors[:MAX_ERRORS]]
     field, detail = found[0]["field"], found[0]["detail"]
     return problem(INVALID, f"{field}: {detail}" if field else detail, field or None, errors=found)
-
-
-def field_path(loc: Sequence[str | int]) -> str:
-    """("body", "history", 3, "<entry>", "attributes") -> "history[3].attributes"; a tag of a union is no field."""
-    path = ""
-    for part in loc[1:]:
-        if isinstance(part, int):
-            path += f"[{part}]"
-        elif not (part.startswith("<") and part.endswith(">")):
-            path += f".{part}" if path else part
-    return path

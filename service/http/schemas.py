@@ -293,6 +293,12 @@ class StateView(Answer):
     recommendation_id: str = Field(
         description="signed; to be sent with events of what becomes of the items, so that reports count them"
     )
+    experiment: str | None = Field(
+        default=None, description="of the placement, if the user or session of the request is in it; otherwise absent"
+    )
+    variant: str | None = Field(
+        default=None, description="of the experiment; `holdout`: the most popular items answer instead"
+    )
 
 
 class RecommendAnswer(StateView):

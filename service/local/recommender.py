@@ -17,7 +17,6 @@ from seqrec.errors import InputError
 from seqrec.runtime.threads import choose, use
 from service.components import Components, open_components
 from service.engine.trace import Trace
-from service.http.problems import field_path
 from service.http.routes.items import delete_item, put_items
 from service.http.routes.recommend import recommend, similar
 from service.http.schemas import ItemsBody, RecommendBody, SimilarBody
@@ -26,7 +25,7 @@ from service.local.opening import open_path
 from service.local.tables import history_entries, item_body, records
 from service.metrics import Metrics
 from service.rules.body import Body
-from service.validation import reason
+from service.validation import field_path, reason
 
 T = TypeVar("T")
 B = TypeVar("B", bound=Body)
@@ -86,14 +85,14 @@ class Recommender:
     def recommend(
         self,
         history: Any = None,
-        k: int = 10,
+        k: int | None = None,
         *,
         filter: Mapping[str, Any] | None = None,
         user_id: str | None = None,
         explain: bool = False,
         **fields: Any,
     ) -> Answer:
-        """The next `k` items for a history, best first.
+        """The next `k` items for a history, best first. By default the `k` of the placement, or 10.
 
         `history`: oldest first, item ids or dicts of attributes (of items that need not be in the catalogue), as a
         list, a Series, or a DataFrame with the column `item_id`. `filter`: as in the HTTP API, such as
@@ -111,14 +110,14 @@ class Recommender:
         answer = self._call(recommend(body, self._components, Trace()))
         return Answer(answer.model_dump(mode="json", exclude_unset=True))
 
-    def similar(self, item_id: str | Mapping[str, Any], k: int = 10, **fields: Any) -> Answer:
+    def similar(self, item_id: str | Mapping[str, Any], k: int | None = None, **fields: Any) -> Answer:
         """The `k` items most like an item of the catalogue, which is left out, or like a dict of attributes.
 
         `fields`: all others of `POST /similar`, such as `filter`. Raises ItemNotFound, InputError.
         """
         asked = {"attributes": dict(item_id)} if isinstance(item_id, Mapping) else {"item_id": str(item_id)}
-        given = {name: value for name, value in fields.items() if value is not None}
-        answer = self._call(similar(_body(SimilarBody, {**asked, "k": k, **given}), self._components, Trace()))
+        given = {name: value for name, value in {"k": k, **fields}.items() if value is not None}
+        answer = self._call(similar(_body(SimilarBody, {**asked, **given}), self._components, Trace()))
         return Answer(answer.model_dump(mode="json", exclude_unset=True))
 
     def add(self, items: Any) -> dict[str, Any]:

@@ -126,8 +126,28 @@ class BoostBody(Body):
     add: float = Field(default=0.0, ge=-1e6, le=1e6, description="in units of the score, negative lowers")
 
 
+_PIN: dict[str, Any] = {
+    "allOf": [
+        {
+            "oneOf": [
+                {"required": ["position"], "properties": {"position": {"type": "integer"}, "every": {"type": "null"}}},
+                {"required": ["every"], "properties": {"every": {"type": "integer"}, "position": {"type": "null"}}},
+            ]
+        },
+        {
+            "anyOf": [
+                {"required": ["item_ids"], "properties": {"item_ids": {"type": "array"}}},
+                {"required": ["filter"], "properties": {"filter": {"type": "object"}}},
+            ]
+        },
+    ]
+}
+
+
 class PinBody(Body):
     """Fills a place: `position` or `every`, and `item_ids` or `filter`."""
+
+    model_config = ConfigDict(json_schema_extra=_PIN)
 
     position: int | None = Field(default=None, ge=1, le=10_000, description="1 is the first place")
     every: int | None = Field(default=None, ge=1, le=10_000, description="every n-th place: 5 is one place of five")
@@ -355,9 +375,17 @@ class PlacementRules(NamedTuple):
     experiment: Experiment | None
 
 
-def check_placement(body: PlacementBody) -> None:
+def check_placement(body: PlacementBody, settings: Settings) -> None:
     """Raises InputError that names the field."""
     _check_unicode(body.model_dump(exclude_unset=True), "")
+    variants = body.experiment.variants if body.experiment else []
+    parts = [("", body), *((f"experiment.variants[{i}].rules.", one.rules) for i, one in enumerate(variants))]
+    for field, one in parts:
+        if one.k is not None and one.k > settings.max_k:
+            raise InputError(f"from 1 to {settings.max_k}, not {one.k}", f"{field}k")
+        for name, ids in (("exclude", one.exclude), ("candidates", one.candidates)):
+            if ids is not None and len(ids) > settings.max_ids:
+                raise InputError(f"at most {settings.max_ids} ids, not {len(ids)}", f"{field}{name}")
     body.values("", MAX_FILTER_VALUES)
     body.read_experiment(MAX_FILTER_VALUES)
 

@@ -19,6 +19,8 @@ from index.snapshot.publication import place
 from seqrec.errors import InputError, PlacementNotFound
 from seqrec.runtime.arguments import Parser
 from service.rules.body import PlacementBody, check_placement
+from service.settings import load_settings
+from service.validation import field_path, reason
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
@@ -77,7 +79,7 @@ def _set(catalogue: Catalogue, arguments: argparse.Namespace) -> None:
         rules = PlacementBody.model_validate_json(text)
     except ValidationError as error:
         _refuse(arguments.file, error)
-    check_placement(rules)
+    check_placement(rules, load_settings())
     version = place(arguments.home, catalogue, arguments.name, rules.model_dump_json(exclude_unset=True))
     print(
         json.dumps({"name": arguments.name, "version": version}) if arguments.json else f"stored as version {version}"
@@ -90,9 +92,12 @@ def _delete(catalogue: Catalogue, arguments: argparse.Namespace) -> None:
 
 
 def _refuse(file: str, error: ValidationError) -> NoReturn:
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    raise InputError(f"{file}: {place + ': ' if place else ''}{first['msg']}") from None
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    if first["type"] == "json_invalid":
+        raise InputError(f"{file}: not JSON: {first['ctx']['error']}") from None
+    placed = {**first, "loc": ("body", *first["loc"])}
+    field = field_path(("body", *first["loc"]))
+    raise InputError(f"{file}: {field + ': ' if field else ''}{reason(placed, PlacementBody)}") from None
 
 
 _COMMANDS = {"list": _list, "show": _show, "set": _set, "delete": _delete}

@@ -23,6 +23,7 @@ from seqrec.client import (
     Forbidden,
     InvalidRequest,
     NotFound,
+    Popular,
     Query,
     RetryPolicy,
     Unauthorized,
@@ -93,6 +94,33 @@ def test_every_call(serve_process: ServeProcess, home: Path) -> None:
             time.sleep(0.3)  # the new key is known
             with pytest.raises(error):
                 client.recommend([])
+
+
+def test_what_shaped_an_answer(serve_process: ServeProcess) -> None:
+    process = serve_process()
+    pins = {"pin": [{"position": 1, "item_ids": ["lamp-1"]}], "explore": {"share": 0.5, "random": 2}}
+    with Client(process.url) as client:
+        client.put_placement("home", {"k": 2, **pins, "experiment": {"name": "first", "variants": [{"name": "a"}]}})
+        answer = client.recommend(["desk-1"], user_id="ann", placement="home")
+        assert (answer.experiment, answer.variant) == ("first", "a")
+        pinned, drawn = answer.items
+        assert (pinned.item_id, pinned.source, pinned.pinned, pinned.propensity) == ("lamp-1", "model", True, None)
+        assert drawn.propensity in (0.25, 0.75)
+        assert drawn.explored == (drawn.propensity == 0.25)
+        assert client.recommend(["desk-1"]).variant is None
+        assert len(client.recommend_batch([Query(["desk-1"], placement="home")])[0].items) == 2
+        similar = client.similar("desk-1", placement="home", session_id="ann", fields=["title"])
+        assert (len(similar.items), similar.variant, set(similar.items[0].attributes)) == (2, "a", {"title"})
+        assert client.similar("desk-1", extra={"exclude": ["lamp-1"]}).variant is None
+        assert client.popular(placement="home", session_id="ann").variant == "a"
+        popular = client.popular(k=1)
+        assert client.send_events([Event("ann", popular.item_ids[0], type="clicked", **of(popular))]).stored == 1
+        [row] = [row for row in client.report(days=1).rows if row["placement"] == "/popular"]
+        assert row["clicks"] == 1
+
+
+def of(answer: Popular) -> dict[str, Any]:
+    return {"recommendation_id": answer.recommendation_id}
 
 
 def test_events_are_stored_once_when_answers_are_lost(serve_process: ServeProcess) -> None:

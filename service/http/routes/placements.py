@@ -34,7 +34,7 @@ async def get_placement(name: Name, components: ComponentsDep, trace: TraceDep) 
 @router.put("/placements/{name}", responses=WRITE, response_model_exclude_unset=True)
 async def put_placement(name: Name, body: PlacementBody, components: ComponentsDep, trace: TraceDep) -> StoredPlacement:
     """Replace the rules of a placement. Every worker follows them in its next answer, other hosts within 250 ms."""
-    check_placement(body)  # raises InputError that names the field
+    check_placement(body, components.settings)  # raises InputError that names the field
     rules = body.model_dump_json(exclude_unset=True)
     return _view(name, await components.recommender.set_placement(name, rules, trace), rules)
 

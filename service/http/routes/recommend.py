@@ -219,13 +219,14 @@ def _given(reason: Reason) -> dict[str, Any]:
 
 
 def _state(answer: Answer) -> dict[str, Any]:
-    view = answer.view
-    return {
+    view, exposure = answer.view, answer.exposure
+    state = {
         "metric": view.towers.metric.value,
         "model": view.towers.checkpoint.digest,
         "snapshot": view.snapshot.id,
         "seq": view.seq,
     }
+    return state | ({"experiment": exposure.experiment, "variant": exposure.variant} if exposure.variant else {})
 
 
 def _fields(item: Item, score: float) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def test_a_body_has_only_what_was_given() -> None:
         client.recommend(["a", {"title": "B"}])
         client.recommend(user_id="u", k=3, exclude=["x"], candidates=[], explain=True, extra={"placement": "home"})
     assert server.bodies() == [
-        {"k": 10, "history": ["a", {"attributes": {"title": "B"}}]},
+        {"history": ["a", {"attributes": {"title": "B"}}]},
         {"k": 3, "user_id": "u", "exclude": ["x"], "candidates": [], "explain": True, "placement": "home"},
     ]
     assert server.requests[0].headers["authorization"] == "Bearer seqrec_k"
@@ -104,8 +104,8 @@ def test_rules_pages_and_who_asks_are_sent() -> None:
     with server.client() as client:
         first = client.recommend(user_id="u", placement="home", fields=[], session_id="s", paginate=True)
         client.recommend(user_id="u", cursor=first.next)
-    asked = {"k": 10, "user_id": "u", "placement": "home", "fields": [], "session_id": "s", "paginate": True}
-    assert server.bodies() == [asked, {"k": 10, "user_id": "u", "cursor": "page2"}]
+    asked = {"user_id": "u", "placement": "home", "fields": [], "session_id": "s", "paginate": True}
+    assert server.bodies() == [asked, {"user_id": "u", "cursor": "page2"}]
 
 
 def test_answers_of_a_newer_service_are_read() -> None:

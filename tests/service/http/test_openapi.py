@@ -96,3 +96,27 @@ def _filled(path: str, example: Example) -> str:
 
 def _query(path: str, example: Example) -> dict[str, Any]:
     return {name: value for name, value in example.parameters.items() if f"{{{name}}}" not in path}
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "valid"),
+    [
+        ("PinBody", {"position": 1, "item_ids": ["a"]}, True),
+        ("PinBody", {"every": 5, "position": None, "filter": {"brand": "Acme"}}, True),
+        ("PinBody", {"position": 1, "every": 5, "item_ids": ["a"]}, False),
+        ("PinBody", {"item_ids": ["a"]}, False),
+        ("PinBody", {"position": 1}, False),
+        ("PostedEvent", {"user_id": "u", "item_id": "i", "type": "view"}, True),
+        ("PostedEvent", {"user_id": "u", "item_id": "i", "type": "clicked", "recommendation_id": "A"}, True),
+        ("PostedEvent", {"user_id": "u", "item_id": "i", "type": "view", "recommendation_id": "A"}, False),
+        ("PostedEvent", {"user_id": "u", "item_id": "i", "recommendation_id": "A"}, False),
+        ("NewKey", {"name": "shop", "scopes": ["recommend"]}, True),
+        ("NewKey", {"name": "shop", "scopes": ["admin"]}, False),
+    ],
+)
+def test_what_fields_need_together_is_in_the_document(
+    document: dict[str, Any], name: str, body: dict[str, Any], valid: bool
+) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
+    assert jsonschema.Draft202012Validator(schema).is_valid(body) == valid

@@ -246,3 +246,11 @@ def test_a_program_that_forgets_to_close_ends(home: Path, root: Path) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=False, timeout=120
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "3\n", "")
+
+
+def test_the_number_of_a_placement_counts(client: TestClient, recommender: seqrec.Recommender) -> None:
+    assert client.put("/placements/home", json={"k": 1}).status_code == 200
+    assert len(recommender.recommend(["desk-1"], placement="home")) == 1
+    assert len(recommender.similar("desk-1", placement="home")) == 1
+    assert len(recommender.recommend(["desk-1"], 2, placement="home")) == 2
+    assert len(recommender.recommend(["desk-1"])) > 1

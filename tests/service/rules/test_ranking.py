@@ -7,7 +7,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -353,6 +353,49 @@ def test_pages_show_every_item_once_while_items_come_and_go(towers: Towers, stat
     stayed = {item.item_id for item in snapshot_items() if item.available}
     assert stayed | {f"page-{page}" for page in range(5)} == set(shown)
     assert len(shown) == len(set(shown))
+
+
+paged = asked.map(
+    lambda one: replace(
+        one,
+        boosts=[(wanted, add, multiply or 1.0) for wanted, add, multiply in one.boosts],
+        at_most=[],
+        min_score=None,
+    )
+)
+"""Rules that leave nothing out."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_pages_repeat_and_leave_out_nothing_under_any_rules(towers: Towers, kind: str, data: st.DataObject) -> None:
+    """Items come, change, hide and go between pages: each is on at most one, and each that stays as it is on one."""
+    state, rules = state_of(towers, kind), data.draw(paged, label="rules")
+    stays = {item.item_id for item in snapshot_items() if item.available}
+    shown: list[str] = []
+    seq = 0
+    while True:
+        hits = answer_of(
+            state.view,
+            rules.rules(),
+            query(towers),
+            data.draw(st.sampled_from([1, 3, 8, 20]), label="k"),
+            shown=shown,
+            showings=rules.showings(),
+        )
+        if not hits:
+            break
+        shown += [state.view.item_id(hit.position) for hit in hits]
+        changes = []
+        for item_id, gone in data.draw(st.lists(st.tuples(ids, st.booleans()), max_size=3), label="changed"):
+            seq += 1
+            item = make_item(item_id, data.draw(attributes), data.draw(st.booleans()))
+            changes.append(Change(seq, "delete", item_id) if gone else Change(seq, "put", item_id, CatalogueItem(item)))
+            stays -= {item_id}
+        state.apply(changes, seq)
+    assert len(shown) == len(set(shown))
+    assert stays <= set(shown)
 
 
 def test_a_pin_waits_for_its_place(towers: Towers, state: LiveState) -> None:

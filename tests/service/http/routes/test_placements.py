@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -202,6 +203,17 @@ def test_a_cursor_is_bounded() -> None:
         ({"explore": {"share": 0.5, "random": 1}}, "explore.random"),
         ({"explore": {"share": 0.5, "random": 5, "below_events": 5}}, "explore"),
         ({"sort": "price"}, "sort"),
+        ({"k": 1001}, "k"),
+        ({"candidates": ["x"] * 10_001}, "candidates"),
+        (
+            {
+                "experiment": {
+                    "name": "e",
+                    "variants": [{"name": "a"}, {"name": "b", "rules": {"exclude": ["x"] * 10_001}}],
+                }
+            },
+            "experiment.variants[1].rules.exclude",
+        ),
     ],
 )
 def test_wrong_rules_are_named(client: TestClient, rules: dict[str, Any], field: str) -> None:
@@ -256,8 +268,17 @@ def test_the_command(
     placements(["delete", "home"])
     with pytest.raises(PlacementNotFound):
         placements(["show", "home"])
-    file.write_text('{"k": "3"}')
-    with pytest.raises(InputError, match=r"rules.json: k: Input should be a valid integer"):
-        placements(["set", "home", str(file)])
+    for wrong, message in (
+        ('{"k": "3"}', 'rules.json: k: expected a whole number, not "3"'),
+        (
+            '{"pin": [{"positon": 1, "item_ids": ["a"]}]}',
+            "rules.json: pin[0].positon: unknown field, did you mean 'position'?",
+        ),
+        ('{"k": 1001}', "k: from 1 to 1000, not 1001"),
+        ("{", "rules.json: not JSON: "),
+    ):
+        file.write_text(wrong)
+        with pytest.raises(InputError, match=re.escape(message)):
+            placements(["set", "home", str(file)])
     with pytest.raises(InputError, match="NAME: small letters"):
         placements(["set", "Home", str(file)])

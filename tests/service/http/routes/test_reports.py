@@ -156,6 +156,8 @@ def test_variants_of_an_experiment(empty_client: TestClient) -> None:  # noqa: F
         for user, answer in answers.items()
     )
     assert set(kinds) == {"holdout", "pinned", "plain"}
+    assert Counter(answer["variant"] for answer in answers.values()) == kinds
+    assert {answer["experiment"] for answer in answers.values()} == {"order"}
     assert all(ids(answer)[0] == "lamp-1" for answer in answers.values() if answer["source"] == "fallback:popular")
     for user, answer in answers.items():  # sticky, whichever way the user is named
         by_session = recommend(client, history=["desk-1"], session_id=user, placement="home")
@@ -166,6 +168,8 @@ def test_variants_of_an_experiment(empty_client: TestClient) -> None:  # noqa: F
     assert {key[1]: row[0] for key, row in rows(client, "variant").items()} == kinds
     outside = recommend(client, history=["desk-1"], placement="home")
     assert outside["source"] == "model"
+    assert "variant" not in outside
+    assert "experiment" not in outside
     tell(client, outside, ids(outside)[0], "shown")
     assert rows(client, "variant")["home", ""][0] == 1
     [found] = client.get("/reports").json()["experiments"]
@@ -186,10 +190,11 @@ def test_the_holdout_of_similar_and_popular(client: TestClient) -> None:
     for body in ({"item_id": "lamp-1"}, {"attributes": {"title": "lamp"}}):
         answer = client.post("/similar", json={**body, "placement": "home", "session_id": "s"}).json()
         assert ids(answer) == popular
+        assert answer["variant"] == "holdout"
         tell(client, answer, popular[0], "shown")
     assert set(rows(client, "variant")) == {("home", "holdout")}
     answer = client.post("/popular", json={"placement": "home", "session_id": "s"}).json()
-    assert ids(answer) == popular
+    assert (ids(answer), answer["variant"]) == (popular, "holdout")
 
 
 def test_sessions_are_named_as_users_are(client: TestClient) -> None:
